@@ -18,17 +18,18 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// Bounds of a bundle, written or read. They hold for every [Bundle], so that what one member writes every other reads.
+// Bounds of a bundle, written or read. They hold for every [Bundle], so that every member can read what another one
+// wrote.
 const (
 	// MaxDocumentBytes leaves room for some 500 authorities; one domain has a handful for each member that signs.
 	MaxDocumentBytes = 1 << 20
-	// MaxKeys counts the keys of a document, those that are ignored included.
+	// MaxKeys counts the keys of a document, including those that are ignored.
 	MaxKeys = 1024
 )
 
-// Content is what a bundle is made of. X509Authorities are CA certificates with RSA, ECDSA or Ed25519 keys;
-// JWTAuthorities map a kid to an RSA or ECDSA key. A nil Sequence or RefreshHint means that there is none, which
-// is not the same as zero.
+// Content is the content of a bundle. X509Authorities are CA certificates with RSA, ECDSA or Ed25519 keys;
+// JWTAuthorities map a kid to an RSA or ECDSA key. A nil Sequence or RefreshHint is absent, which is not the same as
+// zero.
 type Content struct {
 	X509Authorities []*x509.Certificate
 	JWTAuthorities  map[string]crypto.PublicKey
@@ -36,10 +37,10 @@ type Content struct {
 	RefreshHint     *time.Duration
 }
 
-// Bundle is the trust bundle of one trust domain. It never changes, and is safe for concurrent use. The
-// certificates and keys that it hands out are shared: they are to be read only.
+// Bundle is the trust bundle of one trust domain. It never changes, and is safe for concurrent use. The certificates
+// and keys that it returns are shared and must not be changed.
 //
-// A bundle without any authority is valid. It says that nothing of its domain is trusted.
+// A bundle without any authority is valid: nothing of its domain is trusted.
 type Bundle struct {
 	td       spiffeid.TrustDomain
 	content  Content  // authorities sorted by their DER, each once
@@ -47,8 +48,8 @@ type Bundle struct {
 	digest   [32]byte // of the usable keys
 }
 
-// New makes the bundle of td. It fails if an authority could not be written to a document or used by a verifier.
-// An authority that is given twice counts once.
+// New returns the bundle of td. It fails if an authority could not be written to a document or used by a verifier. An
+// authority that is given twice counts once.
 func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
 	if td.IsZero() {
 		return nil, errors.New("a bundle needs a trust domain")
@@ -126,23 +127,23 @@ func (c Content) clone() Content {
 	return c
 }
 
-// TrustDomain is the domain that the bundle belongs to.
+// TrustDomain returns the domain that the bundle belongs to.
 func (b *Bundle) TrustDomain() spiffeid.TrustDomain { return b.td }
 
-// Content returns what the bundle is made of, in a copy to build the next one from.
+// Content returns a copy of the content, to build the next bundle from.
 func (b *Bundle) Content() Content { return b.content.clone() }
 
-// X509Authorities are the CA certificates, each once, in the order of their DER encoding.
+// X509Authorities returns the CA certificates, each once, in the order of their DER encoding.
 func (b *Bundle) X509Authorities() []*x509.Certificate {
 	return slices.Clone(b.content.X509Authorities)
 }
 
-// JWTAuthorities maps kid to public key.
+// JWTAuthorities returns the public keys by kid.
 func (b *Bundle) JWTAuthorities() map[string]crypto.PublicKey {
 	return maps.Clone(b.content.JWTAuthorities)
 }
 
-// Sequence is the number by which bundles of one domain are ordered. A bundle without one is unordered.
+// Sequence returns the number by which bundles of one domain are ordered. A bundle without one is unordered.
 func (b *Bundle) Sequence() (uint64, bool) {
 	if b.content.Sequence == nil {
 		return 0, false
@@ -150,8 +151,8 @@ func (b *Bundle) Sequence() (uint64, bool) {
 	return *b.content.Sequence, true
 }
 
-// RefreshHint is how often the domain asks its readers to look for a newer bundle, in whole seconds. It is what the
-// domain wrote and may be anything from zero up; who polls by it clamps it.
+// RefreshHint returns the interval at which the domain wants its readers to look for a newer bundle, in whole seconds.
+// The domain can write any value from zero up: a poller clamps it.
 func (b *Bundle) RefreshHint() (time.Duration, bool) {
 	if b.content.RefreshHint == nil {
 		return 0, false
@@ -159,24 +160,23 @@ func (b *Bundle) RefreshHint() (time.Duration, bool) {
 	return *b.content.RefreshHint, true
 }
 
-// Empty reports that the bundle has no authority at all: nothing of its domain is trusted.
+// Empty reports whether the bundle has no authority at all: nothing of its domain is trusted.
 func (b *Bundle) Empty() bool {
 	return len(b.content.X509Authorities) == 0 && len(b.content.JWTAuthorities) == 0
 }
 
-// Marshal writes the SPIFFE bundle document: the same bytes for the same content, whatever it was made from.
+// Marshal returns the SPIFFE bundle document. Equal content has equal bytes.
 func (b *Bundle) Marshal() []byte { return bytes.Clone(b.document) }
 
-// Document returns the SPIFFE bundle document, as [Bundle.Marshal] does, without a copy. It is shared: it is to be read
-// only.
+// Document returns the SPIFFE bundle document without a copy. It is shared and must not be changed.
 func (b *Bundle) Document() []byte { return b.document }
 
-// Equal reports that both are of the same domain and the same content, sequence and hint included.
+// Equal reports whether both bundles have the same domain and content, including sequence and hint.
 func (b *Bundle) Equal(other *Bundle) bool {
 	return b.td == other.td && bytes.Equal(b.document, other.document)
 }
 
-// With returns the bundle of the same domain that change makes of this one's content. The content is change's to alter.
+// With returns a bundle of the same domain with the content that change makes of a copy of this one's.
 func (b *Bundle) With(change func(*Content)) (*Bundle, error) {
 	c := b.Content()
 	change(&c)
@@ -188,7 +188,7 @@ func (b *Bundle) WithSequence(n uint64) (*Bundle, error) {
 	return b.With(func(c *Content) { c.Sequence = &n })
 }
 
-// GetX509BundleForTrustDomain makes a bundle an [x509bundle.Source] of its own domain and of no other.
+// GetX509BundleForTrustDomain implements [x509bundle.Source] for the bundle's own domain.
 func (b *Bundle) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	if td != b.td {
 		return nil, fmt.Errorf("this is the bundle of %s, not of %s", b.td, td)
@@ -196,7 +196,7 @@ func (b *Bundle) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bund
 	return x509bundle.FromX509Authorities(b.td, b.content.X509Authorities), nil
 }
 
-// GetJWTBundleForTrustDomain makes a bundle a [jwtbundle.Source] of its own domain and of no other.
+// GetJWTBundleForTrustDomain implements [jwtbundle.Source] for the bundle's own domain.
 func (b *Bundle) GetJWTBundleForTrustDomain(td spiffeid.TrustDomain) (*jwtbundle.Bundle, error) {
 	if td != b.td {
 		return nil, fmt.Errorf("this is the bundle of %s, not of %s", b.td, td)

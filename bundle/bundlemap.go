@@ -13,13 +13,13 @@ import (
 	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
-// Bounds of a bundle map. A cluster that vouches for 10,000 domains writes some 20 MiB.
+// Bounds of a bundle map. A cluster that attests to 10,000 domains writes some 20 MiB.
 const (
 	MaxMapBytes   = 64 << 20
 	MaxMapDomains = 20_000
 )
 
-// ParseMap reads a SPIFFE bundle map: all of it or, if any part is refused, nothing. An empty map is valid.
+// ParseMap reads a SPIFFE bundle map as a whole: if any part is refused, it returns nothing. An empty map is valid.
 func ParseMap(data []byte) (map[spiffeid.TrustDomain]*Bundle, []Ignored, error) {
 	bundles, ignored, err := parseMap(data)
 	if err != nil {
@@ -79,8 +79,8 @@ func parseMapEntry(name string, document []byte) (*Bundle, []Ignored, error) {
 	return ParseMapped(td, document)
 }
 
-// MarshalMap writes the SPIFFE bundle map of bundles, by name, without their refresh hints: the same bytes for the
-// same bundles in any order. It fails if two are of one domain.
+// MarshalMap returns the SPIFFE bundle map of bundles, by name, without their refresh hints. The bytes do not depend on
+// the order of bundles. It fails if two bundles have one domain.
 func MarshalMap(bundles []*Bundle) ([]byte, error) {
 	entries := make([]MapEntry, 0, len(bundles))
 	for _, b := range bundles {
@@ -93,14 +93,13 @@ func MarshalMap(bundles []*Bundle) ([]byte, error) {
 	return MarshalEntries(entries)
 }
 
-// MapEntry is the bundle of a domain as it stands in a map: a document in strict form without refresh hint. [Vouch]
-// makes one.
+// MapEntry is the bundle of a domain in a map: a document in strict form without refresh hint. [NewMapEntry] makes one.
 type MapEntry struct {
 	TrustDomain spiffeid.TrustDomain
 	Document    []byte
 }
 
-// NewMapEntry is a bundle as it stands in a map.
+// NewMapEntry returns the entry of a bundle.
 func NewMapEntry(b *Bundle) (MapEntry, error) {
 	c := b.content
 	c.RefreshHint = nil
@@ -126,23 +125,23 @@ func MarshalEntries(entries []MapEntry) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// FitMap returns of what a hub vouches for as much as fits into a map beside the hosted domains, by name, and how many
-// are left out.
-func FitMap(hosted, vouched []MapEntry) (all []MapEntry, leftOut int) {
+// FitMap returns the entries that fit into a map, the hosted ones first and then those that a hub attests to, by name,
+// and the number of those left out.
+func FitMap(hosted, attested []MapEntry) (all []MapEntry, leftOut int) {
 	size := 0
 	for _, h := range hosted {
 		size += h.size()
 	}
-	slices.SortFunc(vouched, func(x, y MapEntry) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
+	slices.SortFunc(attested, func(x, y MapEntry) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
 	all = slices.Clone(hosted)
-	for i, v := range vouched {
+	for i, v := range attested {
 		if size += v.size(); size+64 > MaxMapBytes || len(all) == MaxMapDomains {
-			return all, len(vouched) - i
+			return all, len(attested) - i
 		}
 		all = append(all, v)
 	}
 	return all, 0
 }
 
-// size is what an entry takes of a map.
+// size returns the bytes of an entry in a map.
 func (v MapEntry) size() int { return len(v.TrustDomain.Name()) + len(v.Document) + len(`"":,`) }

@@ -15,10 +15,10 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// DifferenceKind says what is different between two versions of a bundle.
+// DifferenceKind is the kind of a difference between two versions of a bundle.
 type DifferenceKind string
 
-// What can be different.
+// The kinds of differences.
 const (
 	AuthorityAdded   DifferenceKind = "authority_added"
 	AuthorityRemoved DifferenceKind = "authority_removed"
@@ -26,19 +26,19 @@ const (
 	HintChanged      DifferenceKind = "hint_changed"
 )
 
-// Difference is one thing by which two versions of a bundle differ.
+// Difference is one difference between two versions of a bundle.
 type Difference struct {
 	Kind DifferenceKind `json:"kind"`
-	// Use is "x509-svid" or "jwt-svid"; empty where it is about no authority.
+	// Use is "x509-svid" or "jwt-svid", or empty if the difference is not about an authority.
 	Use string `json:"use,omitempty"`
 	// KeyID is the subject key identifier of a certificate, in hexadecimal, or the kid of a JWT key.
 	KeyID string `json:"key_id,omitempty"`
-	// Text says it in one line. What comes from a document is quoted and cut in it.
+	// Text describes the difference in one line. Text of a document is quoted and cut.
 	Text string `json:"text"`
 }
 
-// Differences says what is different in to, which came after from, in words: first the X.509 authorities, then the JWT
-// authorities, then the refresh hint. Nothing: both say the same, whatever their sequences. A nil from holds nothing.
+// Differences returns the differences between two versions of a bundle: X.509 authorities first, then JWT authorities,
+// then the refresh hint. Sequences are not compared. A nil from has no content.
 func Differences(from, to *Bundle) []Difference {
 	var was Content
 	if from != nil {
@@ -97,7 +97,7 @@ func Differences(from, to *Bundle) []Difference {
 	return all
 }
 
-// missing are the certificates of these that are not among others. Both are sorted by their DER.
+// missing returns the certificates of these that are not among others. Both are sorted by their DER.
 func missing(these, others []*x509.Certificate) (gone []*x509.Certificate) {
 	for _, c := range these {
 		if _, found := slices.BinarySearchFunc(others, c.Raw, func(o *x509.Certificate, der []byte) int { return bytes.Compare(o.Raw, der) }); !found {
@@ -126,7 +126,7 @@ func appendCertificates(all []Difference, kind DifferenceKind, certificates []*x
 	return all
 }
 
-// word is a key ID in a sentence: as it is where it is plain, else quoted and cut.
+// word returns a key ID for a sentence: as it is if it is plain, else quoted and cut.
 func word(id string) string {
 	if id == "" {
 		return "without ID"
@@ -158,7 +158,7 @@ func samePublicKey(a, b any) bool {
 	return false
 }
 
-// KeyKind names the kind and size of a public key, such as "EC P-256".
+// KeyKind returns the kind and size of a public key, such as "EC P-256".
 func KeyKind(key any) string {
 	switch k := key.(type) {
 	case *ecdsa.PublicKey:

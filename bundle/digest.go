@@ -13,16 +13,16 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// Digest is the SHA-256 of the set of usable keys. Order, sequence, refresh hint and whatever was ignored have no
-// part in it.
+// Digest returns the SHA-256 of the set of usable keys. It does not depend on order, sequence, refresh hint or ignored
+// parts.
 func (b *Bundle) Digest() [32]byte { return b.digest }
 
-// SameKeys reports that both have the same set of usable keys.
+// SameKeys reports whether both bundles have the same set of usable keys.
 func (b *Bundle) SameKeys(other *Bundle) bool { return b.digest == other.digest }
 
 // digestKeys hashes each authority with its kind and the lengths of its parts, so that no two sets have the same
-// encoding. The authorities of c are sorted and each is there once. The digest goes over the wire in
-// acknowledgements: a change here needs a new prefix.
+// encoding. The authorities of c are sorted and each is there once. Peers acknowledge a bundle by its digest: a change
+// here needs a new prefix.
 func digestKeys(c Content) ([32]byte, error) {
 	h := sha256.New()
 	h.Write([]byte("entente bundle keys 1\n"))

@@ -29,9 +29,8 @@ var (
 	ErrID                   error = refusal.New("bad_spiffe_id", "the string is not a valid SPIFFE ID")
 )
 
-// Reason names why err came about, for a metric label: "ok" for nil, the name of the refusal if err holds one,
-// "canceled" if the caller gave up, and "other" for what this package did not say. There are some thirty reasons
-// and never more for whatever an endpoint sends.
+// Reason returns the name of err for a metric label: "ok" for nil, the name of the refusal if err holds one, "canceled"
+// if the caller gave up, and "other" for all else. There are some thirty names, whatever an endpoint sends.
 func Reason(err error) string {
 	var r *refusal.Error
 	switch {

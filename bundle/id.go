@@ -17,8 +17,8 @@ const (
 
 const idScheme = "spiffe://"
 
-// ParseTrustDomain parses the name of a trust domain, such as "example.org". It takes no SPIFFE ID, no upper case
-// and no name of more than 255 bytes; go-spiffe's parser takes the first and the last.
+// ParseTrustDomain parses the name of a trust domain, such as "example.org". It refuses SPIFFE IDs, upper case and
+// names of more than 255 bytes. go-spiffe's parser accepts SPIFFE IDs and longer names.
 func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	if err := checkTrustDomain(name); err != nil {
 		return spiffeid.TrustDomain{}, err
@@ -67,7 +67,7 @@ func ParseID(id string) (spiffeid.ID, error) {
 	return parsed, nil
 }
 
-// The two checks below do not lean on go-spiffe's, whose character set a build tag can widen.
+// The two checks below do not rely on go-spiffe's, whose character set a build tag can widen.
 
 func checkTrustDomain(name string) error {
 	switch {
@@ -102,7 +102,7 @@ func checkTrustDomain(name string) error {
 	return nil
 }
 
-// checkPath looks at a path behind its first slash.
+// checkPath checks a path without its first slash.
 func checkPath(path string) error {
 	for segment := range strings.SplitSeq(path, "/") {
 		switch segment {

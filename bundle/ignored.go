@@ -2,20 +2,20 @@ package bundle
 
 import "fmt"
 
-// IgnoredKind says why a part of a document has no effect. The values are fit for a metric label.
+// IgnoredKind is the reason why a part of a document has no effect. The values are fit for a metric label.
 type IgnoredKind string
 
-// What a reader ignores, by the bundle standard and by RFC 7517, section 5.
+// The parts that a reader ignores, by the bundle standard and by RFC 7517, section 5.
 const (
 	// IgnoredParameter is a member of the document or the map that the standard does not define.
 	IgnoredParameter IgnoredKind = "parameter"
-	// IgnoredKeyType is a key with a kty that is not known, or with none.
+	// IgnoredKeyType is a key with an unknown kty, or without one.
 	IgnoredKeyType IgnoredKind = "key_type"
 	// IgnoredUse is a key with a use other than x509-svid and jwt-svid, or with none.
 	IgnoredUse IgnoredKind = "use"
 	// IgnoredNoCertificate is an x509-svid key without x5c.
 	IgnoredNoCertificate IgnoredKind = "no_certificate"
-	// IgnoredMoreCertificates are the certificates of an x5c behind the first, which counts.
+	// IgnoredMoreCertificates are the certificates of an x5c after the first, which counts.
 	IgnoredMoreCertificates IgnoredKind = "more_certificates"
 	// IgnoredNoKeyID is a jwt-svid key without kid.
 	IgnoredNoKeyID IgnoredKind = "no_key_id"
@@ -32,16 +32,16 @@ const (
 // MaxIgnored bounds the parts that a reader lists. Those beyond are counted.
 const MaxIgnored = 64
 
-// Ignored is a part of a document that was left out in reading. It takes nothing from what was read.
+// Ignored is a part of a document that was left out. The rest of the document is not affected.
 type Ignored struct {
 	Kind IgnoredKind
-	// TrustDomain is the bundle of a map that the part belongs to; empty outside of maps.
+	// TrustDomain is the domain of the entry in a map that the part belongs to, or empty outside of maps.
 	TrustDomain string
 	// Key is the index of the key in the document, or -1 if it is not about a key.
 	Key int
 	// Detail is one line, quoted where it comes from the document, of bounded length.
 	Detail string
-	// More is how many further parts an entry of the kind [IgnoredMore] stands for, and 0 in all others.
+	// More is the number of parts that an entry of the kind [IgnoredMore] stands for, and 0 in all others.
 	More int
 }
 
@@ -56,7 +56,7 @@ func (i Ignored) String() string {
 	return fmt.Sprintf("%s%s (%s)", where, i.Detail, i.Kind)
 }
 
-// CountIgnored is how many parts a list stands for.
+// CountIgnored returns the number of parts that a list stands for.
 func CountIgnored(ignored []Ignored) int {
 	n := len(ignored)
 	if n > 0 && ignored[n-1].Kind == IgnoredMore {
@@ -65,7 +65,7 @@ func CountIgnored(ignored []Ignored) int {
 	return n
 }
 
-// leftOut collects what is ignored: the first parts of it, and the number of the others.
+// leftOut collects the first ignored parts, and counts the others.
 type leftOut struct {
 	parts []Ignored
 	more  int
@@ -84,7 +84,7 @@ func (l *leftOut) add(i Ignored) {
 	}
 }
 
-// list is what was collected, with the number of the others at its end.
+// list returns the collected parts, with the number of the others at the end.
 func (l *leftOut) list() []Ignored {
 	if l.more == 0 {
 		return l.parts

@@ -17,10 +17,10 @@ import (
 // maxMapParameters bounds the members of a map that are not trust_domains.
 const maxMapParameters = 64
 
-// ReadMap reads a SPIFFE bundle map as it arrives, and calls take for the document of each domain in it, which is
-// take's to parse, by [ParseMapped], and to keep a copy of. However large the map is, no more than the document of one
-// domain is held at a time. A map counts as a whole or not at all: what take was given counts only once ReadMap has
-// returned without an error. An error of take ends the reading.
+// ReadMap reads a SPIFFE bundle map as it arrives, and calls take with the document of each domain in it. take parses
+// the document by [ParseMapped], and copies what it keeps. However large the map is, no more than the document of one
+// domain is in memory at a time. A map counts as a whole: the documents count only once ReadMap has returned without an
+// error. An error of take ends the reading.
 func ReadMap(r io.Reader, take func(td spiffeid.TrustDomain, document []byte) error) (domains int, err error) {
 	m := &mapReader{gate: &gate{from: r}, take: take, seen: make(map[[16]byte]struct{})}
 	m.dec = json.NewDecoder(m.gate)
@@ -49,7 +49,7 @@ type mapReader struct {
 	gate *gate
 	dec  *json.Decoder
 	take func(td spiffeid.TrustDomain, document []byte) error
-	// seen are the domains so far, by a part of the hash of their names, so that a map of long names takes no more
+	// seen are the domains so far, by a part of the hash of their names, so that a map of long names needs no more
 	// memory.
 	seen map[[16]byte]struct{}
 	raw  json.RawMessage
@@ -145,7 +145,7 @@ func (m *mapReader) open(what string) error {
 
 func (m *mapReader) close() error {
 	m.gate.open("the map")
-	_, err := m.dec.Token() // what is not the end of the object is a syntax error
+	_, err := m.dec.Token() // anything but the end of the object is a syntax error
 	return m.broken(err)
 }
 
@@ -178,7 +178,7 @@ func (m *mapReader) value(name string) error {
 	return nil
 }
 
-// broken names an error of reading: the network's, or that what came is no JSON.
+// broken returns the error of a read: the network's, or that the text is not JSON.
 func (m *mapReader) broken(err error) error {
 	var syntax *json.SyntaxError
 	switch {
@@ -192,18 +192,19 @@ func (m *mapReader) broken(err error) error {
 	return fmt.Errorf("%w: it is not JSON: %w", strictjson.ErrMalformed, err)
 }
 
-// gate bounds what a decoder can read for one value, since it holds a whole value in memory, and for all of the map.
+// gate bounds the bytes that a decoder reads for one value, since it holds a whole value in memory, and for the whole
+// map.
 type gate struct {
 	from        io.Reader
 	left, total int64
 	what        string
-	// rest is the beginning of a character whose end was not read yet: a decoder passes over what is no UTF-8.
+	// rest is the beginning of a character whose end was not read yet: a decoder passes over invalid UTF-8.
 	rest []byte
-	// failed is why nothing more is read, but the end.
+	// failed is the reason why nothing more is read, apart from the end.
 	failed error
 }
 
-// gateRead is how much is read at a time, so that little of what comes after a value is held with it.
+// gateRead is the size of one read. It is small, so that few bytes of the next value are held with the present one.
 const gateRead = 32 << 10
 
 // open lets the next value pass.
@@ -233,7 +234,7 @@ func (g *gate) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// isText reports whether what was read so far can be UTF-8.
+// isText reports whether the bytes read so far can be UTF-8.
 func (g *gate) isText(p []byte) bool {
 	text := append(g.rest, p...)
 	end := len(text)

@@ -14,15 +14,15 @@ import (
 	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
-// document is the SPIFFE bundle document as it is written.
+// document is the SPIFFE bundle document in its written form.
 type document struct {
 	Sequence    *uint64   `json:"spiffe_sequence,omitempty"`
 	RefreshHint *int64    `json:"spiffe_refresh_hint,omitempty"`
 	Keys        []jwk.Key `json:"keys"`
 }
 
-// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid. It holds
-// one key at a time beside what is written.
+// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid. It
+// encodes one key at a time.
 func marshalDocument(c Content) ([]byte, error) {
 	d := document{Sequence: c.Sequence, Keys: []jwk.Key{}}
 	if c.RefreshHint != nil {
@@ -71,8 +71,8 @@ func writeKey(buf *bytes.Buffer, first bool, key jwk.Key) error {
 	return strictjson.WriteJSON(buf, key)
 }
 
-// PEM writes the X.509 authorities as a file of certificates, for programs that read nothing else. Such a file says
-// neither which domain it is for nor which JWT keys there are.
+// PEM returns the X.509 authorities as a file of certificates, for programs that read nothing else. Such a file has
+// neither the name of the domain nor the JWT keys.
 func (b *Bundle) PEM() []byte {
 	var buf bytes.Buffer
 	for _, cert := range b.content.X509Authorities {

@@ -23,12 +23,11 @@ const maxHint = math.MaxInt64 / int64(time.Second)
 
 // Parse reads the SPIFFE bundle document of td.
 //
-// What the standard tells a reader to ignore is ignored, and listed. A key that is missing a required member or is out
-// of range is of that kind (RFC 7517, section 5). A document is refused as a whole if it could be read in two ways or
-// is broken: not JSON, not UTF-8, something behind its end, two members of one name, no list of keys, a sequence or
-// hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid, more keys, or
-// members of one object, than [MaxKeys]. Of what is ignored the first [MaxIgnored] parts are listed. Parse never keeps
-// a part of a document.
+// Parts that the standard tells a reader to ignore are ignored, and the first [MaxIgnored] of them listed. A key
+// without a required member, or out of range, is such a part (RFC 7517, section 5). A document is refused as a whole if
+// it is ambiguous or broken: not JSON, not UTF-8, text behind its end, two members of one name, no list of keys, a
+// sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid,
+// more than [MaxKeys] keys, or more members of one object than allowed. Parse never returns a part of a document.
 func Parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
 	b, ignored, err := parse(td, document)
 	if err != nil {
@@ -70,9 +69,9 @@ type reader struct {
 	x509    map[string]bool // by DER
 	left    leftOut
 	split   strictjson.Splitter
-	// elements is how many ASN.1 elements the certificates yet to come may have.
+	// elements is the number of ASN.1 elements that the remaining certificates may have.
 	elements int
-	values   map[string]json.RawMessage // of the key that is being read: those members that have a meaning
+	values   map[string]json.RawMessage // of the key that is being read: the members that have a meaning
 }
 
 func (r *reader) ignore(kind IgnoredKind, key int, format string, args ...any) {
@@ -152,7 +151,7 @@ func parseHint(value json.RawMessage) (time.Duration, error) {
 	return time.Duration(seconds) * time.Second, nil
 }
 
-// key reads one element of keys. An error spoils the document.
+// key reads one element of keys. An error refuses the document.
 func (r *reader) key(i int, element json.RawMessage) error {
 	clear(r.values)
 	values := r.values
@@ -250,8 +249,8 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 	return nil
 }
 
-// sameKeyAs checks that the JWK's own members, where it has them, are the key of its certificate, as RFC 7517 demands
-// in section 4.7. The certificate counts, so members that are left out are no error.
+// sameKeyAs checks that the JWK's own members, if present, are the key of its certificate, as RFC 7517 requires in
+// section 4.7. The certificate counts, so missing members are no error.
 func sameKeyAs(cert *x509.Certificate, values map[string]json.RawMessage) error {
 	for _, name := range []string{"n", "x"} {
 		if _, ok := values[name]; !ok {
@@ -328,7 +327,7 @@ func keyMembers(values map[string]json.RawMessage) (map[string]string, error) {
 	return m, nil
 }
 
-// optionalString reads a member that is a string or not there.
+// optionalString reads a member that is a string or absent.
 func optionalString(values map[string]json.RawMessage, name string) (string, error) {
 	value, ok := values[name]
 	if !ok {

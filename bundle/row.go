@@ -8,8 +8,8 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 )
 
-// Row is the stored form of the bundle, whose content last changed at the given time. The caller sets what else its
-// table keeps.
+// Row returns the stored form of the bundle, whose content last changed at the given time. The caller sets the other
+// fields of its table.
 func (b *Bundle) Row(changed time.Time) *statev1.Bundle {
 	return &statev1.Bundle{
 		TrustDomain: b.td.Name(),

@@ -295,7 +295,7 @@ func (m *Manager) readMap(ctx context.Context, hub string, b basis) (string, obs
 	}
 	ep := m.routes.Endpoint(hub, b.Rel, m.now())
 	if m.looksOnly(hub, b) {
-		err := b.wait.On(ctx, func(ctx context.Context) error { return client.LookAtMap(ctx, ep, b.Rel.Hub.URL) })
+		err := b.wait.On(ctx, func(ctx context.Context) error { return client.ProbeMap(ctx, ep, b.Rel.Hub.URL) })
 		if err == nil {
 			return relationship.ResultConfirmed, observation.MapCount{}, nil
 		}

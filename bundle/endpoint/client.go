@@ -30,38 +30,38 @@ const (
 	maxETagBytes        = 256
 )
 
-// keepAlive finds connections that were lost without a word, and has what stands between remember those that are idle,
-// which many forget after four to six minutes.
+// keepAlive finds connections that were lost silently, and keeps idle ones in the tables of routers between, many of
+// which forget a connection after four to six minutes.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Minute, Interval: 15 * time.Second, Count: 4}
 
-// ClientConfig says what a [Client] needs.
+// ClientConfig is the configuration of a [Client].
 type ClientConfig struct {
-	// Bundles verifies the SVIDs of https_spiffe endpoints. It is asked during each handshake for the bundle of the
-	// endpoint's trust domain, and answers with the newest that is stored.
+	// Bundles verifies the SVIDs of https_spiffe endpoints. It is called during each handshake for the bundle of the
+	// endpoint's trust domain, and returns the newest that is stored.
 	Bundles x509bundle.Source
 	// Timeout bounds a fetch from the first lookup of a name to the last byte, redirects included. 0 is 30 s.
 	Timeout time.Duration
-	// MaxDocumentBytes bounds the document. 0 is [MaxDocumentBytes], and more than that is cut down to it.
+	// MaxDocumentBytes bounds the document. 0 is [bundle.MaxDocumentBytes], which is also the maximum.
 	MaxDocumentBytes int64
-	// Version is that of Bundles, which changes with each of its changes. While it stays the same, a kept connection is
-	// not verified again before its certificate expires. 0 says that no version is known.
+	// Version is the version of Bundles. While it stays the same, a kept connection is not verified again before its
+	// certificate expires. 0 is an unknown version.
 	Version uint64
-	// Dial opens connections; nil is TCP, without a proxy: what the environment names for other programs has no say in
-	// where trust comes from.
+	// Dial opens connections. If nil, TCP without a proxy is used: the environment, which names proxies for other
+	// programs, must not decide where trust comes from.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Kept keeps the connection for the next fetch with the same KeptAs, which stands for an endpoint and all that its
-	// https_web certificate is verified by. Nil keeps none.
+	// Kept keeps the connection for the next fetch with the same KeptAs, which identifies an endpoint and all that its
+	// https_web certificate is verified with. If nil, no connection is kept.
 	Kept   *Connections
 	KeptAs string
-	// Now is the time that certificates are verified at; nil is the system's.
+	// Now returns the time that certificates are verified at. If nil, the system's clock is used.
 	Now func() time.Time
 }
 
-// Client fetches bundles from endpoints. It keeps nothing from one fetch to the next: no session, no redirect, and no
-// connection but as its configuration says. It is safe for concurrent use.
+// Client fetches bundles from endpoints. It keeps no session and no redirect from one fetch to the next, and
+// connections only as configured. It is safe for concurrent use.
 type Client struct{ config ClientConfig }
 
-// NewClient makes a client.
+// NewClient returns a client.
 func NewClient(c ClientConfig) *Client {
 	if c.Timeout <= 0 {
 		c.Timeout = defaultFetchTimeout
@@ -78,26 +78,27 @@ func NewClient(c ClientConfig) *Client {
 	return &Client{config: c}
 }
 
-// Result is the answer of an endpoint.
+// Result is the result of a fetch.
 type Result struct {
 	// Bundle is what the endpoint serves, or nil if NotModified.
 	Bundle *bundle.Bundle
-	// NotModified says that the endpoint still serves what the ETag of the request was given with.
+	// NotModified is true if the endpoint still serves the bundle of the ETag in the request.
 	NotModified bool
 	// Ignored are the parts of the document without effect.
 	Ignored []bundle.Ignored
-	// ETag goes into the next fetch, as long as this bundle is what the caller has; empty if the endpoint gave none.
+	// ETag belongs into the next fetch as long as the caller has this bundle. It is empty if the endpoint gave none.
 	ETag string
-	// URL is where the document came from in the end. It is for logs and never the start of a later fetch.
+	// URL is the address that the document came from after redirects. It is for logs, and never the start of a later
+	// fetch.
 	URL string
 	// Size is the length of the document in bytes.
 	Size int
 }
 
-// Fetch gets the bundle from an endpoint. If etag is not empty, the endpoint may answer that nothing changed.
+// Fetch fetches the bundle from an endpoint. If etag is not empty, the endpoint may answer that nothing changed.
 //
-// The error is a refusal with a [Reason], and says which endpoint it is about. A fetch that the caller gives up
-// returns the context's error.
+// The error is a refusal with a [bundle.Reason], and names the endpoint. If the caller cancels the fetch, it is the
+// context's error.
 func (c *Client) Fetch(ctx context.Context, e Remote, etag string) (Result, error) {
 	if e.url == nil {
 		return Result{}, fmt.Errorf("fetch a bundle: %w", ErrEndpoint)
@@ -111,7 +112,7 @@ func (c *Client) Fetch(ctx context.Context, e Remote, etag string) (Result, erro
 	return result, nil
 }
 
-// named gives an error of net/http or of the network its sentinel.
+// named adds the sentinel to an error of net/http or of the network.
 func (c *Client) named(ctx context.Context, err error) error {
 	var r *refusal.Error
 	var timeout net.Error
@@ -134,7 +135,7 @@ func (c *Client) named(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
-	case strings.HasPrefix(innermost(err).Error(), "tls: "): // so begins what crypto/tls says without a type, of a message too long for it
+	case strings.HasPrefix(innermost(err).Error(), "tls: "): // crypto/tls has no type for the error of a message that is too long
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	}
 	return fmt.Errorf("%w: %w", ErrNetwork, err)
@@ -148,7 +149,7 @@ func innermost(err error) error {
 }
 
 func (c *Client) fetch(ctx context.Context, e Remote, etag string) (result Result, err error) {
-	from, err := c.ask(ctx, e, http.MethodGet, e.url, etag, func(response *http.Response) error {
+	from, err := c.follow(ctx, e, http.MethodGet, e.url, etag, func(response *http.Response) error {
 		result, err = c.read(e, response, etag != "")
 		return err
 	})
@@ -159,8 +160,8 @@ func (c *Client) fetch(ctx context.Context, e Remote, etag string) (result Resul
 	return result, nil
 }
 
-// ask follows redirects from target, has take read the answer at their end, and returns where that came from.
-func (c *Client) ask(
+// follow follows redirects from target, calls read with the answer at their end, and returns its address.
+func (c *Client) follow(
 	ctx context.Context,
 	e Remote,
 	method string,
@@ -177,8 +178,8 @@ func (c *Client) ask(
 		if err == nil && next == nil {
 			err = take(x.Response)
 			if err != nil && ctx.Err() != nil {
-				// The end that this side puts to an answer can look like the answer's own end, and the document like a
-				// broken one.
+				// The cancellation of this side can look like the end of the answer, and the document like a broken
+				// one.
 				err = ctx.Err()
 			}
 			c.leave(x, err == nil && redirects == 0)
@@ -200,9 +201,8 @@ func (c *Client) ask(
 	}
 }
 
-// send asks for a document, or for what is said of it, over the connection that is kept for the endpoint if the URL is
-// the endpoint's own and there is one, or over a new one. Whatever is asked twice that way changes nothing at the other
-// side.
+// send requests a document, or its header fields. It uses the kept connection of the endpoint if the URL is the
+// endpoint's own, or else opens a new one. A request that is sent twice that way changes nothing at the other side.
 func (c *Client) send(
 	ctx context.Context,
 	e Remote,
@@ -223,7 +223,7 @@ func (c *Client) send(
 	request.Close = !own || c.config.Kept == nil
 	if own {
 		if kept := c.kept(e); kept != nil {
-			if x, err := kept.do(request, keptPatience); !errors.Is(err, errNoAnswer) {
+			if x, err := kept.do(request, keptTimeout); !errors.Is(err, errNoAnswer) {
 				return x, err
 			}
 		}
@@ -235,7 +235,7 @@ func (c *Client) send(
 	return fresh.do(request, answerHeaderTimeout)
 }
 
-// leave finishes an exchange, and keeps its connection if that may be.
+// leave finishes an exchange, and keeps its connection if it can be used again.
 func (c *Client) leave(x *exchange, keep bool) {
 	switch again := x.finish(); {
 	case !again:
@@ -246,7 +246,7 @@ func (c *Client) leave(x *exchange, keep bool) {
 	}
 }
 
-// verify checks whom an https_spiffe endpoint proved to be, and returns until when that holds.
+// verify checks the identity of an https_spiffe endpoint, and returns the time until which it is valid.
 func (c *Client) verify(e Remote, chain []*x509.Certificate) (time.Time, error) {
 	if c.config.Bundles == nil {
 		return time.Time{}, fmt.Errorf("%w: this client has none", svid.ErrNoBundle)
@@ -261,8 +261,8 @@ func (c *Client) verify(e Remote, chain []*x509.Certificate) (time.Time, error) 
 	return verified.Until, nil
 }
 
-// redirect returns where an answer leads to, or nil if it is not a redirect. A target keeps to the rules of the URL
-// that was configured, and is reached under the same profile.
+// redirect returns the target of a redirect, or nil for any other answer. A target follows the rules for configured
+// URLs, and is reached under the same profile.
 func redirect(response *http.Response, from *url.URL) (*url.URL, error) {
 	switch response.StatusCode {
 	case http.StatusMovedPermanently,
@@ -292,7 +292,7 @@ func redirect(response *http.Response, from *url.URL) (*url.URL, error) {
 	return next, nil
 }
 
-// read takes an answer that is not a redirect.
+// read reads an answer that is not a redirect.
 func (c *Client) read(e Remote, response *http.Response, asked bool) (Result, error) {
 	switch {
 	case response.StatusCode == http.StatusNotModified && asked:
@@ -311,7 +311,7 @@ func (c *Client) read(e Remote, response *http.Response, asked bool) (Result, er
 	return Result{Bundle: b, Ignored: ignored, ETag: answerETag(response), Size: len(body)}, nil
 }
 
-// checkAnswer checks the head of an answer: that it is 200, not compressed, and of at most so many bytes.
+// checkAnswer checks the head of an answer: status 200, not compressed, and not larger than most.
 func checkAnswer(response *http.Response, most int64) error {
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%w: it is %d %s", ErrStatus, response.StatusCode, http.StatusText(response.StatusCode))
@@ -330,7 +330,7 @@ func checkAnswer(response *http.Response, most int64) error {
 	return nil
 }
 
-// readBody reads the document of such an answer.
+// readBody reads the document of an answer after [checkAnswer].
 func readBody(response *http.Response, most int64) ([]byte, error) {
 	if err := checkAnswer(response, most); err != nil {
 		return nil, err

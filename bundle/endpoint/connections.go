@@ -6,18 +6,17 @@ import (
 )
 
 const (
-	// keptIdle is for how long a connection is kept that nobody uses.
+	// keptIdle is the time after which an unused connection is closed.
 	keptIdle = 15 * time.Minute
-	// keptLife is for how long one is used at all, so that a name that moved and a certificate that was replaced are
-	// noticed.
+	// keptLife is the longest life of a connection, so that a moved name and a replaced certificate are noticed.
 	keptLife = time.Hour
-	// keptSweep is how often those are looked for whose time is over.
+	// keptSweep is the interval at which expired connections are looked for.
 	keptSweep = time.Minute
 )
 
-// Connections keeps the connections to some endpoints open from one fetch to the next, each of some 11 KiB at this end.
-// What a kept connection's certificate is good for is decided anew at each fetch, by the bundle and the time of that
-// fetch. It is safe for concurrent use.
+// Connections keeps connections to endpoints open from one fetch to the next, each of some 11 KiB at this end. Each
+// fetch verifies the certificate of a kept connection again, by the bundle and the time of that fetch. It is safe for
+// concurrent use.
 type Connections struct {
 	most int
 
@@ -27,12 +26,12 @@ type Connections struct {
 	swept  time.Time
 }
 
-// NewConnections keeps at most so many. When they are that many, those of further endpoints are not kept.
+// NewConnections keeps at most that many connections. The connections to further endpoints are not kept.
 func NewConnections(most int) *Connections {
 	return &Connections{most: most, idle: make(map[string]*connection)}
 }
 
-// Close closes all, and keeps none from now on.
+// Close closes all connections, and keeps none from then on.
 func (k *Connections) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -43,14 +42,14 @@ func (k *Connections) Close() {
 	}
 }
 
-// Len is how many are kept.
+// Len returns the number of kept connections.
 func (k *Connections) Len() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.idle)
 }
 
-// take returns the connection that is kept, or nil. Who took it has it alone.
+// take removes and returns the kept connection, or nil.
 func (k *Connections) take(key string) *connection {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -59,7 +58,7 @@ func (k *Connections) take(key string) *connection {
 	return c
 }
 
-// give takes a connection back after a fetch that went well.
+// give keeps a connection after a successful fetch.
 func (k *Connections) give(key string, c *connection, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -72,7 +71,7 @@ func (k *Connections) give(key string, c *connection, now time.Time) {
 	k.idle[key] = c
 }
 
-// sweep drops those whose time is over. k.mu is held.
+// sweep closes expired connections. k.mu is held.
 func (k *Connections) sweep(now time.Time) {
 	if age := now.Sub(k.swept); age >= 0 && age < keptSweep {
 		return
@@ -86,14 +85,13 @@ func (k *Connections) sweep(now time.Time) {
 	}
 }
 
-// old reports whether a connection has lived or lain idle for too long. A clock that was set back makes it so.
+// old reports whether a connection has lived or been idle for too long, or a clock was set back.
 func (n *connection) old(now time.Time) bool {
 	age, idle := now.Sub(n.since), now.Sub(n.used)
 	return age < 0 || age > keptLife || idle < 0 || idle > keptIdle
 }
 
-// kept returns the connection that is kept for the endpoint, if a handshake with its certificates would succeed now;
-// else nil.
+// kept returns the kept connection of the endpoint if a handshake with its certificates would succeed now, or nil.
 func (c *Client) kept(e Remote) *connection {
 	if c.config.Kept == nil {
 		return nil

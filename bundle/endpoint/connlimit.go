@@ -11,21 +11,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// silentFor is for how long a connection may have brought no request before it gives its place to another one.
+// silentFor is the time within which a new connection has to send a request before it can be replaced.
 const silentFor = time.Second
 
-// connLimiter are the connections that a server may have open. Pollers keep theirs from one poll to the next, which is
-// why nobody waits for one to be closed: where all places are taken, first a connection gives way that has asked for
-// nothing yet, then the one that has lain idle for longest. So whoever only holds places shuts nobody out. A connection
-// with a request under way keeps its place, for as long as a request may take. It is safe for concurrent use.
+// connLimiter limits the open connections of a server. Pollers keep their connections from one poll to the next, so a
+// new connection cannot wait for another one to be closed. When the limit is reached, it replaces one: first a
+// connection that has not sent a request, then the one that has been idle for longest. So a client that only holds
+// connections cannot lock out others. A connection with a request under way is never replaced. It is safe for
+// concurrent use.
 type connLimiter struct {
-	// most are open at a time, of which mostIdle lie idle.
+	// most is the limit of open connections, and mostIdle that of idle ones.
 	most, mostIdle   int
 	now              func() time.Time
 	refused, gaveWay prometheus.Counter
 	mu               sync.Mutex
 	open             int
-	silent, idle     *list.List // of *placed, the longest first
+	silent, idle     *list.List // of *limitedConn, the longest first
 }
 
 func newConnLimiter(most int) *connLimiter {
@@ -37,103 +38,103 @@ func newConnLimiter(most int) *connLimiter {
 		}),
 		gaveWay: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "entente_bundle_endpoint_connections_gave_way_total",
-			Help: "Connections that were idle, or had asked for nothing, and were closed to make room for others.",
+			Help: "Connections that were idle, or had sent no request, and were closed to make room for others.",
 		}),
 	}
 }
 
-// limitedConn is a connection that has a place.
+// limitedConn is a connection that counts towards the limit.
 type limitedConn struct {
 	net.Conn
-	places *connLimiter
-	// in is the list in which it stands at element, since when; nil: it is busy. gone says that it has no place any
-	// more.
+	limiter *connLimiter
+	// in is the list that the connection is in, at element and since that time. It is nil while a request is under way.
+	// gone is true once the connection no longer counts.
 	in      *list.List
 	element *list.Element
 	since   time.Time
 	gone    bool
 }
 
-// Close gives the place back.
+// Close closes the connection, which no longer counts towards the limit.
 func (c *limitedConn) Close() error {
-	c.places.mu.Lock()
+	c.limiter.mu.Lock()
 	c.leave()
-	c.places.mu.Unlock()
+	c.limiter.mu.Unlock()
 	return c.Conn.Close()
 }
 
-// leave takes the connection out of everything. places.mu is held.
+// leave removes the connection from the limiter, whose mu is held.
 func (c *limitedConn) leave() {
 	c.stand(nil)
 	if !c.gone {
 		c.gone = true
-		c.places.open--
+		c.limiter.open--
 	}
 }
 
-// stand moves the connection to the end of a list; nil: out of all. places.mu is held.
+// stand moves the connection to the end of a list, or out of all lists if in is nil. The limiter's mu is held.
 func (c *limitedConn) stand(in *list.List) {
 	if c.in != nil {
 		c.in.Remove(c.element)
 	}
 	if c.in = in; in != nil {
-		c.element, c.since = in.PushBack(c), c.places.now()
+		c.element, c.since = in.PushBack(c), c.limiter.now()
 	}
 }
 
-// count is how many are open.
-func (p *connLimiter) count() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.open
+// count returns the number of open connections.
+func (l *connLimiter) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
 }
 
-// enter gives a connection a place; nil: there is none, and it was closed.
-func (p *connLimiter) enter(conn net.Conn) *limitedConn {
-	c := &limitedConn{Conn: conn, places: p}
-	p.mu.Lock()
+// enter admits a connection. It returns nil if the limit is reached, and then closes the connection.
+func (l *connLimiter) enter(conn net.Conn) *limitedConn {
+	c := &limitedConn{Conn: conn, limiter: l}
+	l.mu.Lock()
 	var victim *limitedConn
-	if p.open >= p.most {
-		if victim = p.victim(); victim != nil {
+	if l.open >= l.most {
+		if victim = l.victim(); victim != nil {
 			victim.leave()
 		}
 	}
-	entered := p.open < p.most
+	entered := l.open < l.most
 	if entered {
-		p.open++
-		c.stand(p.silent)
+		l.open++
+		c.stand(l.silent)
 	}
-	p.mu.Unlock()
-	p.close(victim)
+	l.mu.Unlock()
+	l.close(victim)
 	if !entered {
-		p.refused.Inc()
+		l.refused.Inc()
 		_ = conn.Close() // it was not used
 		return nil
 	}
 	return c
 }
 
-// victim is who gives way to another one; nil: nobody. p.mu is held.
-func (p *connLimiter) victim() *limitedConn {
-	if e := p.silent.Front(); e != nil && p.now().Sub(e.Value.(*limitedConn).since) > silentFor {
+// victim returns the connection to be replaced, or nil. l.mu is held.
+func (l *connLimiter) victim() *limitedConn {
+	if e := l.silent.Front(); e != nil && l.now().Sub(e.Value.(*limitedConn).since) > silentFor {
 		return e.Value.(*limitedConn)
 	}
-	if e := p.idle.Front(); e != nil {
+	if e := l.idle.Front(); e != nil {
 		return e.Value.(*limitedConn)
 	}
 	return nil
 }
 
-// close ends a connection that gave way, if there is one.
-func (p *connLimiter) close(victim *limitedConn) {
+// close closes a replaced connection, if there is one.
+func (l *connLimiter) close(victim *limitedConn) {
 	if victim != nil {
-		p.gaveWay.Inc()
-		_ = victim.Conn.Close() // whoever serves it finds out
+		l.gaveWay.Inc()
+		_ = victim.Conn.Close() // the goroutine that serves it ends by an error
 	}
 }
 
-// changed is told by net/http what a connection is doing now.
-func (p *connLimiter) changed(conn net.Conn, state http.ConnState) {
+// changed is called by net/http when the state of a connection changes.
+func (l *connLimiter) changed(conn net.Conn, state http.ConnState) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
@@ -141,27 +142,27 @@ func (p *connLimiter) changed(conn net.Conn, state http.ConnState) {
 	if !ok {
 		return
 	}
-	p.mu.Lock()
+	l.mu.Lock()
 	var victim *limitedConn
 	switch {
 	case c.gone:
 	case state == http.StateActive:
 		c.stand(nil)
 	case state == http.StateIdle:
-		c.stand(p.idle)
-		if p.idle.Len() > p.mostIdle {
-			victim = p.idle.Front().Value.(*limitedConn)
+		c.stand(l.idle)
+		if l.idle.Len() > l.mostIdle {
+			victim = l.idle.Front().Value.(*limitedConn)
 			victim.leave()
 		}
 	}
-	p.mu.Unlock()
-	p.close(victim)
+	l.mu.Unlock()
+	l.close(victim)
 }
 
-// limitedListener gives the connections of a listener their places.
+// limitedListener limits the connections of a listener.
 type limitedListener struct {
 	net.Listener
-	places *connLimiter
+	limiter *connLimiter
 }
 
 func (l *limitedListener) Accept() (net.Conn, error) {
@@ -170,7 +171,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c := l.places.enter(conn); c != nil {
+		if c := l.limiter.enter(conn); c != nil {
 			return c, nil
 		}
 	}

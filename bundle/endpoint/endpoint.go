@@ -17,7 +17,7 @@ import (
 // MaxURLBytes bounds an endpoint's URL, configured or redirected to.
 const MaxURLBytes = 2048
 
-// Profile is how an endpoint proves who it is. There is no falling back from one to the other.
+// Profile is the way in which an endpoint proves its identity. A client never falls back from one profile to the other.
 type Profile int
 
 const (
@@ -37,18 +37,18 @@ func (p Profile) String() string {
 	return "unknown"
 }
 
-// Remote is where a domain's bundle comes from: domain, URL and profile, all configured and none inferred. Make one
-// with [WebEndpoint] or [SPIFFEEndpoint].
+// Remote is a remote bundle endpoint: the domain, the URL and the profile, all configured and none inferred. [NewWeb]
+// and [NewSPIFFE] make one.
 type Remote struct {
 	td      spiffeid.TrustDomain
 	url     *url.URL
 	profile Profile
-	roots   *x509.CertPool // https_web; nil: the system's
+	roots   *x509.CertPool // https_web; if nil, the system's
 	id      spiffeid.ID    // https_spiffe
 }
 
-// NewWeb is an endpoint under the https_web profile. With rootsPEM the certificates in it are the only roots that
-// are accepted; without, the system's are.
+// NewWeb returns an endpoint under the https_web profile. The certificates in rootsPEM are the only roots that are
+// accepted. If it is empty, the system's roots are.
 func NewWeb(td spiffeid.TrustDomain, rawURL string, rootsPEM []byte) (Remote, error) {
 	u, err := endpointURL(td, rawURL)
 	if err != nil {
@@ -63,7 +63,7 @@ func NewWeb(td spiffeid.TrustDomain, rawURL string, rootsPEM []byte) (Remote, er
 	return e, nil
 }
 
-// NewSPIFFE is an endpoint under the https_spiffe profile, which has to prove that it is id.
+// NewSPIFFE returns an endpoint under the https_spiffe profile with the expected SPIFFE ID.
 func NewSPIFFE(td spiffeid.TrustDomain, rawURL string, id spiffeid.ID) (Remote, error) {
 	u, err := endpointURL(td, rawURL)
 	if err != nil {
@@ -90,20 +90,20 @@ func endpointURL(td spiffeid.TrustDomain, rawURL string) (*url.URL, error) {
 	return u, nil
 }
 
-// TrustDomain is the domain whose bundle the endpoint serves.
+// TrustDomain returns the domain whose bundle the endpoint serves.
 func (e Remote) TrustDomain() spiffeid.TrustDomain { return e.td }
 
-// URL is where each fetch begins.
+// URL returns the address at which each fetch begins.
 func (e Remote) URL() string { return e.url.String() }
 
-// Profile is how the endpoint proves who it is.
+// Profile returns the profile of the endpoint.
 func (e Remote) Profile() Profile { return e.profile }
 
-// ID is the SPIFFE ID of an https_spiffe endpoint.
+// ID returns the SPIFFE ID of an https_spiffe endpoint.
 func (e Remote) ID() spiffeid.ID { return e.id }
 
-// SelfServing reports that the endpoint is verified with the very bundle that it serves, which therefore has to be
-// there before the first fetch.
+// SelfServing reports whether the endpoint is verified with the bundle that it serves. Such a bundle has to be there
+// before the first fetch.
 func (e Remote) SelfServing() bool {
 	return e.profile == HTTPSSPIFFE && e.id.TrustDomain() == e.td
 }
@@ -123,7 +123,7 @@ func ParseURL(rawURL string) (*url.URL, error) {
 	return u, nil
 }
 
-// checkURL holds for configured URLs and for those that a redirect leads to. It does not print user information.
+// checkURL checks configured URLs and targets of redirects. Its errors do not contain user information.
 func checkURL(u *url.URL) error {
 	switch {
 	case u.User != nil:
@@ -160,9 +160,9 @@ func checkURL(u *url.URL) error {
 	return nil
 }
 
-// parseRoots reads PEM certificates. Text before one, as in many files of roots, does not count; a block that cannot be
-// read refuses the file, since a root that is silently left out is an outage later. [pem.Decode] passes over such
-// blocks, so what begins one has to be counted.
+// parseRoots reads PEM certificates. Text before a certificate is ignored. A block that cannot be read refuses the
+// file: a root that is left out silently is an outage later. [pem.Decode] skips such blocks, so the beginnings of
+// blocks are counted.
 func parseRoots(data []byte) (*x509.CertPool, error) {
 	pool, n := x509.NewCertPool(), 0
 	begun := bytes.Count(data, []byte("-----BEGIN"))

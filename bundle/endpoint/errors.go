@@ -2,7 +2,7 @@ package endpoint
 
 import "github.com/ententehq/entente/bundle/internal/refusal"
 
-// Refusals of endpoints and of what they answer.
+// Refusals of endpoints and of their answers.
 var (
 	ErrURL      error = refusal.New("bad_url", "the URL is not a valid bundle endpoint URL")
 	ErrEndpoint error = refusal.New("bad_endpoint", "the endpoint is not fully described")

@@ -22,25 +22,25 @@ import (
 )
 
 const (
-	// answerBuffer is what is read at a time.
+	// answerBuffer is the size of one read.
 	answerBuffer = 4 << 10
-	// maxInterim bounds the interim answers (1xx) before the answer.
+	// maxInterim bounds the interim answers (1xx) before the final one.
 	maxInterim = 5
-	// keptPatience is for how long an answer is waited for over a kept connection. Where none comes, the connection may
-	// have been lost on its way without a word, and another one is opened.
-	keptPatience = time.Second
+	// keptTimeout is the time within which an answer has to begin on a kept connection. After that the connection
+	// counts as lost, and another one is opened.
+	keptTimeout = time.Second
 )
 
-// connection is an HTTP/1.1 connection to an endpoint, for one request after the other. [http.Transport] has two
-// goroutines and two buffers wait on each of its connections, which makes them three times as large as their TLS
-// session; ten thousand of them would be most of a member's memory. On one of these nobody waits while it is idle: that
-// the other side has ended it shows at the next request.
+// connection is an HTTP/1.1 connection to an endpoint for one request at a time. [http.Transport] has two goroutines
+// and two buffers for each connection, three times the size of its TLS session; for ten thousand connections they would
+// be most of a member's memory. Nothing waits on a connection of this type while it is idle: the next request shows
+// whether the other side has closed it.
 type connection struct {
 	tls *tls.Conn
-	// since is when it was opened, and used when it was given back.
+	// since is the time of opening, used that of the last use.
 	since, used time.Time
-	// until is when its certificate, or one above it, expires, as it was last verified; version is that of the bundles
-	// by which it was.
+	// until is the time at which its certificate, or one above it, expires. version is that of the bundles that it was
+	// verified with.
 	until   time.Time
 	version uint64
 }
@@ -49,7 +49,7 @@ func (n *connection) close() { _ = n.tls.Close() }
 
 func (n *connection) chain() []*x509.Certificate { return n.tls.ConnectionState().PeerCertificates }
 
-// dial opens a connection to the host of a URL, and verifies under the endpoint's profile who is there.
+// dial opens a connection to the host of a URL, and verifies the other side under the endpoint's profile.
 func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connection, error) {
 	host, port := target.Hostname(), target.Port()
 	if net.ParseIP(host) == nil {
@@ -67,8 +67,8 @@ func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connecti
 		return nil, err
 	}
 	n := &connection{since: c.config.Now(), version: c.config.Version}
-	// The connection holds on to its configuration, and is held on to itself; not so the bundles by which it was
-	// verified.
+	// The connection refers to its configuration for as long as it is kept. It must not refer to the bundles that it
+	// was verified with.
 	var verify func([]*x509.Certificate) (time.Time, error)
 	defer func() { verify = nil }()
 	config := baseTLS()
@@ -83,7 +83,7 @@ func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connecti
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
 		if verify == nil {
-			n.until = svid.PathEnd(state.VerifiedChains[0]) // there is one, as the name was verified
+			n.until = svid.PathEnd(state.VerifiedChains[0]) // there is one, since the name was verified
 			return nil
 		}
 		n.until, err = verify(state.PeerCertificates)
@@ -104,30 +104,30 @@ func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connecti
 	return n, nil
 }
 
-// exchange is a request and its answer.
+// exchange is a request with its answer.
 type exchange struct {
 	*http.Response
 	over *connection
 	body answerBody
-	// buffered is what was read from the connection and is not part of the answer so far.
+	// buffered holds bytes that were read from the connection and are not yet part of the answer.
 	buffered *bufio.Reader
-	// stop ends the watch over the request's context.
+	// stop ends the watch of the request's context.
 	stop func() bool
 }
 
-// errNoAnswer says that a connection ended, or nothing came over it in time, before the first byte of an answer.
+// errNoAnswer is the error of a connection that ended, or timed out, before the first byte of an answer.
 var errNoAnswer = errors.New("no answer came")
 
-// do sends a request and reads the head of the answer, which has to come within patience. Its context bounds the
-// reading of the body too. The connection belongs to the exchange until that is finished; after an error it is closed.
-func (n *connection) do(request *http.Request, patience time.Duration) (*exchange, error) {
+// do sends a request and reads the head of the answer, which has to arrive within timeout. The context also bounds the
+// reading of the body. The connection belongs to the exchange until that is finished. After an error it is closed.
+func (n *connection) do(request *http.Request, timeout time.Duration) (*exchange, error) {
 	ctx := request.Context()
 	raw := n.tls.NetConn()
 	x := &exchange{over: n, stop: context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })}
 	head := &io.LimitedReader{R: n.tls, N: maxAnswerHeader}
-	err := raw.SetDeadline(time.Now().Add(patience))
+	err := raw.SetDeadline(time.Now().Add(timeout))
 	if err == nil {
-		err = n.ask(ctx, request)
+		err = n.roundTrip(ctx, request)
 	}
 	if err == nil {
 		x.buffered = bufio.NewReaderSize(head, answerBuffer)
@@ -138,10 +138,10 @@ func (n *connection) do(request *http.Request, patience time.Duration) (*exchang
 	}
 	silent := head.N == maxAnswerHeader
 	switch {
-	case ctx.Err() != nil: // what the watch has done, the line above may have undone
+	case ctx.Err() != nil: // the line above may have undone what the watch did
 		err = ctx.Err()
 	case err == nil:
-		head.N = math.MaxInt64 // from here on who reads the body bounds it
+		head.N = math.MaxInt64 // from here on the reader of the body bounds it
 		x.body = answerBody{x.Body, x.Body == http.NoBody}
 		x.Body = &x.body
 		return x, nil
@@ -155,7 +155,7 @@ func (n *connection) do(request *http.Request, patience time.Duration) (*exchang
 	return nil, err
 }
 
-func (n *connection) ask(ctx context.Context, request *http.Request) error {
+func (n *connection) roundTrip(ctx context.Context, request *http.Request) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (n *connection) ask(ctx context.Context, request *http.Request) error {
 	return err
 }
 
-// readHead reads the head of an answer that is not an interim one.
+// readHead reads the head of the final answer.
 func readHead(r *bufio.Reader, request *http.Request) (*http.Response, error) {
 	for range maxInterim {
 		response, err := http.ReadResponse(r, request)
@@ -178,8 +178,7 @@ func readHead(r *bufio.Reader, request *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("more than %d interim answers came in place of one", maxInterim-1)
 }
 
-// finish ends the exchange, and reports whether another one can follow over the same connection, which is closed if
-// not.
+// finish ends the exchange, and reports whether the connection can be used again. If not, it is closed.
 func (x *exchange) finish() bool {
 	undisturbed := x.stop()
 	again := undisturbed && x.body.ended && !x.Close && x.StatusCode != http.StatusSwitchingProtocols &&
@@ -190,8 +189,8 @@ func (x *exchange) finish() bool {
 	return again
 }
 
-// answerBody knows whether a body was read to its end. Closing it reads nothing more: the body of a hostile answer has
-// no end.
+// answerBody records whether a body was read to its end. Close reads nothing more: the body of a hostile answer has no
+// end.
 type answerBody struct {
 	io.Reader
 	ended bool

@@ -16,24 +16,28 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// Handler answers the requests of a bundle endpoint from memory: "/" with the home domain's bundle, "/bundles/NAME"
-// with any hosted domain's, "/bundles" with the bundle map, "/bundles/NAME/statements?from=N" with the signed
-// statements on a domain's bundle from sequence N on. At a host name that a domain has for itself, "/" is that domain's
-// bundle, its statements are there too, and there is nothing else. At the host of a domain's [Issuer] stand its OpenID
-// Connect discovery document and its keys, below the issuer's path.
+// Handler answers the requests of a bundle endpoint from memory:
 //
-// It serves what was last published, to anybody, and asks nothing of whom it serves. It is safe for concurrent use.
+//   - "/" with the home domain's bundle,
+//   - "/bundles/NAME" with the bundle of any hosted domain,
+//   - "/bundles" with the bundle map,
+//   - "/bundles/NAME/statements?from=N" with the signed statements on a domain's bundle from sequence N on.
+//
+// At the host name of one domain, "/" is that domain's bundle, its statements are there too, and nothing else is. At
+// the host of a domain's [Issuer], below the issuer's path, are its OpenID Connect discovery document and its keys.
+//
+// It serves the last publication to every client, without authentication. It is safe for concurrent use.
 type Handler struct {
 	now      func() time.Time
 	current  atomic.Pointer[rendered]
 	requests map[int]prometheus.Counter
 	render   prometheus.Histogram
-	// vouched counts foreign domains in the map, leftOut those that do not fit into it.
-	vouched, leftOut prometheus.Gauge
+	// attested counts the foreign domains in the map, leftOut those that do not fit into it.
+	attested, leftOut prometheus.Gauge
 }
 
-// NewHandler makes a handler that answers 503 until something is published. Its metrics are registered with
-// registerer, unless that is nil.
+// NewHandler returns a handler that answers 503 until the first publication. If registerer is nil, there are no
+// metrics.
 func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "entente_bundle_endpoint_requests_total",
@@ -47,11 +51,13 @@ func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
 			Help:    "Time to render a publication for the bundle endpoint.",
 			Buckets: prometheus.ExponentialBuckets(1e-5, 4, 10),
 		}),
-		vouched: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "entente_bundle_endpoint_map_vouched", Help: "Foreign domains in the bundle map that this member serves, which the cluster vouches for.",
+		attested: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_bundle_endpoint_map_attested",
+			Help: "Foreign domains in the bundle map that this member serves, to which the cluster attests.",
 		}),
 		leftOut: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "entente_bundle_endpoint_map_left_out", Help: "Foreign domains that the cluster vouches for and that do not fit into the bundle map.",
+			Name: "entente_bundle_endpoint_map_left_out",
+			Help: "Foreign domains to which the cluster attests, and which do not fit into the bundle map.",
 		}),
 	}
 	for _, code := range []int{
@@ -60,14 +66,14 @@ func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
 	} {
 		h.requests[code] = requests.WithLabelValues(fmt.Sprint(code))
 	}
-	if err := registerMetrics(registerer, requests, h.render, h.vouched, h.leftOut); err != nil {
+	if err := registerMetrics(registerer, requests, h.render, h.attested, h.leftOut); err != nil {
 		return nil, err
 	}
 	return h, nil
 }
 
-// Publish replaces what is served. It fails, and leaves what is served as it is, if the home domain has no bundle, or
-// if two bundles are of one domain or two domains have one host.
+// Publish replaces the publication. It fails and keeps the present one if the home domain has no bundle, if two bundles
+// have one domain, or if two domains have one host.
 func (h *Handler) Publish(p Publication) error {
 	start := h.now()
 	r, err := render(p)
@@ -75,13 +81,13 @@ func (h *Handler) Publish(p Publication) error {
 		return fmt.Errorf("publish bundles: %w", err)
 	}
 	h.current.Store(r)
-	h.vouched.Set(float64(r.vouched))
+	h.attested.Set(float64(r.attested))
 	h.leftOut.Set(float64(r.leftOut))
 	h.render.Observe(h.now().Sub(start).Seconds())
 	return nil
 }
 
-// MapLeftOut is how many of the domains that were last published do not fit into the map.
+// MapLeftOut returns the number of domains of the publication that do not fit into the map.
 func (h *Handler) MapLeftOut() int {
 	if r := h.current.Load(); r != nil {
 		return r.leftOut
@@ -89,10 +95,10 @@ func (h *Handler) MapLeftOut() int {
 	return 0
 }
 
-// errNothingPublished is what a handshake fails with before the first publication.
+// errNothingPublished is the error of a handshake before the first publication.
 var errNothingPublished = errors.New("no bundle has been published yet")
 
-// domainOf says whose SVID to present to a client that asks for serverName by SNI.
+// domainOf returns the domain whose SVID is presented to a client that names serverName by SNI.
 func (h *Handler) domainOf(_ context.Context, serverName string) (spiffeid.TrustDomain, error) {
 	r := h.current.Load()
 	if r == nil {
@@ -118,8 +124,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		serverName = CanonicalHost(req.TLS.ServerName)
 	}
 	own := current.hosts[host]
-	// A certificate proves one name. What is asked for under another is not answered on that connection, and a
-	// domain's own host is there only for those who asked for its certificate.
+	// A certificate proves one name. A request for another name is not answered on that connection. The host of one
+	// domain is served only to clients whose handshake named it.
 	if serverName != host && (serverName != "" || own != nil) {
 		h.refuse(
 			w,
@@ -160,11 +166,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header["Content-Length"] = a.lengths
 	h.requests[http.StatusOK].Inc()
 	if req.Method == http.MethodGet {
-		_, _ = w.Write(a.body) // an error is the client's, which has gone
+		_, _ = w.Write(a.body) // an error means that the client has gone
 	}
 }
 
-// find returns what stands at path, own being the bundle of the host's domain if it has one.
+// find returns the answer for a path. own is the bundle of the host's domain, or nil.
 func (r *rendered) find(own *answer, host, path string) *answer {
 	switch {
 	case r.issuers[host+path] != nil:
@@ -184,8 +190,8 @@ func (h *Handler) refuse(w http.ResponseWriter, code int, sentence string) {
 	http.Error(w, sentence, code)
 }
 
-// requestHost is the host that a request is for, without its port. A request of HTTP/1.0 may name none; it is for
-// whatever the connection was opened for.
+// requestHost returns the host of a request, without its port. A request of HTTP/1.0 may have none; then it is the name
+// of the connection.
 func requestHost(req *http.Request) string {
 	host := req.Host
 	if host == "" && req.TLS != nil {
@@ -196,13 +202,13 @@ func requestHost(req *http.Request) string {
 	}
 	host = CanonicalHost(strings.Trim(host, "[]"))
 	if net.ParseIP(host) != nil {
-		return "" // SNI has no addresses: such a request is for whatever has no name
+		return "" // SNI has no addresses: such a request has no host name
 	}
 	return host
 }
 
-// noneMatch evaluates If-None-Match (RFC 9110, section 13.1.2) by weak comparison: whether the client has what etag
-// names. From where a list is malformed it counts as ended.
+// noneMatch evaluates If-None-Match (RFC 9110, section 13.1.2) by weak comparison: it reports whether the client has
+// the document of etag. A malformed list counts as ended.
 func noneMatch(fields []string, etag string) bool {
 	for _, field := range fields {
 		rest := strings.TrimLeft(field, " \t")

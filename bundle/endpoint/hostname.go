@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// IsHostName says whether host is a DNS name in lower case, without a dot at its end: no address and no wildcard.
+// IsHostName reports whether host is a DNS name in lower case, without a dot at its end. Addresses and wildcards are
+// not.
 func IsHostName(host string) bool {
 	if host == "" || len(host) > 253 || net.ParseIP(host) != nil {
 		return false
@@ -23,7 +24,7 @@ func IsHostName(host string) bool {
 	return true
 }
 
-// CanonicalHost is a host name as it is compared: lower case, no trailing dot.
+// CanonicalHost returns a host name in the form in which it is compared: lower case, no trailing dot.
 func CanonicalHost(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }

@@ -11,18 +11,18 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// MapResult is the answer of an endpoint that serves a bundle map.
+// MapResult is the result of fetching a bundle map.
 type MapResult struct {
-	// NotModified says that it is still the one whose ETag the request gave; nothing was read then.
+	// NotModified is true if the endpoint still serves the map of the ETag in the request. Nothing was read then.
 	NotModified bool
-	// Domains counts those in the map.
+	// Domains is the number of domains in the map.
 	Domains int
 	ETag    string
 }
 
-// FetchMap gets the bundle map that is served beside an endpoint, at target or, if that is empty, at /bundles of the
-// endpoint's host, under the endpoint's profile and identity. It reads it as [ReadMap] does: what take was given counts
-// only if there is no error. Errors are as those of [Client.Fetch].
+// FetchMap fetches the bundle map beside an endpoint under the endpoint's profile and identity. The map is at target
+// or, if that is empty, at /bundles of the endpoint's host. It is read as by [bundle.ReadMap]: the documents count only
+// if there is no error. Errors are as those of [Client.Fetch].
 func (c *Client) FetchMap(
 	ctx context.Context,
 	e Remote,
@@ -30,7 +30,7 @@ func (c *Client) FetchMap(
 	take func(td spiffeid.TrustDomain, document []byte) error,
 ) (MapResult, error) {
 	var result MapResult
-	err := c.askForMap(ctx, e, http.MethodGet, target, etag, func(response *http.Response) (err error) {
+	err := c.requestMap(ctx, e, http.MethodGet, target, etag, func(response *http.Response) (err error) {
 		result.ETag = answerETag(response)
 		switch {
 		case response.StatusCode == http.StatusNotModified && etag != "":
@@ -51,10 +51,10 @@ func (c *Client) FetchMap(
 	return result, nil
 }
 
-// LookAtMap finds out whether there is a bundle map where [Client.FetchMap] would read it, and reads nothing of it.
-// Errors are as those of [Client.Fetch]; a server that answers to GET alone has the reason of a bad status.
-func (c *Client) LookAtMap(ctx context.Context, e Remote, target string) error {
-	return c.askForMap(
+// ProbeMap checks whether there is a bundle map where [Client.FetchMap] would read it, without reading it. Errors are
+// as those of [Client.Fetch]; a server that answers only GET has the reason of a bad status.
+func (c *Client) ProbeMap(ctx context.Context, e Remote, target string) error {
+	return c.requestMap(
 		ctx,
 		e,
 		http.MethodHead,
@@ -64,7 +64,7 @@ func (c *Client) LookAtMap(ctx context.Context, e Remote, target string) error {
 	)
 }
 
-func (c *Client) askForMap(
+func (c *Client) requestMap(
 	ctx context.Context,
 	e Remote,
 	method, target, etag string,
@@ -79,7 +79,7 @@ func (c *Client) askForMap(
 	}
 	bounded, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	if _, err := c.ask(bounded, e, method, from, etag, take); err != nil {
+	if _, err := c.follow(bounded, e, method, from, etag, take); err != nil {
 		return fmt.Errorf("fetch the bundle map of %s from %s: %w", e.td, from, c.named(ctx, err))
 	}
 	return nil

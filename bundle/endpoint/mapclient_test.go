@@ -14,13 +14,13 @@ import (
 	"github.com/ententehq/entente/bundle/internal/bundletest"
 )
 
-// TestLookAtMap: whether an endpoint serves a map is found out without reading it, under the rules by which it would be
+// TestProbeMap: whether an endpoint serves a map is found out without reading it, under the rules by which it would be
 // read.
-func TestLookAtMap(t *testing.T) {
+func TestProbeMap(t *testing.T) {
 	t.Run("this server's own", func(t *testing.T) {
 		h, _ := bundletest.NewHandler(t)
 		e, client := ownEndpoint(t, h, "/"), endpoint.NewClient(endpoint.ClientConfig{})
-		require.NoError(t, client.LookAtMap(t.Context(), e, ""))
+		require.NoError(t, client.ProbeMap(t.Context(), e, ""))
 		domains := 0
 		_, err := client.FetchMap(
 			t.Context(),
@@ -57,14 +57,14 @@ func TestLookAtMap(t *testing.T) {
 			e, err := endpoint.NewSPIFFE(bundletest.Home, p.url("/"), bundletest.EndpointID)
 			require.NoError(t, err)
 			err = endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, p.ca)}).
-				LookAtMap(t.Context(), e, "")
+				ProbeMap(t.Context(), e, "")
 			require.Error(t, err)
 			require.Equal(t, test.reason, bundle.Reason(err))
 		})
 	}
 	require.ErrorIs(
 		t,
-		endpoint.NewClient(endpoint.ClientConfig{}).LookAtMap(t.Context(), endpoint.Remote{}, ""),
+		endpoint.NewClient(endpoint.ClientConfig{}).ProbeMap(t.Context(), endpoint.Remote{}, ""),
 		endpoint.ErrEndpoint,
 	)
 }

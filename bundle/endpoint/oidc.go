@@ -18,8 +18,8 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// Issuer is the URL by which verifiers of OpenID Connect (cloud providers, Vault's JWT auth) know who issues a hosted
-// domain's JWT-SVIDs. It stands in their "iss" and is compared as text, so that there is one spelling of each: https, a
+// Issuer is the URL under which verifiers of OpenID Connect (cloud providers, Vault's JWT auth) accept a hosted
+// domain's JWT-SVIDs. It is the "iss" of a token and is compared as text, so each issuer has one spelling: https, a
 // host name in lower case, perhaps a port, and a path of whole segments without a slash at its end.
 type Issuer struct {
 	text, host, path string
@@ -28,16 +28,16 @@ type Issuer struct {
 // maxIssuerBytes keeps a token with its issuer below what HTTP servers take as a header.
 const maxIssuerBytes = 255
 
-// ErrIssuer is wrapped by what [ParseIssuer] refuses.
+// ErrIssuer is the sentinel of the refusals of [ParseIssuer].
 var ErrIssuer = errors.New("not an issuer")
 
-// What stands below an issuer: the first by OpenID Connect Discovery 1.0, section 4, which names the second.
+// The paths below an issuer: the first by OpenID Connect Discovery 1.0, section 4, which names the second.
 const (
 	discoveryPath = "/.well-known/openid-configuration"
 	jwksPath      = "/.well-known/jwks.json"
 )
 
-// ParseIssuer reads the URL of an issuer. The error is a sentence for who wrote it.
+// ParseIssuer parses the URL of an issuer. The error is a sentence for an operator.
 func ParseIssuer(text string) (Issuer, error) {
 	refuse := func(why string) (Issuer, error) {
 		return Issuer{}, fmt.Errorf("issuer %s: %w: %s", refusal.Clip(text), ErrIssuer, why)
@@ -68,7 +68,7 @@ func ParseIssuer(text string) (Issuer, error) {
 	return i, nil
 }
 
-// checkIssuerPath looks at a path behind its first slash.
+// checkIssuerPath checks a path without its first slash.
 func checkIssuerPath(path string) error {
 	for segment := range strings.SplitSeq(path, "/") {
 		switch segment {
@@ -88,16 +88,17 @@ func checkIssuerPath(path string) error {
 	return nil
 }
 
-// String is the issuer as it stands in tokens.
+// String returns the issuer as it is in tokens.
 func (i Issuer) String() string { return i.text }
 
-// SamePlace says whether two issuers are served at the same place: a server does not see by which port it is reached.
+// SamePlace reports whether two issuers are served at the same place: a server does not see the port of a request.
 func (i Issuer) SamePlace(other Issuer) bool { return i.host == other.host && i.path == other.path }
 
-// IsZero says whether there is none.
+// IsZero reports whether there is no issuer.
 func (i Issuer) IsZero() bool { return i == Issuer{} }
 
-// discovery is what Discovery 1.0, section 3, requires of an issuer that has tokens and no endpoints to get them at.
+// discovery has the members that Discovery 1.0, section 3, requires of an issuer of tokens without endpoints to get
+// them.
 type discovery struct {
 	Issuer        string   `json:"issuer"`
 	JWKS          string   `json:"jwks_uri"`
@@ -106,13 +107,13 @@ type discovery struct {
 	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 }
 
-// oidcKey is a key as verifiers of OpenID Connect read it.
+// oidcKey is a key in the form for verifiers of OpenID Connect.
 type oidcKey struct {
 	jwk.Key
 	Algorithm string `json:"alg"`
 }
 
-// documents are the discovery document and the key set of an issuer whose tokens a bundle verifies.
+// documents returns the discovery document and the key set of an issuer whose tokens a bundle verifies.
 func (i Issuer) documents(b *bundle.Bundle) (config, keys []byte, err error) {
 	set := struct {
 		Keys []oidcKey `json:"keys"`
@@ -149,7 +150,7 @@ func (i Issuer) documents(b *bundle.Bundle) (config, keys []byte, err error) {
 	return config, keys, nil
 }
 
-// algorithmOf is the one algorithm that a hosted domain's key signs with; none for keys that it does not sign with.
+// algorithmOf returns the algorithm that a hosted domain's key signs with, or "" for a key that does not sign.
 func algorithmOf(key crypto.PublicKey) string {
 	if key, ok := key.(*ecdsa.PublicKey); ok {
 		switch key.Curve {
@@ -164,10 +165,10 @@ func algorithmOf(key crypto.PublicKey) string {
 	return ""
 }
 
-// maxOIDCAge bounds for how long a verifier goes on without asking, and so how long a revoked key can be believed.
+// maxOIDCAge bounds the time for which a verifier caches the keys, and so the time for which a revoked key is accepted.
 const maxOIDCAge = 5 * time.Minute
 
-// oidcCaching lets verifiers keep the keys for as long as readers of the bundle do: a key is published for three
+// oidcCaching allows verifiers to cache the keys for as long as readers of the bundle do: a key is published for three
 // refresh hints before it signs.
 func oidcCaching(b *bundle.Bundle) string {
 	age := maxOIDCAge

@@ -2,11 +2,11 @@ package endpoint
 
 import "syscall"
 
-// usualOpenFiles is what a system lets a process have open that was told nothing.
+// usualOpenFiles is the usual default limit of open files of a process.
 const usualOpenFiles = 1024
 
-// OpenFiles is how many files, and so connections, this process can have open at a time. What keeps connections takes a
-// part of them.
+// OpenFiles returns the number of files, and so of connections, that this process can have open at a time. Each keeper
+// of connections uses a part of them.
 func OpenFiles() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {

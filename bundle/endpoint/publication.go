@@ -14,16 +14,15 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
-// Publication is all that an endpoint serves. It is given to [Handler.Publish] as a whole, so that a reader never
-// sees a part of a change.
+// Publication is everything that an endpoint serves. [Handler.Publish] takes it as a whole, so that a reader never sees
+// a part of a change.
 type Publication struct {
-	// Home is the domain whose bundle stands at "/" and whose SVID is presented where no other is asked for.
-	// It is one of Hosted.
+	// Home is the domain of "/", whose SVID is presented by default. It is one of Hosted.
 	Home spiffeid.TrustDomain
-	// Hosted are the bundles of the domains that the cluster is the authority for.
+	// Hosted are the bundles of the domains that the cluster hosts.
 	Hosted []Hosted
-	// Attested are the bundles that a hub vouches for. They are in the map, and have no path of their own. What does
-	// not fit into a map, of [MaxMapDomains] and [MaxMapBytes], is left out, by name.
+	// Attested are the bundles that a hub attests to. They are in the map, and have no path of their own. Those that do
+	// not fit into the bounds of a map, the last by name, are left out.
 	Attested []bundle.MapEntry
 }
 
@@ -32,28 +31,28 @@ type Hosted struct {
 	Bundle *bundle.Bundle
 	// Host is the endpoint's host name for this domain alone, or empty.
 	Host string
-	// Issuer is by what URL verifiers of OpenID Connect know the domain; the zero value: by none. At its host and below
-	// its path stand its discovery document and its keys.
+	// Issuer is the URL under which verifiers of OpenID Connect accept the domain's tokens, or zero. Its discovery
+	// document and its keys are at its host, below its path.
 	Issuer Issuer
-	// Statements are the signed statements on the bundle; nil: there are none.
+	// Statements are the signed statements on the bundle, or nil.
 	Statements *statement.List
 }
 
-// rendered is a publication ready to be sent. It is never changed.
+// rendered is a publication in the form in which it is sent. It is never changed.
 type rendered struct {
 	home    spiffeid.TrustDomain
-	paths   map[string]*answer // where no host name of its own is asked for; without the map
-	hosts   map[string]*answer // "/" of each host name of its own
+	paths   map[string]*answer // by path, for requests without a host of one domain; without the map
+	hosts   map[string]*answer // "/" of each host of one domain
 	domains map[string]spiffeid.TrustDomain
 	issuers map[string]*answer // by host and path
 	// statements on bundles, by path
 	statements map[string]*statement.List
-	bundles    func() *answer // the map, rendered when it is first asked for
-	// vouched counts the foreign domains in the map, leftOut those that do not fit.
-	vouched, leftOut int
+	bundles    func() *answer // the map, rendered at the first request
+	// attested counts the foreign domains in the map, leftOut those that do not fit.
+	attested, leftOut int
 }
 
-// answer is a document with its header fields, as net/http keeps them. The slices are shared by all responses.
+// answer is a document with its header fields, in the form of net/http. All responses share the slices.
 type answer struct {
 	body               []byte
 	etag               string
@@ -73,8 +72,8 @@ func newAnswer(body []byte) *answer {
 	}
 }
 
-// The header fields of bundles. no-cache lets a cache keep a document but not hand it out without asking:
-// a revoked key has to go at once, and an unchanged document costs one 304.
+// The header fields of bundles. With no-cache, a cache validates a document at each use: a revoked key has to go at
+// once, and an unchanged document costs one 304.
 var (
 	contentTypeField  = []string{"application/json"}
 	cacheControlField = []string{"no-cache"}
@@ -139,18 +138,18 @@ func render(p Publication) (*rendered, error) {
 		seen[v.TrustDomain] = true
 	}
 	all, leftOut := bundle.FitMap(own, p.Attested)
-	r.vouched, r.leftOut = len(all)-len(own), leftOut
+	r.attested, r.leftOut = len(all)-len(own), leftOut
 	r.bundles = sync.OnceValue(func() *answer {
 		body, err := bundle.MarshalEntries(all)
 		if err != nil {
-			return nil // cannot be: each domain occurs once
+			return nil // impossible: each domain occurs once
 		}
 		return newAnswer(body)
 	})
 	return r, nil
 }
 
-// addIssuer renders what stands below a domain's issuer, if it has one.
+// addIssuer renders the documents below a domain's issuer, if it has one.
 func (r *rendered) addIssuer(hosted Hosted) error {
 	i := hosted.Issuer
 	if i.IsZero() {

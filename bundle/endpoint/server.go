@@ -17,8 +17,8 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// The bounds of a connection. A request is one line and a few fields, and an answer a few kilobytes, a map a few
-// megabytes; who needs longer is not reading.
+// The bounds of a connection. A request is one line and a few fields, an answer a few kilobytes, and a map a few
+// megabytes. A client that needs longer is not reading.
 const (
 	readHeaderTimeout  = 5 * time.Second // the TLS handshake too
 	readTimeout        = 10 * time.Second
@@ -32,8 +32,8 @@ const (
 
 // Certificates supplies the web certificate that an endpoint presents under https_web, and keeps it up to date.
 type Certificates interface {
-	// Certificate is called for each handshake, from its goroutine. It returns [ErrOtherHost] for a host name that is
-	// none of the endpoint's.
+	// Certificate is called for each handshake, from its goroutine. It returns [ErrOtherHost] for a host name that the
+	// endpoint does not have.
 	Certificate(ctx context.Context, serverName string) (*tls.Certificate, error)
 	// Run returns when ctx ends. It is called once.
 	Run(ctx context.Context) error
@@ -46,36 +46,34 @@ type Challenger interface {
 	Challenge(ctx context.Context, serverName string) (*tls.Certificate, error)
 }
 
-// ErrOtherHost is the error of a handshake for a host name that is none of the endpoint's.
+// ErrOtherHost is the error of a handshake for a host name that the endpoint does not have.
 var ErrOtherHost = errors.New(
 	"this endpoint has no certificate for that host name: it is neither in acme.hosts nor the endpoint host of a hosted domain",
 )
 
-// SVIDSource yields the X509-SVID by which the endpoint proves, under the https_spiffe profile, that it speaks for td.
-// It is called for each handshake, from that handshake's goroutine, and should answer from memory. An error ends the
-// handshake and is logged.
+// SVIDSource returns the X509-SVID that the endpoint presents for td under the https_spiffe profile. It is called for
+// each handshake, from its goroutine, and should return from memory. An error ends the handshake and is logged.
 type SVIDSource func(ctx context.Context, td spiffeid.TrustDomain) (*tls.Certificate, error)
 
-// ServerConfig says what a [Server] serves, where and how.
+// ServerConfig is the configuration of a [Server].
 type ServerConfig struct {
-	// Listener is where connections come in. The server closes it.
+	// Listener accepts the connections. The server closes it.
 	Listener net.Listener
 	Handler  *Handler
-	// Exactly one of these makes the profile: https_spiffe with SVIDs, or https_web with web certificates.
+	// Exactly one of these selects the profile: https_spiffe with SVIDs, or https_web with web certificates.
 	SVIDs SVIDSource
 	Web   Certificates
-	// MaxConnections bounds the connections that are open at a time, half of them idle; those beyond take the place of
-	// an idle one, or are closed at once. 0 is 4096, and a quarter of the files that the process can have open where
-	// that is less.
+	// MaxConnections bounds the open connections, half of which can be idle. Further ones replace an idle one, or are
+	// closed at once. If 0, it is 4096, or a quarter of the files that the process can have open if that is less.
 	MaxConnections int
 	Logger         hclog.Logger
 	Registerer     prometheus.Registerer
 }
 
-// Server serves a bundle endpoint on one listener. It asks for no client certificate.
+// Server serves a bundle endpoint on one listener, without client certificates.
 type Server struct {
 	listener *limitedListener
-	places   *connLimiter
+	limiter  *connLimiter
 	certs    Certificates
 	http     *http.Server
 	logger   hclog.Logger
@@ -85,7 +83,7 @@ type Server struct {
 // acmeProtocol is the ALPN protocol of the tls-alpn-01 challenge (RFC 8737).
 const acmeProtocol = "acme-tls/1"
 
-// NewServer makes a server. Nothing is accepted before [Server.Run].
+// NewServer returns a server. It accepts connections once [Server.Run] is called.
 func NewServer(c ServerConfig) (*Server, error) {
 	if c.Listener == nil || c.Handler == nil {
 		return nil, errors.New("a bundle endpoint needs a listener and a handler")
@@ -109,13 +107,13 @@ func NewServer(c ServerConfig) (*Server, error) {
 		Name: "entente_bundle_endpoint_certificate_failures_total",
 		Help: "Handshakes that failed because the endpoint had no certificate to present.",
 	})
-	s.places = newConnLimiter(c.MaxConnections)
-	s.listener = &limitedListener{c.Listener, s.places}
+	s.limiter = newConnLimiter(c.MaxConnections)
+	s.listener = &limitedListener{c.Listener, s.limiter}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_bundle_endpoint_connections",
 		Help: "Connections open at the bundle endpoint.",
-	}, func() float64 { return float64(s.places.count()) })
-	if err := registerMetrics(c.Registerer, s.failures, s.places.refused, s.places.gaveWay, open); err != nil {
+	}, func() float64 { return float64(s.limiter.count()) })
+	if err := registerMetrics(c.Registerer, s.failures, s.limiter.refused, s.limiter.gaveWay, open); err != nil {
 		return nil, err
 	}
 
@@ -151,10 +149,10 @@ func NewServer(c ServerConfig) (*Server, error) {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ConnState:         s.places.changed,
+		ConnState:         s.limiter.changed,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsPerHTTP2},
 		Protocols:         new(http.Protocols),
-		// net/http reports what clients do wrong here; it is not this server's trouble.
+		// net/http logs mistakes of clients here.
 		ErrorLog: c.Logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	s.http.Protocols.SetHTTP1(true)
@@ -165,8 +163,8 @@ func NewServer(c ServerConfig) (*Server, error) {
 	return s, nil
 }
 
-// answerACME lets an ACME server look whether a host name leads here: a handshake of its protocol alone gets the
-// certificate that it asks for, which nobody else sees, and is all that there is of such a connection (RFC 8737).
+// answerACME lets an ACME server check that a host name leads to this endpoint: a handshake with only its protocol gets
+// the certificate of the challenge, which no other client sees, and ends the connection (RFC 8737).
 func (s *Server) answerACME(source Challenger, config *tls.Config) {
 	challenge := baseTLS()
 	challenge.NextProtos = []string{acmeProtocol}
@@ -194,11 +192,11 @@ func (s *Server) answerACME(source Challenger, config *tls.Config) {
 	}
 }
 
-// Addr is where the server listens.
+// Addr returns the address of the listener.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Run serves until ctx ends, lets the requests under way finish for a moment, and returns when everything that it
-// started has stopped. It returns nil unless the listener broke.
+// Run serves until ctx ends, gives the requests under way a moment to finish, and returns once all its goroutines have
+// stopped. It returns nil unless the listener broke.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -215,14 +213,14 @@ func (s *Server) Run(ctx context.Context) error {
 	grace, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer done()
 	if err := s.http.Shutdown(grace); err != nil {
-		_ = s.http.Close() // what did not finish in time is cut off
+		_ = s.http.Close() // unfinished requests are cut off
 	}
 	_ = s.listener.Close() // in case Shutdown came before ServeTLS had taken it
 	wg.Wait()
 	return errors.Join(serveErr, certsErr)
 }
 
-// svidCertificates presents the SVID of the domain that a host name stands for.
+// svidCertificates presents the SVID of the domain that a host name belongs to.
 type svidCertificates struct {
 	source   SVIDSource
 	domainOf func(ctx context.Context, serverName string) (spiffeid.TrustDomain, error)

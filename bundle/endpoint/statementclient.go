@@ -11,10 +11,10 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
-// statementsPath is where the statements on a domain's bundle stand, below what the bundle's own path is.
+// statementsPath is the path of the statements, below the path of the bundle.
 const statementsPath = "/statements"
 
-// statementsURL is where the statements stand beside a bundle: below its path, which "/" is a short form of.
+// statementsURL returns the address of the statements beside a bundle: below its path, for which "/" is a short form.
 func statementsURL(e Remote, from uint64) *url.URL {
 	target := *e.url
 	path := strings.TrimSuffix(target.Path, "/")
@@ -26,9 +26,9 @@ func statementsURL(e Remote, from uint64) *url.URL {
 	return &target
 }
 
-// FetchStatements gets the statements on a bundle from its endpoint: those with the sequence from or a higher one, as
-// many of them as one document holds. They are parsed, and nothing more is known of them. An endpoint that serves none
-// is an error that wraps [ErrNoStatements]; other errors are as those of [Client.Fetch].
+// FetchStatements fetches the statements on a bundle from its endpoint: those with the sequence from or a higher one,
+// as many as one document holds. They are parsed and not verified. An endpoint that serves none is an error that wraps
+// [ErrNoStatements]; other errors are as those of [Client.Fetch].
 func (c *Client) FetchStatements(ctx context.Context, e Remote, from uint64) ([]*statement.Statement, error) {
 	if e.url == nil {
 		return nil, fmt.Errorf("fetch statements: %w", ErrEndpoint)
@@ -37,7 +37,7 @@ func (c *Client) FetchStatements(ctx context.Context, e Remote, from uint64) ([]
 	defer cancel()
 	target := statementsURL(e, from)
 	var statements []*statement.Statement
-	_, err := c.ask(bounded, e, http.MethodGet, target, "", func(response *http.Response) error {
+	_, err := c.follow(bounded, e, http.MethodGet, target, "", func(response *http.Response) error {
 		if response.StatusCode == http.StatusNotFound {
 			return ErrNoStatements
 		}

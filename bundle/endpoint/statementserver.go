@@ -7,8 +7,8 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
-// answer is the document of the statements from a sequence on. It is made for each request: who asks is few, seldom,
-// and behind a little.
+// statementsAnswer returns the document of the statements from a sequence on. It is made for each request, since
+// requests are rare and need few statements.
 func statementsAnswer(s *statement.List, query string) (*answer, bool) {
 	from := uint64(0)
 	values, err := url.ParseQuery(query)
@@ -27,8 +27,7 @@ func statementsAnswer(s *statement.List, query string) (*answer, bool) {
 	return newAnswer(document), true
 }
 
-// statementsAt returns the statements that stand at a path. At a host that a domain has for itself there are those of
-// that domain alone.
+// statementsAt returns the statements at a path. At the host of one domain there are only those of that domain.
 func (r *rendered) statementsAt(host, path string) *statement.List {
 	s := r.statements[path]
 	if td, ok := r.domains[host]; ok && s != nil && s.TrustDomain() != td {

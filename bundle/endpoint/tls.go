@@ -2,15 +2,14 @@ package endpoint
 
 import "crypto/tls"
 
-// fetchCurves are what a fetch agrees on a key with: the profile's curves without the post-quantum hybrid. Bundles,
-// maps and statements are public, so that there is nothing whose secrecy would have to outlast the day; that they are
-// genuine rests on the certificate. The hybrid would be a tenth of the time of each poll and more than half of its
-// bytes.
+// fetchCurves are the key exchanges of a fetch: the profile's curves without the post-quantum hybrid. Bundles, maps and
+// statements are public, so nothing has to stay secret, and their authenticity rests on the certificate. The hybrid
+// would take a tenth of the time of each poll and more than half of its bytes.
 var fetchCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
-// baseTLS is the Mozilla intermediate profile, as the SPIFFE federation standard asks of both ends: TLS 1.3, or 1.2
-// with forward secrecy and authenticated encryption, on the curves that the profile names. Its finite-field
-// Diffie-Hellman suites are left out; Go has none, and "or better" allows it.
+// baseTLS returns the Mozilla intermediate profile, which the SPIFFE federation standard requires of both ends: TLS
+// 1.3, or 1.2 with forward secrecy and authenticated encryption, on the curves that the profile names. Go has no
+// finite-field Diffie-Hellman suites; "or better" allows to leave them out.
 //
 // Connections are never resumed. Endpoints are polled every few minutes, and a resumed session would outlive the
 // certificate that it was opened with.

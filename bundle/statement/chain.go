@@ -10,32 +10,33 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// View is what one source showed of a domain's bundle: its endpoint, a stream, a hub, or its own signed statement.
+// View is the version of a domain's bundle that one source served: its endpoint, a stream, a hub, or its own signed
+// statement.
 type View struct {
-	// Source says in a few words whose word it is.
+	// Source names the source in a few words.
 	Source string
-	// Sequence is that of the version; a view without one cannot be compared.
+	// Sequence is that of the version. A view without one is not compared.
 	Sequence uint64
 	Ordered  bool
-	// Keys is [Bundle.Digest].
+	// Keys is [bundle.Bundle.Digest].
 	Keys [32]byte
-	// Statement is [Statement.Digest] of the statement on the version; all zero: the source showed none.
+	// Statement is the [Statement.Digest] of the statement on the version, or zero if the source served none.
 	Statement [32]byte
 }
 
-// ViewOf is what source showed by a bundle.
+// ViewOf returns the view of a bundle from source.
 func ViewOf(b *bundle.Bundle, source string) View {
 	sequence, ordered := b.Sequence()
 	return View{Source: source, Sequence: sequence, Ordered: ordered, Keys: b.Digest()}
 }
 
-// View is what the statement says, by itself.
+// View returns the view of the statement itself.
 func (s *Statement) View(source string) View {
 	return View{Source: source, Sequence: s.claims.Sequence, Ordered: true, Keys: s.claims.Keys, Statement: s.Digest()}
 }
 
-// SplitView is an error that says that two readers were shown different things under one sequence, which an honest
-// domain does to nobody.
+// SplitView is the error of two readers that were served different versions under one sequence, which an honest domain
+// never does.
 type SplitView struct{ A, B View }
 
 // Error implements error.
@@ -58,8 +59,8 @@ func (e *SplitView) Error() string {
 	)
 }
 
-// CompareViews holds two views of one domain against each other. The error is a [*SplitView]. Views of different
-// sequences, or without any, do not contradict each other, and neither do two of which one shows no statement.
+// CompareViews compares two views of one domain. The error is a [*SplitView]. Views of different sequences, or without
+// any, do not contradict each other; a missing statement contradicts none.
 func CompareViews(a, b View) error {
 	var none [32]byte
 	switch {
@@ -71,40 +72,40 @@ func CompareViews(a, b View) error {
 	return nil
 }
 
-// Known is what a reader of a domain's chain knows before it reads on.
+// Known is the state of a reader of a domain's chain before it reads on.
 type Known struct {
 	TrustDomain spiffeid.TrustDomain
-	// Newest is the newest statement that it has checked; nil: none yet.
+	// Newest is the newest checked statement, or nil.
 	Newest *Statement
-	// Seen returns what it was shown under a sequence, by whatever source.
+	// Seen returns the view that was served under a sequence, by whatever source.
 	Seen func(sequence uint64) (View, bool)
-	// Signers are the JWT authorities of the version before the one with sequence SignedFrom; they check the first
-	// statement where Newest is nil. Nil: not known.
+	// Signers are the JWT authorities of the version before the one with sequence SignedFrom. They check the first
+	// statement if Newest is nil. They are nil if unknown.
 	Signers    map[string]crypto.PublicKey
 	SignedFrom uint64
 }
 
-// Followed is what came of reading a chain.
+// Followed is the result of reading a chain.
 type Followed struct {
-	// Newest is the last statement that was taken; nil: there is none.
+	// Newest is the last accepted statement, or nil.
 	Newest *Statement
-	// Taken are all that were taken, in order. Newest of [Known] is not among them.
+	// Taken are all accepted statements, in order, without Newest of [Known].
 	Taken []*Statement
-	// Broken says why a statement does not continue the one before it: the first such reason. The reading went on
-	// behind it.
+	// Broken is the first reason why a statement does not continue the one before it. The statements after it were
+	// read.
 	Broken error
-	// Restart is the first statement by which the chain starts anew, as it says itself, after there was one before.
+	// Restart is the first statement that starts the chain again, after there was one before.
 	Restart *Statement
-	// Split says that a statement contradicts what was shown under its sequence: the first such.
+	// Split is the first contradiction between a statement and the view under its sequence.
 	Split error
 }
 
-// Follow reads statements, in the order of their sequences, up to the sequence until, and says whether they continue
-// what is known. Whatever is wrong is said once and read over: trust in a bundle does not hang on its statements, and
-// those that follow are of use again. Statements that are known already and those beyond until are passed over.
+// Follow checks that statements continue the known chain, in the order of their sequences, up to the sequence until.
+// The first violation of each kind is reported, and reading goes on: trust in a bundle does not depend on its
+// statements, and later ones can be valid again. Known statements and those after until are skipped.
 //
-// The first statement that a reader ever gets is taken as it is, unless it can be checked by the version before: who
-// has seen nothing has nothing to compare with.
+// The first statement that a reader ever gets is accepted without a check, unless the signers of the version before are
+// known.
 func Follow(known Known, statements []*Statement, until uint64) Followed {
 	f := Followed{Newest: known.Newest}
 	for _, s := range statements {
@@ -127,7 +128,7 @@ func Follow(known Known, statements []*Statement, until uint64) Followed {
 				f.Broken = err
 			}
 			if errors.Is(err, ErrSignature) || s.TrustDomain() != known.TrustDomain {
-				continue // it is nobody's word on this domain
+				continue // the domain did not sign it
 			}
 		} else if restarts && f.Restart == nil {
 			f.Restart = s

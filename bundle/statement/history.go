@@ -26,37 +26,36 @@ import (
 
 // Depth bounds the history of one domain's bundle.
 type Depth struct {
-	// Versions that are kept.
+	// Versions is the number of versions that are kept.
 	Versions int
-	// Bytes that the authorities of all of them may have, each counted once. The oldest versions lose theirs first;
-	// their digests stay.
+	// Bytes bounds the authorities of all versions, each counted once. The oldest versions lose theirs first; their
+	// digests stay.
 	Bytes int
 }
 
-// The depths of the two kinds of history. The bytes of authorities of a domain whose cluster has five members, in ten
-// versions, are some 5 KiB; a foreign history is one row, and has to fit into a command of the store together with the
-// bundle.
+// The depths of the two kinds of history. The authorities of ten versions have some 5 KiB for a cluster of five
+// members. A foreign history is one row, which has to fit into a command of the store together with the bundle.
 var (
 	HostedDepth  = Depth{Versions: 100, Bytes: 256 << 10}
 	ForeignDepth = Depth{Versions: 10, Bytes: 48 << 10}
 )
 
-// Recorded is what adding a version to a history changes in it.
+// Recorded is the change of a history by a new version.
 type Recorded struct {
 	// Put are the new version, and older ones that lost their content.
 	Put []*statev1.BundleVersion
-	// Drop are the numbers of versions that leave.
+	// Drop are the numbers of the versions to delete.
 	Drop []uint64
-	// Keep are authorities that no version had before, and Forget the ids of those that none has any more.
+	// Keep are the authorities to add, and Forget the ids of those to delete.
 	Keep   []*statev1.BundleKey
 	Forget [][]byte
 }
 
-// keyIDBytes is how much of a SHA-256 names an authority in the history of one domain. Nothing is trusted for it: a
-// version that is read back is held against its whole digest.
+// keyIDBytes is the length of the id of an authority in a history, a prefix of its SHA-256. A version that is read is
+// checked by its whole digest.
 const keyIDBytes = 16
 
-// Record adds b to the history of its domain, whose versions are given oldest first. The versions are not changed.
+// Record adds b to the history of its domain, whose versions are given oldest first. It does not change the versions.
 func Record(
 	b *bundle.Bundle,
 	versions []*statev1.BundleVersion,
@@ -148,7 +147,7 @@ func keySize(k *statev1.BundleKey) uint32 {
 	) //nolint:gosec // a document has at most 1 MiB
 }
 
-// historyKeys are the authorities as a history stores them.
+// historyKeys returns the authorities in the form of a history.
 func historyKeys(c bundle.Content) ([]*statev1.BundleKey, error) {
 	var keys []*statev1.BundleKey
 	for _, cert := range c.X509Authorities {
@@ -169,11 +168,11 @@ func historyKeys(c bundle.Content) ([]*statev1.BundleKey, error) {
 	return keys, nil
 }
 
-// ErrContentGone says that the authorities of a version are not in the history any more.
+// ErrContentGone is the error for a version whose authorities are no longer in the history.
 var ErrContentGone = errors.New("its authorities are not kept: the history of the domain would be too large with them")
 
-// FromVersion builds the bundle of a version anew. key returns the authorities of the history by id. It fails with
-// [ErrContentGone] where the history had no room, and if what it gets is not what the version was.
+// FromVersion rebuilds the bundle of a version. key returns the authorities of the history by id. It fails with
+// [ErrContentGone] if the history does not have them, and if the result is not the version's bundle.
 func FromVersion(v *statev1.BundleVersion, key func(id []byte) (*statev1.BundleKey, error)) (*bundle.Bundle, error) {
 	td, err := bundle.ParseTrustDomain(v.GetTrustDomain())
 	if err != nil {
@@ -227,8 +226,8 @@ func fromVersion(
 	return b, nil
 }
 
-// Signers are the JWT authorities by which the statement after one on b can be signed: those on P-256, the first
-// [MaxSigners] by kid, without those that skip names.
+// Signers returns the JWT authorities of b that can sign the next statement: those on P-256, the first [MaxSigners] by
+// kid, without those that skip returns true for.
 func Signers(b *bundle.Bundle, skip func(kid string) bool) map[string]*ecdsa.PublicKey {
 	authorities := b.JWTAuthorities()
 	signers := make(map[string]*ecdsa.PublicKey)
@@ -241,7 +240,7 @@ func Signers(b *bundle.Bundle, skip func(kid string) bool) map[string]*ecdsa.Pub
 	return signers
 }
 
-// Recount are the versions of a history after r, oldest first.
+// Recount returns the versions of a history after r, oldest first.
 func Recount(versions []*statev1.BundleVersion, r Recorded) []*statev1.BundleVersion {
 	var next []*statev1.BundleVersion
 	for _, v := range versions {
@@ -256,7 +255,7 @@ func Recount(versions []*statev1.BundleVersion, r Recorded) []*statev1.BundleVer
 	return append(next, r.Put[len(r.Put)-1])
 }
 
-// hashKeyParts hashes each part behind its length, as the digest of a bundle does.
+// hashKeyParts hashes each part after its length, as the digest of a bundle does.
 func hashKeyParts(h hash.Hash, parts ...[]byte) {
 	var size [8]byte
 	for _, p := range parts {

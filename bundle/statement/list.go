@@ -13,22 +13,22 @@ import (
 	"github.com/ententehq/entente/bundle/internal/strictjson"
 )
 
-// Bounds of a document of statements, written or read. A reader that needs more asks for those behind the last.
+// Bounds of a document of statements, written or read. A reader fetches the statements after the last one separately.
 const (
-	// MaxListed is how many versions of a hosted domain are kept.
+	// MaxListed is the number of versions of a hosted domain that are kept.
 	MaxListed = 100
-	// MaxListBytes holds all of them where a domain has up to some thirty JWT authorities.
+	// MaxListBytes holds all of them for a domain with up to some thirty JWT authorities.
 	MaxListBytes = 512 << 10
 )
 
-// statementsDocument is what an endpoint serves beside a bundle.
+// statementsDocument is the document that an endpoint serves beside a bundle.
 type statementsDocument struct {
 	TrustDomain string   `json:"trust_domain"`
 	Statements  []string `json:"statements"`
 }
 
-// MarshalList writes the statements on the bundle of td, in compact serialization and in the order of their
-// sequences: as many from the first on as a document can hold.
+// MarshalList returns the document of the statements on the bundle of td, in compact serialization and in the order of
+// their sequences: as many of the first as fit.
 func MarshalList(td spiffeid.TrustDomain, statements []string) []byte {
 	d := statementsDocument{
 		TrustDomain: td.Name(),
@@ -36,12 +36,12 @@ func MarshalList(td spiffeid.TrustDomain, statements []string) []byte {
 	}
 	var buf bytes.Buffer
 	if err := strictjson.WriteJSON(&buf, d); err != nil {
-		return nil // cannot be: it is made of strings
+		return nil // impossible: it is made of strings
 	}
 	return buf.Bytes()
 }
 
-// holds is how many of the first statements a document can hold.
+// holds returns the number of the first statements that fit into a document.
 func holds(td spiffeid.TrustDomain, statements []string) int {
 	size := len(`{"trust_domain":"","statements":[]}`) + len(td.Name())
 	for i, s := range statements {
@@ -52,8 +52,8 @@ func holds(td spiffeid.TrustDomain, statements []string) int {
 	return len(statements)
 }
 
-// ParseList reads such a document. It is refused as a whole if it is for another domain, holds what is no statement
-// on td, or is out of order.
+// ParseList reads such a document. It is refused as a whole if it is for another domain, has an invalid statement, or
+// is out of order.
 func ParseList(td spiffeid.TrustDomain, document []byte) ([]*Statement, error) {
 	statements, err := parseList(td, document)
 	if err != nil {
@@ -123,8 +123,8 @@ func parseList(td spiffeid.TrustDomain, document []byte) ([]*Statement, error) {
 	return statements, nil
 }
 
-// ListDomain reads from a document of statements, and from nothing else of it, which trust domain it is about. It says
-// so itself: it is a hint, for where nobody else says it.
+// ListDomain returns the trust domain that a document of statements names for itself, and reads nothing else. It is a
+// hint that must not be trusted.
 func ListDomain(document []byte) (string, error) {
 	if len(document) > MaxListBytes {
 		return "", fmt.Errorf(
@@ -141,15 +141,15 @@ func ListDomain(document []byte) (string, error) {
 	return strictjson.ParseString(values["trust_domain"], "trust_domain")
 }
 
-// List are those on one domain's bundle, as an endpoint serves them. They do not change.
+// List holds the statements on one domain's bundle for an endpoint. It never changes.
 type List struct {
 	td        spiffeid.TrustDomain
 	sequences []uint64
 	compact   []string
 }
 
-// NewList takes statements in compact serialization, in the order of their sequences, as they were signed here. What
-// cannot be read is left out rather than served.
+// NewList returns the list of statements in compact serialization and in the order of their sequences. Unreadable ones
+// are left out.
 func NewList(td spiffeid.TrustDomain, statements []string) *List {
 	s := &List{td: td}
 	for _, compact := range statements {
@@ -160,8 +160,8 @@ func NewList(td spiffeid.TrustDomain, statements []string) *List {
 	return s
 }
 
-// From returns the document of the statements from a sequence on, as many as it can hold, and the sequence behind the
-// last of them: there may be more. It is nil where there are none.
+// From returns the document of the statements from a sequence on, as many as fit, and the sequence after the last of
+// them. The document is nil if there are none.
 func (s *List) From(sequence uint64) (document []byte, next uint64) {
 	if s == nil {
 		return nil, sequence
@@ -174,5 +174,5 @@ func (s *List) From(sequence uint64) (document []byte, next uint64) {
 	return MarshalList(s.td, s.compact[first:first+n]), s.sequences[first+n-1] + 1
 }
 
-// TrustDomain is the domain that the statements are about.
+// TrustDomain returns the domain of the statements.
 func (s *List) TrustDomain() spiffeid.TrustDomain { return s.td }

@@ -33,40 +33,40 @@ const (
 	// MaxSigners bounds the keys that a statement names for the next one. Of more JWT authorities, the first by kid are
 	// named.
 	MaxSigners = 256
-	// maxStartBytes bounds the reason for which a chain starts anew.
+	// maxStartBytes bounds the reason for which a chain starts again.
 	maxStartBytes = 32
 )
 
-// Why a chain of statements starts, as [Claims] have it.
+// The reasons for which a chain of statements starts, for [Claims].
 const (
-	// StartFirst is the first version that the domain makes a statement on.
+	// StartFirst is the first version that has a statement.
 	StartFirst = "first"
-	// StartNoSigner says that no key which the version before named for it can sign any more: all were revoked or lost.
+	// StartNoSigner is a version for which no key that the version before named can sign: all were revoked or lost.
 	StartNoSigner = "no_signer"
-	// StartUnstated says that there is no statement on the version before.
+	// StartUnstated is a version after one without a statement.
 	StartUnstated = "unstated"
 )
 
-// Claims are what a statement says of one version of a domain's bundle.
+// Claims are the content of a statement on one version of a domain's bundle.
 type Claims struct {
 	TrustDomain spiffeid.TrustDomain
 	Sequence    uint64
-	// Keys is [Bundle.Digest] of the version: the SHA-256 of its canonical set of usable keys.
+	// Keys is the [bundle.Bundle.Digest] of the version: the SHA-256 of its canonical set of usable keys.
 	Keys [32]byte
-	// Previous is [Statement.Digest] of the statement on the version before, and all zero where Start says why there is
-	// none.
+	// Previous is the [Statement.Digest] of the statement on the version before. It is zero if Start has the reason why
+	// there is none.
 	Previous [32]byte
 	Start    string
 	// Issued is in whole seconds.
 	Issued time.Time
-	// Next are the keys by which the statement after this one can be signed, by kid, all on P-256: JWT authorities of
-	// this version. Whoever has verified a statement needs nothing else to verify the one after it.
+	// Next are the keys that can sign the next statement, by kid, all on P-256: JWT authorities of this version. A
+	// reader that has verified a statement needs nothing else to verify the next one.
 	Next map[string]*ecdsa.PublicKey
 }
 
-// Statement is a domain's signed word on one version of its bundle: a JWS in compact serialization, ES256, each one
-// naming the digest of the one before. It has been parsed; whether it is signed by whom it should be is for
-// [Statement.VerifiedBy] and [Statement.Continues] to say. It does not change.
+// Statement is a domain's signed statement on one version of its bundle: a JWS in compact serialization with ES256,
+// which names the digest of the statement before. It has been parsed; [Statement.VerifiedBy] and [Statement.Continues]
+// check its signature. It never changes.
 type Statement struct {
 	claims  Claims
 	kid     string
@@ -75,30 +75,30 @@ type Statement struct {
 	r, s    *big.Int
 }
 
-// Claims returns what the statement says, in a copy.
+// Claims returns a copy of the claims.
 func (s *Statement) Claims() Claims {
 	c := s.claims
 	c.Next = maps.Clone(c.Next)
 	return c
 }
 
-// TrustDomain is the domain that the statement is about.
+// TrustDomain returns the domain that the statement is about.
 func (s *Statement) TrustDomain() spiffeid.TrustDomain { return s.claims.TrustDomain }
 
-// Sequence is that of the version.
+// Sequence returns that of the version.
 func (s *Statement) Sequence() uint64 { return s.claims.Sequence }
 
-// KeyID names the JWT authority that signed it.
+// KeyID returns the kid of the JWT authority that signed it.
 func (s *Statement) KeyID() string { return s.kid }
 
-// String is the compact serialization.
+// String returns the compact serialization.
 func (s *Statement) String() string { return s.compact }
 
-// Digest is the SHA-256 of what is signed: the first two parts of the compact serialization with the dot between. The
-// signature has no part in it, since ECDSA has many for one text, and everybody can make a second of a first.
+// Digest returns the SHA-256 of the signed text: the first two parts of the compact serialization with the dot between.
+// The signature is not part of it: ECDSA has many for one text, and anybody can derive a second from a first.
 func (s *Statement) Digest() [32]byte { return sha256.Sum256([]byte(s.compact[:s.input])) }
 
-// Starts reports that the statement continues no other: a chain begins with it, for the reason in its claims.
+// Starts reports whether the statement starts a chain, for the reason in its claims.
 func (s *Statement) Starts() bool { return s.claims.Start != "" }
 
 type statementHeader struct {
@@ -120,7 +120,7 @@ type statementPayload struct {
 // p256Bytes is the length of a number below the order of P-256.
 const p256Bytes = 32
 
-// New makes a statement. sign returns the ES256 signature of its input as JWS has it: r and s, 32 bytes each. The
+// New makes a statement. sign returns the ES256 signature of its input in the form of JWS: r and s, 32 bytes each. The
 // input is the same for the same claims and kid.
 func New(c Claims, kid string, sign func(input []byte) ([]byte, error)) (*Statement, error) {
 	if len(c.Next) > MaxSigners {
@@ -163,8 +163,7 @@ func New(c Claims, kid string, sign func(input []byte) ([]byte, error)) (*Statem
 	return Parse(input + "." + enc.EncodeToString(signature))
 }
 
-// Parse reads a statement from the compact serialization. It refuses what could be read in two ways, and all
-// but ES256: a statement is signed by a JWT authority, and those of this make are on P-256.
+// Parse reads a statement in compact serialization. It refuses ambiguous ones, and every algorithm but ES256.
 func Parse(compact string) (*Statement, error) {
 	s, err := parse(compact)
 	if err != nil {
@@ -202,7 +201,7 @@ func parse(compact string) (*Statement, error) {
 	return s, nil
 }
 
-// header takes alg, kid and typ, each once, and nothing else: what else a header can hold changes how the rest is read.
+// header reads alg, kid and typ, each once. Other members are refused, since they can change the meaning of the rest.
 func (s *Statement) header(data []byte) error {
 	values, err := objectOf(data, "its header", "alg", "kid", "typ")
 	if err != nil {
@@ -266,7 +265,7 @@ func (s *Statement) payload(data []byte) error {
 	return err
 }
 
-// maxIssued is the latest time of issue that is accepted, in seconds.
+// maxIssued is the latest accepted time of issue, in seconds.
 const maxIssued = math.MaxInt64 / int64(time.Second)
 
 func parseSequenceClaim(value json.RawMessage) (uint64, error) {
@@ -321,7 +320,7 @@ func parseSigners(value json.RawMessage) (map[string]*ecdsa.PublicKey, error) {
 	return keys, nil
 }
 
-// objectOf splits a JSON object. If names are given, it has these members and no other.
+// objectOf splits a JSON object. If names are given, the object has these members and no other.
 func objectOf(data []byte, what string, names ...string) (map[string]json.RawMessage, error) {
 	if err := strictjson.ParseText(data); err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
@@ -352,7 +351,7 @@ func parseSHA256(value json.RawMessage, what string) (digest [32]byte, err error
 	return [32]byte(b), nil
 }
 
-// fromBase64URL decodes unpadded base64url of which there is one spelling (RFC 7515, section 2).
+// fromBase64URL decodes unpadded base64url in its only spelling (RFC 7515, section 2).
 func fromBase64URL(s string) ([]byte, error) {
 	if strings.ContainsAny(s, "\r\n") {
 		return nil, fmt.Errorf("it is not base64url: it has line breaks")
@@ -364,7 +363,7 @@ func fromBase64URL(s string) ([]byte, error) {
 	return b, nil
 }
 
-// VerifiedBy checks the signature by the key of the statement's kid, of which keys holds the public half or not.
+// VerifiedBy checks the signature with the key of the statement's kid among keys.
 func (s *Statement) VerifiedBy(keys map[string]crypto.PublicKey) error {
 	key, ok := keys[s.kid].(*ecdsa.PublicKey)
 	if !ok {
@@ -381,8 +380,8 @@ func (s *Statement) verify(key *ecdsa.PublicKey) error {
 	return nil
 }
 
-// VerifiedByOwn checks a statement that starts a chain: it is signed by a key of its own version, which proves no more
-// than that whoever made the version also made the statement.
+// VerifiedByOwn checks a statement that starts a chain: a key of its own version signed it. That proves only that the
+// author of the version made the statement too.
 func (s *Statement) VerifiedByOwn() error { return s.verifiedByNext(s) }
 
 func (s *Statement) verifiedByNext(before *Statement) error {
@@ -393,8 +392,8 @@ func (s *Statement) verifiedByNext(before *Statement) error {
 	return s.verify(key)
 }
 
-// Continues checks that this is the statement after before, which the caller trusts: it names that one's digest, a
-// higher sequence, and is signed by a key that before names.
+// Continues checks that this is the statement after before, which the caller trusts: it names the digest of before, has
+// a higher sequence, and is signed by a key that before names.
 func (s *Statement) Continues(before *Statement) error {
 	switch {
 	case s.claims.TrustDomain != before.claims.TrustDomain:

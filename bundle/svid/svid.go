@@ -13,7 +13,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// maxChain bounds the certificates that a peer sends: one leaf and more intermediates than any hierarchy has.
+// maxChain bounds the certificates of a chain: one leaf and more intermediates than any hierarchy has.
 const maxChain = 8
 
 var (
@@ -21,19 +21,19 @@ var (
 	oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 )
 
-// Verified is what a verified X509-SVID says: who its holder is, and until when that holds. The end is that of the
-// longest path to an authority, a path lasting as long as the first of its certificates to expire, the anchor included.
+// Verified is a verified X509-SVID: its ID, and the time until which it is valid. That is the end of the longest path
+// to an authority. A path ends with the first of its certificates to expire, including the anchor.
 type Verified struct {
 	ID    spiffeid.ID
 	Until time.Time
 }
 
-// Verify verifies an X509-SVID with what its holder sent above it, leaf first, against the bundle of its trust domain.
-// It asks all that the X509-SVID standard asks of a leaf: one URI SAN, an ID with a path, no CA, critical key usage
-// with digitalSignature and without signing of certificates, both extended usages or neither, a critical SAN below an
-// empty subject; and of the certificates between leaf and anchor: critical key usage with keyCertSign, and an ID, if
-// any, that is the trust domain's own. A certificate that itself stands in the bundle is no SVID. go-spiffe's verifier
-// leaves several of these out. Every error holds one of this package's refusals of X509-SVIDs.
+// Verify verifies the chain of an X509-SVID, leaf first, against the bundle of its trust domain, by all rules of the
+// X509-SVID standard. A leaf has one URI SAN, an ID with a path, no CA flag, critical key usage with digitalSignature
+// and without signing of certificates, both extended usages or neither, and a critical SAN if its subject is empty. A
+// certificate between leaf and anchor has critical key usage with keyCertSign, and no ID but the trust domain's own. A
+// certificate in the bundle is not an SVID. go-spiffe's verifier does not check several of these. Every error holds one
+// of this package's refusals.
 func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time) (Verified, error) {
 	switch {
 	case len(chain) == 0:
@@ -82,7 +82,7 @@ func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time)
 	}
 	paths, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // the leaf's are checked above
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // those of the leaf are checked above
 	})
 	if err != nil {
 		return Verified{}, fmt.Errorf("%w: %s: %w", ErrUntrusted, id, err)
@@ -103,7 +103,7 @@ func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time)
 	return svid, nil
 }
 
-// PathEnd returns when the first certificate of a path expires.
+// PathEnd returns the time at which the first certificate of a path expires.
 func PathEnd(path []*x509.Certificate) time.Time {
 	end := path[0].NotAfter
 	for _, cert := range path[1:] {
@@ -114,7 +114,7 @@ func PathEnd(path []*x509.Certificate) time.Time {
 	return end
 }
 
-// svidID reads the one URI SAN of a certificate as a SPIFFE ID.
+// svidID returns the one URI SAN of a certificate as a SPIFFE ID.
 func svidID(cert *x509.Certificate) (spiffeid.ID, error) {
 	if len(cert.URIs) != 1 {
 		return spiffeid.ID{}, fmt.Errorf("it has %d URI SANs, an X509-SVID has one", len(cert.URIs))
@@ -122,7 +122,7 @@ func svidID(cert *x509.Certificate) (spiffeid.ID, error) {
 	return bundle.ParseID(cert.URIs[0].String())
 }
 
-// unfitLeaf says which rule for leaves the certificate breaks, or nothing.
+// unfitLeaf returns the rule for leaves that the certificate breaks, or "".
 func unfitLeaf(leaf *x509.Certificate, id spiffeid.ID) string {
 	usage, hasUsage := critical(leaf, oidKeyUsage)
 	san, _ := critical(leaf, oidSubjectAltName)
@@ -154,8 +154,8 @@ func bothExtendedUsages(leaf *x509.Certificate) bool {
 		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 }
 
-// unfitPath says why the signing certificates between leaf and anchor are not fit for an SVID of td, or nothing. The
-// anchor is not looked at: the bundle says that it is trusted.
+// unfitPath returns the reason why a signing certificate between leaf and anchor is not fit for an SVID of td, or "".
+// The anchor is not checked: it is in the bundle.
 func unfitPath(path []*x509.Certificate, td spiffeid.TrustDomain) string {
 	if len(path) < 2 {
 		return "it stands in the bundle itself, and is not signed by an authority"
@@ -165,7 +165,7 @@ func unfitPath(path []*x509.Certificate, td spiffeid.TrustDomain) string {
 			return "a signing certificate above it has no critical key usage with keyCertSign"
 		}
 		if len(cert.URIs) == 0 {
-			continue // a signing certificate need not be an SVID itself
+			continue // a signing certificate need not be an SVID
 		}
 		id, err := svidID(cert)
 		if err != nil {
@@ -178,7 +178,7 @@ func unfitPath(path []*x509.Certificate, td spiffeid.TrustDomain) string {
 	return ""
 }
 
-// critical reports whether a certificate has an extension, and whether it is critical.
+// critical reports whether an extension is critical, and whether the certificate has it.
 func critical(cert *x509.Certificate, oid asn1.ObjectIdentifier) (critical, has bool) {
 	for _, e := range cert.Extensions {
 		if e.Id.Equal(oid) {

@@ -27,56 +27,56 @@ import (
 const (
 	// MaxACMEHosts bounds the host names that one endpoint gets certificates for.
 	MaxACMEHosts = 100
-	// renewCheck is how often certificates are looked at. They are renewed when a third of their life is left, or when
-	// the ACME server says.
+	// renewCheck is the interval at which certificates are checked. They are renewed when a third of their life is
+	// left, or when the ACME server suggests it.
 	renewCheck = 10 * time.Minute
 )
 
-// ACMEConfig says where certificates for the https_web profile come from, and for which names.
+// ACMEConfig is the configuration of an [ACME].
 type ACMEConfig struct {
 	// Directory is the URL of the ACME server's directory.
 	Directory string
-	// Email is where the ACME server's operators write to; it may be empty.
+	// Email is the contact of the account, or empty.
 	Email string
-	// Roots are the only ones by which the ACME server is verified; nil: the system's.
+	// Roots are the only roots that the ACME server is verified with. If nil, the system's are used.
 	Roots *x509.CertPool
-	// ExternalAccount binds the account to one that exists elsewhere; nil: it is bound to none.
+	// ExternalAccount binds the account to an existing one, if not nil.
 	ExternalAccount *ExternalAccount
-	// Hosts are the host names that always need a certificate, at least one. The first is presented to clients that ask
-	// for none. [ACME.SetHosts] adds others.
+	// Hosts are the host names that always need a certificate, at least one. The first is presented to clients without
+	// SNI. [ACME.SetHosts] adds others.
 	Hosts []string
-	// Dir is where account, keys and certificates are kept, for this member alone.
+	// Dir is the folder of account, keys and certificates, used by this member alone.
 	Dir string
-	// Endpoint is where the endpoint listens. The ACME server connects to port 443 of each host name, which has to lead
-	// there.
+	// Endpoint is the address of the endpoint. The ACME server connects to port 443 of each host name, which has to
+	// lead there.
 	Endpoint net.Addr
 	Orders   Orders
 	Logger   hclog.Logger
-	// Registerer takes the metrics; nil: there are none.
+	// Registerer registers the metrics. If nil, there are none.
 	Registerer prometheus.Registerer
-	// RenewCheck is how often certificates are looked at; 0 is ten minutes.
+	// RenewCheck is the interval at which certificates are checked. It is ten minutes if zero.
 	RenewCheck time.Duration
 }
 
-// ExternalAccount is what an ACME server's operators hand out so that an account can be made (RFC 8555, section 7.3.4).
+// ExternalAccount is the credential that an ACME server's operators issue for a new account (RFC 8555, section 7.3.4).
 type ExternalAccount struct {
 	KeyID string
-	// Key is the HMAC key, in base64url as it is handed out.
+	// Key is the HMAC key, in base64url.
 	Key string
 }
 
-// ACME gets certificates for the https_web profile from an ACME server and renews them. It proves host names by
-// tls-alpn-01 at the endpoint itself. Until there is a certificate for a name, handshakes for that name fail; a
-// certificate that cannot be renewed is presented to its end.
+// ACME orders certificates for the https_web profile from an ACME server and renews them. It proves host names by
+// tls-alpn-01 at the endpoint itself. While a name has no certificate, handshakes for it fail. A certificate that
+// cannot be renewed is presented until it expires.
 //
-// Each member of a cluster orders certificates of its own, one member at a time for one name, and any of them answers
-// the server. Keys never leave the member.
+// Each member of a cluster orders its own certificates, one member at a time for one name, and any member answers the
+// server's challenge. Keys never leave the member.
 type ACME struct {
 	config   ACMEConfig
 	magic    *certmagic.Config
 	cache    *certmagic.Cache
 	orders   *prometheus.CounterVec
-	inFlight sync.WaitGroup // orders, which certmagic also begins by itself
+	inFlight sync.WaitGroup // orders, including those that certmagic begins by itself
 	changed  chan struct{}  // has a buffer of one
 
 	mu     sync.Mutex
@@ -84,14 +84,14 @@ type ACME struct {
 	states map[string]acmeState
 }
 
-// acmeState is how the last order for a host name ended.
+// acmeState is the outcome of the last order for a host name.
 type acmeState struct {
 	failures int // since the last success
 	reason   acmeReason
 	err      error
 }
 
-// NewACME prepares the certificates. The server that it is given to begins to order them.
+// NewACME prepares the certificates. [ACME.Run] orders them.
 func NewACME(c ACMEConfig) (*ACME, error) {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -142,7 +142,7 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 	return a, nil
 }
 
-// CheckACMEDirectory says what is wrong with the URL of an ACME server's directory.
+// CheckACMEDirectory returns an error if the URL is not that of an ACME server's directory.
 func CheckACMEDirectory(directory string) error {
 	u, err := url.Parse(directory)
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
@@ -155,7 +155,7 @@ func CheckACMEDirectory(directory string) error {
 	return nil
 }
 
-// DefaultACMEDirectory is that of Let's Encrypt.
+// DefaultACMEDirectory is the directory of Let's Encrypt.
 const DefaultACMEDirectory = certmagic.LetsEncryptProductionCA
 
 func (a *ACME) buildMagic() error {
@@ -178,12 +178,12 @@ func (a *ACME) buildMagic() error {
 		Storage: newACMEStorage(c.Dir, c.Orders, func(host string, err error) { a.record(host, reasonCluster, err) }),
 		Issuers: []certmagic.Issuer{}, // set below: an issuer refers to its configuration
 		Logger:  logger,
-		OCSP:    certmagic.OCSPConfig{DisableStapling: true}, // a renewed certificate says all that a staple would
+		OCSP:    certmagic.OCSPConfig{DisableStapling: true}, // a renewed certificate replaces a staple
 	})
 	template := certmagic.ACMEIssuer{
 		CA: c.Directory, Email: c.Email, Agreed: true, TrustedRoots: c.Roots, Logger: logger,
 		DisableHTTPChallenge: true,
-		// Where the endpoint listens already. certmagic looks whether somebody does, and answers nothing itself.
+		// The address of the endpoint. certmagic checks that something listens there, and does not answer itself.
 		ListenHost: host, AltTLSALPNPort: port,
 		CertObtainTimeout: orderTimeout,
 	}
@@ -191,13 +191,13 @@ func (a *ACME) buildMagic() error {
 		template.ExternalAccount = &acme.EAB{KeyID: c.ExternalAccount.KeyID, MACKey: c.ExternalAccount.Key}
 	}
 	issuer := certmagic.NewACMEIssuer(a.magic, template)
-	issuer.TestCA = "" // no other server is ever asked
+	issuer.TestCA = "" // no other server is used
 	a.magic.Issuers = []certmagic.Issuer{&acmeIssuer{ACMEIssuer: issuer, acme: a}}
 	return nil
 }
 
-// SetHosts replaces the names that need a certificate beside those of the configuration: the endpoint hosts of hosted
-// domains. What is no host name, and what goes beyond [MaxACMEHosts], is left out and logged.
+// SetHosts replaces the names that need a certificate beside the configured ones: the endpoint hosts of hosted domains.
+// Invalid names, and names above [MaxACMEHosts], are left out and logged.
 func (a *ACME) SetHosts(hosts []string) {
 	var also, left []string
 	for _, host := range hosts {
@@ -234,7 +234,7 @@ func (a *ACME) hosts() []string {
 	return append(slices.Clone(a.config.Hosts), a.also...)
 }
 
-// Run keeps a goroutine for each name until it has its first certificate. Renewing is certmagic's.
+// Run keeps a goroutine for each name until it has its first certificate. certmagic renews certificates.
 func (a *ACME) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	running := map[string]context.CancelFunc{}
@@ -268,7 +268,7 @@ func (a *ACME) Run(ctx context.Context) error {
 	return nil
 }
 
-// obtain gets the first certificate for a name, or takes up the one on disk.
+// obtain orders the first certificate of a name, or loads it from disk.
 func (a *ACME) obtain(ctx context.Context, host string) {
 	for {
 		before := a.state(host).failures
@@ -277,7 +277,7 @@ func (a *ACME) obtain(ctx context.Context, host string) {
 			return
 		}
 		if a.state(host).failures == before {
-			a.record(host, reasonDisk, err) // neither the cluster nor the server was asked
+			a.record(host, reasonDisk, err) // neither the cluster nor the server was called
 		}
 		state := a.state(host)
 		timer := time.NewTimer(jittered(waitAfter(state.reason, state.failures)))
@@ -314,7 +314,7 @@ func (a *ACME) Certificate(_ context.Context, serverName string) (*tls.Certifica
 	return nil, fmt.Errorf("there is no certificate for %s yet: it is being ordered", host)
 }
 
-// newest is the certificate for a name that expires last.
+// newest returns the certificate for a name that expires last.
 func (a *ACME) newest(host string) (certmagic.Certificate, bool) {
 	found := a.cache.AllMatchingCertificates(host)
 	if len(found) == 0 {
@@ -339,10 +339,10 @@ func (a *ACME) firstExpiry() float64 {
 	return first
 }
 
-// errNoChallenge is what a handshake of an ACME server fails with when nobody has ordered a certificate for the name.
+// errNoChallenge is the error of a challenge for a name that no member has ordered a certificate for.
 var errNoChallenge = errors.New("no member of this cluster is ordering a certificate for that host name")
 
-// Challenge answers an ACME server that asks whether serverName leads here (RFC 8737), whichever member has ordered.
+// Challenge answers the challenge of an ACME server for serverName (RFC 8737), whichever member has ordered.
 func (a *ACME) Challenge(ctx context.Context, serverName string) (*tls.Certificate, error) {
 	host := endpoint.CanonicalHost(serverName)
 	if !slices.Contains(a.hosts(), host) {

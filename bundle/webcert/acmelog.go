@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// quietLogger lets certmagic write into the member's log, bounded and at debug: what matters of it is said by [ACME]
-// itself, in words that have a remedy.
+// quietLogger writes certmagic's log lines into the member's log, bounded and at debug level. [ACME] itself logs what
+// an operator has to know.
 func quietLogger(to hclog.Logger) *zap.Logger {
 	return zap.New(&quietCore{to: to.Named("acme")})
 }
@@ -25,7 +25,7 @@ const (
 	maxQuietBytes  = 300
 )
 
-// Enabled implements [zapcore.LevelEnabler]. What certmagic itself calls debugging is left out.
+// Enabled implements [zapcore.LevelEnabler]. certmagic's own debug lines are left out.
 func (c *quietCore) Enabled(level zapcore.Level) bool {
 	return level >= zapcore.InfoLevel && c.to.IsDebug()
 }

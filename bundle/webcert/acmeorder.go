@@ -16,30 +16,29 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 )
 
-// orderTimeout bounds one order, from the first question to the ACME server to the certificate. [Orders] gives a name
-// away again only later than that.
+// orderTimeout bounds one order, from the first request to the certificate. The lease of an order is longer.
 const orderTimeout = 2 * time.Minute
 
-// acmeReason says why there is no new certificate. It is a metric label, and stands in the log.
+// acmeReason is the reason why there is no new certificate, for a metric and the log.
 type acmeReason string
 
 const (
-	reasonUnreachable acmeReason = "unreachable"    // the ACME server does not answer, or does not verify
-	reasonValidation  acmeReason = "not_validated"  // it did not find the name to lead to this cluster
-	reasonRateLimited acmeReason = "rate_limited"   // it wants less orders
-	reasonRefused     acmeReason = "refused"        // it does not serve this name or this account
+	reasonUnreachable acmeReason = "unreachable"    // the ACME server does not answer, or its certificate does not verify
+	reasonValidation  acmeReason = "not_validated"  // the name does not lead to this cluster
+	reasonRateLimited acmeReason = "rate_limited"   // too many orders
+	reasonRefused     acmeReason = "refused"        // the server does not serve this name or this account
 	reasonTimeout     acmeReason = "timeout"        // it took longer than orderTimeout
-	reasonCluster     acmeReason = "cluster"        // the members could not agree whose turn it is
+	reasonCluster     acmeReason = "cluster"        // the members could not agree on the order
 	reasonDisk        acmeReason = "data_folder"    // account, key or certificate could not be read or written
-	reasonServer      acmeReason = "server_failure" // it says that it has a fault
+	reasonServer      acmeReason = "server_failure" // the server reports an internal error
 )
 
 var acmeReasons = []acmeReason{
 	reasonUnreachable, reasonValidation, reasonRateLimited, reasonRefused, reasonTimeout, reasonCluster, reasonDisk, reasonServer,
 }
 
-// whyNot names what ended an order.
-func whyNot(err error) acmeReason {
+// reasonOf returns the reason of a failed order.
+func reasonOf(err error) acmeReason {
 	var problem acme.Problem
 	var disk *fs.PathError
 	switch {
@@ -67,8 +66,8 @@ func whyNot(err error) acmeReason {
 	return reasonRefused
 }
 
-// waitAfter says how long to wait after an order failed, the nth in a row. What mends itself is tried again soon. Where
-// the server said no, five orders at most fall into one hour, which is what public servers let one name fail.
+// waitAfter returns the pause after the nth failed order in a row. Failures that end by themselves are retried soon.
+// After a refusal at most five orders fall into one hour, the limit of public servers for one name.
 func waitAfter(reason acmeReason, failures int) time.Duration {
 	first, most := 2*time.Minute, 6*time.Hour
 	switch reason {
@@ -81,18 +80,18 @@ func waitAfter(reason acmeReason, failures int) time.Duration {
 	return min(first<<n, most)
 }
 
-// jittered spreads a wait over a fifth, always upwards, so that members do not go in step.
+// jittered extends a wait by up to a fifth, so that members do not retry at the same time.
 func jittered(d time.Duration) time.Duration {
-	return d + rand.N(d/5+1) //nolint:gosec // spreads load, hides nothing
+	return d + rand.N(d/5+1) //nolint:gosec // spreads load, no secret
 }
 
-// acmeIssuer is certmagic's, with a bound in time, and with results that are counted and told.
+// acmeIssuer is certmagic's issuer with a time limit, and counts and records results.
 type acmeIssuer struct {
 	*certmagic.ACMEIssuer
 	acme *ACME
 }
 
-// PreCheck implements [certmagic.PreChecker]. Nobody is ever asked anything at a terminal.
+// PreCheck implements [certmagic.PreChecker]. It never prompts at a terminal.
 func (i *acmeIssuer) PreCheck(ctx context.Context, names []string, _ bool) error {
 	return i.ACMEIssuer.PreCheck(ctx, names, false)
 }
@@ -110,8 +109,8 @@ func (i *acmeIssuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*
 	switch {
 	case err == nil:
 		i.acme.succeeded(csr.DNSNames[0])
-	case ctx.Err() == nil: // else the member stops, or the name is wanted no more
-		i.acme.record(csr.DNSNames[0], whyNot(err), err)
+	case ctx.Err() == nil: // else the member stops, or the name is no longer needed
+		i.acme.record(csr.DNSNames[0], reasonOf(err), err)
 	}
 	return issued, err
 }
@@ -124,10 +123,10 @@ func (a *ACME) succeeded(host string) {
 	a.config.Logger.Info("bundle endpoint has a new certificate", "host", host, "from", a.config.Directory)
 }
 
-// record tells of a failed order.
+// record logs and counts a failed order.
 func (a *ACME) record(host string, reason acmeReason, err error) {
 	a.orders.WithLabelValues(string(reason)).Inc()
-	err = errors.New(clipTo(fmt.Sprint(err), 500)) // its text may be the server's
+	err = errors.New(clipTo(fmt.Sprint(err), 500)) // its text may come from the server
 	a.mu.Lock()
 	state := a.states[host]
 	state.failures, state.reason, state.err = state.failures+1, reason, err
@@ -143,7 +142,7 @@ func (a *ACME) record(host string, reason acmeReason, err error) {
 	a.config.Logger.Warn("bundle endpoint has no certificate yet: none could be had", fields...)
 }
 
-// clipTo makes a text of others fit for a log: bounded, on one line.
+// clipTo returns a text of other origin in a form fit for a log: bounded, on one line.
 func clipTo(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestWhyNot(t *testing.T) {
+func TestReasonOf(t *testing.T) {
 	problem := func(name string, status int) error {
 		return fmt.Errorf("order: %w", acme.Problem{Type: "urn:ietf:params:acme:error:" + name, Status: status})
 	}
@@ -36,7 +36,7 @@ func TestWhyNot(t *testing.T) {
 		{problem("externalAccountRequired", 403), reasonRefused},
 		{problem("something new", 400), reasonRefused},
 	} {
-		require.Equal(t, c.want, whyNot(c.err), c.err.Error())
+		require.Equal(t, c.want, reasonOf(c.err), c.err.Error())
 	}
 }
 

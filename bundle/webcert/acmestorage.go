@@ -16,26 +16,25 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// Orders is the room that the members of a cluster share for ordering certificates. The members answer an ACME server
-// for each other, and a name has one answer at a time, so that one member at a time orders for a name. Its methods are
-// called from any goroutine.
+// Orders coordinates the members of a cluster when they order certificates. Members answer an ACME server for each
+// other, and a name has one answer at a time, so one member at a time orders for a name. Its methods are called from
+// any goroutine.
 type Orders interface {
-	// Acquire waits until this member alone may order a certificate for host. It may until Release, and for
-	// [OrderLease] at most.
+	// Acquire waits for the lease to order a certificate for host. The lease lasts until Release, and for [OrderLease]
+	// at most.
 	Acquire(ctx context.Context, host string) error
-	// Release lets the next member have its turn. An error means that it has to wait for the end of the lease.
+	// Release returns the lease. After an error the next member has to wait for its end.
 	Release(ctx context.Context, host string) error
-	// Present makes proof the answer of every member for host. It fails unless the turn is this member's.
+	// Present makes proof the answer of every member for host. It fails unless this member holds the lease.
 	Present(ctx context.Context, host, proof string) error
-	// Withdraw takes the answer back. Without an answer it does nothing.
+	// Withdraw deletes the answer, if there is one.
 	Withdraw(ctx context.Context, host string) error
-	// Answer returns the proof that some member has presented for host, or "" if nobody has. It is called for
-	// handshakes of anybody who speaks the protocol.
+	// Answer returns the proof that some member has presented for host, or "". It is called for each handshake of the
+	// challenge's protocol, from any client.
 	Answer(ctx context.Context, host string) (string, error)
 }
 
-// OrderLease is for how long a member that does not release it has a host name for itself: one order, and something for
-// clocks that differ.
+// OrderLease is the longest lease of a host name: one order, and a margin for clocks that differ.
 const OrderLease = orderTimeout + 30*time.Second
 
 const (
@@ -44,11 +43,11 @@ const (
 	maxProofBytes    = 512
 )
 
-// errOrders marks that the members could not agree, as opposed to what an ACME server says.
+// errOrders marks failures of the cluster, as opposed to those of the ACME server.
 var errOrders = errors.New("the members could not agree on the order")
 
-// acmeStorage keeps account, keys and certificates in a folder of this member. Challenges and turns go to the room that
-// all members share, and nothing else does.
+// acmeStorage keeps account, keys and certificates in a folder of this member. Only challenges and leases go to
+// [Orders].
 type acmeStorage struct {
 	files  *certmagic.FileStorage
 	orders Orders
@@ -67,10 +66,10 @@ func newACMEStorage(dir string, orders Orders, failed func(string, error)) *acme
 	}
 }
 
-// issueLock is how certmagic names the lock on a host name's orders.
+// issueLock begins certmagic's name of the lock for orders of a host name.
 const issueLock = "issue_cert_"
 
-// challengeHost returns the host of a key under which certmagic keeps a challenge.
+// challengeHost returns the host of certmagic's key for a challenge.
 func challengeHost(key string) (string, bool) {
 	_, name, ok := strings.Cut(key, "/challenge_tokens/")
 	return strings.TrimSuffix(name, ".json"), ok
@@ -86,7 +85,7 @@ func (s *acmeStorage) Lock(ctx context.Context, name string) error {
 	}
 	host, ok := strings.CutPrefix(name, issueLock)
 	if !ok {
-		return nil // this member's own affair: its account
+		return nil // the account, which belongs to this member alone
 	}
 	if err := s.orders.Acquire(ctx, host); err != nil {
 		<-turn

@@ -17,37 +17,37 @@ import (
 )
 
 const (
-	// certificatePoll is how often the files are looked at. ACME clients and mounted secrets replace them long before
-	// expiry.
+	// certificatePoll is the interval at which the files are read. ACME clients and mounted secrets replace them long
+	// before expiry.
 	certificatePoll = 10 * time.Second
 	// maxCertificateFileBytes is far above any chain.
 	maxCertificateFileBytes = 1 << 20
 )
 
-// CertificateFilesConfig names a certificate and its key.
+// CertificateFilesConfig is the configuration of [CertificateFiles].
 type CertificateFilesConfig struct {
-	// CertFile and KeyFile are PEM files: the certificate with what is above it, and its private key.
+	// CertFile and KeyFile are PEM files: the certificate with its chain, and its private key.
 	CertFile, KeyFile string
 	Logger            hclog.Logger
 	Registerer        prometheus.Registerer
-	// Poll is how often the files are looked at; 0 is 10 s.
+	// Poll is the interval at which the files are read. It is 10 s if zero.
 	Poll time.Duration
 }
 
-// CertificateFiles is a certificate for the https_web profile that follows its files. When they change it takes the
-// new pair; when the new pair is broken it keeps the old one and says so, in the log and in a metric.
+// CertificateFiles is a certificate for the https_web profile that follows its files. When they change it presents the
+// new pair. If the new pair is broken it keeps the old one, logs an error and counts it.
 type CertificateFiles struct {
 	config  CertificateFilesConfig
 	current atomic.Pointer[tls.Certificate]
-	seen    fileState // of the last attempt, good or not; belongs to run
+	seen    fileState // of the last attempt, good or not; used by Run alone
 	reloads *prometheus.CounterVec
 }
 
-// fileState is what two looks at the files are compared by. The content is compared too, as a mounted secret can
-// change within the resolution of a file's time.
+// fileState is the content of the files. The content is compared, since a mounted secret can change within the
+// resolution of a file's time.
 type fileState struct{ cert, key []byte }
 
-// NewCertificateFiles reads the pair. It fails if there is no valid pair to begin with.
+// NewCertificateFiles reads the pair, and fails if it is not valid.
 func NewCertificateFiles(c CertificateFilesConfig) (*CertificateFiles, error) {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -96,13 +96,13 @@ func (f *CertificateFiles) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			f.look()
+			f.reload()
 		}
 	}
 }
 
-// look takes a changed pair over. A broken one is reported once for each change, not at each look.
-func (f *CertificateFiles) look() {
+// reload presents a changed pair. A broken pair is reported once for each change.
+func (f *CertificateFiles) reload() {
 	state, err := f.read()
 	if err == nil && bytes.Equal(state.cert, f.seen.cert) && bytes.Equal(state.key, f.seen.key) {
 		return

@@ -1,21 +1,21 @@
 package jwk
 
-// MaxElements bounds the ASN.1 elements of all certificates of one document. crypto/x509 makes some 200 bytes of memory
-// of an element of four, so that a megabyte of names would take tens. An authority's certificate has some fifty, which
-// leaves room for more than the 500 of which a document has room for the bytes.
+// MaxElements bounds the ASN.1 elements of all certificates of one document. crypto/x509 allocates some 200 bytes for
+// an element of four, so a megabyte of names would take tens. An authority's certificate has some fifty elements, which
+// allows more authorities than the 500 that fit into a document.
 const MaxElements = 32 << 10
 
-// maxDepth is how deep elements are counted; those of certificates lie less than ten deep. What lies deeper is counted
-// by its bytes.
+// maxDepth is the depth to which elements are counted; those of certificates are less than ten deep. Deeper content is
+// counted by its bytes.
 const maxDepth = 16
 
-// long is how many bytes of a primitive that grows when it is read count as an element more: each byte of an object
-// identifier can become a number of eight, and of a string in an alphabet of old several characters in turn. Most of
-// those in use are shorter.
+// long is the number of bytes of a primitive that count as one more element, for primitives that grow when they are
+// parsed: each byte of an object identifier can become a number of eight bytes, and of a string in an old alphabet
+// several characters. Most primitives in use are shorter.
 const long = 12
 
-// elements counts the ASN.1 elements in der, and those in the octet strings of extensions. It counts little further
-// than most. What is no DER ends the count of what holds it: crypto/x509 does not read on there either.
+// elements counts the ASN.1 elements in der, including those in the octet strings of extensions. It stops soon after
+// most. Content that is not DER ends the count of its parent: crypto/x509 stops there too.
 func elements(der []byte, most, depth int) (n int) {
 	if depth == maxDepth {
 		return min(len(der), most)

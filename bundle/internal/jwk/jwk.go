@@ -25,20 +25,20 @@ var (
 // MaxKeyIDBytes bounds the kid of a JWT authority.
 const MaxKeyIDBytes = 256
 
-// The uses of keys that this package reads and writes. They are case-sensitive.
+// The uses of keys in a bundle. They are case-sensitive.
 const (
 	UseX509 = "x509-svid"
 	UseJWT  = "jwt-svid"
 )
 
-// RSA keys outside of these sizes are not used: below, they are forgeable; above, Go's TLS does not take them.
+// RSA keys outside of these sizes are not used: smaller ones are forgeable, and Go's TLS refuses larger ones.
 const (
 	minRSABits = 2048
 	maxRSABits = 8192
 )
 
-// Key is a key as it is written: members in this order, none but these. An x509-svid key has no kid, a jwt-svid key no
-// x5c.
+// Key is a key in its written form, with members in this order and no others. An x509-svid key has no kid, a jwt-svid
+// key no x5c.
 type Key struct {
 	KeyType string   `json:"kty"`
 	Use     string   `json:"use"`
@@ -66,7 +66,7 @@ func curveByName(name string) elliptic.Curve {
 	return nil
 }
 
-// New writes the members of a public key.
+// New returns the written form of a public key.
 func New(key crypto.PublicKey) (Key, error) {
 	enc := base64.RawURLEncoding.EncodeToString
 	switch key := key.(type) {
@@ -85,11 +85,11 @@ func New(key crypto.PublicKey) (Key, error) {
 	return Key{}, fmt.Errorf("%w: keys of type %T have no place in a bundle", ErrKey, key)
 }
 
-// ErrUnusable marks a well-formed key that is out of the range that verifiers support.
+// ErrUnusable marks a well-formed key outside of the range that verifiers support.
 var ErrUnusable = errors.New("unusable key")
 
-// PublicKey reads the public key in a JWK's own members. The error wraps errUnusable where RFC 7517 says to ignore
-// the key, and ErrKey where the key is broken.
+// PublicKey reads the public key in a JWK's own members. The error wraps [ErrUnusable] for keys that RFC 7517 tells a
+// reader to ignore, and [ErrKey] for broken ones.
 func PublicKey(m map[string]string) (crypto.PublicKey, error) {
 	switch m["kty"] {
 	case "EC":
@@ -167,7 +167,7 @@ func rsaPublicKey(m map[string]string) (crypto.PublicKey, error) {
 }
 
 // keyBytes decodes a member in unpadded base64url (RFC 7515, section 2). Go's decoder skips line breaks and trailing
-// bits unless told not to; two spellings of one key are refused here.
+// bits by default; here a second spelling of a key is refused.
 func keyBytes(m map[string]string, name string) ([]byte, error) {
 	s, ok := m[name]
 	if !ok || s == "" {
@@ -183,8 +183,8 @@ func keyBytes(m map[string]string, name string) ([]byte, error) {
 	return b, nil
 }
 
-// Certificate decodes one element of an x5c: DER in padded base64 (RFC 7517, section 4.7). Its ASN.1 elements are taken
-// from those that are left to its document.
+// Certificate decodes one element of an x5c: DER in padded base64 (RFC 7517, section 4.7). It subtracts its ASN.1
+// elements from left.
 func Certificate(s string, left *int) (*x509.Certificate, error) {
 	if strings.ContainsAny(s, "\r\n") {
 		return nil, fmt.Errorf("%w: x5c is not base64: it has line breaks", ErrKey)
@@ -203,7 +203,7 @@ func Certificate(s string, left *int) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// UnusableAuthority says why a certificate cannot be an X.509 authority, or nothing.
+// UnusableAuthority returns the reason why a certificate cannot be an X.509 authority, or "".
 func UnusableAuthority(cert *x509.Certificate) string {
 	if !cert.BasicConstraintsValid || !cert.IsCA {
 		return "it is not a CA certificate"
@@ -219,8 +219,8 @@ func UnusableAuthority(cert *x509.Certificate) string {
 	return "its key algorithm is not supported"
 }
 
-// UnusableJWTKey says why no JWT-SVID can be verified with key, or nothing: the JWT-SVID standard has RSA and ECDSA
-// alone.
+// UnusableJWTKey returns the reason why key cannot verify JWT-SVIDs, or "": the JWT-SVID standard allows RSA and ECDSA
+// only.
 func UnusableJWTKey(key crypto.PublicKey) string {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:

@@ -2,7 +2,7 @@ package refusal
 
 import "fmt"
 
-// Error is a sentinel error with a name that is short and bounded enough to be a metric label.
+// Error is a sentinel error with a name that is short and bounded enough for a metric label.
 type Error struct{ reason, text string }
 
 // New returns a sentinel error.
@@ -10,10 +10,10 @@ func New(reason, text string) error { return &Error{reason, text} }
 
 func (r *Error) Error() string { return r.text }
 
-// Reason is the name of the refusal.
+// Reason returns the name of the refusal.
 func (r *Error) Reason() string { return r.reason }
 
-// Clip quotes a string that came from outside for an error, cut to a length that fits in one line.
+// Clip quotes a string from outside for an error, cut to a length that fits in one line.
 func Clip(s string) string {
 	const most = 64
 	if len(s) > most {

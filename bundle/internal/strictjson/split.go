@@ -10,25 +10,25 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// MaxMembers bounds the members of one object, those without meaning included: their names have to be kept for as long
-// as the object is read, to see that none occurs twice.
+// MaxMembers bounds the members of one object, including those without meaning: their names are kept while the object
+// is read, to find duplicates.
 const MaxMembers = 1024
 
-// member is one member of a JSON object, its value not yet looked into.
+// member is one member of a JSON object with its raw value.
 type member struct {
 	Name  string
 	Value json.RawMessage
 }
 
-// Splitter takes objects apart, one at a time. It keeps its memory from one to the next. The zero value is ready.
+// Splitter splits objects, one at a time. It reuses its memory. The zero value is ready.
 type Splitter struct {
 	seen map[string]struct{}
 	name []byte
 }
 
-// Object calls take with each member of the object in data, in order, and stops at the first error, at a second member
-// of one name, and at more than most. Data is all or a value of a text that [parseText] has passed, and each value is a
-// slice of it; take must not use the splitter.
+// Object calls take with each member of the object in data, in order. It stops at the first error, at a second member
+// of one name, and at more than most. Data is a text, or a value of a text, that [ParseText] has accepted, and each
+// value is a slice of it. take must not use the splitter.
 func (s *Splitter) Object(
 	data json.RawMessage,
 	what string,
@@ -57,7 +57,7 @@ func (s *Splitter) Object(
 		}
 		name := string(s.name)
 		s.seen[name] = struct{}{}
-		i = skipSpace(data, skipSpace(data, end)+1) // behind the colon
+		i = skipSpace(data, skipSpace(data, end)+1) // after the colon
 		end = skipValue(data, i)
 		if err := take(name, data[i:end]); err != nil {
 			return err
@@ -78,7 +78,7 @@ func ParseObject(data json.RawMessage, what string) (members []member, err error
 	return members, err
 }
 
-// EachElement calls take with each element of the array in data, as [splitter.object] does with members.
+// EachElement calls take with each element of the array in data, as [Splitter.Object] does with members.
 func EachElement(
 	data json.RawMessage,
 	what string,
@@ -155,7 +155,7 @@ func skipValue(data []byte, i int) int {
 	return len(data)
 }
 
-// unescape appends what a valid JSON string stands for, as encoding/json reads it: half of a surrogate pair is U+FFFD.
+// unescape appends the text of a valid JSON string, as encoding/json reads it: half of a surrogate pair is U+FFFD.
 func unescape(to, quoted []byte) []byte {
 	s := quoted[1 : len(quoted)-1]
 	for i := 0; i < len(s); i++ {

@@ -1,3 +1,6 @@
+// Package strictjson reads JSON documents that decide on trust. encoding/json ignores the case of member names and lets
+// the last of two members win. Here names are exact, and an object with two members of one name is refused. Values are
+// slices of the text, so that a value without meaning costs no memory.
 package strictjson
 
 import (
@@ -10,10 +13,6 @@ import (
 
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
-
-// encoding/json matches member names without regard to case and lets the last of two win. Documents that decide on
-// trust are read by the functions here and in split.go instead: names are exact, and an object with two members of one
-// name is refused. Values are slices of the text, so that what has no meaning costs no memory.
 
 // Refusals of texts.
 var (
@@ -29,7 +28,7 @@ func ParseText(data []byte) error {
 	}
 	if !json.Valid(data) {
 		var v json.RawMessage
-		err := json.Unmarshal(data, &v) // to learn where it breaks
+		err := json.Unmarshal(data, &v) // to find the position of the error
 		var at *json.SyntaxError
 		if errors.As(err, &at) {
 			return fmt.Errorf("%w: it is not JSON, byte %d: %w", ErrMalformed, at.Offset, err)
@@ -78,7 +77,7 @@ func Kind(data json.RawMessage) string {
 	return "a number"
 }
 
-// WriteJSON appends v compactly. A value of this package's own types cannot fail to encode.
+// WriteJSON appends v compactly. Values of this module's own types cannot fail to encode.
 func WriteJSON(buf *bytes.Buffer, v any) error {
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false)
