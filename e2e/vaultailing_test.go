@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority"
@@ -99,9 +100,9 @@ func (l *lockedLog) String() string {
 // alone is a member that is in contact with itself, writes no audit log and has no fellows.
 type alone struct{ now func() time.Time }
 
-func (a alone) LastContact() time.Time  { return a.now() }
-func (alone) ClockSane() bool           { return true }
-func (alone) Record(access.Event) error { return nil }
+func (a alone) LastContact() time.Time { return a.now() }
+func (alone) ClockSane() bool          { return true }
+func (alone) Record(audit.Event) error { return nil }
 
 // below starts a member below a mount of its own, behind a proxy or not, with its clock ahead of Vault's.
 func below(
