@@ -100,7 +100,7 @@ func (m *member) run(t testing.TB) {
 	ctx, cancel := context.WithCancel(context.Background())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.registry.Run(ctx) })
-	g.Go(func() error { return m.Exchange.Run(ctx) })
+	g.Go(func() error { return m.Run(ctx) })
 	t.Cleanup(func() { cancel(); require.ErrorIs(t, g.Wait(), context.Canceled) })
 }
 
