@@ -177,88 +177,123 @@ func (s *sender) acknowledge(m *ententev1.PeerServiceAcknowledgement) error {
 
 // next returns the sets that the peer imports and does not have in the present version, as far as the limits allow.
 func (s *sender) next(
-	view raftstore.Reader,
-	domains []string,
-	now time.Time,
-) (out []*ententev1.PeerServiceSets, again time.Duration) {
+	view raftstore.Reader, domains []string, now time.Time,
+) (messages []*ententev1.PeerServiceSets, again time.Duration) {
 	if s.number == 0 {
 		return nil, 0
 	}
 	if s.now().Sub(s.lastContact()) > exportSilence {
 		return nil, time.Second // the state of this member may be old; streams of other members send the present state
 	}
-	sent := 0
-	message, size := &ententev1.PeerServiceSets{}, 0
-	flush := func() {
-		if len(message.GetSets()) > 0 {
-			out = append(out, message)
-		}
-		message, size = &ententev1.PeerServiceSets{}, 0
-	}
+	var p packer
 	for _, key := range s.turn() {
-		sub := s.subscriptions[key]
-		if sub == nil {
-			delete(s.due, key)
-			continue
-		}
-		if !sub.sent.none() {
-			continue // one version is in flight at a time; its acknowledgement makes the set due again
-		}
-		set, services, err := s.sets.get(view, domains, key)
+		set, err := s.outdated(view, domains, key)
 		if err != nil {
 			s.log.Error("cannot read an exported service", "service", key.service, "error", err)
 			again = time.Second
 			break
 		}
-		s.addSources(key, services)
-		// A set that is again as it was before a refusal is sent, so that the peer can forget the refusal.
-		if set.digest == sub.has && sub.refused.none() || set.digest == sub.refused {
-			delete(s.due, key)
-			s.meet(sub)
+		if set == nil {
 			continue
 		}
 		if s.setsInFlight > 0 && (s.inFlight+len(set.instances) > maxInFlight || s.setsInFlight >= maxSetsInFlight) {
 			break // the next acknowledgement makes room
 		}
-		if sent > turnBytes {
+		if p.total > turnBytes {
 			again = time.Millisecond
 			break
 		}
-		parts := set.parts()
-		bytes := 0
-		for _, p := range parts {
-			bytes += proto.Size(p)
-		}
-		if s.messages.TokensAt(now) < float64(len(parts)) ||
-			s.bytes.TokensAt(now) < float64(min(bytes, sendBytesBurst)) {
+		if !s.pack(&p, set, now) {
 			again = holdBack
 			break
 		}
-		s.bytes.AllowN(now, min(bytes, sendBytesBurst))
-		for _, p := range parts {
-			n := proto.Size(p)
-			if size > 0 && size+n > partBytes {
-				flush()
-			}
-			if size == 0 {
-				s.messages.AllowN(now, 1)
-			}
-			message.Sets = append(message.Sets, p)
-			size += n
-		}
-		s.sending(key, sub, set)
-		sent += bytes
+		s.sending(key, set)
 	}
-	flush()
+	messages = p.finish()
 	if s.unmet == 0 && s.confirmed != s.number {
 		s.confirmed = s.number
-		out = append(out, &ententev1.PeerServiceSets{Confirmed: s.number})
+		messages = append(messages, &ententev1.PeerServiceSets{Confirmed: s.number})
 	}
-	return out, again
+	return messages, again
+}
+
+// outdated returns a due set that the peer does not have in the present version, or nil.
+func (s *sender) outdated(view raftstore.Reader, domains []string, key setKey) (*exportedSet, error) {
+	sub := s.subscriptions[key]
+	if sub == nil {
+		delete(s.due, key)
+		return nil, nil
+	}
+	if !sub.sent.none() {
+		return nil, nil // one version is in flight at a time; its acknowledgement makes the set due again
+	}
+	set, services, err := s.sets.get(view, domains, key)
+	if err != nil {
+		return nil, err
+	}
+	s.addSources(key, services)
+	// A set that is again as it was before a refusal is sent, so that the peer can forget the refusal.
+	if set.digest == sub.has && sub.refused.none() || set.digest == sub.refused {
+		delete(s.due, key)
+		s.meet(sub)
+		return nil, nil
+	}
+	return set, nil
+}
+
+// pack adds a set to the messages, and reports whether the rate of the stream allows it.
+func (s *sender) pack(p *packer, set *exportedSet, now time.Time) bool {
+	parts := set.parts()
+	bytes := 0
+	for _, part := range parts {
+		bytes += proto.Size(part)
+	}
+	if s.messages.TokensAt(now) < float64(len(parts)) || s.bytes.TokensAt(now) < float64(min(bytes, sendBytesBurst)) {
+		return false
+	}
+	s.bytes.AllowN(now, min(bytes, sendBytesBurst))
+	for _, part := range parts {
+		if p.add(part) {
+			s.messages.AllowN(now, 1)
+		}
+	}
+	return true
+}
+
+// packer packs parts of sets into messages of bounded size.
+type packer struct {
+	messages []*ententev1.PeerServiceSets
+	open     *ententev1.PeerServiceSets
+	size     int // of open
+	total    int
+}
+
+// add adds a part, and reports whether it starts a message.
+func (p *packer) add(part *ententev1.PeerServiceSet) (starts bool) {
+	n := proto.Size(part)
+	if p.size > 0 && p.size+n > partBytes {
+		p.messages, p.open, p.size = append(p.messages, p.open), nil, 0
+	}
+	if p.open == nil {
+		p.open, starts = &ententev1.PeerServiceSets{}, true
+	}
+	p.open.Sets = append(p.open.Sets, part)
+	p.size += n
+	p.total += n
+	return starts
+}
+
+// finish returns the messages.
+func (p *packer) finish() []*ententev1.PeerServiceSets {
+	if p.open == nil {
+		return p.messages
+	}
+	return append(p.messages, p.open)
 }
 
 // sending records that a set is in flight.
-func (s *sender) sending(key setKey, sub *subscription, set *exportedSet) {
+func (s *sender) sending(key setKey, set *exportedSet) {
+	sub := s.subscriptions[key]
 	delete(s.due, key)
 	s.last = key
 	sub.sent, sub.size = set.digest, len(set.instances)
