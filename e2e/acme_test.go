@@ -227,8 +227,7 @@ func TestServedByAnotherDomain(t *testing.T) {
 
 	// No member of us can verify eu yet. With a relationship it can, and still can when eu's own root changes.
 	require.Contains(
-		t,
-		refusedCommand(t, append(create, socket(us))...),
+		t, refusedCommand(t, append(create, socket(us))...),
 		"create a relationship with eu.example.org first, or give its bundle with --serving-bundle FILE",
 	)
 	federate(t, us, eu)

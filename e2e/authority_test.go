@@ -168,8 +168,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 	second := everySigner(t, c)[0]
 	v.Seal(t)
 	require.Contains(
-		t,
-		command(t, "authority", "revoke", second.GetId(), socket),
+		t, command(t, "authority", "revoke", second.GetId(), socket),
 		"The upstream has not revoked the certificate of "+second.GetId()+" yet; the leader retries: ",
 	)
 	v.Unseal(t)
@@ -192,8 +191,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 		return nil
 	})
 	require.Contains(
-		t,
-		command(t, "authority", "revoke", "--anchor", old, socket),
+		t, command(t, "authority", "revoke", "--anchor", old, socket),
 		"What verified it left the bundle with sequence ",
 	)
 	last := issue(t, p, "spiffe://eu.example.org/web")

@@ -89,8 +89,7 @@ func replaceAll(ctx context.Context, b *testing.B, p *process, secret string, we
 			), Address: fmt.Sprintf("10.%d.%d.%d:443", i>>16, i>>8&255, i&255), Weight: weight,
 			Locality: &ententev1.Locality{Region: fmt.Sprintf("region-%d", i%3), Zone: fmt.Sprintf("zone-%d", i%10)},
 			SpiffeId: fmt.Sprintf(
-				"spiffe://eu.example.org/service-%d",
-				service,
+				"spiffe://eu.example.org/service-%d", service,
 			), Health: ententev1.Health_HEALTH_HEALTHY,
 		})
 		if len(message.GetInstances()) == 4096 || i == manyInstances-1 {

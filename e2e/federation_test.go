@@ -232,8 +232,7 @@ func TestAMembersRenewalsDropNoConnection(t *testing.T) {
 func serverCertificate(t *testing.T, p *process, caller workload) *x509.Certificate {
 	t.Helper()
 	config := tlsconfig.MTLSClientConfig(
-		caller,
-		issue(t, p, "spiffe://eu.example.org/any").bundle,
+		caller, issue(t, p, "spiffe://eu.example.org/any").bundle,
 		tlsconfig.AuthorizeMemberOf(spiffeid.RequireTrustDomainFromString("eu.example.org")),
 	)
 	config.NextProtos = []string{"h2"}

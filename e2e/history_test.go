@@ -72,10 +72,7 @@ func TestHistoryOnBothSides(t *testing.T) {
 	require.Equal(t, ententev1.StatementState_STATEMENT_STATE_STARTS, own[len(own)-1].GetStatementState())
 	for _, v := range own[:len(own)-1] {
 		require.Equal(
-			t,
-			ententev1.StatementState_STATEMENT_STATE_CONTINUES,
-			v.GetStatementState(),
-			"sequence %d",
+			t, ententev1.StatementState_STATEMENT_STATE_CONTINUES, v.GetStatementState(), "sequence %d",
 			v.GetSequence(),
 		)
 	}

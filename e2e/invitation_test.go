@@ -30,10 +30,7 @@ func federationOf(p *process) ententev1.FederationServiceClient {
 
 // invite makes an invitation of c for another domain.
 func invite(
-	t *testing.T,
-	p *process,
-	own, foreign string,
-	adjust ...func(*ententev1.CreateInvitationRequest),
+	t *testing.T, p *process, own, foreign string, adjust ...func(*ententev1.CreateInvitationRequest),
 ) *ententev1.CreateInvitationResponse {
 	t.Helper()
 	req := &ententev1.CreateInvitationRequest{TrustDomain: own, ForeignTrustDomain: foreign}
@@ -187,8 +184,7 @@ func TestAnInvitationForADomainBesideTheHomeDomain(t *testing.T) {
 	// A home domain that the operator has not named is not trusted; the same token works once it is named.
 	_, err = redeem(t, us.members[0], made.GetToken(), true)
 	require.ErrorContains(
-		t,
-		err,
+		t, err,
 		"the home trust domain of the cluster of shop.example.org is eu.example.org, which would be trusted too",
 	)
 	_, err = federationOf(

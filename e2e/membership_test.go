@@ -57,8 +57,7 @@ func TestJoinTokens(t *testing.T) {
 	foreign, err := other.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
 	require.NoError(t, err)
 	require.Contains(
-		t,
-		refusedStart(t, c.add(foreign.GetToken(), first.api)),
+		t, refusedStart(t, c.add(foreign.GetToken(), first.api)),
 		`the join token is for cluster "us", but cluster.name is "eu"`,
 	)
 }
@@ -119,9 +118,7 @@ func TestTheKeysOfACompromisedMemberAreTrustedNoMore(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, made.GetInvitation().GetId(), list.GetInvitations()[0].GetId())
 	require.Equal(
-		t,
-		ententev1.InvitationState_INVITATION_STATE_REVOKED,
-		list.GetInvitations()[0].GetState(),
+		t, ententev1.InvitationState_INVITATION_STATE_REVOKED, list.GetInvitations()[0].GetState(),
 		"its key could answer for an open one",
 	)
 }

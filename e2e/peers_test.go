@@ -209,8 +209,7 @@ func TestActivationWaitsForALostPeer(t *testing.T) {
 	})
 	require.Equal(t, us.domain, waits.GetUnacknowledged()[0].GetHomeTrustDomain())
 	require.Contains(
-		t,
-		command(t, "authority", "list", "--socket", filepath.Join(p.dir, "data", "admin.sock")),
+		t, command(t, "authority", "list", "--socket", filepath.Join(p.dir, "data", "admin.sock")),
 		"by us.example.org (no stream for ",
 	)
 	answer, err := api.ActivateAuthority(

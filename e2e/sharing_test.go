@@ -102,8 +102,7 @@ routing { import_ttl = "10s" }
 	awaits(
 		0,
 		fmt.Sprintf(
-			"the relationship with %[1]s is suspended; resume it with 'entente federation resume %[1]s'", eu.domain,
-		),
+			"the relationship with %[1]s is suspended; resume it with 'entente federation resume %[1]s'", eu.domain),
 	)
 	us.members[0].command("federation", "resume", eu.domain)
 	awaits(ententev1.Health_HEALTH_HEALTHY, "")

@@ -61,9 +61,7 @@ func issueToken(t *testing.T, c *cluster, p *process) (string, error) {
 		return "", err
 	}
 	_, err = jwtsvid.ParseAndValidate(
-		answer.GetToken(),
-		issue(t, p, "spiffe://"+c.domain+"/web").bundle,
-		[]string{"db"},
+		answer.GetToken(), issue(t, p, "spiffe://"+c.domain+"/web").bundle, []string{"db"},
 	)
 	require.NoError(t, err)
 	return answer.GetAuthorityId(), nil
@@ -102,8 +100,7 @@ func TestMembersSignWithKeysThatNeverLeaveVault(t *testing.T) {
 	c := newCluster(t, "eu", 2, keysInVault(t, v, mount, "eu"))
 	first := c.members[0]
 	require.Contains(
-		t,
-		command(t, "vault", "check", "--config", filepath.Join(first.dir, "entente.hcl")),
+		t, command(t, "vault", "check", "--config", filepath.Join(first.dir, "entente.hcl")),
 		"transit signing: a signature takes",
 	)
 

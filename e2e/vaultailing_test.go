@@ -106,11 +106,7 @@ func (alone) Record(audit.Event) error { return nil }
 
 // below starts a member below a mount of its own, behind a proxy or not, with its clock ahead of Vault's.
 func below(
-	t *testing.T,
-	v *vaulttest.Vault,
-	proxied bool,
-	ahead time.Duration,
-	longest string,
+	t *testing.T, v *vaulttest.Vault, proxied bool, ahead time.Duration, longest string,
 	adjust ...func(*vaultca.Config, *authority.Config),
 ) *ailing {
 	t.Helper()

@@ -80,9 +80,7 @@ func TestTheOldRootOfVaultLeaves(t *testing.T) {
 	a.v.SetDefault(t, a.mount, "fresh")
 	a.roots(names, "new published, old published")
 	require.Equal(
-		t,
-		first.GetId(),
-		a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetId(),
+		t, first.GetId(), a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetId(),
 		"signed below a root that nobody can know yet",
 	)
 	a.others() // who reads the bundle has done so by the time that passes now

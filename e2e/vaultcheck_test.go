@@ -69,8 +69,7 @@ upstream "vault" {
 
 	spent := v.Write(t, "auth/"+auth+"/role/entente/secret-id", nil).Data
 	v.Write(
-		t,
-		"auth/"+auth+"/role/entente/secret-id-accessor/destroy",
+		t, "auth/"+auth+"/role/entente/secret-id-accessor/destroy",
 		map[string]any{"secret_id_accessor": spent["secret_id_accessor"]},
 	)
 	said, err = check(roleID, spent["secret_id"].(string))

@@ -128,8 +128,7 @@ func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	failed := a.metric(
 		"entente_vaultca_calls_total", nil,
 	) - a.metric(
-		"entente_vaultca_calls_total",
-		map[string]string{"result": "ok"},
+		"entente_vaultca_calls_total", map[string]string{"result": "ok"},
 	)
 	require.Less(t, failed, 20+4*time.Since(began).Seconds(), "Vault is stormed")
 

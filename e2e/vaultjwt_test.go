@@ -43,8 +43,7 @@ func webCertificate(t *testing.T, dir string) string {
 	require.NoError(
 		t,
 		os.WriteFile(
-			filepath.Join(dir, "web.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600,
-		),
+			filepath.Join(dir, "web.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600),
 	)
 	return string(certificate)
 }
@@ -71,12 +70,7 @@ bundle_endpoint {
 	require.NoError(t, err)
 	issuer := "https://localhost:" + port + "/eu"
 	command(
-		t,
-		"domain",
-		"update",
-		"eu.example.org",
-		"--oidc-issuer",
-		issuer,
+		t, "domain", "update", "eu.example.org", "--oidc-issuer", issuer,
 		"--socket="+filepath.Join(p.dir, "data", "admin.sock"),
 	)
 

@@ -41,8 +41,7 @@ func TestNodeFollowsRoutes(t *testing.T) {
 	dir := m.folder(m.eu, "/caller")
 	socket := filepath.Join(t.TempDir(), "xds.sock")
 	start(
-		t,
-		"relay",
+		t, "relay",
 		exec.Command(binary, "xds", "relay", "--listen", socket, "--dir", dir, "--address", m.eu.members[0].api),
 	)
 	eventually(t, "the relay listens", func() error {

@@ -292,10 +292,7 @@ func TestGRPCFollowsRoutes(t *testing.T) {
 
 	m.grant(m.eu, "/caller")
 	client := m.child(
-		childClient,
-		"client",
-		m.bootstrap(m.eu, m.folder(m.eu, "/caller"), "eu-region/a"),
-		"xds:///greeter",
+		childClient, "client", m.bootstrap(m.eu, m.folder(m.eu, "/caller"), "eu-region/a"), "xds:///greeter",
 	)
 	client.goesTo("its own zone", own, ownToo)
 	for _, address := range []string{own, ownToo} {

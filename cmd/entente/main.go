@@ -65,24 +65,10 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.AddCommand(
 		server.Command(
-			env,
-		),
-		server.ValidateCommand(env),
-		cluster.Command(env),
-		domain.Command(env),
-		bundle.Command(env),
-		federation.Command(env),
-		authority.Command(env),
-		svid.Command(env),
-		service.Command(env),
-		rule.Command(env),
-		hint.Command(env),
-		xds.Command(env),
-		access.Command(env),
-		audit.Command(env),
-		vault.Command(env),
-		demoCommand(env),
-		versionCommand(env),
+			env), server.ValidateCommand(env), cluster.Command(env), domain.Command(env), bundle.Command(env),
+		federation.Command(env), authority.Command(env), svid.Command(env), service.Command(env), rule.Command(env),
+		hint.Command(env), xds.Command(env), access.Command(env), audit.Command(env), vault.Command(env),
+		demoCommand(env), versionCommand(env),
 	)
 	return root
 }

@@ -112,12 +112,8 @@ func listCommand(env *cli.Env) *cobra.Command {
 				t.Columns("SPIFFE ID", "ROLE", "DOMAIN", "PATH", "DNS NAMES", "GRANTED")
 				for _, g := range list.GetGrants() {
 					t.Row(
-						g.GetSpiffeId(),
-						cli.EnumName(g.GetRole()),
-						everyDomain(g.GetTrustDomain()),
-						g.GetPathPrefix(),
-						strings.Join(g.GetDnsNames(), " "),
-						cli.Since(g.GetCreateTime()),
+						g.GetSpiffeId(), cli.EnumName(g.GetRole()), everyDomain(g.GetTrustDomain()),
+						g.GetPathPrefix(), strings.Join(g.GetDnsNames(), " "), cli.Since(g.GetCreateTime()),
 					)
 				}
 				t.Otherwise("No role is granted: only the admin socket gives access.")

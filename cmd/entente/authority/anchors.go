@@ -39,14 +39,8 @@ func listAnchors(t *cli.Table, all []*ententev1.Anchor) {
 			source = "upstream"
 		}
 		t.Row(
-			x.GetKeyId(),
-			x.GetTrustDomain(),
-			cli.EnumName(x.GetState()),
-			source,
-			x.GetSubject(),
-			cli.Since(x.GetNotAfter()),
-			x.GetAuthorities(),
-			x.GetDetail(),
+			x.GetKeyId(), x.GetTrustDomain(), cli.EnumName(x.GetState()), source, x.GetSubject(),
+			cli.Since(x.GetNotAfter()), x.GetAuthorities(), x.GetDetail(),
 		)
 	}
 }
@@ -58,8 +52,8 @@ func approveCommand(env *cli.Env) *cobra.Command {
 		Short: "Publish an anchor of the upstream that waits for approval",
 		Long: `Publish an anchor of the upstream that waits for approval, as anchor_approval in the upstream's
 configuration asks for. ANCHOR is its key ID, or the SHA-256 of its certificate, as 'entente authority anchors'
-shows them: compare one of them with what you have made in Vault. To refuse it for good: 'entente authority revoke
---anchor KEYID --domain DOMAIN'.`,
+shows them: compare one of them with the certificate in Vault. To reject it for good: 'entente authority revoke --anchor
+KEYID --domain DOMAIN'.`,
 		Args: cli.Arguments("ANCHOR"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) (err error) {
 			client := member.Authorities()

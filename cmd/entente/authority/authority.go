@@ -52,14 +52,8 @@ func listAuthorities(t *cli.Table, all []*ententev1.Authority) {
 	t.Columns("ID", "DOMAIN", "MEMBER", "KIND", "STATE", "EXPIRES", "NEXT", "WAITS FOR")
 	for _, x := range all {
 		t.Row(
-			x.GetId(),
-			x.GetTrustDomain(),
-			x.GetMember(),
-			cli.EnumName(x.GetKind()),
-			cli.EnumName(x.GetState()),
-			cli.Since(x.GetNotAfter()),
-			cli.Since(x.GetNextTime()),
-			x.GetWaitsFor(),
+			x.GetId(), x.GetTrustDomain(), x.GetMember(), cli.EnumName(x.GetKind()), cli.EnumName(x.GetState()),
+			cli.Since(x.GetNotAfter()), cli.Since(x.GetNextTime()), x.GetWaitsFor(),
 		)
 	}
 }
@@ -70,7 +64,7 @@ func rotateCommand(env *cli.Env) *cobra.Command {
 		Use:   "rotate [DOMAIN]",
 		Short: "Replace the authorities of a domain, or of all, without a pause in signing",
 		Long: `Replace the authorities of a hosted domain, or of all: every member prepares new ones, which take
-over once everybody can have learned of them. With --anchors the roots in the bundle are made anew as well.`,
+over once all readers of the bundle can have them. With --anchors the roots in the bundle are replaced as well.`,
 		Args: cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			begun, err := member.Authorities().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{

@@ -17,9 +17,9 @@ func prepareCommand(env *cli.Env) *cobra.Command {
 		Use:   "prepare [DOMAIN]",
 		Short: "Prepare authorities in reserve: published, and not yet signing",
 		Long: `Prepare authorities in reserve for a hosted domain, or for all: every member makes new ones and
-publishes what verifies them. They take over when the active ones are past half of their life, when an operator
-activates them, or at once when nobody else in the domain can sign. With them in place a taint or a revocation costs
-no pause.`,
+publishes what verifies them. They take over when the active ones are past half of their lifetime, when an
+operator activates them, or at once when no other authority of the domain can sign. With them a taint or a revocation
+causes no pause.`,
 		Args: cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			begun, err := member.Authorities().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{
@@ -58,7 +58,8 @@ func taintCommand(env *cli.Env) *cobra.Command {
 		Use:   "taint ID",
 		Short: "Stop an authority at once, and renew what it signed",
 		Long: `Stop an authority at once. What it signed stays valid until it expires; members renew their own
-SVIDs from another authority, and whoever watches authorities is told to do the same. Revoke it once that is done.`,
+SVIDs from another authority, and clients that watch authorities are notified to do the same. Revoke it once that is
+done.`,
 		Args: cli.Arguments("ID"),
 		RunE: changing(
 			env,
@@ -75,11 +76,11 @@ func revokeCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke ID | revoke --anchor KEYID",
 		Short: "Stop an authority at once, and reject what it signed",
-		Long: `Stop an authority at once and take what verifies it out of the bundle: a JWT key, or the member's own
-root with all below it. Where the roots are an upstream's, such as Vault's, the certificate is revoked there, and
-the root stays: SPIFFE verifiers read no revocation list, and the answer says until when they accept what it signed.
---anchor takes such a root out of the bundle too, with every authority below it; KEYID is its key_id in 'entente
-authority list -o json'.`,
+		Long: `Stop an authority at once and remove what verifies it from the bundle: a JWT key, or the member's own
+root with all below it. If the roots are those of an upstream, such as Vault, the certificate is revoked there, and
+the root stays: SPIFFE verifiers read no revocation list, and the output has the time until which they accept what
+it signed. --anchor removes such a root from the bundle too, with every authority below it; KEYID is its key_id in
+'entente authority list -o json'.`,
 		Args: cli.Arguments("[ID]"),
 		PreRunE: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -160,10 +161,7 @@ func domainOfAnchor(ctx context.Context, client ententev1.AuthorityServiceClient
 }
 
 func domainOf(
-	ctx context.Context,
-	client ententev1.AuthorityServiceClient,
-	what string,
-	is func(*ententev1.Authority) bool,
+	ctx context.Context, client ententev1.AuthorityServiceClient, what string, is func(*ententev1.Authority) bool,
 ) (string, error) {
 	list, err := client.ListAuthorities(
 		ctx,

@@ -46,12 +46,8 @@ func listCommand(env *cli.Env) *cobra.Command {
 				t.Columns("DOMAIN", "HOSTED", "SEQUENCE", "X.509", "JWT", "FRESHNESS", "CHANGED")
 				for _, b := range all.GetBundles() {
 					t.Row(
-						b.GetTrustDomain(),
-						cli.YesNo(b.GetHosted()),
-						cli.Sequence(b.Sequence),
-						b.GetX509Authorities(),
-						b.GetJwtAuthorities(),
-						cli.EnumName(b.GetFreshness()),
+						b.GetTrustDomain(), cli.YesNo(b.GetHosted()), cli.Sequence(b.Sequence),
+						b.GetX509Authorities(), b.GetJwtAuthorities(), cli.EnumName(b.GetFreshness()),
 						cli.Since(b.GetChangeTime()),
 					)
 				}
@@ -159,14 +155,9 @@ func bundleLines(change *ententev1.WatchBundlesResponse, documents map[string][]
 	at := now.UTC().Format(time.TimeOnly)
 	for _, b := range change.GetChanged() {
 		lines = append(lines, fmt.Sprintf(
-			"%s  %s  sequence %s, %d X.509 and %d JWT authorities, %s, revision %d",
-			at,
-			cli.Printable(b.GetTrustDomain()),
-			cli.Sequence(b.Sequence),
-			b.GetX509Authorities(),
-			b.GetJwtAuthorities(),
-			cli.EnumName(b.GetFreshness()),
-			b.GetRevision(),
+			"%s  %s  sequence %s, %d X.509 and %d JWT authorities, %s, revision %d", at,
+			cli.Printable(b.GetTrustDomain()), cli.Sequence(b.Sequence), b.GetX509Authorities(),
+			b.GetJwtAuthorities(), cli.EnumName(b.GetFreshness()), b.GetRevision(),
 		))
 		if before, known := documents[b.GetTrustDomain()]; known {
 			lines = append(lines, differencesOf(b, before)...)
@@ -196,11 +187,4 @@ func differencesOf(b *ententev1.Bundle, before []byte) []string {
 		words[i] = "          " + cli.Printable(text)
 	}
 	return words
-}
-
-func sequence(b *ententev1.Bundle) string {
-	if b.Sequence == nil {
-		return "none"
-	}
-	return fmt.Sprint(b.GetSequence())
 }

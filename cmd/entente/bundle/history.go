@@ -19,7 +19,7 @@ func historyCommand(env *cli.Env) *cobra.Command {
 		Use:   "history DOMAIN",
 		Short: "List the versions of a bundle, or describe what changed between two",
 		Long: `List the versions of a bundle that the cluster keeps, newest first: the last 100 of a hosted
-domain, the last 10 of a foreign one, with where each came from and how its signed statement stands.
+domain, the last 10 of a foreign one, with the source of each and the state of its signed statement.
 
 With --diff, describe what changed between two of them: '--diff 7..9' from sequence 7 to 9, '--diff ..9' from the
 version before 9, '--diff 7..' from 7 to the newest, '--diff ..' between the last two.`,
@@ -48,13 +48,9 @@ version before 9, '--diff 7..' from 7 to the newest, '--diff ..' between the las
 				t.Columns("SEQUENCE", "TIME", "X.509", "JWT", "DIGEST", "STATEMENT", "SOURCE")
 				for _, v := range answer.GetVersions() {
 					t.Row(
-						cli.Sequence(v.Sequence),
-						cli.Time(v.GetTime()),
-						counted(v, v.GetX509Authorities()),
-						counted(v, v.GetJwtAuthorities()),
-						v.GetDigest()[:min(16, len(v.GetDigest()))],
-						statementWord(v),
-						v.GetSource(),
+						cli.Sequence(v.Sequence), cli.Time(v.GetTime()), counted(v, v.GetX509Authorities()),
+						counted(v, v.GetJwtAuthorities()), v.GetDigest()[:min(16, len(v.GetDigest()))],
+						statementWord(v), v.GetSource(),
 					)
 				}
 				t.Otherwise("No version of the bundle of %s was recorded yet.", args[0])
@@ -101,10 +97,6 @@ func counted(v *ententev1.BundleVersion, n int32) string {
 	return fmt.Sprint(n)
 }
 
-func versionSequence(v *ententev1.BundleVersion) string {
-	return sequence(&ententev1.Bundle{Sequence: v.Sequence})
-}
-
 func statementWord(v *ententev1.BundleVersion) string {
 	switch v.GetStatementState() {
 	case ententev1.StatementState_STATEMENT_STATE_UNSPECIFIED:
@@ -123,10 +115,7 @@ func differenceLines(d *ententev1.CompareBundleVersionsResponse) string {
 		"%s from sequence %s (%s) to %s (%s):",
 		cli.Printable(d.GetTrustDomain()),
 		cli.Sequence(
-			d.GetFrom().Sequence,
-		),
-		cli.Time(d.GetFrom().GetTime()),
-		cli.Sequence(d.GetTo().Sequence),
+			d.GetFrom().Sequence), cli.Time(d.GetFrom().GetTime()), cli.Sequence(d.GetTo().Sequence),
 		cli.Time(d.GetTo().GetTime()),
 	)}
 	for _, difference := range d.GetDifferences() {

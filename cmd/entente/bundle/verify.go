@@ -41,10 +41,10 @@ func verifyCommand(env *cli.Env) *cobra.Command {
 		Long: `Check the SPIFFE bundle document in FILE ('-' for standard input) by the rules by which a cluster
 accepts one, and print its content and what of it would be ignored.
 
-With --statements, check the domain's signed statements on its bundle in themselves and the bundle against them,
-without a member. With --against DOMAIN, hold both against what the cluster was shown of that domain. Both say in
-words what continues what and where a chain starts anew, and fail on a contradiction. 'entente bundle show --format
-statements' prints statements; a bundle endpoint serves them at /bundles/DOMAIN/statements.`,
+With --statements, check the domain's signed statements and the bundle against them, without a member. With --against
+DOMAIN, compare both with the history of that domain in the cluster. Both describe what continues what and where a
+chain starts again, and fail on a contradiction. 'entente bundle show --format statements' prints statements; a
+bundle endpoint serves them at /bundles/DOMAIN/statements.`,
 		Args: cli.Arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cli.BareDomain("--domain", domain); err != nil {

@@ -33,15 +33,8 @@ func membersCommand(env *cli.Env) *cobra.Command {
 				t.Columns("ID", "ADDRESS", "REGION", "ZONE", "ROLE", "ALIVE", "LAST SEEN", "JOINED", "VERSION")
 				for _, m := range list.GetMembers() {
 					t.Row(
-						m.GetId(),
-						m.GetAddress(),
-						m.GetRegion(),
-						m.GetZone(),
-						memberRole(m),
-						cli.YesNo(m.GetAlive()),
-						cli.Since(m.GetLastHeard()),
-						cli.Since(m.GetJoinTime()),
-						m.GetVersion(),
+						m.GetId(), m.GetAddress(), m.GetRegion(), m.GetZone(), memberRole(m), cli.YesNo(m.GetAlive()),
+						cli.Since(m.GetLastHeard()), cli.Since(m.GetJoinTime()), m.GetVersion(),
 					)
 				}
 			})
@@ -103,7 +96,7 @@ func joinTokenCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "join-token",
 		Short: "Make a token that admits one member once",
-		Long: `Make a token that admits one member, once, and print it: it is a secret and cannot be shown again.
+		Long: `Make a token that admits one member, once, and print it: it is a secret and cannot be printed again.
 
 Put it into a file of mode 0600 that the new member's configuration names:
 

@@ -23,18 +23,14 @@ var snapshotInput = cli.Input{Name: "FILE", Remedy: "name a snapshot, as 'entent
 
 func snapshotCommand(env *cli.Env) *cobra.Command {
 	return cli.Group(
-		"snapshot",
-		"Save, restore and inspect the replicated state",
-		snapshotSaveCommand(env),
-		snapshotRestoreCommand(env),
-		snapshotInspectCommand(env),
+		"snapshot", "Save, restore and inspect the replicated state", snapshotSaveCommand(env),
+		snapshotRestoreCommand(env), snapshotInspectCommand(env),
 	)
 }
 
 // transferring returns a RunE with the timeout of snapshots, unless --timeout is given.
 func transferring(
-	env *cli.Env,
-	fn func(ctx context.Context, member *cli.Member, file string) error,
+	env *cli.Env, fn func(ctx context.Context, member *cli.Member, file string) error,
 ) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if !env.TimeoutSet {
@@ -125,8 +121,7 @@ they are; the sequences of hosted bundles keep rising.`,
 			}
 			return env.Print(done, func(t *cli.Table) {
 				t.Otherwise(
-					"Restored: the state of revision %d is now revision %d.",
-					done.GetSnapshotRevision(),
+					"Restored: the state of revision %d is now revision %d.", done.GetSnapshotRevision(),
 					done.GetRevision(),
 				)
 			})

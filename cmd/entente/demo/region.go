@@ -146,11 +146,7 @@ const startTries = 3
 
 // begin starts a member and waits until it is up. If it ends before, it is started again, with other ports.
 func (r *region) begin(
-	ctx context.Context,
-	m *member,
-	what string,
-	start func() error,
-	holds func(context.Context) (bool, error),
+	ctx context.Context, m *member, what string, start func() error, holds func(context.Context) (bool, error),
 ) error {
 	for try := 1; ; try++ {
 		if err := start(); err != nil {

@@ -87,25 +87,14 @@ func listCommand(env *cli.Env) *cobra.Command {
 			}
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns(
-					"DOMAIN",
-					"HOME",
-					"ENDPOINT HOST",
-					"REFRESH HINT",
-					"X509-SVID TTL",
-					"JWT-SVID TTL",
-					"CA TTL",
+					"DOMAIN", "HOME", "ENDPOINT HOST", "REFRESH HINT", "X509-SVID TTL", "JWT-SVID TTL", "CA TTL",
 					"CREATED",
 				)
 				for _, d := range list.GetDomains() {
 					t.Row(
-						d.GetTrustDomain(),
-						cli.YesNo(d.GetHome()),
-						d.GetEndpointHost(),
-						cli.Duration(d.GetRefreshHint()),
-						cli.Duration(d.GetX509SvidTtl()),
-						cli.Duration(d.GetJwtSvidTtl()),
-						cli.Duration(d.GetCaTtl()),
-						cli.Since(d.GetCreateTime()),
+						d.GetTrustDomain(), cli.YesNo(d.GetHome()), d.GetEndpointHost(),
+						cli.Duration(d.GetRefreshHint()), cli.Duration(d.GetX509SvidTtl()),
+						cli.Duration(d.GetJwtSvidTtl()), cli.Duration(d.GetCaTtl()), cli.Since(d.GetCreateTime()),
 					)
 				}
 				t.Otherwise("No hosted trust domain is visible to you.")

@@ -54,8 +54,7 @@ func Command(env *cli.Env) *cobra.Command {
 
 // relationshipCommand returns a verb that calls a method for a domain and prints its relationship.
 func relationshipCommand(
-	env *cli.Env,
-	verb, short string,
+	env *cli.Env, verb, short string,
 	call func(context.Context, ententev1.FederationServiceClient, string) (*ententev1.Relationship, error),
 ) *cobra.Command {
 	return &cobra.Command{
@@ -89,29 +88,14 @@ func listCommand(env *cli.Env) *cobra.Command {
 			}
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns(
-					"DOMAIN",
-					"STATE",
-					"FRESHNESS",
-					"SEQUENCE",
-					"PROFILE",
-					"URL",
-					"OWNER",
-					"STREAM",
-					"LAST SUCCESS",
+					"DOMAIN", "STATE", "FRESHNESS", "SEQUENCE", "PROFILE", "URL", "OWNER", "STREAM", "LAST SUCCESS",
 					"LAST RESULT",
 				)
 				for _, r := range list.GetRelationships() {
 					t.Row(
-						r.GetTrustDomain(),
-						cli.EnumName(r.GetState()),
-						cli.EnumName(r.GetFreshness()),
-						cli.Sequence(r.Sequence),
-						cli.EnumName(r.GetProfile()),
-						sourceOf(r),
-						r.GetOwner(),
-						streamOf(r),
-						cli.Since(r.GetLastSuccessTime()),
-						r.GetLastResult(),
+						r.GetTrustDomain(), cli.EnumName(r.GetState()), cli.EnumName(r.GetFreshness()),
+						cli.Sequence(r.Sequence), cli.EnumName(r.GetProfile()), sourceOf(r), r.GetOwner(),
+						streamOf(r), cli.Since(r.GetLastSuccessTime()), r.GetLastResult(),
 					)
 				}
 				t.Otherwise(
@@ -210,10 +194,7 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 				t.Field(
 					"ALARM",
 					fmt.Sprintf(
-						"%s at sequence %d, %s: %s",
-						alarm.GetName(),
-						alarm.GetSequence(),
-						cli.Time(alarm.GetTime()),
+						"%s at sequence %d, %s: %s", alarm.GetName(), alarm.GetSequence(), cli.Time(alarm.GetTime()),
 						alarm.GetDetail(),
 					),
 				)

@@ -22,8 +22,8 @@ func inviteCommand(env *cli.Env) *cobra.Command {
 		Use:   "invite --domain OWN --for FOREIGN",
 		Short: "Make a token by which one other cluster federates with this one",
 		Long: `Make a token by which the cluster that hosts FOREIGN federates with this one, once, and print it:
-it is a secret until it is used, and cannot be shown again. Give it to the other operator by a way that you trust.
-There:
+it is a secret until it is used, and cannot be printed again. Give it to the other operator by a way that you trust.
+There,
 
   entente federation accept TOKEN
 
@@ -43,12 +43,8 @@ makes the relationships of both sides. Until both operators have approved ('ente
 			if env.Output == cli.OutputTable { // the token alone, so that it can go into a file
 				i := made.GetInvitation()
 				fmt.Fprintf(
-					env.Stderr,
-					"Invitation %s of %s, for %s alone, until %s.\n",
-					i.GetId(),
-					i.GetTrustDomain(),
-					i.GetForeignTrustDomain(),
-					cli.Time(i.GetExpireTime()),
+					env.Stderr, "Invitation %s of %s, for %s alone, until %s.\n", i.GetId(), i.GetTrustDomain(),
+					i.GetForeignTrustDomain(), cli.Time(i.GetExpireTime()),
 				)
 				if !i.GetApproved() {
 					fmt.Fprintf(
@@ -77,12 +73,12 @@ func acceptCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "accept TOKEN",
 		Short: "Accept another cluster's invitation ('-' reads the token from standard input)",
-		Long: `Accept the invitation of another cluster. A member here asks one of that cluster's members, whose
-identity keys the token names, proves the secret to it and to nobody else, and both sides exchange bundles,
-endpoints and addresses.
+		Long: `Accept the invitation of another cluster. A member here calls one of that cluster's members, whose
+identity keys the token names, and proves the secret to it alone; both sides exchange bundles, endpoints and
+addresses.
 
-A command line can be read by other users of this machine: '-' reads the token from standard input. Where the answer
-was lost, accept the same token again.`,
+A command line can be read by other users of this machine: '-' reads the token from standard input. If the response
+is lost, accept the same token again.`,
 		Example: `  entente federation accept - --approve <token`,
 		Args:    cli.Arguments("TOKEN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
@@ -140,13 +136,8 @@ func invitationsCommand(env *cli.Env) *cobra.Command {
 				t.Columns("ID", "DOMAIN", "FOR", "STATE", "APPROVED", "EXPIRES", "ENDED", "BY")
 				for _, i := range list.GetInvitations() {
 					t.Row(
-						i.GetId(),
-						i.GetTrustDomain(),
-						i.GetForeignTrustDomain(),
-						cli.EnumName(i.GetState()),
-						cli.YesNo(i.GetApproved()),
-						cli.Time(i.GetExpireTime()),
-						cli.Time(i.GetEndTime()),
+						i.GetId(), i.GetTrustDomain(), i.GetForeignTrustDomain(), cli.EnumName(i.GetState()),
+						cli.YesNo(i.GetApproved()), cli.Time(i.GetExpireTime()), cli.Time(i.GetEndTime()),
 						i.GetCreator(),
 					)
 				}

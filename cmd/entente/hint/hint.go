@@ -89,8 +89,7 @@ func simulationTable(service string, answer *ententev1.SimulateHintResponse) fun
 			notes = append(
 				notes,
 				fmt.Sprintf(
-					"Without a destination: %d%% of the requests now, %d%% then.",
-					answer.GetNowhereNow(),
+					"Without a destination: %d%% of the requests now, %d%% then.", answer.GetNowhereNow(),
 					answer.GetNowhereThen(),
 				),
 			)
@@ -149,11 +148,8 @@ func hintTable(h *ententev1.Hint) func(*cli.Table) {
 			notes = append(
 				notes,
 				fmt.Sprintf(
-					"Left out: %s (%s) in %s: %s",
-					cli.Printable(x.GetAddress()),
-					cli.Printable(x.GetSpiffeId()),
-					cli.Locality(x.GetLocality()),
-					cli.Printable(x.GetReason()),
+					"Left out: %s (%s) in %s: %s", cli.Printable(x.GetAddress()), cli.Printable(x.GetSpiffeId()),
+					cli.Locality(x.GetLocality()), cli.Printable(x.GetReason()),
 				),
 			)
 		}

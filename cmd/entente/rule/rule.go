@@ -17,11 +17,7 @@ import (
 // Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group(
-		"rule",
-		"Rules by which hints are made",
-		putCommand(env),
-		listCommand(env),
-		showCommand(env),
+		"rule", "Rules by which hints are made", putCommand(env), listCommand(env), showCommand(env),
 		deleteCommand(env),
 	)
 }

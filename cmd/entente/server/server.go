@@ -67,8 +67,7 @@ func runDev(env *cli.Env, ctx context.Context) (err error) {
 	}
 	err = node.Run(ctx, cfg, node.Options{Bootstrap: true, LogOutput: env.Stderr, Started: func() {
 		fmt.Fprintf(
-			env.Stdout,
-			"In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n",
+			env.Stdout, "In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n",
 			filepath.Join(dir, node.SocketName),
 		)
 	}})

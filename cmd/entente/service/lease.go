@@ -40,9 +40,7 @@ func keepInstance(
 	if err := lease.Close(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf(
 			"deregister the instance: it counts as unhealthy in %s without renewal, and is removed %s later: %w",
-			cli.Duration(durationpb.New(cfg.TTL)),
-			cli.Duration(durationpb.New(cfg.GoneAfter)),
-			err,
+			cli.Duration(durationpb.New(cfg.TTL)), cli.Duration(durationpb.New(cfg.GoneAfter)), err,
 		)
 	}
 	report("is deregistered", nil)

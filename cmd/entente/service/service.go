@@ -187,14 +187,8 @@ func showCommand(env *cli.Env) *cobra.Command {
 				t.Columns("ADDRESS", "LOCALITY", "HEALTH", "WEIGHT", "SPIFFE ID", "LEASE", "ORIGIN", "REGISTERED")
 				for _, i := range s.GetInstances() {
 					t.Row(
-						i.GetAddress(),
-						cli.Locality(i.GetLocality()),
-						instanceHealth(i),
-						i.GetWeight(),
-						i.GetSpiffeId(),
-						leaseOf(i),
-						originOf(i),
-						cli.Since(i.GetRegisterTime()),
+						i.GetAddress(), cli.Locality(i.GetLocality()), instanceHealth(i), i.GetWeight(),
+						i.GetSpiffeId(), leaseOf(i), originOf(i), cli.Since(i.GetRegisterTime()),
 					)
 				}
 				t.Otherwise("Service %s has no instance.", s.GetName())
@@ -226,13 +220,8 @@ time below GONE AFTER. Instances without a lease stay until they are deregistere
 						state = "run out " + cli.Since(l.GetLapseTime())
 					}
 					t.Row(
-						l.GetId(),
-						state,
-						l.GetInstances(),
-						l.GetTtl().AsDuration(),
-						l.GetGoneAfter().AsDuration(),
-						l.GetOwner(),
-						cli.Since(l.GetCreateTime()),
+						l.GetId(), state, l.GetInstances(), l.GetTtl().AsDuration(), l.GetGoneAfter().AsDuration(),
+						l.GetOwner(), cli.Since(l.GetCreateTime()),
 					)
 				}
 				t.Otherwise("There is no lease.")

@@ -111,14 +111,8 @@ changed.`,
 				t.Columns("SERVICE", "TO", "NAME THERE", "WHICH", "OFFERED", "STATE", "ANSWERED", "DETAIL")
 				for _, e := range list.GetExports() {
 					t.Row(
-						e.GetService(),
-						e.GetTo(),
-						e.GetName(),
-						exportedInstances(e),
-						e.GetInstances(),
-						cli.EnumName(e.GetState()),
-						cli.Since(e.GetAnswerTime()),
-						e.GetDetail(),
+						e.GetService(), e.GetTo(), e.GetName(), exportedInstances(e), e.GetInstances(),
+						cli.EnumName(e.GetState()), cli.Since(e.GetAnswerTime()), e.GetDetail(),
 					)
 				}
 				t.Otherwise("Nothing is exported: 'entente service export' exports a service to another cluster.")
@@ -210,14 +204,8 @@ stored before stays, and REFUSED names the reason.`,
 				t.Columns("SERVICE", "FROM", "NAME THERE", "STATE", "INSTANCES", "CHANGED", "REFUSED", "DETAIL")
 				for _, i := range list.GetImports() {
 					t.Row(
-						i.GetService(),
-						i.GetFrom(),
-						i.GetName(),
-						cli.EnumName(i.GetState()),
-						i.GetInstances(),
-						cli.Since(i.GetChangeTime()),
-						i.GetRefusal(),
-						i.GetDetail(),
+						i.GetService(), i.GetFrom(), i.GetName(), cli.EnumName(i.GetState()), i.GetInstances(),
+						cli.Since(i.GetChangeTime()), i.GetRefusal(), i.GetDetail(),
 					)
 				}
 				t.Otherwise("Nothing is imported: 'entente service import' imports a service from another cluster.")

@@ -14,10 +14,8 @@ import (
 // Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group(
-		"vault",
-		"Vault as the upstream of signing certificates, and as the place of signing keys",
-		policyCommand(env),
-		checkCommand(env),
+		"vault", "Vault as the upstream of signing certificates, and as the place of signing keys",
+		policyCommand(env), checkCommand(env),
 	)
 }
 

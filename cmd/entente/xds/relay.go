@@ -38,9 +38,7 @@ domain, if the SVID is in another domain (default: DIR/bundle.pem).`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := env.UseSVID(
 				filepath.Join(
-					dir, xdsbootstrap.SVIDFile,
-				),
-				filepath.Join(dir, xdsbootstrap.KeyFile),
+					dir, xdsbootstrap.SVIDFile), filepath.Join(dir, xdsbootstrap.KeyFile),
 				filepath.Join(dir, bundleFile),
 			)
 			if err != nil {
