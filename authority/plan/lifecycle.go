@@ -75,13 +75,13 @@ func Sooner(a, b time.Time) time.Time {
 // actions have been carried out, it has to be evaluated again.
 func Next(s Situation) (actions []Action, next time.Time) {
 	for _, kind := range Kinds {
-		a, n := PlanKind(s, kind)
+		a, n := planKind(s, kind)
 		actions, next = append(actions, a...), Sooner(next, n)
 	}
 	return actions, next
 }
 
-func PlanKind(s Situation, kind Kind) (actions []Action, next time.Time) {
+func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	do := func(verb Verb, id, why string) {
 		actions = append(actions, Action{Do: verb, Kind: kind, ID: id, Why: why})
 	}

@@ -31,7 +31,7 @@ func TestNothingActivatesBeforeItsTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			activates := func(at time.Time) bool {
-				actions, _ := PlanKind(Situation{
+				actions, _ := planKind(Situation{
 					Now: at, Member: "a", Settings: defaults(), Grace: time.Hour,
 					Authorities: append([]Authority{prepared}, others...),
 					Keyless:     func(string) bool { return false },

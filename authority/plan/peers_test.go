@@ -105,7 +105,7 @@ func TestPeersGateActivation(t *testing.T) {
 			if !tt.at.IsZero() {
 				s.Now = tt.at
 			}
-			actions, next := PlanKind(s, JWT)
+			actions, next := planKind(s, JWT)
 			_, waits := Wait(s, prepared)
 			if !tt.activate {
 				require.Empty(t, actions)

@@ -30,7 +30,7 @@ func FuzzParseCSR(f *testing.F) {
 			}
 			return
 		}
-		if err := CheckKey(key); err != nil {
+		if err := checkKey(key); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := keyID(key); err != nil {

@@ -139,7 +139,7 @@ func (l Leaf) addExtensions(b *cryptobyte.Builder, issuer *x509.Certificate) {
 			})
 		})
 	}
-	addExtension(b, OIDSubjectAltName, true, func(b *cryptobyte.Builder) {
+	addExtension(b, oidSubjectAltName, true, func(b *cryptobyte.Builder) {
 		b.AddASN1(der.SEQUENCE, func(b *cryptobyte.Builder) {
 			for _, name := range l.dnsNames {
 				b.AddASN1(tagDNSName, func(b *cryptobyte.Builder) { b.AddBytes([]byte(name)) })

@@ -16,11 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/authority/keys"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/authority/keys"
 )
 
 // template returns the template from which x509.CreateCertificate makes the leaf.

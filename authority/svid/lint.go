@@ -20,7 +20,7 @@ import (
 var ErrLint = errors.New("it would break a rule for SVIDs, and was not signed")
 
 var (
-	OIDSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidSubjectAltName   = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidKeyUsage         = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidBasicConstraints = asn1.ObjectIdentifier{2, 5, 29, 19}
 )
@@ -50,7 +50,7 @@ func LintLeaf(id spiffeid.ID, issuer *x509.Certificate) func(*x509.Certificate) 
 		if err := checkDNSNames(c.DNSNames); err != nil {
 			return fmt.Errorf("%w: %w", ErrLint, err)
 		}
-		if err := CheckKey(c.PublicKey); err != nil {
+		if err := checkKey(c.PublicKey); err != nil {
 			return fmt.Errorf("%w: %w", ErrLint, err)
 		}
 		return nil
@@ -92,11 +92,11 @@ func lintBoth(c *x509.Certificate, uri string) error {
 		return broken(fmt.Sprintf("the URI name is %s, not %q", uri, c.URIs[0]))
 	case len(uri) > maxSPIFFEID:
 		return broken("a SPIFFE ID has at most 2048 bytes")
-	case !c.BasicConstraintsValid || !Critical(c, oidBasicConstraints):
+	case !c.BasicConstraintsValid || !critical(c, oidBasicConstraints):
 		return broken("basic constraints are present and critical")
-	case !Critical(c, oidKeyUsage):
+	case !critical(c, oidKeyUsage):
 		return broken("key usage is present and critical")
-	case len(c.Subject.Names) == 0 && !Critical(c, OIDSubjectAltName):
+	case len(c.Subject.Names) == 0 && !critical(c, oidSubjectAltName):
 		return broken("the subject alternative name is critical where the subject is empty")
 	case !c.NotBefore.Before(c.NotAfter):
 		return broken("a certificate begins before it ends")
@@ -108,7 +108,7 @@ func lintBoth(c *x509.Certificate, uri string) error {
 
 func broken(rule string) error { return fmt.Errorf("%w: %s", ErrLint, rule) }
 
-func Critical(c *x509.Certificate, oid asn1.ObjectIdentifier) bool {
+func critical(c *x509.Certificate, oid asn1.ObjectIdentifier) bool {
 	return slices.ContainsFunc(c.Extensions, func(e pkix.Extension) bool { return e.Critical && e.Id.Equal(oid) })
 }
 
@@ -175,7 +175,7 @@ func LintClaims(c jwt.Claims, id spiffeid.ID, notAfter time.Time) error {
 	case c.Expiry.Time().After(notAfter):
 		return broken("a token lives within the life of its authority")
 	}
-	if err := CheckAudience(c.Audience); err != nil {
+	if err := checkAudience(c.Audience); err != nil {
 		return fmt.Errorf("%w: %w", ErrLint, err)
 	}
 	return nil

@@ -9,10 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/authority/keys"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/authority/keys"
 )
 
 // TestLint breaks one rule at a time, and checks that the signer is never called.

@@ -30,8 +30,8 @@ const (
 	minRSABits = 2048
 	// maxSPIFFEID is the limit of the SPIFFE ID specification, in bytes.
 	maxSPIFFEID = 2048
-	// MaxDNSNames keeps a certificate well below what TLS stacks accept.
-	MaxDNSNames = 32
+	// maxDNSNames keeps a certificate well below what TLS stacks accept.
+	maxDNSNames = 32
 	// maxAudiences and maxAudience keep a token below the 8 KiB that HTTP servers accept as a header.
 	maxAudiences = 16
 	maxAudience  = 256
@@ -53,7 +53,7 @@ func ParseCSR(der []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("csr is not a PKCS #10 request in DER: %w", err)
 	}
-	if err := CheckKey(csr.PublicKey); err != nil {
+	if err := checkKey(csr.PublicKey); err != nil {
 		return nil, err
 	}
 	switch csr.SignatureAlgorithm {
@@ -68,8 +68,8 @@ func ParseCSR(der []byte) (crypto.PublicKey, error) {
 	return csr.PublicKey, nil
 }
 
-// CheckKey returns an error for a key that is weak, or that some TLS 1.3 stack in use cannot verify.
-func CheckKey(key crypto.PublicKey) error {
+// checkKey returns an error for a key that is weak, or that some TLS 1.3 stack in use cannot verify.
+func checkKey(key crypto.PublicKey) error {
 	switch key := key.(type) {
 	case *ecdsa.PublicKey:
 		if key.Curve != elliptic.P256() && key.Curve != elliptic.P384() {
@@ -111,8 +111,8 @@ func ParseWorkloadID(s string) (spiffeid.ID, error) {
 }
 
 func checkDNSNames(names []string) error {
-	if len(names) > MaxDNSNames {
-		return fmt.Errorf("%d DNS names are requested; %d is the limit", len(names), MaxDNSNames)
+	if len(names) > maxDNSNames {
+		return fmt.Errorf("%d DNS names are requested; %d is the limit", len(names), maxDNSNames)
 	}
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
@@ -127,8 +127,8 @@ func checkDNSNames(names []string) error {
 	return nil
 }
 
-// CheckAudience returns an error if the audience of a JWT-SVID is invalid.
-func CheckAudience(audience []string) error {
+// checkAudience returns an error if the audience of a JWT-SVID is invalid.
+func checkAudience(audience []string) error {
 	if len(audience) == 0 {
 		return errors.New("audience is empty; name who is to accept the token")
 	}
@@ -193,7 +193,7 @@ func ParseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (JWTRequest, error) {
 	if err != nil {
 		return JWTRequest{}, err
 	}
-	if err := CheckAudience(r.GetAudience()); err != nil {
+	if err := checkAudience(r.GetAudience()); err != nil {
 		return JWTRequest{}, err
 	}
 	ttl, err := parseTTL(r.GetTtl())

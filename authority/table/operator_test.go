@@ -4,8 +4,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/authority/plan"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/authority/plan"
 )
 
 // TestOperatorActions covers the operator actions, and their refusals, for each state of an authority.
@@ -147,12 +148,13 @@ func TestNothingNewBelowASuspectAnchor(t *testing.T) {
 	prepared.ID, prepared.State, prepared.Number, prepared.Ready = "next", plan.Prepared, 2, now.Add(time.Hour)
 	situation := s.situation(s.member("a"))
 	situation.Authorities = []plan.Authority{tainted, prepared}
-	actions, _ := plan.PlanKind(situation, plan.X509)
+	actions, _ := plan.Next(situation)
 	require.Equal(t, []plan.Action{
 		{
 			Do: plan.End, Kind: plan.X509, ID: "next",
 			Why: "an authority below the same anchor was tainted, and this one never signed",
 		},
 		{Do: plan.Prepare, Kind: plan.X509, Why: "this member has none", NewAnchor: true},
+		{Do: plan.Prepare, Kind: plan.JWT, Why: "this member has none"},
 	}, actions)
 }
