@@ -50,9 +50,9 @@ func relationshipOf(t *testing.T, c *cluster, domain string) (*ententev1.Relatio
 func TestAHubAndItsSpokes(t *testing.T) {
 	hub, eu, us, far := newCluster(t, "hub", 1, endpointHint("1h")), newCluster(t, "eu", 1, endpointHint("1h")),
 		newCluster(t, "us", 1, endpointHint("1h")), newCluster(t, "far", 1, endpointHint("1h"))
-	takes := func(r *ententev1.Relationship) { r.Hub = &ententev1.Hub{Take: []string{".example.org"}} }
+	takes := func(r *ententev1.Relationship) { r.Hub = &ententev1.Hub{Include: []string{".example.org"}} }
 	for _, spoke := range []*cluster{eu, us} {
-		relate(t, hub, spoke, func(r *ententev1.Relationship) { r.Vouch = true }, "vouch")
+		relate(t, hub, spoke, func(r *ententev1.Relationship) { r.Attest = true }, "attest")
 		relate(t, spoke, hub, takes, "hub")
 	}
 	// Another hub that accepts everything from eu, which is not a hub, has eu's bundle and no attestation by eu.
@@ -143,7 +143,7 @@ func TestAHubAndItsSpokes(t *testing.T) {
 	byHub(eu, us)
 
 	// The hub withdraws its attestation: no cluster trusts us because of it any longer.
-	hub.members[0].command("federation", "update", us.domain, "--vouch=false")
+	hub.members[0].command("federation", "update", us.domain, "--attest=false")
 	eventually(t, "eu trusts us no more", func() error {
 		if _, err := relationshipOf(t, eu, us.domain); err == nil {
 			return fmt.Errorf("it does")

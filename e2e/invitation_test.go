@@ -195,7 +195,7 @@ func TestAnInvitationForADomainBesideTheHomeDomain(t *testing.T) {
 	require.NoError(t, err)
 	for _, td := range []string{"shop.example.org", eu.domain} {
 		rel := awaitRelationship(t, us.members[0], td, ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE)
-		require.Equal(t, td == eu.domain, rel.GetAgreement().GetCompanion())
+		require.Equal(t, td == eu.domain, rel.GetAgreement().GetLinkedHome())
 	}
 	eventually(t, "the bundle of the shop is fetched", func() error {
 		rel, err := federationOf(

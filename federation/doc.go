@@ -41,7 +41,7 @@
 // A relationship can take from its domain's cluster the bundles of other domains, as [Hub] lists them: the hub tells of them over the
 // stream (maplog.go and mapserve.go are its side, mapstream.go is that of who takes them), or the owner reads the hub's bundle
 // map after its bundle (hubreadings.go says when it is enough to look for it). Either way the same rules judge it (hubtake.go), and store the hub's word on each domain in [HubBundles]. [HubWord] is the rule for what of that counts. What this
-// cluster vouches for itself is what [Vouches] says, which leaves out all that hubs brought.
+// cluster itself attests is what [Attested] returns, which leaves out all that hubs brought.
 //
 // # What it never does
 //

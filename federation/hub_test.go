@@ -31,7 +31,7 @@ func TestCovers(t *testing.T) {
 		{[]string{".example.org"}, []string{".test.example.org"}, "a.test.example.org", false},
 		{[]string{".example.org"}, []string{".test.example.org"}, "test.example.org", true},
 	} {
-		h, err := relationship.ParseHub(&statev1.RelationshipHub{Take: test.take, Except: test.except})
+		h, err := relationship.ParseHub(&statev1.RelationshipHub{Include: test.take, Exclude: test.except})
 		require.NoError(t, err)
 		require.Equal(t, test.want, h.Covers(test.td), "%v but %v: %s", test.take, test.except, test.td)
 	}
@@ -48,15 +48,15 @@ func TestParseHub(t *testing.T) {
 		row *statev1.RelationshipHub
 		err string
 	}{
-		{&statev1.RelationshipHub{}, "hub.take is empty"},
-		{&statev1.RelationshipHub{Take: []string{"*.example.org"}}, `hub.take names "*.example.org"; write a trust domain`},
-		{&statev1.RelationshipHub{Take: []string{"."}}, `hub.take names "."`},
-		{&statev1.RelationshipHub{Take: []string{"..example.org"}}, `hub.take names "..example.org"`},
-		{&statev1.RelationshipHub{Take: []string{""}}, `hub.take names ""`},
-		{&statev1.RelationshipHub{Take: []string{"a.example", "a.example"}}, `hub.take names "a.example" twice`},
-		{&statev1.RelationshipHub{Take: []string{"a.example"}, Except: []string{"B.example"}}, `hub.except names "B.example"`},
-		{&statev1.RelationshipHub{Take: many}, "hub.take has 257 names; 256 are the most"},
-		{&statev1.RelationshipHub{Take: []string{"a.example"}, Url: "http://hub.example/bundles"}, "hub.url is refused"},
+		{&statev1.RelationshipHub{}, "hub.include is empty"},
+		{&statev1.RelationshipHub{Include: []string{"*.example.org"}}, `hub.include names "*.example.org"; write a trust domain`},
+		{&statev1.RelationshipHub{Include: []string{"."}}, `hub.include names "."`},
+		{&statev1.RelationshipHub{Include: []string{"..example.org"}}, `hub.include names "..example.org"`},
+		{&statev1.RelationshipHub{Include: []string{""}}, `hub.include names ""`},
+		{&statev1.RelationshipHub{Include: []string{"a.example", "a.example"}}, `hub.include names "a.example" twice`},
+		{&statev1.RelationshipHub{Include: []string{"a.example"}, Exclude: []string{"B.example"}}, `hub.exclude names "B.example"`},
+		{&statev1.RelationshipHub{Include: many}, "hub.include has 257 names; 256 are the most"},
+		{&statev1.RelationshipHub{Include: []string{"a.example"}, Url: "http://hub.example/bundles"}, "hub.url is refused"},
 	} {
 		_, err := relationship.ParseHub(test.row)
 		require.ErrorContains(t, err, test.err)
@@ -66,7 +66,7 @@ func TestParseHub(t *testing.T) {
 	require.Nil(t, h)
 }
 
-func TestVouches(t *testing.T) {
+func TestAttested(t *testing.T) {
 	fresh := &statev1.RelationshipStanding{Freshness: 1}
 	stale := &statev1.RelationshipStanding{Freshness: 2}
 	expired := &statev1.RelationshipStanding{Freshness: 3}
@@ -74,13 +74,13 @@ func TestVouches(t *testing.T) {
 		row  *statev1.Relationship
 		want bool
 	}{
-		{&statev1.Relationship{Vouch: true, Standing: fresh}, true},
-		{&statev1.Relationship{Vouch: true, Standing: stale}, true},
-		{&statev1.Relationship{Vouch: true, Standing: expired}, false},
-		{&statev1.Relationship{Vouch: true}, false},
-		{&statev1.Relationship{Vouch: true, Standing: fresh, Suspended: true}, false},
+		{&statev1.Relationship{Attest: true, Standing: fresh}, true},
+		{&statev1.Relationship{Attest: true, Standing: stale}, true},
+		{&statev1.Relationship{Attest: true, Standing: expired}, false},
+		{&statev1.Relationship{Attest: true}, false},
+		{&statev1.Relationship{Attest: true, Standing: fresh, Suspended: true}, false},
 		{&statev1.Relationship{Standing: fresh}, false},
 	} {
-		require.Equal(t, test.want, relationship.Vouches(test.row))
+		require.Equal(t, test.want, relationship.Attested(test.row))
 	}
 }

@@ -53,7 +53,7 @@ func TestAStreamedMapIsLookedAt(t *testing.T) {
 	r, hub, ap := newRoom(t), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, p)
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{"ap.example.org"}}
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Include: []string{"ap.example.org"}}
 	r.create(t, rel, hub.Bundle(t, 1))
 	document, heads := mapOf(t, ap.Bundle(t, 1)), true
 	p.Handle(func(w http.ResponseWriter, r *http.Request) {

@@ -89,16 +89,16 @@ func (m *Manager) mapTold(live map[string]observation.Observation) func(hub stri
 
 // addHub puts into a relationship what is known of the map, where its domain's cluster is a hub.
 func (m *Manager) addHub(out *ententev1.Relationship, row *statev1.Relationship, mapTold func(hub string) observation.Observation) {
-	out.Vouch = row.GetVouch()
+	out.Attest = row.GetAttest()
 	h := row.GetHub()
 	if h == nil {
 		return
 	}
 	told := mapTold(row.GetTrustDomain())
-	out.Hub = &ententev1.Hub{Take: h.GetTake(), Except: h.GetExcept(), Url: h.GetUrl()}
+	out.Hub = &ententev1.Hub{Include: h.GetInclude(), Exclude: h.GetExclude(), Url: h.GetUrl()}
 	out.HubStatus = &ententev1.HubStatus{
 		Freshness: ententev1.Freshness(row.GetHubStanding().GetFreshness()), LastAttemptTime: timestampOf(told.LastAttempt),
-		LastResult: told.Result, LastError: told.Error, Taken: uint32(m.wordsOf(row.GetTrustDomain())), //nolint:gosec // at most MaxMapDomains
+		LastResult: told.Result, LastError: told.Error, Accepted: uint32(m.wordsOf(row.GetTrustDomain())), //nolint:gosec // at most MaxMapDomains
 		Refused: uint32(told.Count.Refused), LeftOut: uint32(told.Count.LeftOut), //nolint:gosec // as before
 	}
 	last := told.LastSuccess

@@ -134,7 +134,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 	known, wanted := r.known[name], !r.hosted[name] && name != r.hub && r.rules.Covers(name)
 	if wanted && known != nil && known.stands && known.refused == "" && known.sum == sha256.Sum256(document) {
 		known.seen = true
-		r.count.Taken++
+		r.count.Accepted++
 		return nil
 	}
 	next, _, err := bundle.ParseMapped(td, document)
@@ -181,7 +181,7 @@ func (r *reading) see(td spiffeid.TrustDomain, document []byte) error {
 		r.changes = append(r.changes, change)
 		return nil
 	}
-	r.count.Taken++
+	r.count.Accepted++
 	if canonical := next.Marshal(); known == nil || !known.stands || known.sum != sha256.Sum256(canonical) {
 		if r.held += len(canonical); r.held > maxMapHeld {
 			r.incomplete = true
@@ -266,7 +266,7 @@ func (m *Manager) refreshMap(ctx context.Context, hub string, w *fetch.Wait) err
 	m.observations.Attempted(hub+relationship.MapSuffix, b.Rel.Generation, m.now(), err == nil || errors.Is(err, errMapIncomplete), result, failure)
 	if err == nil && result != relationship.ResultNotModified && result != relationship.ResultConfirmed {
 		m.observations.Counted(hub+relationship.MapSuffix, count)
-		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "taken", count.Taken, "refused", count.Refused, "left_out", count.LeftOut)
+		m.log.Debug("a hub's bundle map was read", "hub", hub, "result", result, "accepted", count.Accepted, "refused", count.Refused, "left_out", count.LeftOut)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func mapOf(t testing.TB, bundles ...*bundle.Bundle) []byte {
 func (r *room) takes(t testing.TB, hub *federationtest.Authority, p *federationtest.Endpoint, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub, p)
-	rel.Hub = &ententev1.Hub{Take: take}
+	rel.Hub = &ententev1.Hub{Include: take}
 	r.create(t, rel, hub.Bundle(t, 1))
 }
 
@@ -96,7 +96,7 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	require.Zero(t, attested, "a hosted domain is never a hub's")
 	shown := r.show(t, "hub.example.org")
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetHubStatus().GetFreshness())
-	require.Equal(t, []uint32{2, 0, 3}, []uint32{shown.GetHubStatus().GetTaken(), shown.GetHubStatus().GetRefused(), shown.GetHubStatus().GetLeftOut()})
+	require.Equal(t, []uint32{2, 0, 3}, []uint32{shown.GetHubStatus().GetAccepted(), shown.GetHubStatus().GetRefused(), shown.GetHubStatus().GetLeftOut()})
 	list, err := r.service.ListRelationships(t.Context(), &ententev1.ListRelationshipsRequest{})
 	require.NoError(t, err)
 	var names []string
@@ -154,7 +154,7 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
 
-	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"a.example.org"}})
+	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{".example.org"}, Exclude: []string{"a.example.org"}})
 	require.Equal(t, trust.Unknown, r.trust(t, "a.example.org"), "at once, before it is swept")
 	require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
 	r.keep(t)
@@ -164,7 +164,7 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "b.example.org"})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
-	require.ErrorContains(t, err, "federation update hub.example.org --hub-except b.example.org")
+	require.ErrorContains(t, err, "federation update hub.example.org --hub-exclude b.example.org")
 	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
@@ -196,7 +196,7 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms())
 
 	// The hub shows other keys under the domain's sequence.
-	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{"a.example.org"}}) // the same, as another decision
+	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"a.example.org"}}) // the same, as another decision
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
 	r.refresh(t, "hub.example.org")
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms(), "another sequence is no contradiction")
@@ -341,7 +341,7 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 	_, sequence := r.word(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
 
-	r.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{"b.example.org"}})
+	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"b.example.org"}})
 	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{{td: "c.example.org", document: federationtest.NewAuthority(t, "c.example.org").Bundle(t, 1).Marshal()}})
 	require.ErrorIs(t, err, relationship.ErrSuperseded, "the operator decided otherwise")
 

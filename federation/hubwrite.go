@@ -78,7 +78,7 @@ func (m *Manager) writeEach(ctx context.Context, r *reading, b basis, some []map
 // refuseLarge is the refusal of what cannot be stored; none, where that is known or nothing is stored of the domain.
 func (r *reading) refuseLarge(c mapChange, err error) mapChange {
 	refusal := mapChange{td: c.td, known: c.known, refused: relationship.ReasonOf(err), refusal: relationship.Clip(err.Error())}
-	r.count.Taken--
+	r.count.Accepted--
 	r.count.Refused++
 	if r.firstRefused == "" {
 		r.firstRefused = c.td + ": " + refusal.refusal

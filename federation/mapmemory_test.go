@@ -94,7 +94,7 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 	const most = 16 << 20
 	spoke, hub := newSite(t, "spoke.example.org"), federationtest.NewAuthority(t, "hub.example.org")
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Include: []string{".example.org"}}
 	spoke.create(t, rel, hub.Bundle(t, 1))
 	until(t, "the relationship to be read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	vouched, err := bundle.NewMapEntry(federationtest.NewAuthority(t, "ap.example.org").Large(t, 1))

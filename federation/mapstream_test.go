@@ -27,7 +27,7 @@ func (s *site) takesOver(t testing.TB, hub *site, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub.home, hub.endpoint)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: hub.home.TrustDomain.Name(), Addresses: []string{hub.address}}
-	rel.Hub = &ententev1.Hub{Take: take}
+	rel.Hub = &ententev1.Hub{Include: take}
 	s.create(t, rel, hub.home.Bundle(t, 1))
 }
 
@@ -36,7 +36,7 @@ func (s *site) vouches(t testing.TB, a *federationtest.Authority) *federationtes
 	t.Helper()
 	p := federationtest.NewEndpoint(t, a, a.Bundle(t, 1))
 	rel := spiffeRelationship(a, p)
-	rel.Vouch = true
+	rel.Attest = true
 	s.create(t, rel, a.Bundle(t, 1))
 	s.refresh(t, a.TrustDomain.Name())
 	return p
@@ -77,13 +77,13 @@ func TestAHubsMapIsStreamed(t *testing.T) {
 
 	// The hub vouches no more.
 	_, err = hub.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "ap.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"vouch"}},
+		Relationship: &ententev1.Relationship{TrustDomain: "ap.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"attest"}},
 	})
 	require.NoError(t, err)
 	spoke.awaitWord(t, "ap.example.org", 0)
 
 	// What the spoke takes can be changed while the stream is open.
-	spoke.changeHub(t, "hub.example.org", &ententev1.Hub{Take: []string{"sa.example.org"}})
+	spoke.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"sa.example.org"}})
 	spoke.awaitWord(t, "sa.example.org", 1)
 	spoke.awaitWord(t, "new.example.org", 0)
 }
@@ -113,7 +113,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, endpoint)
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}, Except: []string{"secret.example.org"}}
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Include: []string{".example.org"}, Exclude: []string{"secret.example.org"}}
 	spoke.create(t, rel, hub.Bundle(t, 1))
 	until(t, "the relationship to be read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	ap := federationtest.NewAuthority(t, "ap.example.org")

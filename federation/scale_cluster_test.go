@@ -198,7 +198,7 @@ func (c *cluster) relate(links []link) {
 			for _, l := range some {
 				name := l.other.td.Name()
 				rel := &ententev1.Relationship{
-					TrustDomain: name, Url: "https://" + name + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots, Vouch: l.vouch,
+					TrustDomain: name, Url: "https://" + name + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots, Attest: l.vouch,
 				}
 				if l.stream {
 					rel.Peer = &ententev1.Peer{HomeTrustDomain: name}
@@ -207,7 +207,7 @@ func (c *cluster) relate(links []link) {
 					rel.Peer.Addresses = []string{name + ":8443"}
 				}
 				if l.take {
-					rel.Hub = &ententev1.Hub{Take: []string{"." + simDomain}}
+					rel.Hub = &ententev1.Hub{Include: []string{"." + simDomain}}
 				}
 				want, err := relationship.FromRequest(rel)
 				if err == nil {

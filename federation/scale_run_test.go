@@ -125,7 +125,7 @@ func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
 		require.NoError(c.w.t, err)
 		stored, found, err := relationship.ForeignBundles.Get(v, row.Key)
 		require.NoError(c.w.t, err)
-		if !found || !relationship.Vouches(row.Value) {
+		if !found || !relationship.Attested(row.Value) {
 			continue
 		}
 		once := c.vouched[row.Key]

@@ -114,7 +114,7 @@ func TestUpdate(t *testing.T) {
 		{"nothing", func(*ententev1.UpdateRelationshipRequest) {}, codes.InvalidArgument,
 			"nothing to update: name fields in update_mask, or give a bootstrap_bundle"},
 		{"no such field", func(q *ententev1.UpdateRelationshipRequest) { q.UpdateMask.Paths = []string{"owner"} }, codes.InvalidArgument,
-			`update_mask names "owner", which cannot be updated; these can: authority_kinds, endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.except, hub.take, hub.url, max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, serving_bundle, url, vouch, web_roots`},
+			`update_mask names "owner", which cannot be updated; these can: attest, authority_kinds, endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.exclude, hub.include, hub.url, max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, serving_bundle, url, web_roots`},
 		{"a profile that the rest does not fit", func(q *ententev1.UpdateRelationshipRequest) {
 			q.UpdateMask.Paths, q.Relationship.Profile = []string{"profile"}, ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
 		}, codes.InvalidArgument, "endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name"},

@@ -78,7 +78,7 @@ func (o *onlooker) relates(t *testing.T) *ententev1.Relationship {
 func (o *onlooker) takesFrom(t *testing.T, hub *federationtest.Authority) {
 	t.Helper()
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.TrustDomain.Name()}, &ententev1.Hub{Take: []string{"us.example.org"}}
+	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.TrustDomain.Name()}, &ententev1.Hub{Include: []string{"us.example.org"}}
 	o.create(t, rel, hub.Bundle(t, 1))
 }
 

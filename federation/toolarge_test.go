@@ -31,7 +31,7 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 	t.Run("over a stream", func(t *testing.T) {
 		o := newOnlooker(t)
 		rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
-		rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Take: []string{".example.org"}}
+		rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Include: []string{".example.org"}}
 		o.create(t, rel, hub.Bundle(t, 1))
 		says := func(all ...*bundle.Bundle) {
 			changes := &ententev1.PeerMapChanges{TrustDomain: "hub.example.org"}

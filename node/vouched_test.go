@@ -33,7 +33,7 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		return b.Row(time.Now())
 	}
 	rel := func(name string, vouch, suspended bool) *statev1.Relationship {
-		return &statev1.Relationship{TrustDomain: name, Vouch: vouch, Suspended: suspended,
+		return &statev1.Relationship{TrustDomain: name, Attest: vouch, Suspended: suspended,
 			Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
 	}
 	index := trust.NewIndex(trustSources())

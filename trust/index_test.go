@@ -109,7 +109,7 @@ func TestIndexMessages(t *testing.T) {
 func TestIndexMapEntries(t *testing.T) {
 	store, index := world(t), trust.NewIndex(sources())
 	update(t, store, func(tx *raftstore.Tx) error {
-		return relationships.Put(tx, "foreign.test", &statev1.Relationship{TrustDomain: "foreign.test", Vouch: true})
+		return relationships.Put(tx, "foreign.test", &statev1.Relationship{TrustDomain: "foreign.test", Attest: true})
 	})
 	for name, want := range map[string]bool{
 		"hosted.test": true, "foreign.test": true, "foreign-and-attested.test": false, "attested.test": false, "other.test": false,

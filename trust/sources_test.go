@@ -66,7 +66,7 @@ func sources() trust.Sources {
 				}
 				return b.With(func(c *bundle.Content) { c.X509Authorities = nil })
 			},
-			Attested: func(r *statev1.Relationship) bool { return r.GetVouch() },
+			Attested: func(r *statev1.Relationship) bool { return r.GetAttest() },
 		},
 	}
 }

@@ -44,8 +44,8 @@ func (p *Publisher) Update(view *raftstore.View, names []string) {
 			continue
 		}
 		var v relationship.Version
-		if e, ok := p.config.Mirror.Get(td); ok && e.Rel.Vouch {
-			if row, found, err := relationship.Relationships.Get(view, td); err == nil && found && relationship.Vouches(row.Value) {
+		if e, ok := p.config.Mirror.Get(td); ok && e.Rel.Attest {
+			if row, found, err := relationship.Relationships.Get(view, td); err == nil && found && relationship.Attested(row.Value) {
 				v = e.Holding.Version()
 			}
 		}

@@ -103,7 +103,7 @@ func (s *sender) Subscribe(m *ententev1.PeerMapInterest, now time.Time) error {
 		if sub, err = s.beginLocked(hub, m, now); sub == nil {
 			return err
 		}
-	case sub == nil || sub.number != n || sub.ready || len(m.GetTake())+len(m.GetExcept()) > 0:
+	case sub == nil || sub.number != n || sub.ready || len(m.GetInclude())+len(m.GetExclude()) > 0:
 		return session.Errorf("malformed", "the peer subscribes to the map of %s under number %d, after %d", hub, n, s.newest)
 	}
 	if err := s.addLocked(sub, m.GetHas()); err != nil || m.GetMore() {
@@ -131,14 +131,14 @@ func (s *sender) beginLocked(hub string, m *ententev1.PeerMapInterest, now time.
 	}
 	s.newest = m.GetNumber()
 	s.dropLocked(hub)
-	if len(m.GetTake()) == 0 {
+	if len(m.GetInclude()) == 0 {
 		return nil, nil
 	}
 	if len(s.subscriptions) == peer.MaxMapSubscriptions {
 		return nil, session.Errorf("too_many_domains", "the peer follows the map by %d relationships; %d are the most",
 			len(s.subscriptions)+1, peer.MaxMapSubscriptions)
 	}
-	rules, err := relationship.ParseHub(&statev1.RelationshipHub{Take: m.GetTake(), Except: m.GetExcept()})
+	rules, err := relationship.ParseHub(&statev1.RelationshipHub{Include: m.GetInclude(), Exclude: m.GetExclude()})
 	if err != nil {
 		return nil, session.Errorf("malformed", "the peer's subscription to the map cannot be read: %s", relationship.Clip(err.Error()))
 	}

@@ -94,7 +94,7 @@ func TestMapServing(t *testing.T) {
 	require.Empty(t, next(), "nobody asked")
 	require.False(t, serving.Active())
 
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}, Except: []string{"deep.b.test"}, More: true,
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}, Exclude: []string{"deep.b.test"}, More: true,
 		Has: []*ententev1.PeerBundleVersion{versionAt(1).Message("a.test")}})
 	require.Empty(t, next(), "it has not said all that it has")
 	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).Message("gone.test"), versionAt(9).Message("gone.else")}})
@@ -113,7 +113,7 @@ func TestMapServing(t *testing.T) {
 	require.False(t, log.set("a.test", versionAt(3)), "nothing changed")
 	require.Empty(t, next())
 
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{"c.else"}})
+	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{"c.else"}})
 	require.Equal(t, "c.else=4 complete", next(), "it takes others now")
 	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test"})
 	log.set("c.else", versionAt(5))
@@ -129,7 +129,7 @@ func TestMapServingIsPaced(t *testing.T) {
 	for i := range domains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
 	document := make([]byte, size)
 	now := time.Unix(1_800_000_000, 0)
 	began, sent, bytes := now, 0, 0
@@ -159,7 +159,7 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 	for i := range 2000 {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, time.Unix(1_800_000_000, 0)))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, time.Unix(1_800_000_000, 0)))
 	now, told := time.Unix(1_800_000_000, 0), map[string]int{}
 	for complete := false; !complete; {
 		serving.entry = func(string) []byte { return []byte("{}") }
@@ -184,7 +184,7 @@ func TestLargeEntriesGoByThemselves(t *testing.T) {
 	for _, td := range []string{"a.test", "b.test", "c.test"} {
 		log.set(td, versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
 	var names []string
 	for range 2 {
 		serving.entry = func(td string) []byte {
@@ -219,17 +219,17 @@ func TestMapServingRefuses(t *testing.T) {
 		interests []*ententev1.PeerMapInterest
 		reason    string
 	}{
-		"no domain":          {[]*ententev1.PeerMapInterest{{TrustDomain: "HUB", Take: []string{".test"}}}, "malformed"},
-		"no suffix":          {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{"..test"}}}, "malformed"},
-		"too many names":     {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: slices.Repeat([]string{"a.test"}, relationship.MaxHubPatterns+1)}}, "malformed"},
-		"no version":         {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
-		"too many versions":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has}}, "too_many_domains"},
-		"too many in parts":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
-		"too many in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: long, More: true}, {TrustDomain: "other.test", Take: []string{".test"}, Has: long, More: true}}, "too_many_domains"},
-		"too long in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, Has: long}, {TrustDomain: "other.test", Take: []string{".test"}, Has: long}}, "too_many_domains"},
+		"no domain":          {[]*ententev1.PeerMapInterest{{TrustDomain: "HUB", Include: []string{".test"}}}, "malformed"},
+		"no suffix":          {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{"..test"}}}, "malformed"},
+		"too many names":     {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: slices.Repeat([]string{"a.test"}, relationship.MaxHubPatterns+1)}}, "malformed"},
+		"no version":         {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
+		"too many versions":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has}}, "too_many_domains"},
+		"too many in parts":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
+		"too many in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long, More: true}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long, More: true}}, "too_many_domains"},
+		"too long in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long}}, "too_many_domains"},
 		"a part of nothing":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
-		"a part of another":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}, More: true}, {TrustDomain: "other.test", Has: has[:1]}}, "malformed"},
-		"a part too late":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Take: []string{".test"}}, {TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
+		"a part of another":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, More: true}, {TrustDomain: "other.test", Has: has[:1]}}, "malformed"},
+		"a part too late":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}}, {TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
 		"too many interests": {manyInterests(peer.MaxMapSubscriptions + 1), "too_many_domains"},
 		"as many as may be":  {manyInterests(peer.MaxMapSubscriptions), ""},
 	} {
@@ -238,7 +238,7 @@ func TestMapServingRefuses(t *testing.T) {
 			number := uint64(0)
 			var err error
 			for _, m := range test.interests {
-				if len(m.GetTake()) > 0 {
+				if len(m.GetInclude()) > 0 {
 					number++ // else it is a part of the one before
 				}
 				m.Number = number
@@ -264,14 +264,14 @@ func TestInterestsWithoutEnd(t *testing.T) {
 	first, log := newTestSender()
 	second := newSender(first.budget, log, nil)
 	for n := range uint64(first.budget.Subscriptions.Burst()) {
-		m := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: n + 1, Take: []string{".test"}}
+		m := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: n + 1, Include: []string{".test"}}
 		if n%3 == 1 {
-			m.Take = nil
+			m.Include = nil
 		}
 		require.NoError(t, first.Subscribe(m, someTime))
 	}
 	for _, take := range [][]string{nil, {".test"}} {
-		again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 1, Take: take}
+		again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 1, Include: take}
 		require.Equal(t, "flood", session.ReasonOf(first.Subscribe(again, someTime)))
 		require.Equal(t, "flood", session.ReasonOf(second.Subscribe(again, someTime)))
 	}
@@ -282,7 +282,7 @@ func TestInterestsWithoutEnd(t *testing.T) {
 func TestChangesThatWaitAreCounted(t *testing.T) {
 	serving, log := newTestSender()
 	for hub := range uint64(peer.MaxMapSubscriptions) {
-		require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Take: []string{".test"}}, someTime))
+		require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Include: []string{".test"}}, someTime))
 	}
 	next := func() error {
 		serving.entry = func(string) []byte { return []byte("{}") }
@@ -306,7 +306,7 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	for i := range 4 * session.MapChangesDomains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 7, Take: []string{".test"}}, now))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 7, Include: []string{".test"}}, now))
 	next := func() (out []*ententev1.PeerMessage, err error) {
 		serving.entry = func(string) []byte { return []byte("{}") }
 		out, again, err := serving.Next(now, 10*time.Second)
@@ -339,7 +339,7 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 
 func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
 	for i := range n {
-		all = append(all, &ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", i), Take: []string{".test"}})
+		all = append(all, &ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", i), Include: []string{".test"}})
 	}
 	return all
 }
@@ -347,7 +347,7 @@ func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
 // TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
 func TestMapLogForgets(t *testing.T) {
 	serving, log := newTestSender()
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Take: []string{".test"}}, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
 	for n := range uint64(2 * logSlack) {
 		log.set("a.test", versionAt(n))
 	}
@@ -366,13 +366,13 @@ func TestUnfinishedSubscriptionIsReplaced(t *testing.T) {
 		m.TrustDomain = "hub.test"
 		require.NoError(t, s.Subscribe(m, someTime))
 	}
-	subscribe(&ententev1.PeerMapInterest{Number: 1, Take: []string{"wide.test"}, More: true})
-	subscribe(&ententev1.PeerMapInterest{Number: 2, Take: []string{"narrow.test"}})
+	subscribe(&ententev1.PeerMapInterest{Number: 1, Include: []string{"wide.test"}, More: true})
+	subscribe(&ententev1.PeerMapInterest{Number: 2, Include: []string{"narrow.test"}})
 	sub := s.subscriptions["hub.test"]
 	require.True(t, sub.ready)
 	require.True(t, sub.rules.Covers("narrow.test"))
 	require.False(t, sub.rules.Covers("wide.test"))
-	subscribe(&ententev1.PeerMapInterest{Number: 3, Take: []string{"wide.test"}, More: true})
+	subscribe(&ententev1.PeerMapInterest{Number: 3, Include: []string{"wide.test"}, More: true})
 	subscribe(&ententev1.PeerMapInterest{Number: 4})
 	require.False(t, s.Active(), "it was withdrawn")
 }

@@ -94,7 +94,7 @@ func TestOffersThatAreRefused(t *testing.T) {
 	}), &statev1.RelationshipAgreement{Id: "a"})
 	require.NoError(t, err)
 	require.Len(t, all, 2)
-	require.True(t, all[0].row.GetAgreement().GetCompanion())
+	require.True(t, all[0].row.GetAgreement().GetLinkedHome())
 
 	for says, change := range map[string]func(*ententev1.FederationOffer){
 		"is not of its home domain": func(o *ententev1.FederationOffer) {

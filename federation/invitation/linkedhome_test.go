@@ -20,7 +20,7 @@ func alongRow(name, id string) *statev1.Relationship {
 		TrustDomain: name, Url: "https://" + name + "/", Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB), Generation: 1,
 		Peer: &statev1.RelationshipPeer{HomeTrustDomain: "home.example.org", Addresses: []string{"home.example.org:7440"}},
 		Agreement: &statev1.RelationshipAgreement{
-			Id: id, HostedTrustDomain: "eu.example.org", ApproveTime: some, PeerApproveTime: some, Confirmed: true, Companion: name == "home.example.org",
+			Id: id, HostedTrustDomain: "eu.example.org", ApproveTime: some, PeerApproveTime: some, Confirmed: true, LinkedHome: name == "home.example.org",
 			Identities: [][]byte{append(make([]byte, 31), 9)},
 		},
 	}

@@ -98,7 +98,7 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 			Peer: &statev1.RelationshipPeer{HomeTrustDomain: home, Addresses: o.GetPeerAddresses()},
 			Agreement: &statev1.RelationshipAgreement{
 				Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(), ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
-				PeerApproveTime: a.GetPeerApproveTime(), Confirmed: a.GetConfirmed(), Identities: a.GetIdentities(), Companion: companion,
+				PeerApproveTime: a.GetPeerApproveTime(), Confirmed: a.GetConfirmed(), Identities: a.GetIdentities(), LinkedHome: companion,
 				Addresses: o.GetPeerAddresses(), Urls: urls,
 			},
 		}
@@ -142,7 +142,7 @@ func (m *Agreements) agree(tx *raftstore.Tx, all []agreedRelationship, home, sou
 			return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to one cluster", name)
 		}
 		was, found, err := relationship.Relationships.Get(tx, name)
-		companion := r.row.GetAgreement().GetCompanion()
+		companion := r.row.GetAgreement().GetLinkedHome()
 		switch {
 		case err != nil:
 			return err

@@ -111,7 +111,7 @@ func (p *poller) triggerHome(home string) {
 // Terminated sends the other side a notice that this side has ended an agreement, if it has not ended it itself.
 func (m *Agreements) Terminated(row *statev1.Relationship) {
 	a := row.GetAgreement()
-	if a == nil || a.GetEndTime() != nil || a.GetCompanion() || m.config.Transport.Dial == nil {
+	if a == nil || a.GetEndTime() != nil || a.GetLinkedHome() || m.config.Transport.Dial == nil {
 		return
 	}
 	m.poller.mu.Lock()

@@ -63,9 +63,9 @@ func (o Observation) message(name string, now time.Time) *statev1.RelationshipOb
 	m := &statev1.RelationshipObservation{
 		TrustDomain: name, Generation: o.Generation, Member: o.Member, Result: o.Result, Error: o.Error,
 		Interval: durationpb.New(o.Interval),
-		Taken:    uint32(o.Count.Taken),   //nolint:gosec // at most MaxMapDomains
-		Refused:  uint32(o.Count.Refused), //nolint:gosec // at most MaxMapDomains
-		LeftOut:  uint32(o.Count.LeftOut), //nolint:gosec // at most MaxMapDomains
+		Accepted: uint32(o.Count.Accepted), //nolint:gosec // at most MaxMapDomains
+		Refused:  uint32(o.Count.Refused),  //nolint:gosec // at most MaxMapDomains
+		LeftOut:  uint32(o.Count.LeftOut),  //nolint:gosec // at most MaxMapDomains
 	}
 	for i, e := range o.Endpoints {
 		if !e.At.IsZero() {
@@ -92,7 +92,7 @@ func Read(m *statev1.RelationshipObservation, member string, now time.Time) Obse
 	o := Observation{
 		Generation: m.GetGeneration(), Member: member, Result: m.GetResult(), Error: m.GetError(),
 		Interval: m.GetInterval().AsDuration(),
-		Count:    MapCount{int(m.GetTaken()), int(m.GetRefused()), int(m.GetLeftOut())},
+		Count:    MapCount{int(m.GetAccepted()), int(m.GetRefused()), int(m.GetLeftOut())},
 	}
 	for _, e := range m.GetEndpoints() {
 		if e.GetIndex() < relationship.MaxEndpoints {

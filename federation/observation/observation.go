@@ -47,7 +47,7 @@ type Attempt struct {
 }
 
 // MapCount counts the domains in a hub's map: those that were stored, refused, and left out by the relationship.
-type MapCount struct{ Taken, Refused, LeftOut int }
+type MapCount struct{ Accepted, Refused, LeftOut int }
 
 // Section is what a member knows of its own fetching and, on the leader, what every member has reported.
 type Section struct {

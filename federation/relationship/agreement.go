@@ -136,7 +136,7 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 // same cluster: it ends with that one then. It reports whether there is any that needs it.
 func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, err error) {
 	companion, found, err := Relationships.Get(tx, home)
-	if err != nil || !found || !companion.Value.GetAgreement().GetCompanion() || companion.Value.GetAgreement().GetId() != id {
+	if err != nil || !found || !companion.Value.GetAgreement().GetLinkedHome() || companion.Value.GetAgreement().GetId() != id {
 		return false, err
 	}
 	for other, err := range Relationships.All(tx, "") {
@@ -149,7 +149,7 @@ func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, e
 		needed = true // also where it was made by hand: then the companion stays as it is
 		if a := other.Value.GetAgreement(); a != nil {
 			next := proto.Clone(a).(*statev1.RelationshipAgreement)
-			next.Companion = true
+			next.LinkedHome = true
 			companion.Value.Agreement = next
 			companion.Value.Generation = max(companion.Value.GetGeneration(), uint64(tx.Revision())) + 1
 			return true, Relationships.Put(tx, home, companion.Value)
@@ -168,12 +168,12 @@ func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	switch {
 	case a == nil:
 		return status.Errorf(codes.FailedPrecondition, "the relationship with %s did not come of an invitation, and needs no approval; `entente federation show %s`", name, name)
-	case a.GetCompanion():
+	case a.GetLinkedHome():
 		for main, err := range Relationships.All(tx, "") {
 			if err != nil {
 				return err
 			}
-			if m := main.Value.GetAgreement(); m.GetId() == a.GetId() && !m.GetCompanion() {
+			if m := main.Value.GetAgreement(); m.GetId() == a.GetId() && !m.GetLinkedHome() {
 				return status.Errorf(codes.FailedPrecondition, "%s came along with %s, and is consented to with it: `entente federation approve %s`", name, main.Key, main.Key)
 			}
 		}
@@ -199,6 +199,6 @@ func AgreementMessage(a *statev1.RelationshipAgreement) *ententev1.Agreement {
 	}
 	return &ententev1.Agreement{
 		Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(), ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
-		PeerApproveTime: a.GetPeerApproveTime(), EndTime: a.GetEndTime(), Companion: a.GetCompanion(),
+		PeerApproveTime: a.GetPeerApproveTime(), EndTime: a.GetEndTime(), LinkedHome: a.GetLinkedHome(),
 	}
 }

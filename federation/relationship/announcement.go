@@ -69,7 +69,7 @@ func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 		a.Addresses, changed = t.Addresses, true
 	}
 	urls := t.Urls
-	if a.GetCompanion() {
+	if a.GetLinkedHome() {
 		urls = t.HomeURLs
 	}
 	if len(urls) > 0 && !sameSet(a.GetUrls(), urls, cmp.Compare) {

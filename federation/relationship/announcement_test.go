@@ -26,7 +26,7 @@ func TestWhatIsToldOfMembers(t *testing.T) {
 		row := func(profile ententev1.EndpointProfile, companion bool) *statev1.Relationship {
 			return &statev1.Relationship{
 				Url: c.was[0], FallbackUrls: c.was[1:], Profile: int32(profile), Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org", Addresses: c.was},
-				Agreement: &statev1.RelationshipAgreement{Identities: [][]byte{{1}}, Addresses: c.known, Urls: c.known, Companion: companion},
+				Agreement: &statev1.RelationshipAgreement{Identities: [][]byte{{1}}, Addresses: c.known, Urls: c.known, LinkedHome: companion},
 			}
 		}
 		r := row(spiffe, false)

@@ -3,7 +3,7 @@
 //
 // A [Relationship] is a parsed row: [Parse] returns one or names the field that is wrong. [Accept] decides whether a
 // bundle may replace the stored one. [Judge] decides whether a stored bundle is fresh, stale or expired. [Interval] and
-// [Turn] decide when it is fetched next. [Vouches] and [AttestationOf] decide what counts of hubs.
+// [Turn] decide when it is fetched next. [Attested] and [AttestationOf] decide what counts of hubs.
 //
 // The tables are [Relationships], [ForeignBundles], [ForeignHistory] and [HubBundles]. Functions that take a
 // [raftstore.Tx] are parts of transactions. Nothing here has a clock, a goroutine or a connection.

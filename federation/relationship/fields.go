@@ -54,17 +54,17 @@ var Fields = map[string]func(to *statev1.Relationship, from *ententev1.Relations
 			to.Peer.Addresses = from.GetPeer().GetAddresses()
 		}
 	},
-	"vouch": func(to *statev1.Relationship, from *ententev1.Relationship) { to.Vouch = from.GetVouch() },
+	"attest": func(to *statev1.Relationship, from *ententev1.Relationship) { to.Attest = from.GetAttest() },
 	"hub": func(to *statev1.Relationship, from *ententev1.Relationship) {
 		if to.Hub = hubRow(from.GetHub()); to.Hub == nil {
 			to.HubStanding = nil
 		}
 	},
-	"hub.take": func(to *statev1.Relationship, from *ententev1.Relationship) {
-		hubOf(to, from).Take = slices.Clone(from.GetHub().GetTake())
+	"hub.include": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		hubOf(to, from).Include = slices.Clone(from.GetHub().GetInclude())
 	},
-	"hub.except": func(to *statev1.Relationship, from *ententev1.Relationship) {
-		hubOf(to, from).Except = slices.Clone(from.GetHub().GetExcept())
+	"hub.exclude": func(to *statev1.Relationship, from *ententev1.Relationship) {
+		hubOf(to, from).Exclude = slices.Clone(from.GetHub().GetExclude())
 	},
 	"hub.url": func(to *statev1.Relationship, from *ententev1.Relationship) {
 		hubOf(to, from).Url = from.GetHub().GetUrl()
@@ -159,7 +159,7 @@ func Delete(tx *raftstore.Tx, name string, toHub bool) error {
 		return err
 	} else if found && word.Hub != name && !toHub {
 		return status.Errorf(codes.FailedPrecondition, "the hub %s vouches for %s too, and %s would be trusted by its word from then on; if that is meant, say so with --to-hub, "+
-			"else end it first with `entente federation update %s --hub-except %s`", word.Hub, name, name, word.Hub, name)
+			"else end it first with `entente federation update %s --hub-exclude %s`", word.Hub, name, name, word.Hub, name)
 	}
 	if err := ForeignHistory.Delete(tx, name); err != nil {
 		return err
@@ -181,7 +181,7 @@ func DeleteWithLinkedHome(tx *raftstore.Tx, row *statev1.Relationship, toHub boo
 		return err
 	}
 	companion, found, err := Relationships.Get(tx, home)
-	if a := companion.Value.GetAgreement(); err != nil || !found || !a.GetCompanion() || a.GetId() != row.GetAgreement().GetId() {
+	if a := companion.Value.GetAgreement(); err != nil || !found || !a.GetLinkedHome() || a.GetId() != row.GetAgreement().GetId() {
 		return err
 	}
 	return Delete(tx, home, toHub)
@@ -195,7 +195,7 @@ func Get(r raftstore.Reader, name string) (*statev1.Relationship, error) {
 	}
 	if !found {
 		if word, brought, err := AttestationOf(r, name); err == nil && brought {
-			return nil, status.Errorf(codes.FailedPrecondition, "%s is trusted by the word of the hub %s and has no relationship of its own; `entente federation update %s --hub-except %s` "+
+			return nil, status.Errorf(codes.FailedPrecondition, "%s is trusted by the word of the hub %s and has no relationship of its own; `entente federation update %s --hub-exclude %s` "+
 				"ends that, and `entente federation create %s` begins one", name, word.Hub, word.Hub, name, name)
 		}
 		return nil, status.Errorf(codes.NotFound, "there is no relationship with %s; `entente federation list` shows those that there are", Quote(name))

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// MaxHubPatterns bounds what one relationship takes from a hub, and what it does not: more domains than that are named by a suffix.
+	// MaxHubPatterns bounds the names in each list of a hub: more domains than that are named by a suffix.
 	MaxHubPatterns = 256
 	// MapSuffix makes of a hub's name the one under which members tell of its map. No trust domain has a slash.
 	MapSuffix = "/bundles"
@@ -30,7 +30,7 @@ var HubBundles = raftstore.NewTable[*statev1.HubBundle]("hub_bundles")
 
 // Hub says which trust domains the bundle map of another cluster may bring.
 type Hub struct {
-	Take, Except []string
+	Include, Exclude []string
 	// URL is where the map is served; empty: beside the relationship's endpoint.
 	URL string
 }
@@ -40,10 +40,10 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	if row == nil {
 		return nil, nil
 	}
-	if len(row.GetTake()) == 0 {
-		return nil, errors.New("hub.take is empty; name the trust domains that the hub may bring, or all below a name as .example.org, or leave the hub out")
+	if len(row.GetInclude()) == 0 {
+		return nil, errors.New("hub.include is empty; name the trust domains that the hub may bring, or all below a name as .example.org, or leave the hub out")
 	}
-	for field, patterns := range map[string][]string{"hub.take": row.GetTake(), "hub.except": row.GetExcept()} {
+	for field, patterns := range map[string][]string{"hub.include": row.GetInclude(), "hub.exclude": row.GetExclude()} {
 		if n := len(patterns); n > MaxHubPatterns {
 			return nil, fmt.Errorf("%s has %d names; %d are the most", field, n, MaxHubPatterns)
 		}
@@ -61,7 +61,7 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 			return nil, fmt.Errorf("hub.url is refused: %w; write https://HOST[:PORT]/PATH, or leave it out for /bundles at the relationship's url", err)
 		}
 	}
-	return &Hub{row.GetTake(), row.GetExcept(), row.GetUrl()}, nil
+	return &Hub{row.GetInclude(), row.GetExclude(), row.GetUrl()}, nil
 }
 
 // hubRow is the stored form of what an operator asks for.
@@ -69,12 +69,12 @@ func hubRow(h *ententev1.Hub) *statev1.RelationshipHub {
 	if h == nil {
 		return nil
 	}
-	return &statev1.RelationshipHub{Take: slices.Clone(h.GetTake()), Except: slices.Clone(h.GetExcept()), Url: h.GetUrl()}
+	return &statev1.RelationshipHub{Include: slices.Clone(h.GetInclude()), Exclude: slices.Clone(h.GetExclude()), Url: h.GetUrl()}
 }
 
 // Covers reports whether the hub may bring a trust domain: it is listed by name, or below a listed name by whole labels, and not excepted.
 func (h *Hub) Covers(td string) bool {
-	return h != nil && covers(h.Take, td) && !covers(h.Except, td)
+	return h != nil && covers(h.Include, td) && !covers(h.Exclude, td)
 }
 
 func covers(patterns []string, td string) bool {
@@ -86,10 +86,10 @@ func covers(patterns []string, td string) bool {
 	})
 }
 
-// Vouches reports whether the cluster, as a hub, has a relationship's bundle in its map: the operator wants it, the relationship is
+// Attested reports whether the cluster, as a hub, has a relationship's bundle in its map: the operator wants it, the relationship is
 // active, and the bundle can be relied on. What came from another hub has no relationship of its own, and so goes no further.
-func Vouches(row *statev1.Relationship) bool {
-	return row.GetVouch() && TrustOf(row).State.Verifiable()
+func Attested(row *statev1.Relationship) bool {
+	return row.GetAttest() && TrustOf(row).State.Verifiable()
 }
 
 // AttestationOf returns the word that counts for a trust domain with which there is no relationship: that of the first hub by name whose
@@ -124,7 +124,7 @@ func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, erro
 // Attests reports whether a hub's word still stands under its relationship.
 func Attests(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	h := hub.GetHub()
-	return AttestedUnder(hub, word) && covers(h.GetTake(), word.GetTrustDomain()) && !covers(h.GetExcept(), word.GetTrustDomain())
+	return AttestedUnder(hub, word) && covers(h.GetInclude(), word.GetTrustDomain()) && !covers(h.GetExclude(), word.GetTrustDomain())
 }
 
 // AttestedUnder reports whether a hub's word came under a relationship, rather than under an earlier one with the same hub.

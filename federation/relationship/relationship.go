@@ -47,9 +47,9 @@ type Relationship struct {
 	Agreed, AgreementEnded bool
 	// Peer is the cluster that hosts the domain, where a stream is kept with it; else nil.
 	Peer *Peer
-	// Vouch says that the cluster, as a hub, vouches for the domain; Hub what it takes from the domain's cluster as one, else nil.
-	Vouch bool
-	Hub   *Hub
+	// Attest says that the cluster, as a hub, vouches for the domain; Hub what it takes from the domain's cluster as one, else nil.
+	Attest bool
+	Hub    *Hub
 	// HubStanding is that of the hub's map, and HubRecorded its last success that was known when that was written.
 	HubStanding Standing
 	HubRecorded time.Time
@@ -72,10 +72,10 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 		Standing:   StandingOf(row.GetStanding()),
 		Alarms:     AlarmsOf(row),
 		InForce:    InForce(row),
-		Vouch:      row.GetVouch(),
+		Attest:     row.GetAttest(),
 		Created:    row.GetCreateTime().AsTime(),
 	}
-	if a := row.GetAgreement(); a != nil && !a.GetCompanion() {
+	if a := row.GetAgreement(); a != nil && !a.GetLinkedHome() {
 		r.Agreement, r.Agreed, r.AgreementEnded = a.GetId(), Agreed(a), a.GetEndTime() != nil
 	}
 	if row.GetHubStanding() != nil {
@@ -107,8 +107,8 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 	if r.Hub, err = ParseHub(row.GetHub()); err != nil {
 		return nil, err
 	}
-	if r.Vouch && (!r.Kinds.X509 || !r.Kinds.JWT) {
-		return nil, errors.New("vouch does not go with authority_kinds: a part of a bundle under the sequence of the whole would contradict what the domain itself shows")
+	if r.Attest && (!r.Kinds.X509 || !r.Kinds.JWT) {
+		return nil, errors.New("attest does not go with authority_kinds: a part of a bundle under the sequence of the whole would contradict what the domain itself shows")
 	}
 	if r.Peer, err = parsePeer(row.GetPeer()); err != nil {
 		return nil, err

@@ -7,6 +7,6 @@ import "github.com/ententehq/entente/trust"
 func TrustSource() trust.Foreign {
 	return trust.Foreign{
 		Relationships: Relationships, Bundles: ForeignBundles, Attestations: HubBundles,
-		Status: TrustOf, Attest: AttestationOf, Usable: Relied, Attested: Vouches,
+		Status: TrustOf, Attest: AttestationOf, Usable: Relied, Attested: Attested,
 	}
 }

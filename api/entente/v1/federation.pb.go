@@ -293,7 +293,7 @@ type Relationship struct {
 	LeftOut string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// Whether this cluster, as a hub, attests the domain to others: the bundle map that it serves includes the domain's
 	// bundle.
-	Vouch bool `protobuf:"varint,70,opt,name=vouch,proto3" json:"vouch,omitempty"`
+	Attest bool `protobuf:"varint,70,opt,name=attest,proto3" json:"attest,omitempty"`
 	// The trust domains that this cluster accepts from the bundle map that the domain's cluster serves as a hub. If
 	// absent, none.
 	Hub *Hub `protobuf:"bytes,71,opt,name=hub,proto3" json:"hub,omitempty"`
@@ -558,9 +558,9 @@ func (x *Relationship) GetLeftOut() string {
 	return ""
 }
 
-func (x *Relationship) GetVouch() bool {
+func (x *Relationship) GetAttest() bool {
 	if x != nil {
-		return x.Vouch
+		return x.Attest
 	}
 	return false
 }
@@ -618,7 +618,7 @@ type Agreement struct {
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Whether the relationship exists only because the other side's members and its endpoint authenticate in this trust
 	// domain.
-	Companion     bool `protobuf:"varint,8,opt,name=companion,proto3" json:"companion,omitempty"`
+	LinkedHome    bool `protobuf:"varint,8,opt,name=linked_home,json=linkedHome,proto3" json:"linked_home,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -702,9 +702,9 @@ func (x *Agreement) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Agreement) GetCompanion() bool {
+func (x *Agreement) GetLinkedHome() bool {
 	if x != nil {
-		return x.Companion
+		return x.LinkedHome
 	}
 	return false
 }
@@ -715,9 +715,9 @@ type Hub struct {
 	// Names such as us.example.org or, with a leading dot, suffixes such as .example.org, which match all names below
 	// them by whole labels. Domains that are hosted here, and domains that the hub has from another hub, are never
 	// accepted.
-	Take []string `protobuf:"bytes,1,rep,name=take,proto3" json:"take,omitempty"`
+	Include []string `protobuf:"bytes,1,rep,name=include,proto3" json:"include,omitempty"`
 	// Exceptions in the same form.
-	Except []string `protobuf:"bytes,2,rep,name=except,proto3" json:"except,omitempty"`
+	Exclude []string `protobuf:"bytes,2,rep,name=exclude,proto3" json:"exclude,omitempty"`
 	// The URL of the map, fetched under the profile and endpoint SPIFFE ID of the relationship. If empty, /bundles at the
 	// host of the relationship's first URL.
 	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
@@ -755,16 +755,16 @@ func (*Hub) Descriptor() ([]byte, []int) {
 	return file_entente_v1_federation_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Hub) GetTake() []string {
+func (x *Hub) GetInclude() []string {
 	if x != nil {
-		return x.Take
+		return x.Include
 	}
 	return nil
 }
 
-func (x *Hub) GetExcept() []string {
+func (x *Hub) GetExclude() []string {
 	if x != nil {
-		return x.Except
+		return x.Exclude
 	}
 	return nil
 }
@@ -786,7 +786,7 @@ type HubStatus struct {
 	LastResult string `protobuf:"bytes,4,opt,name=last_result,json=lastResult,proto3" json:"last_result,omitempty"`
 	LastError  string `protobuf:"bytes,5,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// The numbers of domains in the map that were accepted, that were included but refused, and that were not included.
-	Taken         uint32 `protobuf:"varint,6,opt,name=taken,proto3" json:"taken,omitempty"`
+	Accepted      uint32 `protobuf:"varint,6,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Refused       uint32 `protobuf:"varint,7,opt,name=refused,proto3" json:"refused,omitempty"`
 	LeftOut       uint32 `protobuf:"varint,8,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -858,9 +858,9 @@ func (x *HubStatus) GetLastError() string {
 	return ""
 }
 
-func (x *HubStatus) GetTaken() uint32 {
+func (x *HubStatus) GetAccepted() uint32 {
 	if x != nil {
-		return x.Taken
+		return x.Accepted
 	}
 	return 0
 }
@@ -2416,7 +2416,7 @@ var File_entente_v1_federation_proto protoreflect.FileDescriptor
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\r\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\r\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
@@ -2452,8 +2452,8 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
 	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x129\n" +
 	"\tendpoints\x18A \x03(\v2\x1b.entente.v1.EndpointAttemptR\tendpoints\x12\x19\n" +
-	"\bleft_out\x18B \x01(\tR\aleftOut\x12\x14\n" +
-	"\x05vouch\x18F \x01(\bR\x05vouch\x12!\n" +
+	"\bleft_out\x18B \x01(\tR\aleftOut\x12\x16\n" +
+	"\x06attest\x18F \x01(\bR\x06attest\x12!\n" +
 	"\x03hub\x18G \x01(\v2\x0f.entente.v1.HubR\x03hub\x124\n" +
 	"\n" +
 	"hub_status\x18H \x01(\v2\x15.entente.v1.HubStatusR\thubStatus\x12\x1d\n" +
@@ -2463,7 +2463,7 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"other_hubs\x18J \x03(\tR\totherHubs\x123\n" +
 	"\tagreement\x18P \x01(\v2\x15.entente.v1.AgreementR\tagreementB\v\n" +
 	"\t_sequenceB\x12\n" +
-	"\x10_stated_sequence\"\xdd\x02\n" +
+	"\x10_stated_sequence\"\xe0\x02\n" +
 	"\tAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
@@ -2471,12 +2471,13 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\fapprove_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vapproveTime\x12\x1a\n" +
 	"\bapprover\x18\x05 \x01(\tR\bapprover\x12F\n" +
 	"\x11peer_approve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fpeerApproveTime\x125\n" +
-	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1c\n" +
-	"\tcompanion\x18\b \x01(\bR\tcompanion\"C\n" +
-	"\x03Hub\x12\x12\n" +
-	"\x04take\x18\x01 \x03(\tR\x04take\x12\x16\n" +
-	"\x06except\x18\x02 \x03(\tR\x06except\x12\x10\n" +
-	"\x03url\x18\x03 \x01(\tR\x03url\"\xdb\x02\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1f\n" +
+	"\vlinked_home\x18\b \x01(\bR\n" +
+	"linkedHome\"K\n" +
+	"\x03Hub\x12\x18\n" +
+	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
+	"\aexclude\x18\x02 \x03(\tR\aexclude\x12\x10\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\"\xe1\x02\n" +
 	"\tHubStatus\x123\n" +
 	"\tfreshness\x18\x01 \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\x12F\n" +
 	"\x11last_success_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\x12F\n" +
@@ -2484,8 +2485,8 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\vlast_result\x18\x04 \x01(\tR\n" +
 	"lastResult\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\x05 \x01(\tR\tlastError\x12\x14\n" +
-	"\x05taken\x18\x06 \x01(\rR\x05taken\x12\x18\n" +
+	"last_error\x18\x05 \x01(\tR\tlastError\x12\x1a\n" +
+	"\baccepted\x18\x06 \x01(\rR\baccepted\x12\x18\n" +
 	"\arefused\x18\a \x01(\rR\arefused\x12\x19\n" +
 	"\bleft_out\x18\b \x01(\rR\aleftOut\"P\n" +
 	"\x04Peer\x12*\n" +

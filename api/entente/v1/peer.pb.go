@@ -655,8 +655,8 @@ type PeerMapInterest struct {
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// Names such as us.example.org, or suffixes with a leading dot that match all names below them by whole labels; and
 	// the exceptions. If the first list is empty, the subscription ends.
-	Take   []string `protobuf:"bytes,2,rep,name=take,proto3" json:"take,omitempty"`
-	Except []string `protobuf:"bytes,3,rep,name=except,proto3" json:"except,omitempty"`
+	Include []string `protobuf:"bytes,2,rep,name=include,proto3" json:"include,omitempty"`
+	Exclude []string `protobuf:"bytes,3,rep,name=exclude,proto3" json:"exclude,omitempty"`
 	// The versions that the sender has from the receiver's map.
 	Has []*PeerBundleVersion `protobuf:"bytes,4,rep,name=has,proto3" json:"has,omitempty"`
 	// More parts follow.
@@ -705,16 +705,16 @@ func (x *PeerMapInterest) GetTrustDomain() string {
 	return ""
 }
 
-func (x *PeerMapInterest) GetTake() []string {
+func (x *PeerMapInterest) GetInclude() []string {
 	if x != nil {
-		return x.Take
+		return x.Include
 	}
 	return nil
 }
 
-func (x *PeerMapInterest) GetExcept() []string {
+func (x *PeerMapInterest) GetExclude() []string {
 	if x != nil {
-		return x.Except
+		return x.Exclude
 	}
 	return nil
 }
@@ -1510,11 +1510,11 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\"O\n" +
 	"\x0ePeerStatements\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\bdocument\x18\x02 \x01(\fR\bdocument\"\xbd\x01\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\"\xc5\x01\n" +
 	"\x0fPeerMapInterest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
-	"\x04take\x18\x02 \x03(\tR\x04take\x12\x16\n" +
-	"\x06except\x18\x03 \x03(\tR\x06except\x12/\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x18\n" +
+	"\ainclude\x18\x02 \x03(\tR\ainclude\x12\x18\n" +
+	"\aexclude\x18\x03 \x03(\tR\aexclude\x12/\n" +
 	"\x03has\x18\x04 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\x03has\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
 	"\x06number\x18\x06 \x01(\x04R\x06number\"\xbb\x01\n" +

@@ -27,8 +27,8 @@ are the cluster ports of its members. Once both clusters have a relationship tha
 carries every change of a bundle at once, both ways; one side with an address is enough. The URL is used while there
 is no stream.
 
-A cluster can be a hub: with --vouch it attests the domain, whose bundle is then in the bundle map that it serves. If
-the other cluster is the hub, --hub-take names the trust domains whose attestation is accepted. An attestation counts
+A cluster can be a hub: with --attest it attests the domain, whose bundle is then in the bundle map that it serves. If
+the other cluster is the hub, --hub-include names the trust domains whose attestation is accepted. An attestation counts
 only if this cluster has no relationship with the domain itself, and is not passed on.`,
 		Example: `  entente federation create us.example.org \
       --url https://us-1.example.org:7443/ --profile https_spiffe \
@@ -56,7 +56,7 @@ func updateCommand(env *cli.Env) *cobra.Command {
 		Long: `Change a relationship: only the given settings. The stored bundle stays, and counts until another
 one is fetched under the new settings. --url replaces the whole list of endpoints. A change from https_spiffe to
 https_web needs --endpoint-spiffe-id '', and a change from https_web to https_spiffe needs --web-roots ''.
---hub-take, --hub-except and --hub-url each replace their previous value; a domain that is no longer taken from a
+--hub-include, --hub-exclude and --hub-url each replace their previous value; a domain that is no longer taken from a
 hub is no longer trusted at once.
 
 A rebuilt cluster restarts its sequence, which is rejected. Once its operators have confirmed the rebuild,

@@ -146,7 +146,7 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 			t.Field("state", cli.EnumName(r.GetState()))
 			agreementFields(t, r.GetAgreement())
 			if r.GetOriginHub() != "" {
-				t.Field("attested by the hub", r.GetOriginHub())
+				t.Field("attested by", r.GetOriginHub())
 				t.Field("other hubs", strings.Join(r.GetOtherHubs(), ", "))
 			}
 			t.Field("url", r.GetUrl())

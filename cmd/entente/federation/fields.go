@@ -208,18 +208,18 @@ func (f *fields) addPeer() {
 
 // addHub adds the flags for hubs.
 func (f *fields) addHub() {
-	attest := f.flags.Bool("vouch", false,
+	attest := f.flags.Bool("attest", false,
 		"attest the domain as a hub: its bundle is in the bundle map that this cluster serves")
-	f.addValue("vouch", "vouch", func(to *ententev1.Relationship) { to.Vouch = *attest })
-	take := f.flags.StringArray("hub-take", nil, "the domain's cluster is a hub: a trust domain whose attestation "+
+	f.addValue("attest", "attest", func(to *ententev1.Relationship) { to.Attest = *attest })
+	include := f.flags.StringArray("hub-include", nil, "the domain's cluster is a hub: a trust domain whose attestation "+
 		"by it "+
 		"is accepted, or all below a name such as .example.org; can be repeated ('' ends that)")
-	except := f.flags.StringArray("hub-except", nil,
+	exclude := f.flags.StringArray("hub-exclude", nil,
 		"a trust domain, or all below a name, whose attestation by the hub is not accepted; can be repeated ('' "+
 			"for none)")
 	url := f.flags.String("hub-url", "", "where the hub serves its bundle map (default: /bundles at the host of --url)")
 	none := func(list []string) bool { return len(list) == 1 && list[0] == "" }
-	noHub := func() bool { return f.flags.Changed("hub-take") && none(*take) }
+	noHub := func() bool { return f.flags.Changed("hub-include") && none(*include) }
 	hub := func(flag, path string, set func(*ententev1.Hub)) {
 		f.add(flag, func(to *ententev1.Relationship) ([]string, error) {
 			if noHub() { // which the field as a whole expresses
@@ -232,14 +232,14 @@ func (f *fields) addHub() {
 			return []string{path}, nil
 		})
 	}
-	hub("hub-take", "hub.take", func(h *ententev1.Hub) { h.Take = *take })
-	hub("hub-except", "hub.except", func(h *ententev1.Hub) {
-		if !none(*except) {
-			h.Except = *except
+	hub("hub-include", "hub.include", func(h *ententev1.Hub) { h.Include = *include })
+	hub("hub-exclude", "hub.exclude", func(h *ententev1.Hub) {
+		if !none(*exclude) {
+			h.Exclude = *exclude
 		}
 	})
 	hub("hub-url", "hub.url", func(h *ententev1.Hub) { h.Url = *url })
-	f.add("hub-take", func(*ententev1.Relationship) ([]string, error) {
+	f.add("hub-include", func(*ententev1.Relationship) ([]string, error) {
 		if noHub() {
 			return []string{"hub"}, nil
 		}

@@ -18,25 +18,25 @@ func sourceOf(r *ententev1.Relationship) string {
 
 // hubFields adds what concerns hubs.
 func hubFields(t *cli.Table, r *ententev1.Relationship) {
-	if r.GetVouch() {
+	if r.GetAttest() {
 		t.Field(
-			"vouched for",
+			"attested",
 			"yes: while it is fresh or stale its bundle stands in the bundle map that this cluster serves",
 		)
 	}
 	if r.GetHub() == nil {
 		return
 	}
-	t.Field("hub for", strings.Join(r.GetHub().GetTake(), ", "))
-	if except := r.GetHub().GetExcept(); len(except) > 0 {
-		t.Field("  except", strings.Join(except, ", "))
+	t.Field("hub for", strings.Join(r.GetHub().GetInclude(), ", "))
+	if exclude := r.GetHub().GetExclude(); len(exclude) > 0 {
+		t.Field("  exclude", strings.Join(exclude, ", "))
 	}
 	if r.GetHub().GetUrl() != "" {
 		t.Field("  map at", r.GetHub().GetUrl())
 	}
 	s := r.GetHubStatus()
 	t.Field("  map freshness", cli.EnumName(s.GetFreshness()))
-	t.Field("  domains taken", fmt.Sprint(s.GetTaken()))
+	t.Field("  domains accepted", fmt.Sprint(s.GetAccepted()))
 	t.Field("  refused", fmt.Sprint(s.GetRefused()))
 	t.Field("  not listed", fmt.Sprint(s.GetLeftOut()))
 	t.Field("  last success", cli.Time(s.GetLastSuccessTime()))

@@ -158,7 +158,7 @@ func agreementFields(t *cli.Table, g *ententev1.Agreement) {
 	if g.GetInvited() {
 		role = "made by this side's invitation"
 	}
-	if g.GetCompanion() {
+	if g.GetLinkedHome() {
 		role += ", along with another trust domain of the same cluster"
 	}
 	t.Field("agreement", fmt.Sprintf("%s for %s, %s", g.GetId(), g.GetHostedTrustDomain(), role))

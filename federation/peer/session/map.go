@@ -50,7 +50,7 @@ func (s *Session) nextMapInterests(w World) (out []*ententev1.PeerMessage) {
 		s.mapNumber++
 		s.mapAsked[hub] = mapAsked{generation: rel.Generation, number: s.mapNumber}
 		delete(s.Confirmed, hub+relationship.MapSuffix)
-		m := &ententev1.PeerMapInterest{TrustDomain: hub, Take: rel.Hub.Take, Except: rel.Hub.Except}
+		m := &ententev1.PeerMapInterest{TrustDomain: hub, Include: rel.Hub.Include, Exclude: rel.Hub.Exclude}
 		words := w.Attested(hub)
 		for _, td := range slices.Sorted(maps.Keys(words)) {
 			if len(m.Has) == maxVersionsTogether {

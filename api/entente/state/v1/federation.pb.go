@@ -57,7 +57,7 @@ type Relationship struct {
 	MaxDocumentBytes uint32               `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
 	FetchTimeout     *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
 	// Whether this cluster attests the domain as a hub: the bundle map that it serves includes the domain's bundle.
-	Vouch bool `protobuf:"varint,70,opt,name=vouch,proto3" json:"vouch,omitempty"`
+	Attest bool `protobuf:"varint,70,opt,name=attest,proto3" json:"attest,omitempty"`
 	// The trust domains that are accepted from the bundle map that the domain's cluster serves. If absent, the domain is
 	// no hub.
 	Hub *RelationshipHub `protobuf:"bytes,71,opt,name=hub,proto3" json:"hub,omitempty"`
@@ -227,9 +227,9 @@ func (x *Relationship) GetFetchTimeout() *durationpb.Duration {
 	return nil
 }
 
-func (x *Relationship) GetVouch() bool {
+func (x *Relationship) GetAttest() bool {
 	if x != nil {
-		return x.Vouch
+		return x.Attest
 	}
 	return false
 }
@@ -271,7 +271,7 @@ type RelationshipAgreement struct {
 	Confirmed bool `protobuf:"varint,8,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	// SHA-256 of the identity keys of the other side's members, as last reported.
 	Identities [][]byte `protobuf:"bytes,9,rep,name=identities,proto3" json:"identities,omitempty"`
-	Companion  bool     `protobuf:"varint,10,opt,name=companion,proto3" json:"companion,omitempty"`
+	LinkedHome bool     `protobuf:"varint,10,opt,name=linked_home,json=linkedHome,proto3" json:"linked_home,omitempty"`
 	// HOST:PORT of the other side's cluster ports and the URLs of the domain's bundle, as last reported. The peer's
 	// addresses and the URLs of an https_spiffe endpoint follow them unless an operator has set others.
 	Addresses     []string `protobuf:"bytes,11,rep,name=addresses,proto3" json:"addresses,omitempty"`
@@ -373,9 +373,9 @@ func (x *RelationshipAgreement) GetIdentities() [][]byte {
 	return nil
 }
 
-func (x *RelationshipAgreement) GetCompanion() bool {
+func (x *RelationshipAgreement) GetLinkedHome() bool {
 	if x != nil {
-		return x.Companion
+		return x.LinkedHome
 	}
 	return false
 }
@@ -686,8 +686,8 @@ func (x *InvitationContent) GetExpireSeconds() int64 {
 type RelationshipHub struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Trust domains by name, or by a suffix with a leading dot; and exceptions in the same form.
-	Take   []string `protobuf:"bytes,1,rep,name=take,proto3" json:"take,omitempty"`
-	Except []string `protobuf:"bytes,2,rep,name=except,proto3" json:"except,omitempty"`
+	Include []string `protobuf:"bytes,1,rep,name=include,proto3" json:"include,omitempty"`
+	Exclude []string `protobuf:"bytes,2,rep,name=exclude,proto3" json:"exclude,omitempty"`
 	// The URL of the map, fetched under the profile of the relationship. If empty, /bundles at the host of its first
 	// endpoint.
 	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
@@ -725,16 +725,16 @@ func (*RelationshipHub) Descriptor() ([]byte, []int) {
 	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *RelationshipHub) GetTake() []string {
+func (x *RelationshipHub) GetInclude() []string {
 	if x != nil {
-		return x.Take
+		return x.Include
 	}
 	return nil
 }
 
-func (x *RelationshipHub) GetExcept() []string {
+func (x *RelationshipHub) GetExclude() []string {
 	if x != nil {
-		return x.Except
+		return x.Exclude
 	}
 	return nil
 }
@@ -1023,7 +1023,7 @@ type RelationshipObservation struct {
 	Endpoints []*EndpointObservation `protobuf:"bytes,30,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// For a hub's map, which is reported under "<hub>/bundles": the numbers of domains that were accepted, that were
 	// refused, and that were not included.
-	Taken         uint32 `protobuf:"varint,70,opt,name=taken,proto3" json:"taken,omitempty"`
+	Accepted      uint32 `protobuf:"varint,70,opt,name=accepted,proto3" json:"accepted,omitempty"`
 	Refused       uint32 `protobuf:"varint,71,opt,name=refused,proto3" json:"refused,omitempty"`
 	LeftOut       uint32 `protobuf:"varint,72,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1130,9 +1130,9 @@ func (x *RelationshipObservation) GetEndpoints() []*EndpointObservation {
 	return nil
 }
 
-func (x *RelationshipObservation) GetTaken() uint32 {
+func (x *RelationshipObservation) GetAccepted() uint32 {
 	if x != nil {
-		return x.Taken
+		return x.Accepted
 	}
 	return 0
 }
@@ -1404,7 +1404,7 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\b\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\b\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -1427,11 +1427,11 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12'\n" +
 	"\x0fauthority_kinds\x18> \x03(\x05R\x0eauthorityKinds\x12,\n" +
 	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
-	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x12\x14\n" +
-	"\x05vouch\x18F \x01(\bR\x05vouch\x123\n" +
+	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x12\x16\n" +
+	"\x06attest\x18F \x01(\bR\x06attest\x123\n" +
 	"\x03hub\x18G \x01(\v2!.entente.state.v1.RelationshipHubR\x03hub\x12I\n" +
 	"\fhub_standing\x18H \x01(\v2&.entente.state.v1.RelationshipStandingR\vhubStanding\x12E\n" +
-	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"\xd9\x03\n" +
+	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"\xdc\x03\n" +
 	"\x15RelationshipAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
@@ -1443,9 +1443,10 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\tconfirmed\x18\b \x01(\bR\tconfirmed\x12\x1e\n" +
 	"\n" +
 	"identities\x18\t \x03(\fR\n" +
-	"identities\x12\x1c\n" +
-	"\tcompanion\x18\n" +
-	" \x01(\bR\tcompanion\x12\x1c\n" +
+	"identities\x12\x1f\n" +
+	"\vlinked_home\x18\n" +
+	" \x01(\bR\n" +
+	"linkedHome\x12\x1c\n" +
 	"\taddresses\x18\v \x03(\tR\taddresses\x12\x12\n" +
 	"\x04urls\x18\f \x03(\tR\x04urls\"\xbb\x04\n" +
 	"\n" +
@@ -1484,10 +1485,10 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"identities\x18\x06 \x03(\fR\n" +
 	"identities\x12%\n" +
-	"\x0eexpire_seconds\x18\a \x01(\x03R\rexpireSeconds\"O\n" +
-	"\x0fRelationshipHub\x12\x12\n" +
-	"\x04take\x18\x01 \x03(\tR\x04take\x12\x16\n" +
-	"\x06except\x18\x02 \x03(\tR\x06except\x12\x10\n" +
+	"\x0eexpire_seconds\x18\a \x01(\x03R\rexpireSeconds\"W\n" +
+	"\x0fRelationshipHub\x12\x18\n" +
+	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
+	"\aexclude\x18\x02 \x03(\tR\aexclude\x12\x10\n" +
 	"\x03url\x18\x03 \x01(\tR\x03url\"\xf5\x03\n" +
 	"\tHubBundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
@@ -1511,7 +1512,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"jwtExpired\x12F\n" +
 	"\x11last_success_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\"c\n" +
 	"\x12RelationshipReport\x12M\n" +
-	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\"\xa3\x04\n" +
+	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\"\xa9\x04\n" +
 	"\x17RelationshipObservation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1e\n" +
 	"\n" +
@@ -1525,8 +1526,8 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x05error\x18\a \x01(\tR\x05error\x125\n" +
 	"\binterval\x18\b \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x16\n" +
 	"\x06member\x18\t \x01(\tR\x06member\x12C\n" +
-	"\tendpoints\x18\x1e \x03(\v2%.entente.state.v1.EndpointObservationR\tendpoints\x12\x14\n" +
-	"\x05taken\x18F \x01(\rR\x05taken\x12\x18\n" +
+	"\tendpoints\x18\x1e \x03(\v2%.entente.state.v1.EndpointObservationR\tendpoints\x12\x1a\n" +
+	"\baccepted\x18F \x01(\rR\baccepted\x12\x18\n" +
 	"\arefused\x18G \x01(\rR\arefused\x12\x19\n" +
 	"\bleft_out\x18H \x01(\rR\aleftOut\"\x99\x01\n" +
 	"\x13EndpointObservation\x12\x14\n" +
