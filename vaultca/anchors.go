@@ -14,12 +14,12 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// maxChain bounds the certificates that are taken from one answer.
+// maxChain bounds the certificates of one answer.
 const maxChain = 32
 
-// Tops returns the self-signed certificates that an issuer's chain leads to, in the order of the chain: more than one
-// where it is cross-signed, none where the root is not in chain, and the issuer itself where it is a root. What else is
-// in chain does not count.
+// Tops returns the self-signed certificates that an issuer's chain leads to, in the order of the chain: several if it
+// is cross-signed, none if the root is not in chain, and the issuer itself if it is a root. Other certificates in chain
+// are ignored.
 func Tops(issuer *x509.Certificate, chain []*x509.Certificate) []*x509.Certificate {
 	reached := []*x509.Certificate{issuer}
 	for i := 0; i < len(reached); i++ {
@@ -40,13 +40,13 @@ func selfSigned(c *x509.Certificate) bool {
 	return c.IsCA && signed(c, c)
 }
 
-// sameAnchors compares two sets without regard to their order.
+// sameAnchors compares two sets.
 func sameAnchors(a, b []*x509.Certificate) bool {
 	return len(a) == len(b) &&
 		!slices.ContainsFunc(a, func(c *x509.Certificate) bool { return !slices.ContainsFunc(b, c.Equal) })
 }
 
-// sharedWith names another domain of which one of these anchors has the key.
+// sharedWith returns another domain that has the key of one of these anchors.
 func sharedWith(
 	td spiffeid.TrustDomain,
 	anchors []*x509.Certificate,
@@ -64,7 +64,7 @@ func sharedWith(
 	return spiffeid.TrustDomain{}, false
 }
 
-// readAnchors finds the anchors of a mount as they are now.
+// readAnchors returns the present anchors of a mount.
 func readAnchors(ctx context.Context, c *vault.Caller, m Mount) ([]*x509.Certificate, error) {
 	if m.AnchorsFile != "" {
 		return pinned(m.AnchorsFile)
@@ -111,7 +111,7 @@ func pinned(path string) ([]*x509.Certificate, error) {
 	return anchors, nil
 }
 
-// readIssuer reads an issuer and its chain. Vault tells them to anybody; a login is not needed.
+// readIssuer reads an issuer and its chain, without a login.
 func readIssuer(
 	ctx context.Context,
 	c *vault.Caller,
@@ -130,7 +130,7 @@ func readIssuer(
 	return nil, nil, fmt.Errorf("read issuer %s of Vault mount %s: %w", ref, m.Path, err)
 }
 
-// answer takes the certificate and its chain out of an answer. There is exactly one certificate.
+// answer returns the certificate of an answer and its chain. There is exactly one certificate.
 func answer(secret *api.Secret) (own, chain []*x509.Certificate, err error) {
 	text, ok := secret.Data["certificate"].(string)
 	if !ok {

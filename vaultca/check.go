@@ -23,9 +23,9 @@ type pkiCheck struct {
 	config Config
 }
 
-// Check tries out what a configuration needs of Vault: the login, and for each domain its anchors, a signature, the
-// limits of the token's rights, and the roles beside it. For the signature it has certificates signed for keys that it
-// forgets. It changes nothing else.
+// Check tries everything that a configuration needs of Vault: the login, and for each domain its anchors, a signature,
+// the limits of the token's rights, and the roles beside it. The signed certificates are for keys that it discards. It
+// changes nothing else.
 func Check(ctx context.Context, c Config) []vault.Finding {
 	k := &pkiCheck{}
 	if err := c.Validate(); err != nil {
@@ -84,7 +84,7 @@ func (k *pkiCheck) anchors(
 	return anchors
 }
 
-// request makes a request for a key that nobody keeps.
+// request returns a certificate request for a key that is discarded.
 func request() (*x509.CertificateRequest, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -97,7 +97,7 @@ func request() (*x509.CertificateRequest, error) {
 	return x509.ParseCertificateRequest(der)
 }
 
-// checkTTL is what is asked of Vault for a try.
+// checkTTL is the lifetime of a certificate of a check.
 const checkTTL = 24 * time.Hour
 
 func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors []*x509.Certificate) {
@@ -149,7 +149,7 @@ func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors
 	}
 }
 
-// limits asks for what the policy should deny: another name, and the request's own wishes.
+// limits tries calls that the policy should deny: another name, and values from the request.
 func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 	subject := td.Name() + " rights"
 	s, _, err := k.Caller.Session(ctx)
@@ -169,7 +169,7 @@ func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 			return
 		}
 		parameters := signParameters(td, csr, checkTTL)
-		parameters["ttl"] = "1s" // of no use to anybody, should it be signed
+		parameters["ttl"] = "1s" // useless, should it be signed
 		if try.parameter == "uri_sans" {
 			parameters["uri_sans"] = "spiffe://entente-check.invalid"
 		} else {
@@ -202,7 +202,7 @@ func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 	}
 }
 
-// maxRoles bounds how many roles are looked at.
+// maxRoles bounds the roles that are checked.
 const maxRoles = 1000
 
 func (k *pkiCheck) roles(ctx context.Context, td spiffeid.TrustDomain) {
@@ -250,7 +250,7 @@ func (k *pkiCheck) listRoles(ctx context.Context, m Mount) ([]string, error) {
 		func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 			secret, err := client.Logical().ListWithContext(ctx, m.Path+"/roles")
 			if err == nil && secret == nil {
-				secret = &api.Secret{} // so Vault says that there are none
+				secret = &api.Secret{} // Vault's answer for an empty list
 			}
 			return secret, err
 		},
@@ -265,8 +265,8 @@ func (k *pkiCheck) listRoles(ctx context.Context, m Mount) ([]string, error) {
 	return names, nil
 }
 
-// issuesSPIFFE says whether a role with these patterns for URI names can issue a SPIFFE ID of td, and by which. A star
-// in a pattern stands for anything, a template for any text.
+// issuesSPIFFE reports whether a role with these patterns for URI names can issue a SPIFFE ID of td, and by which
+// pattern. A star in a pattern matches anything, a template any text.
 func issuesSPIFFE(patterns []string, td spiffeid.TrustDomain) (string, bool) {
 	for _, p := range patterns {
 		literal := p
@@ -283,7 +283,7 @@ func issuesSPIFFE(patterns []string, td spiffeid.TrustDomain) (string, bool) {
 	return "", false
 }
 
-// texts are the strings of a list in an answer.
+// texts returns the strings of a list in an answer.
 func texts(list any) []string {
 	entries, _ := list.([]any)
 	var all []string

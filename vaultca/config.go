@@ -24,19 +24,19 @@ type Config struct {
 	PollInterval time.Duration
 }
 
-// Mount is one domain's place in Vault.
+// Mount is the place of one domain in Vault.
 type Mount struct {
-	// Path is the PKI mount's, without slashes at its ends.
+	// Path is the path of the PKI mount, without slashes at its ends.
 	Path string
-	// Issuers are references to issuers in the mount, by name or id. The first one signs, unless nothing may be signed
-	// below its anchors, and then the next; the tops of all their chains are anchors. None: the mount's default issuer.
+	// Issuers are references to issuers in the mount, by name or id. The first one whose anchors are accepted signs.
+	// The tops of all their chains are anchors. If empty, the mount's default issuer is used.
 	Issuers []string
-	// AnchorsFile holds the anchors, PEM, where Vault does not know the root; empty: they are found in Vault. It is
-	// read again with each look.
+	// AnchorsFile has the anchors in PEM for a root that Vault does not have. If empty, they are read from Vault. The
+	// file is read again each time.
 	AnchorsFile string
 }
 
-// issuers are the references to look at, the one that signs first.
+// issuers returns the references, the one that signs first.
 func (m Mount) issuers() []string {
 	if len(m.Issuers) == 0 {
 		return []string{"default"}
@@ -60,7 +60,7 @@ func checkIssuer(ref string) error {
 	return nil
 }
 
-// Validate looks at what can be seen without asking Vault, and names everything that is wrong.
+// Validate checks what can be checked without a call, and names everything that is wrong.
 func (c Config) Validate() error {
 	errs := []error{c.Config.Validate()}
 	if len(c.Mounts) == 0 {
@@ -92,7 +92,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// domains are those with a mount, in order.
+// domains returns the domains with a mount, in order.
 func (c Config) domains() []spiffeid.TrustDomain {
 	var all []spiffeid.TrustDomain
 	for td := range c.Mounts {

@@ -15,7 +15,7 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// Asked is what a certificate that Vault signed is held against.
+// Asked is the request that a signed certificate is compared with.
 type Asked struct {
 	TrustDomain spiffeid.TrustDomain
 	Key         crypto.PublicKey
@@ -25,20 +25,19 @@ type Asked struct {
 	Anchors     []*x509.Certificate
 }
 
-// Remark is what is odd about a certificate that can be used all the same. The zero value: nothing.
+// Remark has the oddities of a usable certificate. It is zero if there are none.
 type Remark struct {
-	// Short is how much less than asked the certificate lives by the local clock.
+	// Short is the missing part of the requested lifetime, by the local clock.
 	Short time.Duration
-	// Ahead is how far in the future it begins: Vault's clock is ahead of the local one.
+	// Ahead is the time until the certificate begins: Vault's clock is ahead of the local one.
 	Ahead time.Duration
 }
 
-// tolerance is by how much a lifetime can differ from what was asked before it is remarked: the time of the call, and
-// whole seconds.
+// tolerance is the difference of a lifetime that is not reported: the time of the call, and whole seconds.
 const tolerance = time.Minute
 
-// Examine decides whether what Vault signed is what was asked, and brings it into order: the chain to one of the
-// anchors, that anchor first. An answer that cannot be used is refused with one of the errors of this package.
+// Examine checks that a certificate is what was requested, and returns its chain to one of the anchors, that anchor
+// first. An unusable certificate is refused with a sentinel of package vault.
 func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) (*upstream.Signed, Remark, error) {
 	var remark Remark
 	want, err := x509.MarshalPKIXPublicKey(a.Key)
@@ -92,7 +91,7 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 	return signed, remark, nil
 }
 
-// toAnchor finds the shortest path from the certificate to an anchor, both included.
+// toAnchor returns the shortest path from the certificate to an anchor, both included.
 func toAnchor(
 	certificate *x509.Certificate,
 	chain, anchors []*x509.Certificate,

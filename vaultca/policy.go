@@ -10,16 +10,16 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// PolicyFor says whose rights to print.
+// PolicyFor selects the rights to print.
 type PolicyFor struct {
 	Mount string
-	// Issuers are the references that can sign; none: default.
+	// Issuers are the references that can sign. If empty, the default issuer can.
 	Issuers []string
-	// TrustDomain is the one that the mount belongs to. Left out, the policy allows signing for any domain.
+	// TrustDomain is the domain of the mount. If zero, the policy allows signing for any domain.
 	TrustDomain spiffeid.TrustDomain
 }
 
-// rights are exactly those that this package uses.
+// rights returns exactly the rights that this package uses.
 func rights(p PolicyFor) []vault.Right {
 	name := "spiffe://*"
 	if p.TrustDomain.Name() != "" {
@@ -92,7 +92,7 @@ func checkIssuers(refs []string) error {
 	return errors.Join(errs...)
 }
 
-// PoliciesFor are the rights that the configuration needs, a mount each.
+// PoliciesFor returns the rights that the configuration needs, one for each mount.
 func (c Config) PoliciesFor() []PolicyFor {
 	var all []PolicyFor
 	for _, td := range c.domains() {

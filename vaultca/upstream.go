@@ -29,12 +29,12 @@ type Upstream struct {
 	mu      sync.Mutex
 	anchors map[spiffeid.TrustDomain][]*x509.Certificate
 	changed chan struct{}                              // closed when anchors change
-	failing map[spiffeid.TrustDomain]map[string]string // the reason by task, for a log with one line when something begins to fail
+	failing map[spiffeid.TrustDomain]map[string]string // by task; one line is logged when a failure begins
 }
 
 var _ upstream.Upstream = (*Upstream)(nil)
 
-// New makes an upstream. It asks nothing of Vault yet: a member starts while Vault is down.
+// New returns an upstream. It makes no call yet: a member starts while Vault is down.
 func New(c Config) (*Upstream, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func New(c Config) (*Upstream, error) {
 	}, nil
 }
 
-// Caller returns what calls Vault, whose login other users of the same Vault can share. It is nil if u is nil.
+// Caller returns the caller with the login, which a [transit.Store] can share. It is nil if u is nil.
 func (u *Upstream) Caller() *vault.Caller {
 	if u == nil {
 		return nil
@@ -77,8 +77,8 @@ func (u *Upstream) Run(ctx context.Context) error {
 	return err
 }
 
-// poll looks at a domain's anchors again and again. Intervals differ by up to a tenth, so that members do not come
-// together.
+// poll reads a domain's anchors again and again. Intervals differ by up to a tenth, so that members do not call at the
+// same time.
 func (u *Upstream) poll(ctx context.Context, td spiffeid.TrustDomain) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -96,15 +96,15 @@ func (u *Upstream) poll(ctx context.Context, td spiffeid.TrustDomain) {
 	}
 }
 
-// Anchors are those of a domain as last seen, and a channel that is closed when the anchors of any domain change.
-// There are none before the first successful look.
+// Anchors returns the newest known anchors of a domain, and a channel that is closed when the anchors of any domain
+// change. Before the first successful read there are none.
 func (u *Upstream) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan struct{}) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return append([]*x509.Certificate(nil), u.anchors[td]...), u.changed
 }
 
-// lookAt reads a domain's anchors and keeps them. Anchors that another domain has are refused, and not kept.
+// lookAt reads a domain's anchors and stores them. Anchors of another domain are refused.
 func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount) ([]*x509.Certificate, error) {
 	said := func(err error) error { return fmt.Errorf("find the anchors of %s: %w", td, err) }
 	anchors, err := readAnchors(
@@ -158,8 +158,8 @@ func subjects(all []*x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// outcome writes one line when a domain's tasks begin to fail, or fail for another reason, and one when all of them
-// work again.
+// outcome logs one line when a domain's tasks begin to fail, or fail for another reason, and one when all of them work
+// again.
 func (u *Upstream) outcome(ctx context.Context, td spiffeid.TrustDomain, task string, err error) {
 	if err != nil && ctx.Err() != nil {
 		return // the end of this member, not a failure
@@ -184,7 +184,8 @@ func (u *Upstream) outcome(ctx context.Context, td spiffeid.TrustDomain, task st
 	}
 }
 
-// note keeps a task's outcome, and says whether a failure began that no task of the domain had, or the last one ended.
+// note stores the outcome of a task. began reports a failure that no task of the domain had, ended the end of the last
+// failure.
 func (u *Upstream) note(td spiffeid.TrustDomain, task string, err error) (began, ended bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -207,7 +208,7 @@ func (u *Upstream) note(td spiffeid.TrustDomain, task string, err error) (began,
 	return began, false
 }
 
-// SignCA implements [upstream.Upstream]. The issuer's anchors are read first, so that the answer holds the newest.
+// SignCA implements [upstream.Upstream]. The anchors are read first, so that the answer has the newest.
 func (u *Upstream) SignCA(ctx context.Context, r upstream.Request) (*upstream.Signed, error) {
 	m, ok := u.config.Mounts[r.TrustDomain]
 	if !ok {
@@ -287,17 +288,17 @@ func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upst
 	return signed, nil
 }
 
-// backdating of signing certificates covers clocks that are a little apart.
+// backdating of signing certificates allows for clocks that differ a little.
 const backdating = 30 * time.Second
 
 // pathLength of a signing certificate: it signs SVIDs, and no CA below it.
 const pathLength = "0"
 
-// commonName is the subject's, without meaning to SPIFFE; Vault wants one.
+// commonName is the subject of signing certificates. SPIFFE ignores it, and Vault requires one.
 const commonName = "Entente authority"
 
-// signParameters are all that is sent. [Policy] pins those that a thief of the token would change: they are texts,
-// since Vault compares types too.
+// signParameters returns all parameters of a signature. [Policy] pins those that a thief of the token would change.
+// They are strings, since Vault compares types too.
 func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl time.Duration) map[string]any {
 	return map[string]any{
 		"csr":                  string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr.Raw})),
@@ -311,8 +312,8 @@ func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl t
 	}
 }
 
-// pick returns the issuer that is to sign: the first whose chain leads to an anchor that is not refused. If there is
-// none it is the first of all, and what it signs is refused in words that say why.
+// pick returns the issuer to sign: the first whose chain leads to an anchor that is not refused. If there is none it is
+// the first of all, whose certificate is refused with the reason.
 func pick(ctx context.Context, c *vault.Caller, m Mount, refused func(*x509.Certificate) bool) (string, error) {
 	all := m.issuers()
 	if len(all) == 1 || refused == nil || m.AnchorsFile != "" {
@@ -342,8 +343,8 @@ func signIntermediate(
 	})
 }
 
-// Revoke has Vault put a signing certificate of the domain on its revocation list. SPIFFE verifiers do not read that
-// list: what the certificate signed stays valid for them until it expires.
+// Revoke puts a signing certificate of the domain on Vault's revocation list. SPIFFE verifiers do not read that list:
+// SVIDs that the certificate signed stay valid for them until they expire.
 func (u *Upstream) Revoke(ctx context.Context, td spiffeid.TrustDomain, certificate *x509.Certificate) error {
 	m, ok := u.config.Mounts[td]
 	if !ok {
@@ -364,10 +365,10 @@ func (u *Upstream) Revoke(ctx context.Context, td spiffeid.TrustDomain, certific
 	return nil
 }
 
-// serial is a serial number as Vault writes it.
+// serial returns a serial number in Vault's form.
 func serial(n *big.Int) string {
 	return strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", n.Bytes()), " ", ":"), ":")
 }
 
-// Prune implements [upstream.Upstream]. Vault's roots are Vault's; nothing of them is kept here.
+// Prune implements [upstream.Upstream]. This package stores no roots.
 func (*Upstream) Prune(func(*x509.Certificate) bool) error { return nil }

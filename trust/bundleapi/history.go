@@ -18,13 +18,13 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
-// History are the versions of a bundle that are kept.
+// History has the versions of a bundle that are kept.
 type History struct {
 	Revision uint64
 	Hosted   bool
 	// Versions are oldest first.
 	Versions []*statev1.BundleVersion
-	// Content builds the bundle of one of them anew.
+	// Content rebuilds the bundle of one of them.
 	Content func(*statev1.BundleVersion) (*bundle.Bundle, error)
 }
 
@@ -54,7 +54,7 @@ func (s *Service) GetBundleHistory(
 	return answer, nil
 }
 
-// CompareBundleVersions says what is different between two versions.
+// CompareBundleVersions returns the differences between two versions.
 func (s *Service) CompareBundleVersions(
 	ctx context.Context,
 	r *ententev1.CompareBundleVersionsRequest,
@@ -108,7 +108,7 @@ func (s *Service) CompareBundleVersions(
 	return nil, s.statusError(err)
 }
 
-// ListBundleStatements returns statements as the bundle endpoint serves them.
+// ListBundleStatements returns statements in the form of the bundle endpoint.
 func (s *Service) ListBundleStatements(
 	ctx context.Context,
 	r *ententev1.ListBundleStatementsRequest,
@@ -183,7 +183,7 @@ func (h History) find(td spiffeid.TrustDomain, sequence uint64) (int, error) {
 	)
 }
 
-// message is a version as the API shows it.
+// message returns a version in the form of the API.
 func (h History) message(v *statev1.BundleVersion) *ententev1.BundleVersion {
 	m := &ententev1.BundleVersion{
 		Number: v.GetNumber(), Sequence: v.Sequence, Digest: hex.EncodeToString(v.GetDigest()), Time: v.GetTime(), Source: v.GetSource(),

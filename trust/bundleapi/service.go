@@ -1,12 +1,13 @@
 // Package bundleapi serves the gRPC BundleService: the bundles of hosted and foreign trust domains, one, all, or as
 // they change.
 //
-// It reads through a [Catalog] and keeps nothing. Reads answer from this member's state unless the caller asks for
-// more. A watch begins with the present state and then sends what changed and what was deleted; a watcher that is
-// slower than the changes gets the newest state of each bundle and never what lay between. All watches share one
-// follower and its messages, so that a thousand of them cost one rendering a change.
+// It reads through a [Catalog] and stores nothing. Reads answer from this member's state unless the request needs more.
+// A watch begins with the present state and continues with changes and deletions. A watcher that is slower than the
+// changes gets the newest state of each bundle, without the states between. All watches share one follower and its
+// messages, so that a thousand of them cost one rendering for each change.
 //
-// Start reading at catalog.go; snapshot.go has the rule of what a watcher is sent.
+// Start reading at catalog.go; indexed.go has the catalog of a member, and snapshot.go the rule for what a watcher is
+// sent.
 package bundleapi
 
 import (
@@ -29,18 +30,19 @@ import (
 )
 
 const (
-	// maxMessageBytes leaves room below the 4 MiB that a gRPC client takes by default. A bundle has at most 1 MiB.
+	// maxMessageBytes is below the 4 MiB that a gRPC client accepts by default. A bundle has at most 1 MiB.
 	maxMessageBytes = 3 << 20
-	// maxWatchedDomains bounds the names of one watch; who wants more watches all.
+	// maxWatchedDomains bounds the names of one watch. A watch without names has all domains.
 	maxWatchedDomains = 1000
-	// followRetry is the pause before a follower that broke is started again.
+	// followRetry is the pause before a failed follower is started again.
 	followRetry = time.Second
 )
 
-// Config says what a [Service] needs.
+// Config is the configuration of a [Service].
 type Config struct {
 	Catalog Catalog
-	// StatusError turns an error of the catalog into a gRPC status; nil makes it Unavailable, unless it is one already.
+	// StatusError turns an error of the catalog into a gRPC status. If nil, it is Unavailable, unless it is a status
+	// already.
 	StatusError func(error) error
 	Logger      hclog.Logger
 	Registerer  prometheus.Registerer
@@ -55,7 +57,7 @@ type Service struct {
 	sent      prometheus.Counter
 }
 
-// New makes a service.
+// New returns a service.
 func New(c Config) (*Service, error) {
 	if c.Catalog == nil {
 		return nil, errors.New("the bundle service needs a catalog")
@@ -162,7 +164,7 @@ func (s *Service) ListBundles(
 	return page(state, after, int(r.GetPageSize())), nil
 }
 
-// page cuts the bundles behind after out of a state, as many as size and a message allow.
+// page returns the bundles after a domain, as many as size and a message allow.
 func page(state State, after spiffeid.TrustDomain, size int) *ententev1.ListBundlesResponse {
 	bundles := slices.SortedFunc(slices.Values(state.Bundles), byDomain)
 	first, found := slices.BinarySearchFunc(
@@ -190,7 +192,7 @@ func byDomain(x, y *ententev1.Bundle) int {
 	return strings.Compare(x.GetTrustDomain(), y.GetTrustDomain())
 }
 
-// readOptions reads the options of a request. Bundles are read stale unless the caller asks for more.
+// readOptions reads the options of a request. By default bundles are read from this member's state.
 func readOptions(r *ententev1.ReadOptions) (ReadOptions, error) {
 	o := ReadOptions{MinRevision: r.GetMinRevision()}
 	switch c := r.GetConsistency(); c {

@@ -17,7 +17,7 @@ type snapshot struct {
 	step       step                // from the generation before
 }
 
-// step is what leads from one snapshot to a later one.
+// step is the difference between one snapshot and a later one.
 type step struct {
 	changed []*ententev1.Bundle
 	deleted []string
@@ -25,8 +25,8 @@ type step struct {
 
 func (s step) empty() bool { return len(s.changed) == 0 && len(s.deleted) == 0 }
 
-// next makes the snapshot of a state. Two snapshots differ in a domain exactly if they have different messages for it:
-// of two that say the same the earlier one stays.
+// next returns the snapshot of a state. Two snapshots have different messages for a domain if and only if it changed:
+// of two equal messages the earlier one stays.
 func (s *snapshot) next(state State) *snapshot {
 	n := &snapshot{revision: state.Revision, messages: slices.SortedFunc(slices.Values(state.Bundles), byDomain)}
 	if s != nil {
@@ -45,7 +45,7 @@ func (s *snapshot) next(state State) *snapshot {
 	return n
 }
 
-// difference walks two snapshots, the earlier of which may be nil.
+// difference returns the step between two snapshots, the earlier of which may be nil.
 func difference(from, to *snapshot) step {
 	if from == nil {
 		return step{changed: to.messages}
@@ -70,7 +70,7 @@ func difference(from, to *snapshot) step {
 	return d
 }
 
-// since is what a watcher that was sent from (nil: nothing yet) has to be sent to be at to.
+// since returns the step to a snapshot for a watcher at another one, or at none if from is nil.
 func since(from, to *snapshot) step {
 	if from != nil && from.generation+1 == to.generation {
 		return to.step
@@ -78,7 +78,7 @@ func since(from, to *snapshot) step {
 	return difference(from, to)
 }
 
-// only narrows a step to the watched names; nil is all.
+// only narrows a step to the watched names, or not at all if names is nil.
 func (s step) only(names map[string]bool) step {
 	if names == nil {
 		return s
@@ -97,7 +97,7 @@ func (s step) only(names map[string]bool) step {
 	return n
 }
 
-// responses cuts a step into messages of bounded size. Deletions come first: trust that ended is not made to wait.
+// responses divides a step into messages of bounded size. Deletions come first: trust that ended must not wait.
 func responses(revision uint64, s step, most int) []*ententev1.WatchBundlesResponse {
 	current := &ententev1.WatchBundlesResponse{Revision: revision}
 	all := []*ententev1.WatchBundlesResponse{current}
@@ -121,7 +121,7 @@ func responses(revision uint64, s step, most int) []*ententev1.WatchBundlesRespo
 	return all
 }
 
-// broadcast holds the newest snapshot and tells when there is a newer one.
+// broadcast holds the newest snapshot, and signals newer ones.
 type broadcast struct {
 	mu      sync.Mutex
 	current *snapshot
@@ -131,7 +131,7 @@ type broadcast struct {
 
 func newBroadcast() *broadcast { return &broadcast{changed: make(chan struct{})} }
 
-// publish makes state the newest one, unless nothing in it changed.
+// publish replaces the newest snapshot, unless nothing changed.
 func (f *broadcast) publish(state State) {
 	f.mu.Lock()
 	before := f.current
@@ -156,7 +156,7 @@ func (f *broadcast) close() {
 	f.changed = make(chan struct{})
 }
 
-// newest returns the newest snapshot, or nil, and a channel that is closed when that is no longer so.
+// newest returns the newest snapshot, or nil, and a channel that is closed once there is a newer one.
 func (f *broadcast) newest() (current *snapshot, changed <-chan struct{}, closed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

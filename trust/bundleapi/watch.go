@@ -9,7 +9,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// WatchBundles sends the present bundles, in a message even if there is none, and then what changes.
+// WatchBundles sends the present bundles, in a message even if there is none, and then each change.
 func (s *Service) WatchBundles(
 	r *ententev1.WatchBundlesRequest,
 	stream grpc.ServerStreamingServer[ententev1.WatchBundlesResponse],
@@ -46,7 +46,7 @@ func (s *Service) WatchBundles(
 	}
 }
 
-// watchedNames reads the names of a watch; nil is all.
+// watchedNames returns the names of a watch, or nil for all.
 func watchedNames(list []string) (map[string]bool, error) {
 	if len(list) == 0 {
 		return nil, nil

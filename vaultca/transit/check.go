@@ -15,8 +15,8 @@ import (
 // checker checks the Transit mount of a configuration.
 type checker struct{ vault.Checker }
 
-// Check tries out what keys in Transit need of Vault: it makes a key, signs with it and deletes it, and asks for
-// what the policy should deny. It changes nothing else.
+// Check tries the rights and settings that keys in Transit need: it makes a key, signs with it and deletes it, and
+// tries calls that the policy should deny. It changes nothing else.
 func Check(ctx context.Context, c Config) []vault.Finding {
 	k := &checker{}
 	if err := c.Validate(); err != nil {
@@ -39,7 +39,7 @@ func Check(ctx context.Context, c Config) []vault.Finding {
 	return k.Findings
 }
 
-// probe is a key that this check makes and nobody else uses.
+// probe returns a key for a check alone.
 func probe(c Config, member string) entry {
 	return entry{Name: "check", Mount: c.Mount, Key: KeyPrefix(c.Prefix, c.Cluster, member) + "check-" + chance()}
 }
@@ -147,7 +147,7 @@ func (k *checker) bury(ctx context.Context, e entry) {
 	}
 }
 
-// transitLimits asks for what the policy should deny.
+// transitLimits tries calls that the policy should deny.
 func (k *checker) transitLimits(ctx context.Context, c Config) {
 	const subject = "transit rights"
 	tight := true
@@ -174,7 +174,7 @@ func (k *checker) transitLimits(ctx context.Context, c Config) {
 			)
 		}
 	}
-	// No member has this name, for it is refused in a configuration: nobody's key is asked for.
+	// A configuration refuses this member name, so no member has such a key.
 	if _, err := readKey(ctx, k.Caller, probe(c, "CHECK")); !errors.Is(err, vault.ErrDenied) {
 		tight = false
 		k.Add(

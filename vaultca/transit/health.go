@@ -12,32 +12,32 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// defaultRest is for how long signatures fail at once after one failed for a reason that may pass; where somebody has
-// to do something first, for ten times as long, since each of those attempts is a login too.
+// defaultRest is the time for which signatures fail at once after a transient failure. After a permanent one it is ten
+// times as long, since each attempt is a login too.
 const (
 	defaultRest = time.Second
 	longRest    = 10
 )
 
-// The tasks that can fail each for itself: a right can be there for one and not for another.
+// The tasks that can fail independently: a right can exist for one and not for another.
 const (
 	taskMake = "make"
 	taskSign = "sign"
 	taskLook = "look" // and delete
 )
 
-// health is how Transit does at the moment.
+// health is the present state of Transit.
 type health struct {
 	rest time.Duration
 
 	mu      sync.Mutex
 	failing map[string]error // by task
-	until   time.Time        // until when nobody is to ask for a signature
-	trying  bool             // somebody tries whether signing works again
+	until   time.Time        // no signature is tried before
+	trying  bool             // an attempt is under way
 }
 
-// enter says whether to ask for a signature: while signing fails one tries now and then, and the others get the error
-// of the last attempt at once. leave is called when the attempt is over.
+// enter admits an attempt to sign. While signing fails, one attempt is admitted now and then, and the others get the
+// last error at once. leave is called when the attempt is over.
 func (h *health) enter() (leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -56,8 +56,8 @@ func (h *health) enter() (leave func(), err error) {
 	}, nil
 }
 
-// note keeps the outcome of a task, and says whether a failure began that no task had, or the last one ended. When
-// Vault answers one task, the others are not kept waiting by an outage.
+// note stores the outcome of a task. began reports a failure that no task had, ended the end of the last failure. A
+// successful task ends the transient failures of all tasks.
 func (h *health) note(task string, err error) (began, ended bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -91,8 +91,8 @@ func (h *health) well() bool {
 	return len(h.failing) == 0
 }
 
-// outcome writes one line when a task begins to fail, or fails for another reason, and one when all of them work again.
-// That a key is missing says nothing of Transit itself.
+// outcome logs one line when a task begins to fail, or fails for another reason, and one when all tasks work again. A
+// missing key is no failure of Transit.
 func (t *Store) outcome(ctx context.Context, task string, err error) {
 	switch {
 	case err != nil && ctx.Err() != nil:

@@ -22,25 +22,25 @@ import (
 
 // The states of an entry of the index.
 const (
-	stateMaking = "making" // Vault was asked to make the key, or is going to be
+	stateMaking = "making" // the key is being made in Vault, or about to be
 	stateReady  = "ready"
 	stateDoomed = "doomed" // it is to be deleted in Vault
 )
 
-// entry is what this machine keeps of a key in Transit. Nothing in it is secret.
+// entry is the record of a key in Transit on this machine. Nothing in it is secret.
 type entry struct {
 	Name   string
 	Mount  string
 	Key    string // its name in the mount
 	Number uint64 // later entries have higher ones
 	State  string
-	// Public is the pinned half; nil while the key is being made, and in what is doomed of such.
+	// Public is the pinned public half. It is nil while the key is being made, and after a failure to make it.
 	Public *ecdsa.PublicKey
 	// Certificate is that of a root, nil if the key has none.
 	Certificate *x509.Certificate
 }
 
-// file is the name of its file: what tells the key from others of its member.
+// file returns the name of its file: the part of the key's name that differs within a member.
 func (e entry) file() string {
 	_, own, _ := strings.Cut(e.Key, keyWord)
 	return own + entrySuffix
@@ -76,11 +76,11 @@ func openIndex(dir string) (*index, error) {
 	return &index{dir: dir}, nil
 }
 
-// next is the number of a new entry.
+// next returns the number of a new entry.
 func (x *index) next() uint64 { return x.number.Add(1) }
 
-// all reads the entries in the order of their numbers, and what is wrong with those that cannot be read. What a write
-// left behind that did not finish is removed.
+// all returns the entries in the order of their numbers, and an error for each unreadable one. It removes the rests of
+// unfinished writes.
 func (x *index) all() (entries []entry, unreadable []error, err error) {
 	files, err := os.ReadDir(x.dir)
 	if err != nil {
@@ -132,7 +132,7 @@ func readEntry(path string) (entry, error) {
 	return e, nil
 }
 
-// parseEntry reads what [index.put] writes.
+// parseEntry parses the form that [index.put] writes.
 func parseEntry(raw []byte) (entry, error) {
 	if len(raw) > maxEntry {
 		return entry{}, fmt.Errorf("it is larger than %d bytes", maxEntry)
@@ -202,7 +202,7 @@ func (e entry) marshal() ([]byte, error) {
 	return json.Marshal(f)
 }
 
-// put writes an entry in one step, in place of an earlier one of the same key; it is on disk when put returns.
+// put replaces the entry of a key atomically. It is on disk when put returns.
 func (x *index) put(e entry) error {
 	content, err := e.marshal()
 	if err == nil {

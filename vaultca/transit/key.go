@@ -21,7 +21,7 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// signingKey is a key in Transit, as the authorities use it. It is never changed.
+// signingKey is a key in Transit, in the form for the authorities. It never changes.
 type signingKey struct {
 	store *Store
 	entry entry
@@ -29,11 +29,11 @@ type signingKey struct {
 
 var _ crypto.Signer = (*signingKey)(nil)
 
-// Public is the pinned half.
+// Public returns the pinned public half.
 func (k *signingKey) Public() crypto.PublicKey { return k.entry.Public }
 
-// Sign has Vault sign a SHA-256 digest. [crypto.Signer] has no context: the store bounds the time, and ends what is
-// under way when it ends itself. The signature is in ASN.1, and has been verified with the pinned half.
+// Sign signs a SHA-256 digest in Vault. [crypto.Signer] has no context: the store bounds the time, and cancels
+// signatures when it stops. The signature is in ASN.1, and verified with the pinned public half.
 func (k *signingKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	if opts.HashFunc() != crypto.SHA256 || len(digest) != sha256.Size {
 		return nil, fmt.Errorf("key %s signs SHA-256 digests alone", k.entry.Name)
@@ -46,8 +46,7 @@ func (k *signingKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([
 	return signature, nil
 }
 
-// sign makes one attempt. While signing fails most of those who want a signature are told at once, so that they get it
-// from another member soon.
+// sign makes one attempt. While signing fails, most calls fail at once, so that another member signs soon.
 func (t *Store) sign(e entry, digest []byte) ([]byte, error) {
 	if !t.has(e) {
 		return nil, vault.ErrKeyGone
@@ -83,14 +82,14 @@ func (t *Store) sign(e entry, digest []byte) ([]byte, error) {
 		errors.Is(err, vault.ErrNotFound),
 		errors.Is(err, vault.ErrKeyChanged),
 		errors.Is(err, vault.ErrServer):
-		t.suspectKey(e, err) // whether it is the key or Vault is found out beside: 500 is its answer to both
+		t.suspectKey(e, err) // the watch finds out whether the key or Vault is the cause: both answer 500
 		return nil, err
 	}
 	t.outcome(t.ctx, taskSign, err)
 	return signature, err
 }
 
-// has says whether the key is still one of this member's.
+// has reports whether the key is still one of this member's.
 func (t *Store) has(e entry) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,13 +97,13 @@ func (t *Store) has(e entry) bool {
 	return ok && key.entry.Key == e.Key
 }
 
-// The parameters of calls are texts where the policy pins them, since Vault compares types too.
+// The parameters that the policy pins are strings, since Vault compares types too.
 const (
 	keyType    = "ecdsa-p256"
 	keyVersion = "1" // there is no other: keys are replaced, never rotated
 )
 
-// keyParameters are all that is sent to make a key.
+// keyParameters returns all parameters of making a key.
 func keyParameters() map[string]any {
 	return map[string]any{"type": keyType, "exportable": false, "allow_plaintext_backup": false}
 }
@@ -116,7 +115,7 @@ func signDigestParameters(digest []byte) map[string]any {
 	}
 }
 
-// makeKey makes a key and returns its public half. One that can leave Vault, or that was there before, is refused.
+// makeKey makes a key and returns its public half. It refuses a key that can leave Vault, or that existed before.
 func makeKey(ctx context.Context, c *vault.Caller, e entry) (*ecdsa.PublicKey, error) {
 	secret, err := c.Authorized(
 		ctx,
@@ -132,14 +131,14 @@ func makeKey(ctx context.Context, c *vault.Caller, e entry) (*ecdsa.PublicKey, e
 	if err != nil {
 		return nil, err
 	}
-	if wrong := found.wrong(); wrong != "" {
-		return nil, fmt.Errorf("%w: %s", vault.ErrKeyKind, wrong)
+	if mismatch := found.mismatch(); mismatch != "" {
+		return nil, fmt.Errorf("%w: %s", vault.ErrKeyKind, mismatch)
 	}
 	return found.public, nil
 }
 
-// proveKey has something without meaning signed with a new key, so that no authority is published that cannot sign. A
-// node of Vault's that is a little behind does not know the key at once: it is asked again.
+// proveKey signs a text without meaning with a new key, so that no authority is published that cannot sign. A node of
+// Vault that is a little behind does not have the key at once, so failures are retried.
 func proveKey(ctx context.Context, c *vault.Caller, e entry) error {
 	digest := sha256.Sum256([]byte("proof of key " + e.Key))
 	_, err := backoff.Retry(ctx, func() (bool, error) {
@@ -161,8 +160,8 @@ func proveKey(ctx context.Context, c *vault.Caller, e entry) error {
 	return err
 }
 
-// readKey returns what Vault says of a key; [ErrKeyGone] is wrapped when it says that there is none, which is not said
-// of a mount that is missing.
+// readKey returns Vault's description of a key. The error wraps [vault.ErrKeyGone] if Vault has no such key; a missing
+// mount is another error.
 func readKey(ctx context.Context, c *vault.Caller, e entry) (keyDescription, error) {
 	secret, err := c.Authorized(
 		ctx,
@@ -188,7 +187,7 @@ func readKey(ctx context.Context, c *vault.Caller, e entry) (keyDescription, err
 	return describeKey(secret)
 }
 
-// deleteKey deletes a key for good. Vault wants to be told first that this is meant.
+// deleteKey deletes a key for good. Vault requires a first call that allows it.
 func deleteKey(ctx context.Context, c *vault.Caller, e entry) error {
 	_, err := c.Authorized(ctx, "transit_delete", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		return client.Logical().
@@ -200,14 +199,14 @@ func deleteKey(ctx context.Context, c *vault.Caller, e entry) error {
 	_, err = c.Authorized(ctx, "transit_delete", func(ctx context.Context, client *api.Client) (*api.Secret, error) {
 		secret, err := client.Logical().DeleteWithContext(ctx, e.Mount+"/keys/"+e.Key)
 		if err == nil && secret == nil {
-			secret = &api.Secret{} // so Vault says that it is done
+			secret = &api.Secret{} // Vault's answer to a deletion is empty
 		}
 		return secret, err
 	})
 	return err
 }
 
-// signDigest makes one attempt to have a digest signed, and a second one with a new login if Vault denies the first.
+// signDigest makes one attempt to sign a digest, and a second one with a new login if Vault denies the first.
 func signDigest(ctx context.Context, c *vault.Caller, timeout time.Duration, e entry, digest []byte) ([]byte, error) {
 	sign := func(s *vault.Session) (*api.Secret, error) {
 		return c.Within(
@@ -261,7 +260,7 @@ func parseSignature(secret *api.Secret) ([]byte, error) {
 	return signature, nil
 }
 
-// keyDescription is what Vault says of a key.
+// keyDescription is Vault's description of a key.
 type keyDescription struct {
 	kind       string
 	public     *ecdsa.PublicKey // of version 1; nil if there is none on P-256
@@ -273,7 +272,7 @@ type keyDescription struct {
 
 func describeKey(secret *api.Secret) (keyDescription, error) {
 	malformed := func(what string) (keyDescription, error) {
-		return keyDescription{}, fmt.Errorf("%w: %s in what it says of a key", vault.ErrMalformed, what)
+		return keyDescription{}, fmt.Errorf("%w: %s in its description of a key", vault.ErrMalformed, what)
 	}
 	data := secret.Data
 	kind, ok := data["type"].(string)
@@ -305,19 +304,19 @@ func describeKey(secret *api.Secret) (keyDescription, error) {
 	first, _ := keys[keyVersion].(map[string]any)
 	if text, ok := first["public_key"].(string); ok {
 		if block, rest := pem.Decode([]byte(text)); block != nil && len(rest) == 0 {
-			d.public, _ = parsePublic(block.Bytes) // what is no key on P-256 is none
+			d.public, _ = parsePublic(block.Bytes) // a key that is not on P-256 counts as missing
 		}
 	}
 	return d, nil
 }
 
-// is says whether version 1 of the key has that public half.
+// is reports whether version 1 of the key has that public half.
 func (d keyDescription) is(public *ecdsa.PublicKey) bool {
 	return d.public != nil && public.Equal(d.public)
 }
 
-// wrong says in what a key that was just made is not what was asked for; empty if in nothing.
-func (d keyDescription) wrong() string {
+// mismatch describes how a new key differs from the request, or returns "".
+func (d keyDescription) mismatch() string {
 	switch {
 	case d.kind != keyType || d.public == nil:
 		return fmt.Sprintf("it is of type %q and not %q", d.kind, keyType)
@@ -329,7 +328,7 @@ func (d keyDescription) wrong() string {
 	return d.leaky()
 }
 
-// leaky says how the key could have left Vault; empty if in no way.
+// leaky describes how the key could have left Vault, or returns "".
 func (d keyDescription) leaky() string {
 	switch {
 	case d.exportable:

@@ -6,17 +6,17 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// PolicyFor says whose rights to keys in Transit to print.
+// PolicyFor selects the rights to print.
 type PolicyFor struct {
 	Mount string
-	// Prefix begins the names of the keys; empty: [DefaultKeyPrefix].
+	// Prefix begins the names of the keys. If empty, it is [DefaultKeyPrefix].
 	Prefix, Cluster string
-	// Member is the one whose keys they are. Left out, the policy reaches the keys of all members of the cluster.
+	// Member is the owner of the keys. If empty, the policy reaches the keys of all members of the cluster.
 	Member string
 }
 
-// Rights are exactly those that a [Transit] uses. Vault knows no pattern with something after the name, so one rule
-// covers making, reading and deleting; its parameters allow no key that can leave Vault.
+// Rights returns exactly the rights that a [Store] uses. Vault's patterns end with the name, so one rule covers making,
+// reading and deleting; its parameters allow no key that can leave Vault.
 func Rights(p PolicyFor) []vault.Right {
 	prefix := KeyPrefix(p.Prefix, p.Cluster, p.Member)
 	return []vault.Right{
@@ -44,7 +44,7 @@ func Rights(p PolicyFor) []vault.Right {
 	}
 }
 
-// PolicyFor is the rights that the configuration needs.
+// PolicyFor returns the rights that the configuration needs.
 func (c Config) PolicyFor() PolicyFor {
 	return PolicyFor{Mount: c.Mount, Prefix: c.Prefix, Cluster: c.Cluster, Member: c.Member}
 }

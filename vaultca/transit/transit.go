@@ -21,9 +21,9 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// Config says where in Vault a member's signing keys are made and kept.
+// Config is the configuration of a [Store].
 type Config struct {
-	// Vault is the connection and the login; its mounts do not count. With an [Upstream] beside, it is that one's.
+	// Vault is the connection and the login. It is not used if the store shares the login of an upstream.
 	Vault vault.Config
 	// Mount is the path of the Transit secrets engine, without slashes at its ends.
 	Mount string
@@ -32,22 +32,22 @@ type Config struct {
 	// Dir is the folder on this machine that keeps the names of the keys, their public halves, and certificates.
 	Dir string
 
-	// LookInterval is the time between two looks at some of the keys; 15 s if zero.
+	// LookInterval is the interval at which some of the keys are checked. It is 15 s if zero.
 	LookInterval time.Duration
-	// SignTimeout bounds one signature, the login included; 2 s if zero.
+	// SignTimeout bounds one signature, the login included. It is 2 s if zero.
 	SignTimeout time.Duration
-	// ConfirmAfter is how long a key has to be missing in Vault before it counts as lost; 10 s if zero.
+	// ConfirmAfter is the time for which a key has to be missing before it counts as lost. It is 10 s if zero.
 	ConfirmAfter time.Duration
 }
 
-// DefaultTransitMount and DefaultKeyPrefix are what a configuration that says nothing means.
+// DefaultMount and DefaultKeyPrefix are the defaults of a configuration.
 const (
 	DefaultMount     = "transit"
 	DefaultKeyPrefix = "entente"
 )
 
 const (
-	// defaultSignTimeout is below the time that a member gives another one to sign for it.
+	// defaultSignTimeout is below the time within which another member has to sign a forwarded request.
 	defaultSignTimeout  = 2 * time.Second
 	defaultLookInterval = 15 * time.Second
 	defaultConfirmAfter = 10 * time.Second
@@ -55,15 +55,15 @@ const (
 	maxSigning = vault.MaxIdle
 )
 
-// namePattern is that of the names of clusters and members. It has no capital letters, which is what makes the names of
-// keys unambiguous.
+// namePattern is the pattern of the names of clusters and members. Without capital letters the names of keys are
+// unambiguous.
 var namePattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 
-// keyPattern is that of names in Transit.
+// keyPattern is the pattern of names in Transit.
 var keyPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]$`)
 
-// KeyPrefix begins the names of all keys of a member in Transit; without a member, of all keys of the cluster's
-// members. Words in capitals stand between the names, which have none, so that no member's prefix begins another's.
+// KeyPrefix begins the names of all keys of a member in Transit or, without a member, of all keys of the cluster's
+// members. Words in capitals separate the names, which have none, so that no member's prefix begins another's.
 func KeyPrefix(prefix, cluster, member string) string {
 	p := cmp.Or(prefix, DefaultKeyPrefix) + "-CLUSTER-" + cluster + "-MEMBER-"
 	if member == "" {
@@ -72,10 +72,10 @@ func KeyPrefix(prefix, cluster, member string) string {
 	return p + member + keyWord
 }
 
-// keyWord stands before what tells the keys of a member apart.
+// keyWord precedes the part of a name that differs between the keys of a member.
 const keyWord = "-KEY-"
 
-// Validate looks at what can be seen without asking Vault, and names everything that is wrong.
+// Validate checks what can be checked without a call, and names everything that is wrong.
 func (c Config) Validate() error {
 	return errors.Join(
 		c.Vault.Validate(),
@@ -84,7 +84,7 @@ func (c Config) Validate() error {
 	)
 }
 
-// maxKeyPrefix leaves room for the rest of a key's name below what Vault's storage takes.
+// maxKeyPrefix leaves room for the rest of a key's name within the limit of Vault's storage.
 const maxKeyPrefix = 140
 
 func CheckKeyPrefix(prefix, cluster, member string) error {
@@ -122,22 +122,23 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Store is the [keys.Store] whose keys are made in Vault's Transit secrets engine and never leave it: a signature is a
-// call of Vault. What this machine keeps is an index of the keys' names with their public halves, from which the store
-// answers whatever is not a signature, with Vault sealed too.
+// Store is a [keys.Store] whose keys are made in Vault's Transit secrets engine and never leave it: a signature is a
+// call to Vault. An index on this machine has the keys' names with their public halves, and answers everything but
+// signatures, with Vault sealed too.
 //
-// A key's public half is pinned when it is made. A signature that does not verify with it is refused ([ErrKeyChanged]),
-// and a key that Vault says it does not have, twice and some time apart, counts as lost; an outage of Vault never does.
+// A key's public half is pinned when it is made. A signature that does not verify with it is refused
+// ([vault.ErrKeyChanged]). A key that Vault reports missing, twice and some time apart, counts as lost; an outage of
+// Vault never does.
 type Store struct {
 	config  Config
 	caller  *vault.Caller
-	shared  bool // the login is an Upstream's, which keeps it alive
+	shared  bool // the login belongs to an Upstream, which keeps it alive
 	metrics *metrics
 	index   *index
 
-	ctx     context.Context // of signatures, which are given none; it ends with Run
+	ctx     context.Context // of signatures, which have none of their own; it ends with Run
 	stop    context.CancelFunc
-	signing chan struct{} // a word for each signature under way
+	signing chan struct{} // has an element for each signature under way
 	health  health
 
 	mu      sync.Mutex
@@ -146,8 +147,8 @@ type Store struct {
 	suspect map[string]suspicion   // by the name in Vault
 	exposed map[string]struct{}    // by the name in Vault: those that can have left it
 	blamed  map[string]time.Time   // by the name in Vault: when a key that is in its place last failed to sign
-	wake    chan struct{}          // holds a word when there is something to look at
-	lost    chan struct{}          // holds a word when keys were lost
+	wake    chan struct{}          // signals work for the watch
+	lost    chan struct{}          // signals lost keys
 }
 
 var _ keys.Store = (*Store)(nil)
@@ -188,8 +189,7 @@ func Open(c Config, shared *vault.Caller) (*Store, error) {
 	return t, t.load()
 }
 
-// load takes over the index. A key that was being made when the member stopped, and one that has a newer one of its
-// name, are of no use and deleted.
+// load reads the index. It deletes keys whose making was interrupted, and keys with a newer one of the same name.
 func (t *Store) load() error {
 	entries, unreadable, err := t.index.all()
 	if err != nil {
@@ -219,11 +219,11 @@ func (t *Store) load() error {
 	return err
 }
 
-// localName is that of a key as the authorities know it.
+// localName is the pattern of the names that the authorities use.
 var localName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// Create implements [keys.Store]. The name in Vault is a new one each time: a key that somebody has put in place
-// before cannot be taken for ours. It is in the index before Vault is asked, so that none is forgotten there.
+// Create implements [keys.Store]. The name in Vault is new each time, so that a key of somebody else is never taken for
+// this member's. It is in the index before the call, so that no key is forgotten in Vault.
 func (t *Store) Create(ctx context.Context, name string) (crypto.Signer, error) {
 	if !localName.MatchString(name) {
 		return nil, fmt.Errorf("%q cannot stand in the name of a key in Transit", name)
@@ -263,14 +263,14 @@ func (t *Store) Create(ctx context.Context, name string) (crypto.Signer, error) 
 	return key, nil
 }
 
-// chance are 80 bits that tell a key from all others of its name.
+// chance returns 80 random bits that make a name unique.
 func chance() string {
 	var b [10]byte
 	_, _ = rand.Read(b[:]) // it never fails: crypto/rand ends the program instead
 	return strings.ToLower(base32.StdEncoding.EncodeToString(b[:]))
 }
 
-// doom has a key deleted in Vault. The caller holds t.mu, or is alone.
+// doom schedules the deletion of a key in Vault. The caller holds t.mu, or is alone.
 func (t *Store) doom(key *signingKey) error {
 	e := key.entry
 	e.State, e.Certificate = stateDoomed, nil
@@ -281,11 +281,11 @@ func (t *Store) doom(key *signingKey) error {
 	delete(t.suspect, e.Key)
 	delete(t.exposed, e.Key)
 	delete(t.blamed, e.Key)
-	nudge(t.wake)
+	signal(t.wake)
 	return t.index.put(e)
 }
 
-func nudge(c chan struct{}) {
+func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -342,15 +342,15 @@ func (t *Store) Certificate(name string) (*x509.Certificate, error) {
 	return key.entry.Certificate, nil
 }
 
-// Names implements [keys.Store], from memory. Keys of others in the mount are none of them.
+// Names implements [keys.Store], from memory. It returns this member's keys only.
 func (t *Store) Names(context.Context) ([]string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Sorted(maps.Keys(t.keys)), nil
 }
 
-// Delete implements [keys.Store]. From now on there is no such key for this member; in Vault it is deleted at once,
-// or as soon as Vault answers, over restarts too.
+// Delete implements [keys.Store]. The key is gone for this member at once. In Vault it is deleted now or as soon as
+// Vault answers, also after restarts.
 func (t *Store) Delete(_ context.Context, name string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -360,5 +360,5 @@ func (t *Store) Delete(_ context.Context, name string) error {
 	return nil
 }
 
-// Lost has a word when keys were found to be lost: [Transit.Signer] does not know them any more.
+// Lost signals that keys were found to be lost: [Store.Signer] no longer returns them.
 func (t *Store) Lost() <-chan struct{} { return t.lost }

@@ -14,17 +14,17 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// perLook is how many of the keys one look asks for, beside those that there is a reason to look at.
+// perLook is the number of keys that one look reads, beside the suspect ones.
 const perLook = 10
 
-// suspicion is that a key is not in Vault as it was made.
+// suspicion is a sign that a key is not in Vault as it was made.
 type suspicion struct {
 	why   error
-	since time.Time // when Vault first said so; zero: it was not asked yet
+	since time.Time // when Vault first reported it; zero if it was not checked yet
 }
 
-// Run keeps the login alive, deletes in Vault what is to be deleted, and finds out which keys were lost, until ctx
-// ends. Signatures under way end with it.
+// Run keeps the login alive, deletes doomed keys in Vault, and finds lost keys, until ctx ends. Signatures under way
+// end with it.
 func (t *Store) Run(ctx context.Context) error {
 	defer t.stop()
 	group, ctx := errgroup.WithContext(ctx)
@@ -42,7 +42,7 @@ func (t *Store) Run(ctx context.Context) error {
 	return err
 }
 
-// watch looks again and again. Intervals differ by up to a tenth, so that members do not come together.
+// watch checks keys again and again. Intervals differ by up to a tenth, so that members do not call at the same time.
 func (t *Store) watch(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -76,7 +76,7 @@ func (t *Store) watch(ctx context.Context) {
 	}
 }
 
-// read asks Vault for a key.
+// read reads the description of a key.
 func (t *Store) read(ctx context.Context, e entry) (keyDescription, error) {
 	found, err := readKey(ctx, t.caller, e)
 	if err == nil || errors.Is(err, vault.ErrKeyGone) {
@@ -86,7 +86,7 @@ func (t *Store) read(ctx context.Context, e entry) (keyDescription, error) {
 	return found, fmt.Errorf("look at key %s: %w", e.Key, err)
 }
 
-// bury deletes in Vault what is doomed. What Vault refuses for one key does not keep the others.
+// bury deletes doomed keys in Vault. A refusal for one key does not stop the others.
 func (t *Store) bury(ctx context.Context) error {
 	t.mu.Lock()
 	doomed := slices.Collect(maps.Values(t.doomed))
@@ -110,7 +110,7 @@ func (t *Store) buryOne(ctx context.Context, e entry) error {
 	case err != nil:
 		return err
 	case e.Public != nil && !found.is(e.Public):
-		// It is not ours, and tells who put it there something about how we found out.
+		// The key belongs to somebody else, and is evidence for an operator.
 		log.Error("another key stands in Vault under the name of one that was to be deleted; it is left alone")
 	default:
 		if err := deleteKey(ctx, t.caller, e); err != nil {
@@ -127,7 +127,7 @@ func (t *Store) buryOne(ctx context.Context, e entry) error {
 	return nil
 }
 
-// suspectKey notes that something is wrong with a key, and has it looked at.
+// suspectKey records a problem with a key, and wakes the watch.
 func (t *Store) suspectKey(e entry, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -136,7 +136,7 @@ func (t *Store) suspectKey(e entry, why error) {
 	}
 	if key, ok := t.keys[e.Name]; ok && key.entry.Key == e.Key {
 		t.suspect[e.Key] = suspicion{why: why}
-		nudge(t.wake)
+		signal(t.wake)
 	}
 }
 
@@ -146,7 +146,7 @@ func (t *Store) suspects() int {
 	return len(t.suspect)
 }
 
-// examine asks Vault for the keys that are suspect.
+// examine reads the suspect keys.
 func (t *Store) examine(ctx context.Context) error {
 	t.mu.Lock()
 	var keys []*signingKey
@@ -159,7 +159,7 @@ func (t *Store) examine(ctx context.Context) error {
 	return t.look(ctx, keys)
 }
 
-// round asks Vault for the keys after the one of that name, a few at a time, and returns the name of the last.
+// round reads the keys after the one of that name, a few at a time, and returns the name of the last.
 func (t *Store) round(ctx context.Context, after string) (string, error) {
 	t.mu.Lock()
 	names := slices.Sorted(maps.Keys(t.keys))
@@ -276,5 +276,5 @@ func (t *Store) missing(key *signingKey, why error) {
 			err,
 		)
 	}
-	nudge(t.lost)
+	signal(t.lost)
 }

@@ -14,7 +14,7 @@ import (
 
 // Auth is a way to log in to Vault: [Token], [AppRole], [Kubernetes] or [Certificate].
 type Auth interface {
-	// Method is the name of the auth method, as Vault has it.
+	// Method returns Vault's name of the auth method.
 	Method() string
 
 	validate() error
@@ -22,26 +22,26 @@ type Auth interface {
 	login(ctx context.Context, c *api.Client) (*api.Secret, error)
 }
 
-// Token uses a token that somebody else made. It is renewed as long as Vault allows, and read again after that.
+// Token uses an existing token. It is renewed for as long as Vault allows, and then read again.
 type Token struct{ Token Secret }
 
 // AppRole logs in with a role id and a secret id.
 type AppRole struct {
-	Mount            string // empty: approle
+	Mount            string // if empty, approle
 	RoleID, SecretID Secret
 }
 
 // Kubernetes logs in with the token of a service account, which is read from its file at each login.
 type Kubernetes struct {
-	Mount     string // empty: kubernetes
+	Mount     string // if empty, kubernetes
 	Role      string
-	TokenFile string // empty: where Kubernetes puts it
+	TokenFile string // if empty, the path of Kubernetes
 }
 
 // Certificate logs in with a TLS client certificate, which is read from its files at each connection.
 type Certificate struct {
-	Mount             string // empty: cert
-	Role              string // empty: Vault looks for one that fits
+	Mount             string // if empty, cert
+	Role              string // if empty, Vault selects one
 	CertFile, KeyFile string
 }
 
@@ -153,7 +153,7 @@ func (a Certificate) login(ctx context.Context, c *api.Client) (*api.Secret, err
 	return write(ctx, c, a.Mount, a.Method(), body)
 }
 
-// certificate is what to present to Vault.
+// certificate returns the client certificate for Vault.
 func (a Certificate) certificate() (*tls.Certificate, error) {
 	chain, err := ReadFile(a.CertFile)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Caller makes calls of Vault's API: bounded, counted, and tried again where that can help.
+// Caller calls Vault's API. Calls are bounded, counted, and retried if that can help.
 type Caller struct {
 	Config    Config
 	transport *http.Transport
@@ -52,16 +52,16 @@ func (c *Caller) Calls(operation, result string) prometheus.Counter {
 	return c.metrics.calls.WithLabelValues(operation, result)
 }
 
-// Resting returns for how long no call is made, because Vault asked for a pause.
+// Resting returns the time for which no call is made, because Vault sent a Retry-After.
 func (c *Caller) Resting() time.Duration { return c.rest.left() }
 
 // Close closes the idle connections.
 func (c *Caller) Close() { c.transport.CloseIdleConnections() }
 
-// call is what is asked of Vault by a client with or without a token.
+// call makes one call with a client that has a token or not.
 type call func(context.Context, *api.Client) (*api.Secret, error)
 
-// once makes one attempt, unless Vault asked to be left alone.
+// once makes one attempt, unless Vault sent a Retry-After that has not passed.
 func (c *Caller) once(ctx context.Context, operation string, client *api.Client, fn call) (*api.Secret, error) {
 	if left := c.rest.left(); left > 0 {
 		return nil, resting(left)
@@ -73,7 +73,7 @@ func (c *Caller) once(ctx context.Context, operation string, client *api.Client,
 	return secret, err
 }
 
-// Within makes one attempt that takes no longer than timeout.
+// Within makes one attempt within a timeout.
 func (c *Caller) Within(
 	ctx context.Context,
 	timeout time.Duration,
@@ -96,7 +96,8 @@ func (c *Caller) Within(
 	return secret, err
 }
 
-// Repeated makes attempts, with growing and random pauses, until one succeeds, none can, or the time is up.
+// Repeated makes attempts, with growing and random pauses, until one succeeds, an error is permanent, or the time is
+// up.
 func (c *Caller) Repeated(ctx context.Context, operation string, client *api.Client, fn call) (*api.Secret, error) {
 	secret, err := backoff.Retry(ctx, func() (*api.Secret, error) {
 		secret, err := c.once(ctx, operation, client, fn)
@@ -115,11 +116,10 @@ func (c *Caller) Repeated(ctx context.Context, operation string, client *api.Cli
 	return secret, err
 }
 
-// attemptsKey is where a context holds who is told of attempts that failed and are made again.
+// attemptsKey is the context key of the function that receives failed attempts.
 type attemptsKey struct{}
 
-// WithFailures has fn told of each attempt that fails and is made again, and after it whoever else the context has
-// told.
+// WithFailures returns a context whose failed attempts are passed to fn, and then to the function of ctx, if any.
 func WithFailures(ctx context.Context, fn func(error)) context.Context {
 	return context.WithValue(ctx, attemptsKey{}, func(err error) {
 		fn(err)
@@ -133,14 +133,14 @@ func reportFailure(ctx context.Context, err error) {
 	}
 }
 
-// Pauses grow from 250 ms by half each time, and each is drawn from the half around its length.
+// Pauses grow from 250 ms by half each time. Each is drawn at random from the half around its length.
 func Pauses(longest time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = 250*time.Millisecond, max(longest, 250*time.Millisecond)
 	return b
 }
 
-// Anonymous calls what Vault tells anybody.
+// Anonymous makes a call without a login.
 func (c *Caller) Anonymous(ctx context.Context, operation string, fn call) (*api.Secret, error) {
 	client, err := newAPI(c.Config, c.transport)
 	if err != nil {
@@ -149,7 +149,8 @@ func (c *Caller) Anonymous(ctx context.Context, operation string, fn call) (*api
 	return c.Repeated(ctx, operation, client, fn)
 }
 
-// Authorized calls with the present login. If Vault denies it, the login may have been revoked: it is made anew, once.
+// Authorized makes a call with the present login. If Vault denies it, the login may have been revoked: it is replaced
+// once.
 func (c *Caller) Authorized(ctx context.Context, operation string, fn call) (*api.Secret, error) {
 	s, fresh, err := c.Session(ctx)
 	if err != nil {

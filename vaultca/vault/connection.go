@@ -14,14 +14,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Secret reads a secret at the moment when it is needed.
+// Secret reads a secret when it is needed.
 type Secret func() (string, error)
 
-// Config is where Vault is and how to log in.
+// Config has the address of Vault and the way to log in.
 type Config struct {
-	// Address is Vault's, https://HOST:PORT.
+	// Address is https://HOST:PORT.
 	Address string
-	// Namespace is Vault Enterprise's, or empty.
+	// Namespace is that of Vault Enterprise, or empty.
 	Namespace string
 	// CAFile holds the roots of Vault's certificate in PEM. If empty, the system's roots are used. It is read at each
 	// connection.
@@ -44,10 +44,10 @@ const (
 	defaultRetryFor = 20 * time.Second
 )
 
-// pathPattern is narrower than what Vault takes: no character that means something in a URL or a policy.
+// pathPattern is narrower than Vault's rule: it has no character with a meaning in a URL or a policy.
 var pathPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$`)
 
-// CheckPath refuses a mount path that is not plain: dots alone would lead elsewhere.
+// CheckPath refuses a mount path that is not plain. Dots alone would lead elsewhere.
 func CheckPath(what, path string) error {
 	if !pathPattern.MatchString(path) ||
 		slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return strings.Trim(s, ".") == "" }) {

@@ -13,49 +13,48 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// What can go wrong between this member and Vault. [Reason] names the one that an error wraps.
+// The failures between this member and Vault. [Reason] names the one that an error wraps.
 var (
-	// ErrUnreachable is that Vault did not answer: no connection, or no answer in time.
+	// ErrUnreachable is a missing answer: no connection, or a timeout.
 	ErrUnreachable = errors.New(
 		"Vault does not answer, or not to the end; check the address and the network",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrUntrusted is that Vault's certificate does not verify.
+	// ErrUntrusted is a certificate of Vault that does not verify.
 	ErrUntrusted = errors.New(
 		"Vault's certificate is not to be trusted; check ca_file and server_name",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrSealed is Vault's answer while it is sealed, or has no active node.
+	// ErrSealed is the answer of a Vault that is sealed, or has no active node.
 	ErrSealed = errors.New(
 		"Vault is sealed or has no active node; unseal it",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrBusy is that Vault turned the call away because of a rate limit or its load.
+	// ErrBusy is the answer of a rate limit, or of an overloaded Vault.
 	ErrBusy = errors.New(
 		"Vault has too much to do, or a quota is used up",
 	) //nolint:staticcheck // ST1005: Vault is a name
 	// ErrServer is any other failure inside of Vault.
 	ErrServer = errors.New("Vault failed; see its log") //nolint:staticcheck // ST1005: Vault is a name
-	// ErrDenied is that a valid login lacks a right, or that the login is not valid any more and a new one was refused
-	// too.
+	// ErrDenied is a valid login without a right, or an invalid one whose replacement was refused too.
 	ErrDenied = errors.New(
 		"Vault denies it; compare the token's policies with the output of `entente vault policy`",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrLogin is that Vault does not accept the credentials.
+	// ErrLogin is a refusal of the credentials.
 	ErrLogin = errors.New(
 		"Vault does not accept the login; check the auth block and what it points at",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrNotFound is that the mount, the issuer or the auth method is not there.
+	// ErrNotFound is a missing mount, issuer or auth method.
 	ErrNotFound = errors.New(
 		"Vault has nothing there; check the mount, the issuer and the namespace",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrRejected is that Vault understood and refused what was asked.
+	// ErrRejected is a request that Vault understood and refused.
 	ErrRejected = errors.New("Vault rejects the request") //nolint:staticcheck // ST1005: Vault is a name
-	// ErrMalformed is that the answer is not what Vault's API describes.
+	// ErrMalformed is an answer that does not match Vault's API.
 	ErrMalformed = errors.New("the answer is not one of Vault's; check that nothing stands between")
-	// ErrTooLarge is that the answer is larger than any that Vault has reason to give.
+	// ErrTooLarge is an answer that is larger than any valid one.
 	ErrTooLarge = errors.New("the answer is larger than 1 MiB")
-	// ErrSecret is that a secret, a file or a certificate on this member cannot be read.
+	// ErrSecret is a secret, a file or a certificate on this member that cannot be read.
 	ErrSecret = errors.New("cannot read what the login needs")
 
-	// ErrNoMount is that a hosted domain has no PKI mount.
+	// ErrNoMount is a hosted domain without a PKI mount.
 	ErrNoMount = errors.New("the domain has no PKI mount of its own in Vault; configure one for it")
 	// ErrWrongKey, ErrWrongName, ErrNotCA, ErrTooShort and ErrNoChain refuse a certificate that Vault signed.
 	ErrWrongKey = errors.New(
@@ -71,23 +70,23 @@ var (
 		"Vault shortened the lifetime too far; raise the mount's max_lease_ttl, or renew its CA",
 	) //nolint:staticcheck // ST1005: Vault is a name
 	ErrNoChain = errors.New("what Vault signed does not chain to an anchor")
-	// ErrNoAnchor is that the issuer's chain has no self-signed top in Vault.
+	// ErrNoAnchor is an issuer whose chain has no self-signed top in Vault.
 	ErrNoAnchor = errors.New(
 		"the issuer's chain ends below a root that Vault does not know; name the root by anchors = \"file:…\"",
 	)
-	// ErrKeyGone is that Vault's Transit does not have a key that was made there.
+	// ErrKeyGone is a key that Vault's Transit no longer has.
 	ErrKeyGone = errors.New(
 		"Vault's Transit does not have the key any more; its authority is replaced",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrKeyChanged is that another key has taken the place of one, or another version.
+	// ErrKeyChanged is a key that another key, or another version, has replaced.
 	ErrKeyChanged = errors.New(
 		"another key stands in Vault's Transit under the name of this one; find out who put it there",
 	)
-	// ErrKeyKind is that Vault made a key of another kind than was asked for: one that can leave it, for example.
+	// ErrKeyKind is a new key that differs from the request: it can leave Vault, for example.
 	ErrKeyKind = errors.New(
-		"Vault's Transit made a key that is not what was asked for; check what stands between",
+		"Vault's Transit made another key than requested; check the proxies between",
 	) //nolint:staticcheck // ST1005: Vault is a name
-	// ErrSharedAnchor is that two hosted domains would stand below the same root.
+	// ErrSharedAnchor is a root of two hosted domains.
 	ErrSharedAnchor = errors.New(
 		"two hosted domains below one root could impersonate each other; give each domain a root of its own",
 	)
@@ -113,7 +112,7 @@ var reasons = []struct {
 	{ErrKeyGone, "key_gone"}, {ErrKeyChanged, "key_changed"}, {ErrKeyKind, "key_kind"}, {ErrUnreachable, "unreachable"},
 }
 
-// Reason names an error of this package in one word, for metrics: "ok" for none and "other" for a foreign one.
+// Reason returns the name of an error for metrics: "ok" for nil and "other" for errors of other packages.
 func Reason(err error) string {
 	if err == nil {
 		return "ok"
@@ -126,7 +125,7 @@ func Reason(err error) string {
 	return "other"
 }
 
-// Transient says whether the same call can succeed later without anybody doing anything on this side.
+// Transient reports whether the same call can succeed later without a change on this side.
 func Transient(err error) bool {
 	for _, e := range []error{ErrUnreachable, ErrSealed, ErrBusy, ErrServer, ErrMalformed, ErrTooLarge, ErrUntrusted} {
 		if errors.Is(err, e) {
@@ -136,7 +135,7 @@ func Transient(err error) bool {
 	return false
 }
 
-// classify puts the name to what Vault's client returned.
+// classify wraps an error of Vault's client in its sentinel.
 func classify(err error) error {
 	if err == nil || Reason(err) != "other" {
 		return err
@@ -151,7 +150,7 @@ func classify(err error) error {
 	)
 	switch {
 	case errors.As(err, &response):
-		return fmt.Errorf("%w (HTTP %d%s)", ofStatus(response.StatusCode), response.StatusCode, said(response))
+		return fmt.Errorf("%w (HTTP %d%s)", ofStatus(response.StatusCode), response.StatusCode, vaultText(response))
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &verify), errors.As(err, &hostname), errors.As(err, &unknown):
@@ -180,11 +179,11 @@ func ofStatus(status int) error {
 	return ErrMalformed
 }
 
-// maxSaid bounds how much of Vault's own words is repeated.
+// maxSaid bounds the text of Vault that is repeated.
 const maxSaid = 300
 
-// said are Vault's own words on one line. What did not come from Vault is not repeated.
-func said(r *api.ResponseError) string {
+// vaultText returns Vault's own error text on one line. Text that is not from Vault is not repeated.
+func vaultText(r *api.ResponseError) string {
 	if r.RawError || len(r.Errors) == 0 {
 		return ""
 	}

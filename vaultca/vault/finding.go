@@ -7,22 +7,22 @@ import (
 	"slices"
 )
 
-// Severity says how bad a [Finding] is.
+// Severity is the severity of a [Finding].
 type Severity string
 
-// The severities: what works, what works but is dangerous, and what keeps a member from signing.
+// The severities: it works, it works but is dangerous, it keeps a member from signing.
 const (
 	OK      Severity = "ok"
 	Warning Severity = "warning"
 	Failure Severity = "failure"
 )
 
-// Finding is one thing that [Check] found out.
+// Finding is one result of a check.
 type Finding struct {
 	Severity Severity
-	// Subject is what was looked at: "login", or a trust domain with "anchors", "signing", "rights", "roles".
+	// Subject is the subject of the check: "login", or a trust domain with "anchors", "signing", "rights" or "roles".
 	Subject string
-	// Detail is a sentence that says what is so, and what to do where something is wrong.
+	// Detail is a sentence with the result, and with the remedy for a problem.
 	Detail string
 }
 
@@ -81,7 +81,7 @@ func (k *Checker) Login(ctx context.Context, s *Session) {
 	k.Add(OK, "login", "logged in by %s, for %v", k.Caller.Config.Auth.Method(), s.life)
 }
 
-// Worst is the severity that decides the exit code of a command.
+// Worst returns the severity that decides the exit code of a command.
 func Worst(findings []Finding) Severity {
 	order := []Severity{OK, Warning, Failure}
 	return slices.MaxFunc(append(findings, Finding{Severity: OK}), func(a, b Finding) int {

@@ -13,11 +13,11 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// longestRest bounds for how long an answer can have this member leave Vault alone: what stands between could say
-// anything, and a Vault that is well again is to be found within a minute.
+// longestRest bounds the pause that an answer can demand: a proxy could send anything, and a Vault that works again has
+// to be found within a minute.
 const longestRest = time.Minute
 
-// retryAfter reads how long an answer asks to be left alone, 0 where it does not, or not in a way that can be read.
+// retryAfter returns the pause that an answer demands, or 0 if there is none or it cannot be parsed.
 func retryAfter(status int, header string, now time.Time) time.Duration {
 	if status != http.StatusTooManyRequests && status != http.StatusServiceUnavailable {
 		return 0
@@ -32,8 +32,8 @@ func retryAfter(status int, header string, now time.Time) time.Duration {
 	return min(max(rest, 0), longestRest)
 }
 
-// rest is until when Vault asked to be left alone, by the monotonic clock. All calls keep to it, since a limit counts
-// them all.
+// rest is the time until which no call is made, by the monotonic clock. It holds for all calls, since a rate limit
+// counts them all.
 type rest struct {
 	mu    sync.Mutex
 	until time.Time
@@ -45,8 +45,8 @@ func (r *rest) left() time.Duration {
 	return time.Until(r.until)
 }
 
-// ask takes over what an answer asked for, and up to a tenth more, so that members do not come back together.
-func (r *rest) ask(d time.Duration) {
+// extend sets the pause that an answer demands, and up to a tenth more, so that members do not return at the same time.
+func (r *rest) extend(d time.Duration) {
 	if d <= 0 {
 		return
 	}
@@ -58,22 +58,22 @@ func (r *rest) ask(d time.Duration) {
 	}
 }
 
-// resting is the failure of a call that was not made, because Vault asked to be left alone.
+// resting returns the error of a call that was not made because of a pause.
 func resting(left time.Duration) error {
-	return fmt.Errorf("%w; it asked to be left alone for now (%w)", ErrBusy, &backoff.RetryAfterError{Duration: left})
+	return fmt.Errorf("%w; no calls are made until its Retry-After has passed (%w)", ErrBusy, &backoff.RetryAfterError{Duration: left})
 }
 
-// restKey is where the context of an attempt holds what takes over a Retry-After of its answer.
+// restKey is the context key of the rest that receives a Retry-After.
 type restKey struct{}
 
 func withRest(ctx context.Context, r *rest) context.Context {
 	return context.WithValue(ctx, restKey{}, r)
 }
 
-// heed takes over what an answer asks for.
+// heed stores the pause that an answer demands.
 func heed(response *http.Response) {
 	r, ok := response.Request.Context().Value(restKey{}).(*rest)
 	if ok {
-		r.ask(retryAfter(response.StatusCode, response.Header.Get("Retry-After"), time.Now()))
+		r.extend(retryAfter(response.StatusCode, response.Header.Get("Retry-After"), time.Now()))
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Right is one rule of the policy. Anchors need none: Vault tells them to anybody.
+// Right is one rule of the policy. Anchors need none: Vault serves them without a login.
 type Right struct {
 	Path         string
 	Capabilities string
@@ -13,7 +13,7 @@ type Right struct {
 	Allowed      []string // lines of allowed_parameters
 }
 
-// LoginRights are the rights that every login needs.
+// LoginRights returns the rights that every login needs.
 func LoginRights() []Right {
 	return []Right{
 		{Path: "auth/token/renew-self", Capabilities: `"update"`, Why: "Keep the login alive."},
@@ -21,7 +21,7 @@ func LoginRights() []Right {
 	}
 }
 
-// PrintRights prints rights as Vault reads them.
+// PrintRights prints rights in the syntax of Vault's policies.
 func PrintRights(all []Right) string {
 	var out strings.Builder
 	for i, r := range all {

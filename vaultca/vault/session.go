@@ -11,34 +11,33 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Session is one login. Its times come from the local clock's monotonic part, so that a step of the clock does not
-// matter.
+// Session is one login. Its times are monotonic, so that a step of the clock does not matter.
 type Session struct {
 	Client    *api.Client
-	ttl       time.Duration // the longest that Vault has given it; 0: it never ends
+	ttl       time.Duration // the longest lease so far; 0 if it never ends
 	granted   time.Time     // when it was made or last renewed
 	life      time.Duration // from then on
 	renewable bool
 }
 
-// margin is how long before its end a login counts as over: a call takes time, and clocks do not run alike.
+// margin is the time before its end at which a login counts as over: a call takes time, and clocks differ.
 const margin = 5 * time.Second
 
 func (s *Session) over() bool {
 	return s.ttl > 0 && time.Since(s.granted) > s.life-min(margin, s.ttl/10)
 }
 
-// tendIn is when to renew: at two thirds of its life or up to a tenth of it earlier, so that members do not come
-// together.
-func (s *Session) tendIn() time.Duration {
+// renewIn returns the time until the renewal: at two thirds of its life or up to a tenth of it earlier, so that members
+// do not renew at the same time.
+func (s *Session) renewIn() time.Duration {
 	early := time.Duration(rand.Int64N(int64(s.life/10) + 1)) //nolint:gosec // G404: spreads load, guards nothing
 	return time.Until(s.granted.Add(s.life*2/3 - early))
 }
 
-// login is who is logged in. A turn is held while logging in, so that a hundred callers make one login.
+// login holds the present login. Logging in holds the turn, so that a hundred callers make one login.
 type login struct {
 	turn chan struct{}
-	made chan struct{} // holds a word for keep when there is a new session
+	made chan struct{} // signals a new session to Keep
 
 	mu  sync.Mutex
 	now *Session
@@ -60,7 +59,7 @@ func (l *login) set(s *Session) {
 	}
 }
 
-// Drop forgets a session that Vault denied, unless there is another one already.
+// Drop removes a session that Vault denied, unless it was replaced already.
 func (c *Caller) Drop(s *Session) {
 	c.login.mu.Lock()
 	defer c.login.mu.Unlock()
@@ -69,7 +68,7 @@ func (c *Caller) Drop(s *Session) {
 	}
 }
 
-// Session returns the present login, or makes one; fresh if it was made for this very call.
+// Session returns the present login, or makes one. fresh reports whether it was made for this call.
 func (c *Caller) Session(ctx context.Context) (s *Session, fresh bool, err error) {
 	select {
 	case c.login.turn <- struct{}{}:
@@ -84,14 +83,14 @@ func (c *Caller) Session(ctx context.Context) (s *Session, fresh bool, err error
 	return s, true, err
 }
 
-// logIn makes a new login; the caller has the turn.
+// logIn makes a new login. The caller holds the turn.
 func (c *Caller) logIn(ctx context.Context) (*Session, error) {
 	client, err := newAPI(c.Config, c.transport)
 	if err != nil {
 		return nil, err
 	}
 	if _, ok := c.Config.Auth.(Certificate); ok {
-		c.transport.CloseIdleConnections() // they were opened with the certificate of then
+		c.transport.CloseIdleConnections() // they were opened with the certificate of that time
 	}
 	began := time.Now()
 	secret, err := c.Repeated(ctx, "login", client, func(ctx context.Context, client *api.Client) (*api.Secret, error) {
@@ -115,7 +114,7 @@ func (c *Caller) logIn(ctx context.Context) (*Session, error) {
 	return s, nil
 }
 
-// Renew makes the session last longer, and says whether that was worth it: near the end of what Vault allows it is not.
+// Renew extends the session. Near the end of what Vault allows the extension is short.
 func (c *Caller) Renew(ctx context.Context, s *Session) (*Session, error) {
 	began := time.Now()
 	secret, err := c.Repeated(
@@ -139,16 +138,16 @@ func (c *Caller) Renew(ctx context.Context, s *Session) (*Session, error) {
 	return &renewed, nil
 }
 
-// Keep renews the login while there is one, and replaces it in time, until ctx ends. It does not make the first one:
-// that is up to who needs it.
+// Keep renews the login, and replaces it in time, until ctx ends. The first call that needs a login makes the first
+// one.
 func (c *Caller) Keep(ctx context.Context) error {
 	pause := Pauses(time.Minute)
 	var again time.Duration // after a failure
 	for {
 		s := c.login.current()
-		var due <-chan time.Time // without a session that ends, nothing is ever due
+		var due <-chan time.Time // a session that never ends is never due
 		if s != nil && s.ttl > 0 {
-			due = time.After(max(s.tendIn(), again, 0))
+			due = time.After(max(s.renewIn(), again, 0))
 		}
 		select {
 		case <-ctx.Done():
@@ -159,15 +158,15 @@ func (c *Caller) Keep(ctx context.Context) error {
 			continue
 		case <-due:
 		}
-		if err := c.tend(ctx, s); err != nil && ctx.Err() == nil {
+		if err := c.extend(ctx, s); err != nil && ctx.Err() == nil {
 			again = pause.NextBackOff()
 			c.Config.Logger.Warn("cannot keep the login to Vault alive; trying again", "error", err, "in", again)
 		}
 	}
 }
 
-// tend renews a session, or else makes the next one while the present one still lasts.
-func (c *Caller) tend(ctx context.Context, s *Session) error {
+// extend renews a session, or else makes the next one while the present one still lasts.
+func (c *Caller) extend(ctx context.Context, s *Session) error {
 	select {
 	case c.login.turn <- struct{}{}:
 		defer func() { <-c.login.turn }()

@@ -17,11 +17,12 @@ import (
 // maxAnswer bounds the body of an answer: some hundred certificates.
 const maxAnswer = 1 << 20
 
-// MaxIdle is how many connections are kept for the next calls: as many as there can be signatures by Transit at once.
+// MaxIdle is the number of connections that are kept for the next calls: as many as there can be signatures by Transit
+// at once.
 const MaxIdle = 16
 
-// newTransport connects to Vault and to nobody else. The CA file and the client certificate are read at each
-// connection, so that a changed one counts without a restart.
+// newTransport returns a transport that connects only to Vault. The CA file and the client certificate are read at each
+// connection, so that a change needs no restart.
 func newTransport(c Config) *http.Transport {
 	return &http.Transport{
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -65,7 +66,7 @@ func tlsConfig(c Config, address string) (*tls.Config, error) {
 	return settings, nil
 }
 
-// bounded refuses answers that are too large, and notes those that ask to be left alone.
+// bounded refuses answers that are too large, and stores the pauses that they demand.
 type bounded struct{ http.RoundTripper }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -91,7 +92,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// newAPI makes a client of Vault's without a token, and without what the environment says of Vault.
+// newAPI returns a client without a token and without settings from the environment.
 func newAPI(c Config, transport *http.Transport) (*api.Client, error) {
 	client, err := api.NewClient(&api.Config{
 		Address: c.Address, DisableRedirects: true, Timeout: c.Timeout,
