@@ -201,7 +201,7 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	r.refresh(t, "hub.example.org")
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms(), "another sequence is no contradiction")
 	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org"})
-	require.ErrorContains(t, err, "say so with --to-hub")
+	require.ErrorContains(t, err, "add --to-hub")
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 3)))
 	r.refresh(t, "hub.example.org")
 	alarms := r.show(t, "a.example.org").GetAlarms()

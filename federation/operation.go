@@ -126,9 +126,7 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 		return err
 	}
 	next := proto.Clone(row).(*statev1.Relationship)
-	for _, path := range c.paths {
-		relationship.Fields[path](next, c.wanted)
-	}
+	relationship.Apply(next, c.paths, c.wanted)
 	if len(c.bootstrap) == 0 && proto.Equal(row, next) {
 		return nil
 	}

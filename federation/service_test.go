@@ -54,13 +54,13 @@ func TestCreateRefusals(t *testing.T) {
 		{"an empty bootstrap bundle", good, noX509.Marshal(), codes.FailedPrecondition,
 			"the bundle of us.example.org holds no X.509 authority, so its endpoint cannot be verified by it; give a bootstrap bundle that holds one (--bootstrap FILE)"},
 		{"a bootstrap bundle that is none", good, []byte("{}"), codes.InvalidArgument,
-			"bootstrap_bundle of us.example.org: " + parseError(t, us, []byte("{}")) + "; get the document from the peer's operator anew"},
+			"bootstrap_bundle of us.example.org: " + parseError(t, us, []byte("{}")) + "; get the document from the peer's operator again"},
 		{"a hosted domain", with(func(rel *ententev1.Relationship) { rel.TrustDomain = "eu.example.org" }), nil, codes.FailedPrecondition,
 			"eu.example.org is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster"},
 		{"an endpoint in an unknown domain", with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.EndpointID().String() }), nil, codes.FailedPrecondition,
 			"the endpoint of us.example.org proves itself as spiffe://hub.example.org/entente/bundle-endpoint, and the bundle of hub.example.org is not known here or its relationship is suspended; create a relationship with hub.example.org first, or give its bundle with --serving-bundle FILE"},
 		{"an unknown state", with(func(rel *ententev1.Relationship) { rel.State = 9 }), nil, codes.InvalidArgument,
-			"state 9 is not known; leave it out, or say active or suspended"},
+			"state 9 is not known; leave it out, or use active or suspended"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: test.rel, BootstrapBundle: test.bootstrap})
@@ -122,7 +122,7 @@ func TestUpdate(t *testing.T) {
 			"reset_sequence needs a bootstrap_bundle: get the bundle of us.example.org from the peer's operator and give it with --bootstrap FILE"},
 		{"no such relationship", func(q *ententev1.UpdateRelationshipRequest) {
 			q.Relationship.TrustDomain, q.UpdateMask.Paths = "ap.example.org", []string{"url"}
-		}, codes.NotFound, "there is no relationship with \"ap.example.org\"; `entente federation list` shows those that there are"},
+		}, codes.NotFound, "there is no relationship with \"ap.example.org\"; `entente federation list` shows all"},
 		{"an older bootstrap bundle", func(q *ententev1.UpdateRelationshipRequest) { q.BootstrapBundle = rebuilt.Bundle(t, 1).Marshal() }, codes.FailedPrecondition,
 			"the bootstrap bundle of us.example.org is refused: " + relationship.ErrRollback.Error()},
 	} {
@@ -226,7 +226,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 			return err
 		},
 	} {
-		refused(t, call(), codes.NotFound, "there is no relationship with \"us.example.org\"; `entente federation list` shows those that there are")
+		refused(t, call(), codes.NotFound, "there is no relationship with \"us.example.org\"; `entente federation list` shows all")
 	}
 }
 

@@ -20,22 +20,8 @@ import (
 // shown is a relationship as the API has it.
 func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relationship], members []string, told observation.Observation) (*ententev1.Relationship, error) {
 	v := row.Value
-	out := &ententev1.Relationship{
-		TrustDomain: v.GetTrustDomain(), Url: v.GetUrl(), Profile: ententev1.EndpointProfile(v.GetProfile()), EndpointSpiffeId: v.GetEndpointSpiffeId(),
-		WebRoots: v.GetWebRoots(), State: relationship.StateOf(v), Agreement: relationship.AgreementMessage(v.GetAgreement()),
-		MaxStaleJwt: v.GetMaxStaleJwt(), MaxStaleX509: v.GetMaxStaleX509(), CreateTime: v.GetCreateTime(), Revision: uint64(row.Revision),
-		Freshness:    ententev1.Freshness(v.GetStanding().GetFreshness()),
-		FallbackUrls: v.GetFallbackUrls(), ServingBundle: v.GetServingBundle(), MaxDocumentBytes: v.GetMaxDocumentBytes(), FetchTimeout: v.GetFetchTimeout(),
-	}
-	for _, kind := range v.GetAuthorityKinds() {
-		out.AuthorityKinds = append(out.AuthorityKinds, ententev1.AuthorityKind(kind))
-	}
-	if peer := v.GetPeer(); peer != nil {
-		out.Peer = &ententev1.Peer{HomeTrustDomain: peer.GetHomeTrustDomain(), Addresses: peer.GetAddresses()}
-	}
-	if out.MaxStaleJwt == nil {
-		out.MaxStaleJwt = durationpb.New(relationship.DefaultMaxStaleJWT)
-	}
+	out := relationship.Message(v)
+	out.Revision = uint64(row.Revision)
 	if relationship.InForce(v) {
 		out.Owner = m.owner(row.Key, members)
 	}
