@@ -90,7 +90,9 @@ func (s *BundleSource) follow(ctx context.Context, bundles ententev1.BundleServi
 		},
 		each: func(m *ententev1.WatchBundlesResponse, first bool) error {
 			for domain, err := range s.known.apply(m, first) {
-				s.onEvent(Event{BundleInvalid, "keeps the previous bundle of " + domain + ": the new one is invalid", err})
+				s.onEvent(
+					Event{BundleInvalid, "keeps the previous bundle of " + domain + ": the new one is invalid", err},
+				)
 			}
 			return nil
 		},

@@ -122,7 +122,11 @@ func (c *config) client() (*Client, error) {
 	}
 	if len(c.sockets) > 0 {
 		// Only this process and the member hold the ends of a Unix socket.
-		options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(dialUnix))
+		options = append(
+			options,
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(dialUnix),
+		)
 	} else {
 		options = append(options, grpc.WithTransportCredentials(c.creds))
 	}

@@ -65,7 +65,11 @@ func TestFilesAreReadAtEachHandshake(t *testing.T) {
 		}
 	}
 	connect := func() *client.Client {
-		c, err := client.New(t.Context(), client.WithAddresses(member.Address), client.WithFiles(files[0], files[1], files[2]))
+		c, err := client.New(
+			t.Context(),
+			client.WithAddresses(member.Address),
+			client.WithFiles(files[0], files[1], files[2]),
+		)
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, c.Close()) })
 		return c

@@ -127,7 +127,12 @@ func wrap(err error) error {
 // transient reports whether an error can go away by itself.
 func transient(err error) bool {
 	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Unknown, codes.Internal, codes.Aborted:
+	case codes.Unavailable,
+		codes.DeadlineExceeded,
+		codes.ResourceExhausted,
+		codes.Unknown,
+		codes.Internal,
+		codes.Aborted:
 		return true
 	default:
 		return false

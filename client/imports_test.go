@@ -21,7 +21,7 @@ func TestDependencies(t *testing.T) {
 		if rel, ok := strings.CutPrefix(path, module); ok {
 			require.True(t, own[rel] || strings.HasPrefix(rel, "bundle/internal/"), "client links %s", rel)
 		}
-		for _, heavy := range []string{"raft", "memdb", "vault", "certmagic", "acme", "zlint", "prometheus", "bbolt", "envoyproxy"} {
+		for _, heavy := range []string{"raft", "memdb", "vault", "certmagic", "acme", "zlint", "prometheus", "bbolt"} {
 			require.NotContains(t, strings.TrimPrefix(path, module), heavy)
 		}
 	}

@@ -69,7 +69,9 @@ func issue(ctx context.Context, svids ententev1.SVIDServiceClient, cfg X509Sourc
 			"a defect", err)
 	}
 	if svid.ID != cfg.ID {
-		return nil, errors.New("the member returned an SVID of another ID than " + cfg.ID.String() + ": report this as a defect")
+		return nil, errors.New(
+			"the member returned an SVID of another ID than " + cfg.ID.String() + ": report this as a defect",
+		)
 	}
 	b, err := parseBundle(cfg.ID.TrustDomain().Name(), response.GetBundle())
 	if err != nil {

@@ -41,13 +41,14 @@ type Lease struct {
 	done    chan struct{}
 	err     error // set before done is closed
 
-	// What follows belongs to the goroutine that renews.
-	instances  []*ententev1.Instance
 	registered []*ententev1.Instance // as NewLease registered them
-	secret     string
-	stream     ententev1.RoutingService_HoldLeaseClient // nil if none is open
-	drop       context.CancelFunc                       // ends the stream
-	failing    bool                                     // the last renewal failed, which was reported
+
+	// What follows belongs to the goroutine that renews.
+	instances []*ententev1.Instance
+	secret    string
+	stream    ententev1.RoutingService_HoldLeaseClient // nil if none is open
+	drop      context.CancelFunc                       // ends the stream
+	failing   bool                                     // the last renewal failed, which was reported
 }
 
 type leaseChange struct {
@@ -80,7 +81,7 @@ func newLease(
 	stop := context.AfterFunc(ctx, l.cancel)
 	err := l.open()
 	if err == nil {
-		err = l.register()
+		l.registered, err = l.register()
 	}
 	if stop(); err == nil && l.ctx.Err() != nil {
 		err = ctx.Err() // it ended in the same moment, and the stream with it
@@ -289,11 +290,12 @@ func (l *Lease) renew(m *ententev1.HoldLeaseRequest) error {
 	if err := l.open(); err != nil {
 		return err
 	}
-	return l.register()
+	_, err = l.register()
+	return err
 }
 
-// register registers the instances under the lease.
-func (l *Lease) register() error {
+// register registers the instances under the lease, and returns them as registered.
+func (l *Lease) register() ([]*ententev1.Instance, error) {
 	var registered []*ententev1.Instance
 	for _, i := range l.instances {
 		request := &ententev1.RegisterInstanceRequest{Instance: proto.CloneOf(i)}
@@ -302,12 +304,9 @@ func (l *Lease) register() error {
 		made, err := l.routing.RegisterInstance(ctx, request)
 		cancel()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		registered = append(registered, made)
 	}
-	if l.registered == nil {
-		l.registered = registered
-	}
-	return nil
+	return registered, nil
 }

@@ -24,13 +24,20 @@ type registry struct {
 	opens    []error // the same for streams that are opened
 }
 
-func (r *registry) RegisterInstance(_ context.Context, m *ententev1.RegisterInstanceRequest, _ ...grpc.CallOption) (*ententev1.Instance, error) {
+func (r *registry) RegisterInstance(
+	_ context.Context,
+	m *ententev1.RegisterInstanceRequest,
+	_ ...grpc.CallOption,
+) (*ententev1.Instance, error) {
 	r.requests = append(r.requests, "register "+m.GetInstance().GetLease())
 	r.last = m.GetInstance()
 	return &ententev1.Instance{Service: "web", Address: "10.0.0.1:443", Lease: "ID"}, nil
 }
 
-func (r *registry) HoldLease(ctx context.Context, _ ...grpc.CallOption) (ententev1.RoutingService_HoldLeaseClient, error) {
+func (r *registry) HoldLease(
+	ctx context.Context,
+	_ ...grpc.CallOption,
+) (ententev1.RoutingService_HoldLeaseClient, error) {
 	return &holding{ctx: ctx, registry: r}, nil
 }
 
@@ -111,8 +118,12 @@ func TestLease(t *testing.T) {
 			clocktest.Run(t, func(t *testing.T) {
 				var got events
 				r := &registry{renews: test.renews, opens: test.opens}
-				l, err := newLease(t.Context(), r, LeaseConfig{TTL: 30 * time.Second, CallTimeout: time.Second, OnEvent: got.add},
-					&ententev1.Instance{Service: "web", Address: "10.0.0.1:443"})
+				l, err := newLease(
+					t.Context(),
+					r,
+					LeaseConfig{TTL: 30 * time.Second, CallTimeout: time.Second, OnEvent: got.add},
+					&ententev1.Instance{Service: "web", Address: "10.0.0.1:443"},
+				)
 				require.NoError(t, err)
 				require.Equal(t, "ID", l.Instances()[0].GetLease())
 				<-time.After(test.runs)
@@ -126,7 +137,11 @@ func TestLease(t *testing.T) {
 				require.NoError(t, l.Close(t.Context()))
 				require.Equal(t, test.requests, r.requests)
 				require.Equal(t, test.events, got.all())
-				require.ErrorContains(t, l.SetHealth(t.Context(), "web", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY), "the lease ")
+				require.ErrorContains(
+					t,
+					l.SetHealth(t.Context(), "web", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY),
+					"the lease ",
+				)
 			})
 		})
 	}

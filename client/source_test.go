@@ -65,19 +65,29 @@ func newIssuer(t *testing.T) *issuer {
 	require.NoError(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-		NotBefore: time.Now(), NotAfter: time.Now().Add(1000 * time.Hour), URIs: []*url.URL{{Scheme: "spiffe", Host: "eu.example.org"}},
+		NotBefore: time.Now(), NotAfter: time.Now().Add(1000 * time.Hour),
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "eu.example.org"}},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
 	ca, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
 	i := &issuer{key: key, ca: ca, authority: "a", sequence: 1}
-	i.distrust, i.publish = make(chan *ententev1.WatchAuthoritiesResponse, 1), make(chan *ententev1.WatchBundlesResponse, 2)
+	i.distrust, i.publish = make(
+		chan *ententev1.WatchAuthoritiesResponse,
+		1,
+	), make(
+		chan *ententev1.WatchBundlesResponse,
+		2,
+	)
 	return i
 }
 
 func (i *issuer) document() []byte {
-	b := spiffebundle.FromX509Authorities(spiffeid.RequireTrustDomainFromString("eu.example.org"), []*x509.Certificate{i.ca})
+	b := spiffebundle.FromX509Authorities(
+		spiffeid.RequireTrustDomainFromString("eu.example.org"),
+		[]*x509.Certificate{i.ca},
+	)
 	b.SetSequenceNumber(i.sequence)
 	document, err := b.Marshal()
 	if err != nil {
@@ -86,7 +96,11 @@ func (i *issuer) document() []byte {
 	return document
 }
 
-func (i *issuer) IssueX509SVID(_ context.Context, r *ententev1.IssueX509SVIDRequest, _ ...grpc.CallOption) (*ententev1.IssueX509SVIDResponse, error) {
+func (i *issuer) IssueX509SVID(
+	_ context.Context,
+	r *ententev1.IssueX509SVIDRequest,
+	_ ...grpc.CallOption,
+) (*ententev1.IssueX509SVIDResponse, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.refuse != nil {
@@ -101,16 +115,34 @@ func (i *issuer) IssueX509SVID(_ context.Context, r *ententev1.IssueX509SVIDRequ
 		return nil, err
 	}
 	i.issued++
-	template := &x509.Certificate{SerialNumber: big.NewInt(int64(i.issued)), NotBefore: time.Now().Add(-10 * time.Second), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature, URIs: []*url.URL{id}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(int64(i.issued)),
+		NotBefore:    time.Now().Add(-10 * time.Second),
+		NotAfter:     time.Now().Add(time.Hour),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		URIs:         []*url.URL{id},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, i.ca, csr.PublicKey, i.key)
-	return &ententev1.IssueX509SVIDResponse{Certificates: [][]byte{der}, AuthorityId: i.authority, Bundle: i.document()}, err
+	return &ententev1.IssueX509SVIDResponse{
+		Certificates: [][]byte{der},
+		AuthorityId:  i.authority,
+		Bundle:       i.document(),
+	}, err
 }
 
-func (i *issuer) WatchAuthorities(ctx context.Context, _ *ententev1.WatchAuthoritiesRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[ententev1.WatchAuthoritiesResponse], error) {
+func (i *issuer) WatchAuthorities(
+	ctx context.Context,
+	_ *ententev1.WatchAuthoritiesRequest,
+	_ ...grpc.CallOption,
+) (grpc.ServerStreamingClient[ententev1.WatchAuthoritiesResponse], error) {
 	return fakeStream[ententev1.WatchAuthoritiesResponse]{ctx: ctx, from: i.distrust}, nil
 }
 
-func (i *issuer) WatchBundles(ctx context.Context, _ *ententev1.WatchBundlesRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[ententev1.WatchBundlesResponse], error) {
+func (i *issuer) WatchBundles(
+	ctx context.Context,
+	_ *ententev1.WatchBundlesRequest,
+	_ ...grpc.CallOption,
+) (grpc.ServerStreamingClient[ententev1.WatchBundlesResponse], error) {
 	return fakeStream[ententev1.WatchBundlesResponse]{ctx: ctx, from: i.publish}, nil
 }
 
@@ -123,7 +155,9 @@ func (i *issuer) set(change func()) {
 // taint reports an authority as distrusted, and signs with the next one.
 func (i *issuer) taint(id, next string) {
 	i.set(func() { i.authority = next })
-	i.distrust <- &ententev1.WatchAuthoritiesResponse{Distrusted: []*ententev1.DistrustedAuthority{{TrustDomain: "eu.example.org", Id: id}}}
+	i.distrust <- &ententev1.WatchAuthoritiesResponse{
+		Distrusted: []*ententev1.DistrustedAuthority{{TrustDomain: "eu.example.org", Id: id}},
+	}
 }
 
 // events collects the sentences of events.
@@ -232,7 +266,8 @@ func TestX509Source(t *testing.T) {
 			},
 			issued: 2,
 			events: []string{
-				"receives no changes of authorities until the watch is open again: the member is gone", "was renewed by authority b",
+				"receives no changes of authorities until the watch is open again: the member is gone",
+				"was renewed by authority b",
 			},
 		},
 		"a domain that is no longer hosted": {
@@ -252,7 +287,12 @@ func TestX509Source(t *testing.T) {
 				i := newIssuer(t)
 				i.publish <- bundlesOf(i)
 				var got events
-				s, err := newX509Source(t.Context(), i, i, X509SourceConfig{ID: web, CallTimeout: time.Second, OnEvent: got.add})
+				s, err := newX509Source(
+					t.Context(),
+					i,
+					i,
+					X509SourceConfig{ID: web, CallTimeout: time.Second, OnEvent: got.add},
+				)
 				require.NoError(t, err)
 				synctest.Wait()
 				defer func() { require.NoError(t, s.Close()) }() // a bubble with a source does not end by itself
@@ -271,7 +311,11 @@ func TestX509Source(t *testing.T) {
 var web = spiffeid.RequireFromString("spiffe://eu.example.org/web")
 
 func bundlesOf(i *issuer) *ententev1.WatchBundlesResponse {
-	return &ententev1.WatchBundlesResponse{Changed: []*ententev1.Bundle{{TrustDomain: "eu.example.org", Document: i.document()}}}
+	return changed("eu.example.org", i.document())
+}
+
+func changed(domain string, document []byte) *ententev1.WatchBundlesResponse {
+	return &ententev1.WatchBundlesResponse{Changed: []*ententev1.Bundle{{TrustDomain: domain, Document: document}}}
 }
 
 // NewX509Source waits for a member that is not there yet, and returns an error that does not go away.
@@ -313,7 +357,7 @@ func TestBundleSource(t *testing.T) {
 		first.Changed = append(first.Changed, &ententev1.Bundle{TrustDomain: "us.example.org", Document: i.document()})
 		first.More = true
 		i.publish <- first
-		i.publish <- &ententev1.WatchBundlesResponse{Changed: []*ententev1.Bundle{{TrustDomain: "asia.example.org", Document: i.document()}}}
+		i.publish <- changed("asia.example.org", i.document())
 		s, err := newBundleSource(t.Context(), i, BundleSourceConfig{OnEvent: got.add})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Close()) }()
@@ -321,7 +365,7 @@ func TestBundleSource(t *testing.T) {
 
 		// An invalid bundle does not replace the stored one.
 		<-s.Updated()
-		i.publish <- &ententev1.WatchBundlesResponse{Changed: []*ententev1.Bundle{{TrustDomain: "us.example.org", Document: []byte("{")}}}
+		i.publish <- changed("us.example.org", []byte("{"))
 		<-s.Updated()
 		us := spiffeid.RequireTrustDomainFromString("us.example.org")
 		held, err := s.GetX509BundleForTrustDomain(us)
@@ -344,7 +388,11 @@ func TestBundleSource(t *testing.T) {
 		require.EqualError(t, err, "the cluster has no bundle of us.example.org for this caller")
 		require.Len(t, got.all(), 2)
 		require.Contains(t, got.all()[0], "keeps the previous bundle of us.example.org: the new one is invalid: ")
-		require.Equal(t, "receives no changes of bundles until the watch is open again: the member is gone", got.all()[1])
+		require.Equal(
+			t,
+			"receives no changes of bundles until the watch is open again: the member is gone",
+			got.all()[1],
+		)
 	})
 }
 

@@ -109,7 +109,11 @@ var errEndOfLoop = errors.New("end of loop")
 //
 // The sequence ends with an error: when ctx ends with the error of ctx, otherwise with an [*Error] that does not go
 // away by itself, such as [ErrDenied]. It can be used once.
-func (c *Client) WatchHint(ctx context.Context, service string, locality *ententev1.Locality) iter.Seq2[*ententev1.Hint, error] {
+func (c *Client) WatchHint(
+	ctx context.Context,
+	service string,
+	locality *ententev1.Locality,
+) iter.Seq2[*ententev1.Hint, error] {
 	request := &ententev1.WatchHintRequest{Service: service, Locality: locality}
 	return func(yield func(*ententev1.Hint, error) bool) {
 		err := watch[ententev1.Hint]{

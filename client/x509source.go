@@ -152,7 +152,10 @@ func (s *X509Source) GetJWTBundleForTrustDomain(td spiffeid.TrustDomain) (*jwtbu
 	return s.bundles.GetJWTBundleForTrustDomain(td)
 }
 
-func (s *X509Source) followAuthorities(ctx context.Context, distrusted chan<- *ententev1.WatchAuthoritiesResponse) error {
+func (s *X509Source) followAuthorities(
+	ctx context.Context,
+	distrusted chan<- *ententev1.WatchAuthoritiesResponse,
+) error {
 	request := &ententev1.WatchAuthoritiesRequest{TrustDomains: []string{s.cfg.ID.TrustDomain().Name()}}
 	return watch[ententev1.WatchAuthoritiesResponse]{
 		open: func(ctx context.Context) (grpc.ServerStreamingClient[ententev1.WatchAuthoritiesResponse], error) {

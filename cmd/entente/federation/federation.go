@@ -121,16 +121,14 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 			}
 			return env.Print(done, func(t *cli.Table) {
 				if toHub {
-					t.Otherwise(
-						"The relationship with %s has ended; where a hub vouches for it, its word counts now.", args[0],
-					)
+					t.Otherwise("The relationship with %s has ended; the hub's attestation counts from now on.", args[0])
 					return
 				}
 				t.Otherwise("Trust domain %s is no longer trusted.", args[0])
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&toHub, "to-hub", false, "where a hub vouches for the domain too, let its word count from "+
+	cmd.Flags().BoolVar(&toHub, "to-hub", false, "if a hub attests the domain too, accept its attestation from "+
 		"now on")
 	return cmd
 }
