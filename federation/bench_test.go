@@ -50,8 +50,8 @@ func fill(b *testing.B, s *raftstore.Store, all []string) {
 	}
 }
 
-// BenchmarkRestart is the time from opening the store of a member with ten thousand foreign bundles on its disk until it has planned the
-// fetching of each, and the memory that the process holds then. Issue: less than 10 s and 512 MiB.
+// BenchmarkRestart is the time from opening the store of a member with ten thousand foreign bundles on its disk until
+// it has planned the fetching of each, and the memory that the process holds then. Issue: less than 10 s and 512 MiB.
 func BenchmarkRestart(b *testing.B) {
 	c := raftstoretest.NewCluster(b, 1)
 	fill(b, c.Store(0), federationtest.Names(manyRelationships, "example.org"))

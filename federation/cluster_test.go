@@ -17,8 +17,8 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
-// TestClusterSharesTheWork: each relationship is fetched by one of three members, each member has its share, and the share of one that
-// dies is taken over by the others.
+// TestClusterSharesTheWork: each relationship is fetched by one of three members, each member has its share, and the
+// share of one that dies is taken over by the others.
 func TestClusterSharesTheWork(t *testing.T) {
 	const count = 24
 	c := raftstoretest.NewCluster(t, 3)

@@ -21,8 +21,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// TestHostilePeers: whatever a peer does, the stored bundle stays, and the refusal has a name in the relationship, in the metric
-// and, where it is about what the peer sent rather than an outage, in the audit log.
+// TestHostilePeers: whatever a peer does, the stored bundle stays, and the refusal has a name in the relationship, in
+// the metric and, where it is about what the peer sent rather than an outage, in the audit log.
 func TestHostilePeers(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	next := us.Rotated(t)
@@ -83,7 +83,12 @@ func TestHostilePeers(t *testing.T) {
 			if len(out.GetAlarms()) == 0 {
 				require.Equal(t, written, r.store.View().Revision(), "nothing was written")
 			}
-			require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want), 0)
+			require.InDelta(
+				t,
+				1,
+				federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want),
+				0,
+			)
 			var lines []string
 			if test.want == "equivocation" {
 				require.Equal(t, relationship.AlarmSplitView, out.GetAlarms()[0].GetName())
@@ -97,7 +102,8 @@ func TestHostilePeers(t *testing.T) {
 	}
 }
 
-// TestEveryFetchIsLogged: one line each, with what came of it; the bundle that is the same again at debug, since that is every few minutes.
+// TestEveryFetchIsLogged: one line each, with what came of it; the bundle that is the same again at debug, since that
+// is every few minutes.
 func TestEveryFetchIsLogged(t *testing.T) {
 	var log bytes.Buffer
 	r := newRoom(t, func(c *Config) {
@@ -130,7 +136,8 @@ func TestEveryFetchIsLogged(t *testing.T) {
 	}
 }
 
-// TestRebuiltPeer: a peer that lost its state begins again at sequence 1, with other keys. It stays out until an operator lets it in.
+// TestRebuiltPeer: a peer that lost its state begins again at sequence 1, with other keys. It stays out until an
+// operator lets it in.
 func TestRebuiltPeer(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
@@ -155,7 +162,8 @@ func TestRebuiltPeer(t *testing.T) {
 	require.Equal(t, "rollback", r.refresh(t, "us.example.org").GetLastResult())
 }
 
-// TestResetDuringFetch: a fetch that was verified by keys which an operator has replaced meanwhile cannot store what it brings.
+// TestResetDuringFetch: a fetch that was verified by keys which an operator has replaced meanwhile cannot store what it
+// brings.
 func TestResetDuringFetch(t *testing.T) {
 	r := newRoom(t)
 	stolen := federationtest.NewAuthority(t, "us.example.org")
@@ -173,7 +181,9 @@ func TestResetDuringFetch(t *testing.T) {
 	go func() { ended <- r.manager.poller.Refresh(context.Background(), "us.example.org") }()
 	<-entered
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: clean.Bundle(t, 1).Marshal(), ResetSequence: true,
+		Relationship: &ententev1.Relationship{
+			TrustDomain: "us.example.org",
+		}, BootstrapBundle: clean.Bundle(t, 1).Marshal(), ResetSequence: true,
 	})
 	require.NoError(t, err)
 	close(release)
@@ -197,7 +207,10 @@ func TestDeletedDuringFetch(t *testing.T) {
 	ended := make(chan intake.Outcome, 1)
 	go func() { ended <- r.manager.poller.Refresh(context.Background(), "us.example.org") }()
 	<-entered
-	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err := r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	close(release)
 	require.Equal(t, "ended", (<-ended).Result)
@@ -213,14 +226,28 @@ func TestNoAuditNoBundle(t *testing.T) {
 	r.ledger.Full = true
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "not_audited", out.GetLastResult())
-	require.Equal(t, "store bundle of us.example.org: accept bundle us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member", out.GetLastError())
+	require.Equal(
+		t,
+		"store bundle of us.example.org: accept bundle us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member",
+		out.GetLastError(),
+	)
 	require.EqualValues(t, 1, out.GetSequence())
 }
 
-// TestServedByAnother: an endpoint in another domain is verified by that domain's own bundle, hosted or foreign, and by nothing else.
+// TestServedByAnother: an endpoint in another domain is verified by that domain's own bundle, hosted or foreign, and by
+// nothing else.
 func TestServedByAnother(t *testing.T) {
 	r := newRoom(t)
-	home, hub, ap := federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
+	home, hub, ap := federationtest.NewAuthority(
+		t,
+		"eu.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"hub.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"ap.example.org",
+	)
 	r.host(t, home)
 	first := ap.Bundle(t, 1)
 	served := func(by *federationtest.Authority, p *federationtest.Endpoint) *ententev1.Relationship {
@@ -242,7 +269,11 @@ func TestServedByAnother(t *testing.T) {
 	r.create(t, served(hub, hubPeer), nil)
 	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a foreign domain")
 	hubPeer.Present(t, ap)
-	require.NotEmpty(t, r.refresh(t, "ap.example.org").GetLastError(), "its own keys do not vouch for the hub's endpoint")
+	require.NotEmpty(
+		t,
+		r.refresh(t, "ap.example.org").GetLastError(),
+		"its own keys do not vouch for the hub's endpoint",
+	)
 	remove("hub.example.org")
 	out := r.refresh(t, "ap.example.org")
 	require.Equal(t, "no_trust", out.GetLastResult())
@@ -262,7 +293,11 @@ func TestWebEndpoint(t *testing.T) {
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness())
-	require.Equal(t, []string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"}, r.ledger.Decisions())
+	require.Equal(
+		t,
+		[]string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"},
+		r.ledger.Decisions(),
+	)
 	p.Present(t, us)
 	require.Equal(t, "web_certificate", r.refresh(t, "us.example.org").GetLastResult())
 }

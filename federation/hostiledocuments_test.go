@@ -49,8 +49,8 @@ func (l *logText) String() string {
 	return l.text.String()
 }
 
-// playHostile expects that the stored bundle stays, and that the refusal has its name in the metric, in the log, and in what an operator
-// is shown, at once and later.
+// playHostile expects that the stored bundle stays, and that the refusal has its name in the metric, in the log, and in
+// what an operator is shown, at once and later.
 func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase) {
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
@@ -66,14 +66,26 @@ func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase
 			test.do(t, p)
 			r.refresh(t, us.TrustDomain.Name())
 			r.leader.Beat()
-			shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.TrustDomain.Name()})
+			shown, err := r.service.GetRelationship(
+				t.Context(),
+				&ententev1.GetRelationshipRequest{TrustDomain: us.TrustDomain.Name()},
+			)
 			require.NoError(t, err)
 			require.Equal(t, test.want, shown.GetLastResult(), shown.GetLastError())
 			require.NotEmpty(t, shown.GetLastError())
 			require.True(t, r.stored(t, us.TrustDomain.Name()).Equal(us.Bundle(t, 5)), "the last good bundle is kept")
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetFreshness())
-			require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want), 0)
-			require.Contains(t, log.String(), "[WARN]  bundle not refreshed; the stored one is kept: trust_domain=us.example.org result="+test.want)
+			require.InDelta(
+				t,
+				1,
+				federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want),
+				0,
+			)
+			require.Contains(
+				t,
+				log.String(),
+				"[WARN]  bundle not refreshed; the stored one is kept: trust_domain=us.example.org result="+test.want,
+			)
 		})
 	}
 }
@@ -117,21 +129,49 @@ func TestHostileDocuments(t *testing.T) {
 		}
 	}
 	playHostile(t, us, []hostileCase{
-		{"a lower sequence", func(t *testing.T, p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 4, next)) }, "rollback"},
-		{"the same sequence with other content", func(t *testing.T, p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 5, next)) }, "equivocation"},
+		{
+			"a lower sequence",
+			func(t *testing.T, p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 4, next)) },
+			"rollback",
+		},
+		{
+			"the same sequence with other content",
+			func(t *testing.T, p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 5, next)) },
+			"equivocation",
+		},
 		{"another domain's authority", func(t *testing.T, p *federationtest.Endpoint) {
 			other := federationtest.NewAuthority(t, "other.example.org")
 			b := us.Bundle(t, 6, other)
 			p.Serve(b)
 		}, "other_trust_domain"},
 		{"no list of keys", serve(200, []byte(`{"spiffe_sequence":6}`)), "no_keys"},
-		{"a million keys", serve(200, []byte(`{"spiffe_sequence":6,"keys":[`+strings.Repeat(`{},`, 1<<20)+`{}]}`)), "too_large"},
-		{"as many keys as fit", serve(200, []byte(`{"spiffe_sequence":6,"keys":[`+strings.Repeat(`{},`, 300_000)+`{}]}`)), "too_many_keys"},
-		{"a gigabyte, as announced", endless(map[string]string{"Content-Length": "1073741824"}, strings.Repeat(" ", 4096), 0), "too_large"},
+		{
+			"a million keys",
+			serve(200, []byte(`{"spiffe_sequence":6,"keys":[`+strings.Repeat(`{},`, 1<<20)+`{}]}`)),
+			"too_large",
+		},
+		{
+			"as many keys as fit",
+			serve(200, []byte(`{"spiffe_sequence":6,"keys":[`+strings.Repeat(`{},`, 300_000)+`{}]}`)),
+			"too_many_keys",
+		},
+		{
+			"a gigabyte, as announced",
+			endless(map[string]string{"Content-Length": "1073741824"}, strings.Repeat(" ", 4096), 0),
+			"too_large",
+		},
 		{"a chunked body that never ends", endless(nil, strings.Repeat(" ", 4096), 0), "too_large"},
 		{"a byte now and then", endless(nil, " ", 100*time.Millisecond), "timeout"},
-		{"a redirect without end", redirect(func(p *federationtest.Endpoint) string { return p.URL + "/again" }), "too_many_redirects"},
-		{"a redirect to http", redirect(func(p *federationtest.Endpoint) string { return strings.Replace(p.URL, "https", "http", 1) }), "bad_redirect"},
+		{
+			"a redirect without end",
+			redirect(func(p *federationtest.Endpoint) string { return p.URL + "/again" }),
+			"too_many_redirects",
+		},
+		{
+			"a redirect to http",
+			redirect(func(p *federationtest.Endpoint) string { return strings.Replace(p.URL, "https", "http", 1) }),
+			"bad_redirect",
+		},
 		{"status 500 with a good bundle", serve(500, us.Bundle(t, 6, next).Marshal()), "bad_status"},
 	})
 }
@@ -160,22 +200,41 @@ func TestHostileCertificates(t *testing.T) {
 		{"another domain's SVID", func(t *testing.T, p *federationtest.Endpoint) {
 			p.Present(t, federationtest.NewAuthority(t, "other.example.org"))
 		}, "no_bundle"},
-		{"another authority of the domain", func(t *testing.T, p *federationtest.Endpoint) { p.Present(t, us.Rotated(t)) }, "untrusted_svid"},
+		{
+			"another authority of the domain",
+			func(t *testing.T, p *federationtest.Endpoint) { p.Present(t, us.Rotated(t)) },
+			"untrusted_svid",
+		},
 		{"another ID of the domain", present(us, id("spiffe://us.example.org/other")), "unexpected_endpoint_id"},
-		{"an expired SVID", present(us, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), "svid_expired"},
-		{"an SVID of tomorrow", present(us, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }), "svid_not_yet_valid"},
-		{"a CA certificate", present(us, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }), "not_an_svid"},
+		{
+			"an expired SVID",
+			present(us, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }),
+			"svid_expired",
+		},
+		{
+			"an SVID of tomorrow",
+			present(us, func(c *x509.Certificate) { c.NotBefore = time.Now().Add(30 * time.Minute) }),
+			"svid_not_yet_valid",
+		},
+		{
+			"a CA certificate",
+			present(us, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign }),
+			"not_an_svid",
+		},
 	})
 }
 
-// TestStrangeKeysAmongGoodOnes: keys that have no meaning, and certificates that are no authority's or have expired, take nothing from the
-// good ones beside them.
+// TestStrangeKeysAmongGoodOnes: keys that have no meaning, and certificates that are no authority's or have expired,
+// take nothing from the good ones beside them.
 func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	next, gone := us.Rotated(t), federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(-time.Hour))
 	good := string(us.Bundle(t, 6, next, gone).Marshal())
 	leaf := base64.StdEncoding.EncodeToString(us.SVID(t).Certificate[0])
-	strange := fmt.Sprintf(`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`, leaf)
+	strange := fmt.Sprintf(
+		`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`,
+		leaf,
+	)
 	r := newRoom(t)
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
@@ -185,13 +244,23 @@ func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
 	require.Len(t, r.stored(t, "us.example.org").X509Authorities(), 3)
-	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "an expired authority verifies nothing, and spoils nothing")
+	require.Equal(
+		t,
+		ententev1.Freshness_FRESHNESS_FRESH,
+		out.GetFreshness(),
+		"an expired authority verifies nothing, and spoils nothing",
+	)
 
 	p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(`{"spiffe_sequence":7,"keys":[]}`))
 	})
 	out = r.refresh(t, "us.example.org")
-	require.Equal(t, "stored", out.GetLastResult(), "no key at all is the domain's word that nothing of it is to be trusted")
+	require.Equal(
+		t,
+		"stored",
+		out.GetLastResult(),
+		"no key at all is the domain's word that nothing of it is to be trusted",
+	)
 	p.Serve(us.Bundle(t, 8))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult(), "not even its endpoint")
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// TestGoodPeersAmongHostileOnes: on one member, with more peers that hang, drip and flood than there are places for fetches, the bundles
-// of the good ones are brought up to date all the same. Each peer is a TLS server; the hostile ones are many domains behind three.
+// TestGoodPeersAmongHostileOnes: on one member, with more peers that hang, drip and flood than there are places for
+// fetches, the bundles of the good ones are brought up to date all the same. Each peer is a TLS server; the hostile
+// ones are many domains behind three.
 func TestGoodPeersAmongHostileOnes(t *testing.T) {
 	const good, hostile, turns = 6, 96 + 32 + 12, 3
 	r := newRoom(t)
@@ -89,7 +90,8 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 
 func attacksAnswered(r *room, hostile int) (stored int) {
 	for i := range hostile {
-		if _, found, err := relationship.ForeignBundles.Get(r.store.View(), fmt.Sprintf("hostile-%d.example.org", i)); err != nil || found {
+		if _, found, err := relationship.ForeignBundles.Get(r.store.View(), fmt.Sprintf("hostile-%d.example.org", i)); err != nil ||
+			found {
 			stored++
 		}
 	}

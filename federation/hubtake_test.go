@@ -66,7 +66,10 @@ func (r *room) show(t testing.TB, td string) *ententev1.Relationship {
 func (r *room) changeHub(t testing.TB, td string, hub *ententev1.Hub) {
 	t.Helper()
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: td, Hub: hub}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"hub"}},
+		Relationship: &ententev1.Relationship{
+			TrustDomain: td,
+			Hub:         hub,
+		}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"hub"}},
 	})
 	require.NoError(t, err)
 }
@@ -82,10 +85,28 @@ func (r *room) keep(t testing.TB) {
 
 func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b, other, hosted := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "bank.example"), federationtest.NewAuthority(t, "own.example.org")
+	hub, a, b, other, hosted := federationtest.NewAuthority(
+		t,
+		"hub.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"a.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"b.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"bank.example",
+	), federationtest.NewAuthority(
+		t,
+		"own.example.org",
+	)
 	r.host(t, hosted)
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
-	p.ServeMap(hub.Bundle(t, 1), mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1), hosted.Bundle(t, 99)))
+	p.ServeMap(
+		hub.Bundle(t, 1),
+		mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1), hosted.Bundle(t, 99)),
+	)
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
@@ -96,14 +117,26 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	require.Zero(t, attested, "a hosted domain is never a hub's")
 	shown := r.show(t, "hub.example.org")
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetHubStatus().GetFreshness())
-	require.Equal(t, []uint32{2, 0, 3}, []uint32{shown.GetHubStatus().GetAccepted(), shown.GetHubStatus().GetRefused(), shown.GetHubStatus().GetLeftOut()})
+	require.Equal(
+		t,
+		[]uint32{2, 0, 3},
+		[]uint32{
+			shown.GetHubStatus().GetAccepted(),
+			shown.GetHubStatus().GetRefused(),
+			shown.GetHubStatus().GetLeftOut(),
+		},
+	)
 	list, err := r.service.ListRelationships(t.Context(), &ententev1.ListRelationshipsRequest{})
 	require.NoError(t, err)
 	var names []string
 	for _, rel := range list.GetRelationships() {
 		names = append(names, rel.GetTrustDomain()+" by "+rel.GetOriginHub())
 	}
-	require.Equal(t, []string{"a.example.org by hub.example.org", "b.example.org by hub.example.org", "hub.example.org by "}, names)
+	require.Equal(
+		t,
+		[]string{"a.example.org by hub.example.org", "b.example.org by hub.example.org", "hub.example.org by "},
+		names,
+	)
 	attestation, _, err := relationship.AttestationOf(r.store.View(), "a.example.org")
 	require.NoError(t, err)
 	versions, _ := relationship.AttestedHistory(attestation.Row.Value)
@@ -140,21 +173,40 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 
 func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
+	hub, a, b := federationtest.NewAuthority(
+		t,
+		"hub.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"a.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"b.example.org",
+	)
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 7)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 
-	_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
+	_, err := r.service.SuspendRelationship(
+		t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"},
+	)
 	require.NoError(t, err)
 	require.Equal(t, trust.Suspended, r.trust(t, "a.example.org"))
 	r.keep(t)
-	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"})
+	_, err = r.service.ResumeRelationship(
+		t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"},
+	)
 	require.NoError(t, err)
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
 
-	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{".example.org"}, Exclude: []string{"a.example.org"}})
+	r.changeHub(
+		t,
+		"hub.example.org",
+		&ententev1.Hub{Include: []string{".example.org"}, Exclude: []string{"a.example.org"}},
+	)
 	require.Equal(t, trust.Unknown, r.trust(t, "a.example.org"), "at once, before it is swept")
 	require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
 	r.keep(t)
@@ -162,10 +214,16 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, found)
 
-	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "b.example.org"})
+	_, err = r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "b.example.org"},
+	)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
 	require.ErrorContains(t, err, "federation update hub.example.org --hub-exclude b.example.org")
-	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"})
+	_, err = r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"},
+	)
 	require.NoError(t, err)
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 
@@ -196,11 +254,18 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms())
 
 	// The hub shows other keys under the domain's sequence.
-	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"a.example.org"}}) // the same, as another decision
+	r.changeHub(
+		t,
+		"hub.example.org",
+		&ententev1.Hub{Include: []string{"a.example.org"}},
+	) // the same, as another decision
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
 	r.refresh(t, "hub.example.org")
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms(), "another sequence is no contradiction")
-	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org"})
+	_, err := r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org"},
+	)
 	require.ErrorContains(t, err, "add --to-hub")
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 3)))
 	r.refresh(t, "hub.example.org")
@@ -210,15 +275,35 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	require.Contains(t, alarms[0].GetDetail(), "hub hub.example.org")
 	require.True(t, r.stored(t, "a.example.org").SameKeys(a.Bundle(t, 3)))
 
-	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org", ToHub: true})
+	_, err = r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org", ToHub: true},
+	)
 	require.NoError(t, err)
 	require.Equal(t, "hub.example.org", r.show(t, "a.example.org").GetOriginHub())
 }
 
 func TestTwoHubs(t *testing.T) {
 	r := newRoom(t)
-	first, second, a := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t, "hub2.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p1, p2 := federationtest.NewEndpoint(t, first, first.Bundle(t, 1)), federationtest.NewEndpoint(t, second, second.Bundle(t, 1))
+	first, second, a := federationtest.NewAuthority(
+		t,
+		"hub1.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"hub2.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"a.example.org",
+	)
+	p1, p2 := federationtest.NewEndpoint(
+		t,
+		first,
+		first.Bundle(t, 1),
+	), federationtest.NewEndpoint(
+		t,
+		second,
+		second.Bundle(t, 1),
+	)
 	p1.ServeMap(first.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
 	p2.ServeMap(second.Bundle(t, 1), mapOf(t, a.Rotated(t).Bundle(t, 5)))
 	r.takes(t, second, p2, "a.example.org")
@@ -233,7 +318,12 @@ func TestTwoHubs(t *testing.T) {
 
 	p1.ServeMap(first.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.refresh(t, "hub1.example.org")
-	require.Equal(t, "hub2.example.org", r.show(t, "a.example.org").GetOriginHub(), "the other one's word counts then, without a gap")
+	require.Equal(
+		t,
+		"hub2.example.org",
+		r.show(t, "a.example.org").GetOriginHub(),
+		"the other one's word counts then, without a gap",
+	)
 }
 
 func TestTheFreshnessOfAHubsWord(t *testing.T) {
@@ -256,7 +346,16 @@ func TestTheFreshnessOfAHubsWord(t *testing.T) {
 
 func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
+	hub, a, b := federationtest.NewAuthority(
+		t,
+		"hub.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"a.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"b.example.org",
+	)
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	good := string(mapOf(t, a.Bundle(t, 5)))
 	p.ServeMap(hub.Bundle(t, 1), []byte(good))
@@ -335,14 +434,26 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, done)
 	put.document = a.Bundle(t, 4).Marshal() // of a reading that began before
-	done, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put, {td: "a.example.org", known: 1, gone: true}})
+	done, err = r.manager.writeSome(
+		t.Context(),
+		"hub.example.org",
+		b,
+		[]mapChange{put, {td: "a.example.org", known: 1, gone: true}},
+	)
 	require.NoError(t, err)
 	require.False(t, done, "the row is another since")
 	_, sequence := r.word(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
 
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"b.example.org"}})
-	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{{td: "c.example.org", document: federationtest.NewAuthority(t, "c.example.org").Bundle(t, 1).Marshal()}})
+	_, err = r.manager.writeSome(
+		t.Context(),
+		"hub.example.org",
+		b,
+		[]mapChange{
+			{td: "c.example.org", document: federationtest.NewAuthority(t, "c.example.org").Bundle(t, 1).Marshal()},
+		},
+	)
 	require.ErrorIs(t, err, relationship.ErrSuperseded, "the operator decided otherwise")
 
 	r.ledger.Full = true
@@ -352,7 +463,16 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 
 func TestHubsWordsSurviveARestore(t *testing.T) {
 	r := newRoom(t)
-	hub, a, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "c.example.org")
+	hub, a, c := federationtest.NewAuthority(
+		t,
+		"hub.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"a.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"c.example.org",
+	)
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")

@@ -82,14 +82,26 @@ func (p *pollers) holdFresh(t *testing.T, hint time.Duration, all []string) {
 			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1, Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
 		})
 		require.NoError(t, err)
-		p.manager.catalog.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true, X509Until: time.Now().Add(24 * time.Hour), JwtKeys: 1}})
+		p.manager.catalog.Set(
+			name,
+			mirror.Entry{
+				Rel: r,
+				Holding: relationship.Holding{
+					Revision:  1,
+					Hint:      hint,
+					Hinted:    true,
+					X509Until: time.Now().Add(24 * time.Hour),
+					JwtKeys:   1,
+				},
+			},
+		)
 	}
 	p.manager.scheduler.Changed(all...)
 }
 
-// TestLeaderChangeMakesNoStorm: when the member that leads ten thousand relationships dies, each of the others takes over its part of what was
-// the dead one's a few at a time, polls what it had as before, and tells the new leader in parts; and the new leader, which has heard of nothing
-// yet, writes nothing.
+// TestLeaderChangeMakesNoStorm: when the member that leads ten thousand relationships dies, each of the others takes
+// over its part of what was the dead one's a few at a time, polls what it had as before, and tells the new leader in
+// parts; and the new leader, which has heard of nothing yet, writes nothing.
 func TestLeaderChangeMakesNoStorm(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		const interval = 5 * time.Minute

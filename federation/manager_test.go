@@ -17,8 +17,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestManagerFollowsThePeer: the manager fetches a new relationship at once, follows the peer's changes at its refresh hint, keeps the last
-// good bundle through an outage for as long as that lasts, and goes on when the peer is back.
+// TestManagerFollowsThePeer: the manager fetches a new relationship at once, follows the peer's changes at its refresh
+// hint, keeps the last good bundle through an outage for as long as that lasts, and goes on when the peer is back.
 func TestManagerFollowsThePeer(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)
@@ -28,7 +28,8 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	r.awaitSequence(t, "us.example.org", 2)
 
-	// The peer rotates: its next bundle holds both authorities, and the one after that the new one alone, which now signs.
+	// The peer rotates: its next bundle holds both authorities, and the one after that the new one alone, which now
+	// signs.
 	next := us.Rotated(t)
 	p.Serve(next.Bundle(t, 3, us))
 	r.awaitSequence(t, "us.example.org", 3)
@@ -41,7 +42,10 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	p.Handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	r.awaitState(t, "us.example.org", trust.Stale)
 	require.True(t, r.stored(t, "us.example.org").Equal(next.Bundle(t, 4)))
-	shown, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
+	shown, err := r.service.GetRelationship(
+		t.Context(),
+		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, shown.GetFreshness())
 	require.Equal(t, "bad_status", shown.GetLastResult())
@@ -63,23 +67,43 @@ func TestManagerObeysOperators(t *testing.T) {
 	r := newRoom(t)
 	r.run(t)
 	us := federationtest.NewAuthority(t, "us.example.org").Every(time.Hour)
-	first, second := federationtest.NewEndpoint(t, us, us.Bundle(t, 1)), federationtest.NewEndpoint(t, us, us.Bundle(t, 2))
+	first, second := federationtest.NewEndpoint(
+		t,
+		us,
+		us.Bundle(t, 1),
+	), federationtest.NewEndpoint(
+		t,
+		us,
+		us.Bundle(t, 2),
+	)
 	r.create(t, spiffeRelationship(us, first), us.Bundle(t, 1))
 	first.AwaitRequest(t)
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org", Url: second.URL}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"url"}},
+		Relationship: &ententev1.Relationship{
+			TrustDomain: "us.example.org",
+			Url:         second.URL,
+		}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"url"}},
 	})
 	require.NoError(t, err)
 	r.awaitSequence(t, "us.example.org", 2)
 
-	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err = r.service.SuspendRelationship(
+		t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	second.Serve(us.Bundle(t, 3))
-	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err = r.service.ResumeRelationship(
+		t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	r.awaitSequence(t, "us.example.org", 3)
 
-	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err = r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	count, err := testutil.GatherAndCount(r.registry, "entente_federation_bundle_sequence")
 	require.NoError(t, err)
@@ -102,8 +126,8 @@ func TestExpiry(t *testing.T) {
 	require.Equal(t, trust.StatusOf(trust.Expired), trusted)
 }
 
-// TestStandingsAfterLeaderChange: a new leader to which nobody has reported takes no relationship for stale within three intervals, and
-// no stale one for fresh.
+// TestStandingsAfterLeaderChange: a new leader to which nobody has reported takes no relationship for stale within
+// three intervals, and no stale one for fresh.
 func TestStandingsAfterLeaderChange(t *testing.T) {
 	now := time.Now()
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
@@ -141,7 +165,10 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	require.Equal(t, []trust.State{trust.Fresh}, states(found))
 
 	// What was judged must still stand when it is written.
-	_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err := r.service.SuspendRelationship(
+		t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	before := r.store.View().Revision()
 	r.manager.commit(t.Context(), found)
@@ -158,10 +185,15 @@ func TestSurviveRestore(t *testing.T) {
 	r.create(t, rel(ap), ap.Bundle(t, 1))
 	snapshot := r.store.View()
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.Rotated(t).Bundle(t, 9).Marshal(),
+		Relationship: &ententev1.Relationship{
+			TrustDomain: "us.example.org",
+		}, BootstrapBundle: us.Rotated(t).Bundle(t, 9).Marshal(),
 	})
 	require.NoError(t, err)
-	_, err = r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "ap.example.org"})
+	_, err = r.service.SuspendRelationship(
+		t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "ap.example.org"},
+	)
 	require.NoError(t, err)
 	before := r.store.View()
 	// The transaction starts from the present state rather than from the snapshot's; what it writes has to be the same.

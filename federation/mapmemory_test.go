@@ -22,7 +22,8 @@ import (
 	"github.com/ententehq/entente/federation/peer"
 )
 
-// TestMemoryOfAHubsMap: a map of more than 20 MiB, with more that is new than is held at once, never holds as much as 16 MiB while it comes.
+// TestMemoryOfAHubsMap: a map of more than 20 MiB, with more that is new than is held at once, never holds as much as
+// 16 MiB while it comes.
 func TestMemoryOfAHubsMap(t *testing.T) {
 	const domains, whole, most = 7000, 1500, 16 << 20
 	r := newRoom(t, func(c *Config) { c.Client.Timeout = 4 * federationtest.Patience })
@@ -88,21 +89,33 @@ func live() uint64 {
 	return m.HeapAlloc
 }
 
-// TestMemoryOfAPeersStreams: a peer that has as many streams as it can get, and sends the largest messages on each, whether or not they can be stored
-// at the moment, never has this member hold as much as 16 MiB.
+// TestMemoryOfAPeersStreams: a peer that has as many streams as it can get, and sends the largest messages on each,
+// whether or not they can be stored at the moment, never has this member hold as much as 16 MiB.
 func TestMemoryOfAPeersStreams(t *testing.T) {
 	const most = 16 << 20
 	spoke, hub := newSite(t, "spoke.example.org"), federationtest.NewAuthority(t, "hub.example.org")
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Include: []string{".example.org"}}
+	rel.Peer, rel.Hub = &ententev1.Peer{
+		HomeTrustDomain: "hub.example.org",
+	}, &ententev1.Hub{
+		Include: []string{".example.org"},
+	}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(t, "the relationship to be read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
+	until(
+		t,
+		"the relationship to be read",
+		func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 },
+	)
 	vouched, err := bundle.NewMapEntry(federationtest.NewAuthority(t, "ap.example.org").Large(t, 1))
 	require.NoError(t, err)
 	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
 		TrustDomain: "hub.example.org", Interest: 1, Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: vouched.Document}},
 	}}}
-	own := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "hub.example.org", Document: hub.Large(t, 2).Marshal()}}}
+	own := &ententev1.PeerMessage{
+		Content: &ententev1.PeerMessage_Bundle{
+			Bundle: &ententev1.PeerBundle{TrustDomain: "hub.example.org", Document: hub.Large(t, 2).Marshal()},
+		},
+	}
 	require.Greater(t, min(proto.Size(changes), proto.Size(own)), 512<<10)
 	pace := spoke.manager.streams.BudgetOf("hub.example.org")
 	require.NoError(t, pace.Turn.Acquire(t.Context(), 1)) // nothing can be stored

@@ -42,8 +42,8 @@ func (s *site) vouches(t testing.TB, a *federationtest.Authority) *federationtes
 	return p
 }
 
-// TestAHubsMapIsStreamed: what a hub vouches for reaches those who take it as it changes, and leaves as it goes; its endpoint, which
-// serves no map here, is not asked for it.
+// TestAHubsMapIsStreamed: what a hub vouches for reaches those who take it as it changes, and leaves as it goes; its
+// endpoint, which serves no map here, is not asked for it.
 func TestAHubsMapIsStreamed(t *testing.T) {
 	hub, spoke := newSite(t, "hub.example.org"), newSite(t, "spoke.example.org")
 	ap, sa := federationtest.NewAuthority(t, "ap.example.org"), federationtest.NewAuthority(t, "sa.example.org")
@@ -77,7 +77,9 @@ func TestAHubsMapIsStreamed(t *testing.T) {
 
 	// The hub vouches no more.
 	_, err = hub.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "ap.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"attest"}},
+		Relationship: &ententev1.Relationship{
+			TrustDomain: "ap.example.org",
+		}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"attest"}},
 	})
 	require.NoError(t, err)
 	spoke.awaitWord(t, "ap.example.org", 0)
@@ -107,15 +109,25 @@ func mustWord(t testing.TB, r *room, td string) trust.Attestation {
 	return w
 }
 
-// TestHostileHubOverAStream: a hub that goes back, says what is no bundle, speaks of what nobody asked it, or of a hosted domain, changes nothing.
+// TestHostileHubOverAStream: a hub that goes back, says what is no bundle, speaks of what nobody asked it, or of a
+// hosted domain, changes nothing.
 func TestHostileHubOverAStream(t *testing.T) {
 	spoke := newSite(t, "spoke.example.org")
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, endpoint)
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}, &ententev1.Hub{Include: []string{".example.org"}, Exclude: []string{"secret.example.org"}}
+	rel.Peer, rel.Hub = &ententev1.Peer{
+		HomeTrustDomain: "hub.example.org",
+	}, &ententev1.Hub{
+		Include: []string{".example.org"},
+		Exclude: []string{"secret.example.org"},
+	}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(t, "the relationship to be read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
+	until(
+		t,
+		"the relationship to be read",
+		func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 },
+	)
 	ap := federationtest.NewAuthority(t, "ap.example.org")
 	entry := func(b *bundle.Bundle) *ententev1.PeerBundle {
 		v, err := bundle.NewMapEntry(b)
@@ -124,17 +136,26 @@ func TestHostileHubOverAStream(t *testing.T) {
 	}
 	say := func(call ententev1.PeerService_ExchangeClient, m *ententev1.PeerMapChanges) {
 		m.TrustDomain, m.Interest = "hub.example.org", 1
-		_ = call.Send(&ententev1.ExchangeRequest{Message: &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: m}}})
+		_ = call.Send(
+			&ententev1.ExchangeRequest{
+				Message: &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: m}},
+			},
+		)
 	}
 	open := func() ententev1.PeerService_ExchangeClient {
 		call := spoke.intrude(t, hub, "/entente/member/member-1")
-		require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", "member-1")}))
+		require.NoError(
+			t,
+			call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", "member-1")}),
+		)
 		require.EqualValues(t, 1, mapInterest(t, call))
 		return call
 	}
 	call := open()
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{
-		entry(ap.Bundle(t, 5)), entry(federationtest.NewAuthority(t, "secret.example.org").Bundle(t, 1)), entry(federationtest.NewAuthority(t, "ap.else").Bundle(t, 1)),
+		entry(
+			ap.Bundle(t, 5),
+		), entry(federationtest.NewAuthority(t, "secret.example.org").Bundle(t, 1)), entry(federationtest.NewAuthority(t, "ap.else").Bundle(t, 1)),
 		entry(spoke.home.Rotated(t).Bundle(t, 9)), entry(hub.Rotated(t).Bundle(t, 9)),
 	}})
 	spoke.awaitWord(t, "ap.example.org", 5)
@@ -144,7 +165,11 @@ func TestHostileHubOverAStream(t *testing.T) {
 
 	// It goes back in sequence: its latest word is refused, what it said before is kept, and counts as stale.
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Rotated(t).Bundle(t, 4))}})
-	until(t, "the refusal", func() bool { return mustWord(t, spoke.room, "ap.example.org").Row.Value.GetRefused() == "rollback" })
+	until(
+		t,
+		"the refusal",
+		func() bool { return mustWord(t, spoke.room, "ap.example.org").Row.Value.GetRefused() == "rollback" },
+	)
 	_, n := spoke.word(t, "ap.example.org")
 	require.Equal(t, uint64(5), n)
 
@@ -201,7 +226,10 @@ func TestHostileHubOverAStream(t *testing.T) {
 	call = open()
 	_, err = call.Recv() // it was let in
 	require.NoError(t, err)
-	_, err = spoke.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
+	_, err = spoke.service.SuspendRelationship(
+		t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"},
+	)
 	require.NoError(t, err)
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 7))}})
 	goodbye, _ := ended(call)
@@ -227,5 +255,13 @@ func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 	lines := len(o.journal.lines("a hub's word on some domains is refused"))
 	require.Positive(t, lines)
 	require.Less(t, lines, 2*peer.LogBurst-5)
-	require.GreaterOrEqual(t, testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultUnchanged))+testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultStored)), float64(2*peer.LogBurst))
+	require.GreaterOrEqual(
+		t,
+		testutil.ToFloat64(
+			o.manager.metrics.maps.WithLabelValues(relationship.ResultUnchanged),
+		)+testutil.ToFloat64(
+			o.manager.metrics.maps.WithLabelValues(relationship.ResultStored),
+		),
+		float64(2*peer.LogBurst),
+	)
 }

@@ -71,8 +71,9 @@ func (d *depot) taken() int {
 	return len(d.came)
 }
 
-// TestStreamsCarryCargo: what is none of federation's business travels with the bundles, both ways, and ends with the stream; a peer that
-// does not keep to its rules loses the stream for a named reason, and the bundles come by the endpoint.
+// TestStreamsCarryCargo: what is none of federation's business travels with the bundles, both ways, and ends with the
+// stream; a peer that does not keep to its rules loses the stream for a named reason, and the bundles come by the
+// endpoint.
 func TestStreamsCarryCargo(t *testing.T) {
 	ours, theirs := &depot{}, &depot{}
 	a := newSite(t, "eu.example.org", func(c *Config) { c.Peers.Payload = ours })
@@ -85,13 +86,21 @@ func TestStreamsCarryCargo(t *testing.T) {
 	require.Equal(t, "eu.example.org", stream.Home)
 	require.Equal(t, []string{"eu.example.org"}, stream.Domains())
 
-	interest := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{Interest: &ententev1.PeerServiceInterest{Number: 7}}}}
+	interest := &ententev1.PeerMessage{
+		Content: &ententev1.PeerMessage_Services{
+			Services: &ententev1.PeerServices{Interest: &ententev1.PeerServiceInterest{Number: 7}},
+		},
+	}
 	ours.load(interest)
 	until(t, "the message to arrive", func() bool { return theirs.taken() == 1 })
 	theirs.mu.Lock()
 	require.EqualValues(t, 7, theirs.came[0].GetServices().GetInterest().GetNumber())
 	theirs.mu.Unlock()
-	theirs.load(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_ServiceSets{ServiceSets: &ententev1.PeerServiceSets{Confirmed: 7}}})
+	theirs.load(
+		&ententev1.PeerMessage{
+			Content: &ententev1.PeerMessage_ServiceSets{ServiceSets: &ententev1.PeerServiceSets{Confirmed: 7}},
+		},
+	)
 	until(t, "the answer to arrive", func() bool { return ours.taken() == 1 })
 
 	theirs.mu.Lock()

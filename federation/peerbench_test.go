@@ -27,8 +27,8 @@ import (
 // manyStreams is how many peers a member is meant to keep streams with.
 const manyStreams = 1000
 
-// lightPeer is the other end of a stream: a session as members keep it, over gRPC and TLS 1.3 with an X509-SVID of its own domain. What it is
-// brought it checks as a member does, and keeps in memory instead of in a store.
+// lightPeer is the other end of a stream: a session as members keep it, over gRPC and TLS 1.3 with an X509-SVID of its
+// own domain. What it is brought it checks as a member does, and keeps in memory instead of in a store.
 type lightPeer struct {
 	own     *federationtest.Authority
 	svid    tls.Certificate
@@ -170,8 +170,8 @@ func (s *site) acknowledgedBy(t testing.TB, sequence uint64) (n int) {
 	return n
 }
 
-// BenchmarkPeerStreams is the time from the commit of a new bundle until each of 1,000 peers has acknowledged it, over as many streams with
-// both ends on this machine. The target is 1 s at the 99th percentile.
+// BenchmarkPeerStreams is the time from the commit of a new bundle until each of 1,000 peers has acknowledged it, over
+// as many streams with both ends on this machine. The target is 1 s at the 99th percentile.
 func BenchmarkPeerStreams(b *testing.B) {
 	s := newSite(b, "eu.example.org")
 	peers := make([]*lightPeer, manyStreams)

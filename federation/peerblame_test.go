@@ -49,11 +49,22 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 	// after is a statement of the third version, signed by a key under a name.
 	after := func(s *stating, kid, by string, change func(*statement.Claims)) []*statement.Statement {
 		b := s.version(3, "a")
-		claims := statement.Claims{TrustDomain: s.us.TrustDomain, Sequence: 3, Keys: b.Digest(), Issued: now, Previous: s.statements[1].Digest(), Next: statement.Signers(b, func(string) bool { return false })}
+		claims := statement.Claims{
+			TrustDomain: s.us.TrustDomain,
+			Sequence:    3,
+			Keys:        b.Digest(),
+			Issued:      now,
+			Previous:    s.statements[1].Digest(),
+			Next:        statement.Signers(b, func(string) bool { return false }),
+		}
 		if change != nil {
 			change(&claims)
 		}
-		stmt, err := statement.New(claims, kid, func(input []byte) ([]byte, error) { return s.signature(by, sha256.Sum256(input)) })
+		stmt, err := statement.New(
+			claims,
+			kid,
+			func(input []byte) ([]byte, error) { return s.signature(by, sha256.Sum256(input)) },
+		)
 		require.NoError(t, err)
 		return []*statement.Statement{stmt}
 	}
@@ -124,7 +135,9 @@ func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []stri
 }
 
 func bundleOf(td string, document []byte) *ententev1.PeerMessage {
-	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: document}}}
+	return &ententev1.PeerMessage{
+		Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: document}},
+	}
 }
 
 // stateWith makes a site that takes the statements of a domain over a stream alone.
@@ -134,12 +147,20 @@ func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 	rel := spiffeRelationship(s.us, s.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, s.version(1, "a"))
-	until(t, "the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
+	until(
+		t,
+		"the relationships to be read",
+		func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 },
+	)
 	return a
 }
 
 // state sends messages on a stream, until it ends.
-func (s *site) state(t *testing.T, us *stating, messages ...*ententev1.PeerMessage) ententev1.PeerService_ExchangeClient {
+func (s *site) state(
+	t *testing.T,
+	us *stating,
+	messages ...*ententev1.PeerMessage,
+) ententev1.PeerService_ExchangeClient {
 	t.Helper()
 	call := s.intrude(t, us.us, "/entente/member/member-1")
 	for _, m := range append([]*ententev1.PeerMessage{federationtest.Hello("us.example.org", "member-1")}, messages...) {
@@ -173,13 +194,22 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		})
 	}
 	for _, reason := range reasons {
-		require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(reason)), float64(streams*session.MaxRefusals/len(reasons)), reason)
+		require.GreaterOrEqual(
+			t,
+			testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(reason)),
+			float64(streams*session.MaxRefusals/len(reasons)),
+			reason,
+		)
 	}
 	until(t, "the end to be shown", func() bool {
 		shown := a.show(t, "us.example.org").GetStreams()
-		return len(shown) == 1 && !shown[0].GetConnected() && shown[0].GetLastResult() == "refused_statements" && strings.Contains(shown[0].GetLastError(), "were refused")
+		return len(shown) == 1 && !shown[0].GetConnected() && shown[0].GetLastResult() == "refused_statements" &&
+			strings.Contains(shown[0].GetLastError(), "were refused")
 	})
-	warned := slices.DeleteFunc(log.lines("statements from a peer refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	warned := slices.DeleteFunc(
+		log.lines("statements from a peer refused"),
+		func(line string) bool { return !strings.Contains(line, "[WARN]") },
+	)
 	require.NotEmpty(t, warned)
 	require.Less(t, len(warned), streams*session.MaxRefusals, "of all that were refused")
 	require.Equal(t, trust.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
@@ -193,7 +223,8 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	require.Contains(t, []string{"refused_statements", "refused_bundles"}, goodbye.GetReason())
 }
 
-// TestRefusedBundlesFillNoLog: neither the log nor the audit log, however often the peer opens a stream anew; the metric counts all.
+// TestRefusedBundlesFillNoLog: neither the log nor the audit log, however often the peer opens a stream anew; the
+// metric counts all.
 func TestRefusedBundlesFillNoLog(t *testing.T) {
 	var log journal
 	us := chain(t, 1)
@@ -207,9 +238,19 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 		goodbye, _ := ended(a.state(t, us, messages...))
 		require.Equal(t, "refused_bundles", goodbye.GetReason())
 	}
-	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")), float64(streams*session.MaxRefusals))
-	audited := slices.DeleteFunc(a.ledger.Decisions(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
-	warned := slices.DeleteFunc(log.lines("bundle from a peer refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	require.GreaterOrEqual(
+		t,
+		testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")),
+		float64(streams*session.MaxRefusals),
+	)
+	audited := slices.DeleteFunc(
+		a.ledger.Decisions(),
+		func(line string) bool { return line != "refuse bundle us.example.org: malformed" },
+	)
+	warned := slices.DeleteFunc(
+		log.lines("bundle from a peer refused"),
+		func(line string) bool { return !strings.Contains(line, "[WARN]") },
+	)
 	for _, lines := range [][]string{audited, warned} {
 		require.NotEmpty(t, lines)
 		require.Less(t, len(lines), streams*session.MaxRefusals, "of all that were refused")
@@ -235,14 +276,16 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 	require.Equal(t, "refused_bundles", goodbye.GetReason())
 }
 
-// TestEarlyStatementsEndNoStream: statements ahead of their bundles, and on domains that are not wanted any more, are passed over; the stream
-// goes on. A peer that brings nothing else for good is no peer that is early.
+// TestEarlyStatementsEndNoStream: statements ahead of their bundles, and on domains that are not wanted any more, are
+// passed over; the stream goes on. A peer that brings nothing else for good is no peer that is early.
 func TestEarlyStatementsEndNoStream(t *testing.T) {
 	us := chain(t, 3)
 	a := stateWith(t, us)
 	early := statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(3)[1:]))
 	unwanted := statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(3)))
-	messages := []*ententev1.PeerMessage{statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(1)))}
+	messages := []*ententev1.PeerMessage{
+		statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(1))),
+	}
 	for range session.MaxRefusals + 1 {
 		messages = append(messages, early, unwanted)
 	}

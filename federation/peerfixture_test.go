@@ -64,7 +64,11 @@ func (c svidCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.Au
 	return conn, svidInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, id}, err
 }
 
-func (c svidCredentials) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c svidCredentials) ClientHandshake(
+	_ context.Context,
+	_ string,
+	raw net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
 	conn, ok := raw.(*svidConn)
 	if !ok {
 		return nil, nil, errors.New("not a verified connection")
@@ -101,7 +105,12 @@ func (f source) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundl
 }
 
 // dialAs opens a verified connection with an SVID.
-func dialAs(ctx context.Context, own tls.Certificate, address string, check func([]*x509.Certificate) (spiffeid.ID, error)) (net.Conn, error) {
+func dialAs(
+	ctx context.Context,
+	own tls.Certificate,
+	address string,
+	check func([]*x509.Certificate) (spiffeid.ID, error),
+) (net.Conn, error) {
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
@@ -122,22 +131,28 @@ func dialAs(ctx context.Context, own tls.Certificate, address string, check func
 	return &svidConn{conn, id}, nil
 }
 
-// newSite makes a cluster of one member that hosts a domain with an hour's hint, serves it at an endpoint, and accepts streams.
+// newSite makes a cluster of one member that hosts a domain with an hour's hint, serves it at an endpoint, and accepts
+// streams.
 func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	t.Helper()
 	a := federationtest.NewAuthority(t, name).Every(time.Hour)
 	s := &site{home: a}
 	own := a.MemberSVID(t, "/entente/member/member-1")
 	s.room = newRoom(t, append(adjust, func(c *Config) {
-		c.Peers = peer.Transport{Home: a.TrustDomain, Payload: c.Peers.Payload, Credentials: svidCredentials{}, Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
-			return dialAs(ctx, own, address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
-				id, err := verify(c.Store, chain)
-				if err == nil && id.TrustDomain() != home {
-					err = errors.New("the other end is of another trust domain")
-				}
-				return id, err
-			})
-		}}
+		c.Peers = peer.Transport{
+			Home:        a.TrustDomain,
+			Payload:     c.Peers.Payload,
+			Credentials: svidCredentials{},
+			Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
+				return dialAs(ctx, own, address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
+					id, err := verify(c.Store, chain)
+					if err == nil && id.TrustDomain() != home {
+						err = errors.New("the other end is of another trust domain")
+					}
+					return id, err
+				})
+			},
+		}
 	})...)
 	s.endpoint = federationtest.NewEndpoint(t, a, a.Bundle(t, 1))
 	s.host(t, a)
@@ -150,10 +165,15 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{"h2"},
 			VerifyConnection: func(state tls.ConnectionState) error { _, err := verify(store, state.PeerCertificates); return err },
 		}}),
-		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			p, _ := grpcpeer.FromContext(ss.Context())
-			return handler(srv, &calledStream{ss, access.WithCaller(ss.Context(), p.AuthInfo.(access.Identified).AccessCaller())})
-		}),
+		grpc.StreamInterceptor(
+			func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+				p, _ := grpcpeer.FromContext(ss.Context())
+				return handler(
+					srv,
+					&calledStream{ss, access.WithCaller(ss.Context(), p.AuthInfo.(access.Identified).AccessCaller())},
+				)
+			},
+		),
 	)
 	ententev1.RegisterPeerServiceServer(s.port, peer.NewService(s.manager.streams))
 	go func() { _ = s.port.Serve(l) }()
@@ -250,7 +270,10 @@ func until(t testing.TB, what string, condition func() bool) {
 // shownStream is the stream with another site as operators see it.
 func (s *site) shownStream(t testing.TB, other *site) *ententev1.PeerStream {
 	t.Helper()
-	rel, err := s.service.GetRelationship(context.Background(), &ententev1.GetRelationshipRequest{TrustDomain: other.home.TrustDomain.Name()})
+	rel, err := s.service.GetRelationship(
+		context.Background(),
+		&ententev1.GetRelationshipRequest{TrustDomain: other.home.TrustDomain.Name()},
+	)
 	require.NoError(t, err)
 	if len(rel.GetStreams()) == 0 {
 		return &ententev1.PeerStream{}

@@ -8,7 +8,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// TestStreamCarriesBothDirections: a change of either side's bundle reaches the other and is acknowledged, while the hint is an hour.
+// TestStreamCarriesBothDirections: a change of either side's bundle reaches the other and is acknowledged, while the
+// hint is an hour.
 func TestStreamCarriesBothDirections(t *testing.T) {
 	a, b := pair(t)
 	next := a.home.Rotated(t)
@@ -41,17 +42,26 @@ func TestStreamSurvivesRotation(t *testing.T) {
 // TestSuspendAndDeleteEndTheStream: the other side is told which.
 func TestSuspendAndDeleteEndTheStream(t *testing.T) {
 	a, b := pair(t)
-	_, err := b.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "eu.example.org"})
+	_, err := b.service.SuspendRelationship(
+		t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "eu.example.org"},
+	)
 	require.NoError(t, err)
 	a.awaitStream(t, b, false)
 	until(t, "the reason", func() bool {
 		return a.shownStream(t, b).GetLastResult() == "suspended" || a.shownStream(t, b).GetLastResult() == "refused"
 	})
-	_, err = b.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "eu.example.org"})
+	_, err = b.service.ResumeRelationship(
+		t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "eu.example.org"},
+	)
 	require.NoError(t, err)
 	a.awaitStream(t, b, true)
 
-	_, err = a.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err = a.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	b.awaitStream(t, a, false)
 	shown := b.shownStream(t, a)
@@ -81,7 +91,8 @@ func TestBothDial(t *testing.T) {
 	until(t, "one stream, that of eu.example.org", func() bool {
 		out, in := a.shownStream(t, b), b.shownStream(t, a)
 		return a.openStreams(t) == 1 && b.openStreams(t) == 1 && out.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_OUTGOING &&
-			in.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_INCOMING && out.GetConnected() && in.GetConnected()
+			in.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_INCOMING && out.GetConnected() &&
+			in.GetConnected()
 	})
 	kept := a.shownStream(t, b).GetSince().AsTime()
 	a.publish(t, a.home.Rotated(t).Bundle(t, 2, a.home))
@@ -91,13 +102,15 @@ func TestBothDial(t *testing.T) {
 	require.Equal(t, kept, a.shownStream(t, b).GetSince().AsTime(), "it is the same stream")
 }
 
-// TestWhatCannotBeStoredComesAgain: a member that cannot write its audit log ends the stream, and is brought the bundle again.
+// TestWhatCannotBeStoredComesAgain: a member that cannot write its audit log ends the stream, and is brought the bundle
+// again.
 func TestWhatCannotBeStoredComesAgain(t *testing.T) {
 	a, b := pair(t)
 	b.ledger.Fill(true)
 	a.publish(t, a.home.Rotated(t).Bundle(t, 2, a.home))
 	until(t, "the reason", func() bool {
-		return a.shownStream(t, b).GetLastResult() == "not_stored" || b.shownStream(t, a).GetLastResult() == "not_stored"
+		return a.shownStream(t, b).GetLastResult() == "not_stored" ||
+			b.shownStream(t, a).GetLastResult() == "not_stored"
 	})
 	b.ledger.Fill(false)
 	b.awaitSequence(t, "eu.example.org", 2)
@@ -111,5 +124,9 @@ func TestPeerIsNamedByTheRelationship(t *testing.T) {
 	b.create(t, rel, a.home.Bundle(t, 1))
 	a.trusts(t, b, b.address)
 	until(t, "the refusal", func() bool { return a.shownStream(t, b).GetLastResult() == "refused" })
-	require.Contains(t, a.shownStream(t, b).GetLastError(), `us.example.org has no active relationship that names "eu.example.org"`)
+	require.Contains(
+		t,
+		a.shownStream(t, b).GetLastError(),
+		`us.example.org has no active relationship that names "eu.example.org"`,
+	)
 }

@@ -16,7 +16,11 @@ import (
 )
 
 func statementsOf(td string, document []byte) *ententev1.PeerMessage {
-	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Statements{Statements: &ententev1.PeerStatements{TrustDomain: td, Document: document}}}
+	return &ententev1.PeerMessage{
+		Content: &ententev1.PeerMessage_Statements{
+			Statements: &ententev1.PeerStatements{TrustDomain: td, Document: document},
+		},
+	}
 }
 
 // chain is a domain that has made statements on its versions up to some sequence.
@@ -36,7 +40,8 @@ func (s *stating) compact(until uint64) (list []string) {
 	return list
 }
 
-// TestStatementsFollowTheirVersions: a peer is brought the statements that it lacks on what it has or is sent, each once.
+// TestStatementsFollowTheirVersions: a peer is brought the statements that it lacks on what it has or is sent, each
+// once.
 func TestStatementsFollowTheirVersions(t *testing.T) {
 	us := chain(t, 6)
 	of := func(n uint64) relationship.Version {
@@ -44,7 +49,9 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 	}
 	world := func(sequence, stated uint64) session.World {
 		return session.World{Hosted: map[string]session.Hosted{"us.example.org": {
-			Version: of(sequence), Document: []byte("{}"), Statements: statement.NewList(us.us.TrustDomain, us.compact(stated)),
+			Version: of(
+				sequence,
+			), Document: []byte("{}"), Statements: statement.NewList(us.us.TrustDomain, us.compact(stated)),
 		}}}
 	}
 	wants := func(v relationship.Version, from ...uint64) *ententev1.PeerMessage {
@@ -115,7 +122,11 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	rel := spiffeRelationship(us.us, us.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, us.version(1, "a"))
-	until(t, "the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
+	until(
+		t,
+		"the relationships to be read",
+		func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 },
+	)
 
 	call := a.intrude(t, us.us, "/entente/member/member-1")
 	send := func(messages ...*ententev1.PeerMessage) {
@@ -126,10 +137,15 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	counted := func(result string) func() bool {
 		return func() bool { return testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(result)) >= 1 }
 	}
-	send(federationtest.Hello("us.example.org", "member-1"),
+	send(
+		federationtest.Hello("us.example.org", "member-1"),
 		statementsOf("us.example.org", []byte("garbage")),
-		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").TrustDomain, nil)),
-		statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))))
+		statementsOf(
+			"us.example.org",
+			statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").TrustDomain, nil),
+		),
+		statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))),
+	)
 	for _, result := range []string{"malformed", "bad_statement", relationship.ReasonNotWanted} {
 		until(t, "the refusal "+result, counted(result))
 	}
@@ -141,8 +157,14 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	require.Nil(t, stated())
 
 	// The same stream brings a version with its statements.
-	send(statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(1))),
-		&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(2, "a").Marshal()}}},
-		statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2)[1:])))
+	send(
+		statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(1))),
+		&ententev1.PeerMessage{
+			Content: &ententev1.PeerMessage_Bundle{
+				Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: us.version(2, "a").Marshal()},
+			},
+		},
+		statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2)[1:])),
+	)
 	until(t, "the statement on 2", func() bool { s := stated(); return s != nil && *s == 2 })
 }

@@ -44,8 +44,8 @@ func (c *meteredConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// TestUnchangedPoll: a poll that brings nothing new writes nothing, and moves less than 1 KiB over a kept connection. Where peers are polled
-// so seldom that none is kept, the handshake comes on top.
+// TestUnchangedPoll: a poll that brings nothing new writes nothing, and moves less than 1 KiB over a kept connection.
+// Where peers are polled so seldom that none is kept, the handshake comes on top.
 func TestUnchangedPoll(t *testing.T) {
 	for _, test := range []struct {
 		name  string

@@ -43,7 +43,12 @@ func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 
 func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *room {
 	t.Helper()
-	r := &room{store: store, ledger: &federationtest.AuditLog{}, registry: prometheus.NewRegistry(), leader: &federationtest.Leader{}}
+	r := &room{
+		store:    store,
+		ledger:   &federationtest.AuditLog{},
+		registry: prometheus.NewRegistry(),
+		leader:   &federationtest.Leader{},
+	}
 	c := Config{
 		Store: r.store, Leader: r.leader, Trust: newTrust(), Audit: r.ledger,
 		MinRefresh: relationship.LowestMinRefresh, Registerer: r.registry, Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
@@ -55,7 +60,10 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	r.manager, err = New(c)
 	require.NoError(t, err)
 	r.manager.alive, r.manager.aliveRows = federationtest.Alive, federationtest.AliveMembers.Prefix("")
-	r.leader.Sections = map[string]federationtest.Section{observation.Name: r.manager.Section(), peer.Section: r.manager.streams.Reports()}
+	r.leader.Sections = map[string]federationtest.Section{
+		observation.Name: r.manager.Section(),
+		peer.Section:     r.manager.streams.Reports(),
+	}
 	r.service = NewService(r.manager)
 	return r
 }
@@ -93,12 +101,17 @@ func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), federationtest.Patience)
 	defer cancel()
-	err := feed.Latest(ctx, r.store, []raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, func(v *raftstore.View) error {
-		if condition(v) {
-			return errSeen
-		}
-		return nil
-	})
+	err := feed.Latest(
+		ctx,
+		r.store,
+		[]raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")},
+		func(v *raftstore.View) error {
+			if condition(v) {
+				return errSeen
+			}
+			return nil
+		},
+	)
 	require.ErrorIs(t, err, errSeen, "waiting for %s", what)
 }
 
@@ -178,7 +191,8 @@ func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
 	return b
 }
 
-// newTrust returns an index over [federationtest.HostedBundles] and the tables of federation. A domain with a bundle is hosted.
+// newTrust returns an index over [federationtest.HostedBundles] and the tables of federation. A domain with a bundle is
+// hosted.
 func newTrust() *trust.Index { return federationtest.Trust(relationship.TrustSource()) }
 
 // statusOf returns the status of a trust domain.

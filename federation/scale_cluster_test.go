@@ -92,7 +92,13 @@ func (w *world) newCluster(name string, members int) *cluster {
 // aloneStore is [raftstoretest.New] with the timing of a member in production, so that an hour of waiting costs little.
 func aloneStore(t testing.TB, timing raftstore.Timing) *raftstore.Store {
 	t.Helper()
-	s, err := raftstore.Open(raftstore.Config{MemberID: "member-1", Timing: timing, Fatal: func(err error) { t.Errorf("the store stopped: %v", err) }})
+	s, err := raftstore.Open(
+		raftstore.Config{
+			MemberID: "member-1",
+			Timing:   timing,
+			Fatal:    func(err error) { t.Errorf("the store stopped: %v", err) },
+		},
+	)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	require.NoError(t, s.Bootstrap())

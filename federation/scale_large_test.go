@@ -79,7 +79,10 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		a := w.newAuthority(simName(i))
 		g.homes, g.peers = append(g.homes, a), append(g.peers, w.newSimPeer(a, g.real))
 		// In a mesh both sides can dial, and that of the lower name is kept; spokes dial their hub.
-		links = append(links, link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2, vouch: kind == oneHub})
+		links = append(
+			links,
+			link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2, vouch: kind == oneHub},
+		)
 	}
 	g.before = memory()
 	g.real.relate(links)
@@ -175,7 +178,8 @@ func (h *mapHost) accept(*traffic, spiffeid.TrustDomain, string) (*pipeEnd, stri
 func (h *mapHost) serve(w http.ResponseWriter, r *http.Request) { noted(w, r, h.handler) }
 func (h *mapHost) sent() *traffic                               { return &h.counted }
 
-// growSpoke measures a real spoke whose hub vouches for so many domains: what their bundles cost it, and what one distrust does.
+// growSpoke measures a real spoke whose hub vouches for so many domains: what their bundles cost it, and what one
+// distrust does.
 func growSpoke(t *testing.T, size int) (g grown) {
 	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")

@@ -9,8 +9,8 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// model says after how long each cluster knows of a distrust, by nothing but the rules that docs/SCALE.md states: for sizes that are too
-// large to be simulated whole. Those that can be hold it to the truth.
+// model says after how long each cluster knows of a distrust, by nothing but the rules that docs/SCALE.md states: for
+// sizes that are too large to be simulated whole. Those that can be hold it to the truth.
 type model struct {
 	w      *world // for its latencies
 	chance *rand.Rand
@@ -25,7 +25,8 @@ func (m *model) turn() time.Duration {
 	return time.Duration(m.chance.Float64() * float64(relationship.Turn(simHint, m.chance.Float64())))
 }
 
-// poll is how long a poll takes: TCP, TLS, and the request, each there and back; the bundle's and then the map's, if that is read.
+// poll is how long a poll takes: TCP, TLS, and the request, each there and back; the bundle's and then the map's, if
+// that is read.
 func (m *model) poll(a, b string, withMap bool) time.Duration {
 	trips := 6
 	if withMap {

@@ -115,8 +115,8 @@ func calledBy(ctx context.Context, home spiffeid.TrustDomain, member string) con
 	return access.WithCaller(ctx, access.SVIDCaller(spiffeid.RequireFromPath(home, access.MemberPath+member)))
 }
 
-// line is a connection for a poll, from a cluster to another one's endpoint. What is written at one end can be read at the other after the
-// latency. All that passes is counted when it is closed, under what the poll brought.
+// line is a connection for a poll, from a cluster to another one's endpoint. What is written at one end can be read at
+// the other after the latency. All that passes is counted when it is closed, under what the poll brought.
 type line struct {
 	bytes atomic.Int64
 	kind  atomic.Value

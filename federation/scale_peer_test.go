@@ -17,8 +17,8 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// simPeer is a peer of one real cluster, without a store: it speaks the protocol of streams by the real session's rules, serves a real
-// document, and remembers the version of the real cluster's bundle that it was brought last.
+// simPeer is a peer of one real cluster, without a store: it speaks the protocol of streams by the real session's
+// rules, serves a real document, and remembers the version of the real cluster's bundle that it was brought last.
 type simPeer struct {
 	w       *world
 	home    spiffeid.TrustDomain

@@ -33,7 +33,8 @@ func (m *moments) all() []time.Time {
 	return slices.Clone(m.at)
 }
 
-// pace is how evenly something happened in a span of time: how often in all, in a window on the mean, and in the fullest one.
+// pace is how evenly something happened in a span of time: how often in all, in a window on the mean, and in the
+// fullest one.
 type pace struct {
 	count int
 	mean  float64
@@ -72,7 +73,8 @@ func momentsOf(members []*simMember, of func(*simMember) *moments) (all []time.T
 func polls(m *simMember) *moments { return &m.polls }
 func dials(m *simMember) *moments { return &m.dials }
 
-// kill ends the member that leads, as if its process were killed; the others learn of it as from heartbeats that stay away.
+// kill ends the member that leads, as if its process were killed; the others learn of it as from heartbeats that stay
+// away.
 func (c *cluster) kill(t *testing.T) {
 	t.Helper()
 	i := c.raft.Leader()
@@ -89,8 +91,8 @@ func (c *cluster) kill(t *testing.T) {
 // spread is what was found of the polls of a cluster of three.
 type spread struct {
 	size int
-	// start is while it begins, rest when nothing happens, handover while another member is made the leader, death after the leader
-	// died, and later in the hour after that.
+	// start is while it begins, rest when nothing happens, handover while another member is made the leader, death
+	// after the leader died, and later in the hour after that.
 	start, rest, handover, death, later pace
 	// shares are the polls of each member in the time of rest.
 	shares []int

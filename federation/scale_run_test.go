@@ -145,30 +145,35 @@ func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
 // knows returns when the cluster has stored that sequence of a domain's bundle, by whatever way it comes.
 func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.Time, error) {
 	var at time.Time
-	err := feed.Latest(ctx, c.first().store, []raftstore.Prefix{relationship.ForeignBundles.Prefix(td), relationship.HubBundles.Prefix(td + "/")}, func(v *raftstore.View) error {
-		var b *bundle.Bundle
-		if row, found, err := relationship.ForeignBundles.Get(v, td); err != nil {
-			return err
-		} else if found {
-			if b, err = trust.Parse(row.Value); err != nil {
+	err := feed.Latest(
+		ctx,
+		c.first().store,
+		[]raftstore.Prefix{relationship.ForeignBundles.Prefix(td), relationship.HubBundles.Prefix(td + "/")},
+		func(v *raftstore.View) error {
+			var b *bundle.Bundle
+			if row, found, err := relationship.ForeignBundles.Get(v, td); err != nil {
 				return err
-			}
-		} else if word, found, err := relationship.AttestationOf(v, td); err != nil {
-			return err
-		} else if found {
-			if b, err = relationship.HubBundle(word.Row.Value); err != nil {
+			} else if found {
+				if b, err = trust.Parse(row.Value); err != nil {
+					return err
+				}
+			} else if word, found, err := relationship.AttestationOf(v, td); err != nil {
 				return err
+			} else if found {
+				if b, err = relationship.HubBundle(word.Row.Value); err != nil {
+					return err
+				}
 			}
-		}
-		if b == nil {
+			if b == nil {
+				return nil
+			}
+			if n, _ := b.Sequence(); n >= sequence {
+				at = time.Now()
+				return errSeen
+			}
 			return nil
-		}
-		if n, _ := b.Sequence(); n >= sequence {
-			at = time.Now()
-			return errSeen
-		}
-		return nil
-	})
+		},
+	)
 	if errors.Is(err, errSeen) {
 		err = nil
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/ententehq/entente/internal/clocktest"
 )
 
-// growStreamedSpoke measures a real spoke that has a stream with a real hub, whose other spokes are light peers: what their bundles cost the
-// two, and how a distrust of one of them arrives.
+// growStreamedSpoke measures a real spoke that has a stream with a real hub, whose other spokes are light peers: what
+// their bundles cost the two, and how a distrust of one of them arrives.
 func growStreamedSpoke(t *testing.T, size int) (g grown) {
 	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")

@@ -14,12 +14,17 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-var fullScale = flag.Bool("scale", false, "simulate all sizes of docs/SCALE.md and print its tables; takes about an hour")
+var fullScale = flag.Bool(
+	"scale",
+	false,
+	"simulate all sizes of docs/SCALE.md and print its tables; takes about an hour",
+)
 
 // scale says which sizes are simulated how.
 type scale struct {
-	// meshes are those of a mesh with real clusters alone, and whole of the other topologies; resting those of them that are watched for an hour, and rounds how often one distrusts; large those of one real cluster among
-	// light peers; polled and streamed those of a cluster of three whose polls are watched.
+	// meshes are those of a mesh with real clusters alone, and whole of the other topologies; resting those of them
+	// that are watched for an hour, and rounds how often one distrusts; large those of one real cluster among light
+	// peers; polled and streamed those of a cluster of three whose polls are watched.
 	meshes, whole, resting, large, polled, streamed []int
 	turns, rounds                                   int
 	hint                                            time.Duration
@@ -32,7 +37,10 @@ func TestScaleTables(t *testing.T) {
 	s := scale{meshes: []int{5}, whole: []int{5}, large: []int{5}, rounds: 1, hint: simHint}
 	if *fullScale {
 		s = scale{
-			meshes: []int{10, 30}, whole: []int{10, 30, 100}, resting: []int{10, 30}, large: []int{10, 30, 100, 300, 1_000, 3_000, 10_000},
+			meshes: []int{
+				10,
+				30,
+			}, whole: []int{10, 30, 100}, resting: []int{10, 30}, large: []int{10, 30, 100, 300, 1_000, 3_000, 10_000},
 			polled: []int{1_000, 10_000}, streamed: []int{1_000, 3_000}, turns: 2, rounds: 5, hint: simHint,
 		}
 	}
@@ -88,11 +96,28 @@ func ways(streams bool) string {
 func (s *scale) times(t *testing.T) {
 	m := newModel()
 	var all []measured
-	head("### Time until everybody knows of a distrust", "topology", "by", "clusters", "p50", "p99", "last", "how it was found")
+	head(
+		"### Time until everybody knows of a distrust",
+		"topology",
+		"by",
+		"clusters",
+		"p50",
+		"p99",
+		"last",
+		"how it was found",
+	)
 	for _, kind := range []topology{mesh, oneHub, twoLevels} {
 		for _, streams := range []bool{true, false} {
 			row := func(size int, took []time.Duration, how string) {
-				show(kind, ways(streams), size, span(quantile(took, 0.5)), span(quantile(took, 0.99)), span(took[len(took)-1]), how)
+				show(
+					kind,
+					ways(streams),
+					size,
+					span(quantile(took, 0.5)),
+					span(quantile(took, 0.99)),
+					span(took[len(took)-1]),
+					how,
+				)
 			}
 			sizes := s.whole
 			if kind == mesh {
@@ -103,7 +128,12 @@ func (s *scale) times(t *testing.T) {
 				all = append(all, found)
 				row(size, found.took, "all clusters real")
 				if kind != twoLevels && streams { // where chance has no part, the model is to be exact
-					require.InDelta(t, quantile(m.distrust(kind, size, streams), 1), quantile(found.took, 1), float64(10*time.Millisecond))
+					require.InDelta(
+						t,
+						quantile(m.distrust(kind, size, streams), 1),
+						quantile(found.took, 1),
+						float64(10*time.Millisecond),
+					)
 				}
 				runtime.GC()
 			}
@@ -113,7 +143,18 @@ func (s *scale) times(t *testing.T) {
 		}
 	}
 	s.found.whole = all
-	head("### What a distrust costs", "topology", "by", "clusters", "origin, messages", "origin, bytes", "hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
+	head(
+		"### What a distrust costs",
+		"topology",
+		"by",
+		"clusters",
+		"origin, messages",
+		"origin, bytes",
+		"hub, messages",
+		"hub, bytes",
+		"anybody else, messages",
+		"anybody else, bytes",
+	)
 	for _, m := range all {
 		cells := []any{m.topology, ways(m.streams), m.size}
 		for _, r := range []role{origin, hubRole, ordinary} {
@@ -130,9 +171,28 @@ func (s *scale) times(t *testing.T) {
 // growth shows what one cluster bears.
 func (s *scale) growth(t *testing.T) {
 	stream := simPeerMemory(t)
-	head("### One cluster among many", "clusters", "memory a relationship", "with a stream", "all know of its distrust, p50", "last", "processor time",
-		"messages", "bytes", "map of a hub", "processor time to store one bundle and write the map anew", "a spoke's memory a domain", "processor time to read a changed map", "bytes",
-		"a hub's memory a spoke by polling", "by streams", "a streamed spoke's memory a domain", "it knows after", "messages", "bytes")
+	head(
+		"### One cluster among many",
+		"clusters",
+		"memory a relationship",
+		"with a stream",
+		"all know of its distrust, p50",
+		"last",
+		"processor time",
+		"messages",
+		"bytes",
+		"map of a hub",
+		"processor time to store one bundle and write the map anew",
+		"a spoke's memory a domain",
+		"processor time to read a changed map",
+		"bytes",
+		"a hub's memory a spoke by polling",
+		"by streams",
+		"a streamed spoke's memory a domain",
+		"it knows after",
+		"messages",
+		"bytes",
+	)
 	for _, size := range s.large {
 		polled, streamed := growMesh(t, size, false), growMesh(t, size, true)
 		hub, polledHub := growHub(t, size, true), growHub(t, size, false)
@@ -142,18 +202,45 @@ func (s *scale) growth(t *testing.T) {
 		hub.held -= others * stream
 		near.held = max(0, near.held-stream)
 		s.found.large = append(s.found.large, grownTogether{polled, streamed, hub, polledHub, spoke, near})
-		show(size, bytesText(int(polled.held/others)), bytesText(int(streamed.held/others)), span(quantile(streamed.took, 0.5)), span(quantile(streamed.took, 1)),
+		show(
+			size,
+			bytesText(int(polled.held/others)),
+			bytesText(int(streamed.held/others)),
+			span(quantile(streamed.took, 0.5)),
+			span(quantile(streamed.took, 1)),
 			streamed.work.Round(time.Millisecond),
-			streamed.news.messages, bytesText(streamed.news.bytes), bytesText(hub.mapBytes), hub.mapWork.Round(time.Millisecond),
-			bytesText(int(spoke.held/others)), spoke.work.Round(time.Millisecond), bytesText(spoke.news.bytes),
-			bytesText(int(polledHub.held/others)), bytesText(int(hub.held/others)), bytesText(int(near.held/others)), span(near.took[0]), near.news.messages, bytesText(near.news.bytes))
+			streamed.news.messages,
+			bytesText(streamed.news.bytes),
+			bytesText(hub.mapBytes),
+			hub.mapWork.Round(time.Millisecond),
+			bytesText(int(spoke.held/others)),
+			spoke.work.Round(time.Millisecond),
+			bytesText(spoke.news.bytes),
+			bytesText(
+				int(polledHub.held/others),
+			),
+			bytesText(int(hub.held/others)),
+			bytesText(int(near.held/others)),
+			span(near.took[0]),
+			near.news.messages,
+			bytesText(near.news.bytes),
+		)
 		runtime.GC()
 	}
 }
 
 // rests shows what goes on while nothing changes.
 func (s *scale) rests(t *testing.T) {
-	head("### An hour of rest", "topology", "by", "clusters", "hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
+	head(
+		"### An hour of rest",
+		"topology",
+		"by",
+		"clusters",
+		"hub, messages",
+		"hub, bytes",
+		"anybody else, messages",
+		"anybody else, bytes",
+	)
 	for _, size := range s.resting {
 		for _, kind := range []topology{mesh, oneHub, twoLevels} {
 			for _, streams := range []bool{true, false} {
@@ -175,9 +262,26 @@ func (s *scale) rests(t *testing.T) {
 
 // polls shows how a cluster of three spreads its polls.
 func (s *scale) polls(t *testing.T) {
-	head("### Polls of a cluster of three, in windows of 10 s", "relationships", "by", "while", "polls", "mean", "most", "most / mean")
+	head(
+		"### Polls of a cluster of three, in windows of 10 s",
+		"relationships",
+		"by",
+		"while",
+		"polls",
+		"mean",
+		"most",
+		"most / mean",
+	)
 	row := func(f spread, streams bool, while string, p pace) {
-		show(f.size-1, ways(streams), while, p.count, fmt.Sprintf("%.1f", p.mean), p.peak, fmt.Sprintf("%.1f", p.ratio()))
+		show(
+			f.size-1,
+			ways(streams),
+			while,
+			p.count,
+			fmt.Sprintf("%.1f", p.mean),
+			p.peak,
+			fmt.Sprintf("%.1f", p.ratio()),
+		)
 	}
 	for _, streams := range []bool{false, true} {
 		sizes := s.polled
@@ -191,7 +295,15 @@ func (s *scale) polls(t *testing.T) {
 			row(f, streams, "another member comes to lead, two turns", f.handover)
 			row(f, streams, "the leader dies, one turn", f.death)
 			row(f, streams, "after that", f.later)
-			show(f.size-1, ways(streams), "streams dialed after the death, in windows of 1 s", f.dialed.count, fmt.Sprintf("%.1f", f.dialed.mean), f.dialed.peak, "–")
+			show(
+				f.size-1,
+				ways(streams),
+				"streams dialed after the death, in windows of 1 s",
+				f.dialed.count,
+				fmt.Sprintf("%.1f", f.dialed.mean),
+				f.dialed.peak,
+				"–",
+			)
 			shares := fmt.Sprint(f.shares)
 			show(f.size-1, ways(streams), "polls of each member, while nothing happens", shares, "–", "–", "–")
 			require.Zero(t, f.stale)

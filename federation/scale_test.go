@@ -9,15 +9,15 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// TestScaleMesh: in a mesh with streams a distrust reaches everybody in the time that one message takes, and costs what the formula of
-// docs/SCALE.md says.
+// TestScaleMesh: in a mesh with streams a distrust reaches everybody in the time that one message takes, and costs what
+// the formula of docs/SCALE.md says.
 func TestScaleMesh(t *testing.T) {
 	const size = 8
 	m := measure(t, mesh, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[size-2], simFarthest, "the way to the farthest, once")
-	// To each the bundle, from each the acknowledgement, which is sent a second time where the table tells of the new bundle before the
-	// session heard that it was stored.
+	// To each the bundle, from each the acknowledgement, which is sent a second time where the table tells of the new
+	// bundle before the session heard that it was stored.
 	require.GreaterOrEqual(t, m.news[origin].messages, 2*(size-1))
 	require.LessOrEqual(t, m.news[origin].messages, 3*(size-1))
 	require.LessOrEqual(t, m.news[ordinary].messages, 3)
@@ -33,28 +33,38 @@ func TestScaleMeshWithoutStreams(t *testing.T) {
 	require.InDelta(t, 2*(1+float64(time.Hour/simHint)), polls, 2, "twelve turns each way, and the statements")
 }
 
-// TestScaleHub: over a hub with streams a spoke's distrust reaches every other in the time of two messages, and no spoke has a relationship
-// with another.
+// TestScaleHub: over a hub with streams a spoke's distrust reaches every other in the time of two messages, and no
+// spoke has a relationship with another.
 func TestScaleHub(t *testing.T) {
 	const size = 9
 	m := measure(t, oneHub, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[0], simFarthest, "the hub")
 	require.LessOrEqual(t, m.took[size-2], 2*simFarthest+10*time.Millisecond, "the last spoke")
-	require.Equal(t, newModel().distrust(oneHub, size, true)[size-2].Round(10*time.Millisecond), m.took[size-2].Round(10*time.Millisecond))
+	require.Equal(
+		t,
+		newModel().distrust(oneHub, size, true)[size-2].Round(10*time.Millisecond),
+		m.took[size-2].Round(10*time.Millisecond),
+	)
 }
 
-// TestScaleTwoLevels: with regional hubs it is so within a region, and elsewhere it takes until the next reading of that hub's map.
+// TestScaleTwoLevels: with regional hubs it is so within a region, and elsewhere it takes until the next reading of
+// that hub's map.
 func TestScaleTwoLevels(t *testing.T) {
 	const size = 9 // three hubs, which have two spokes each
 	m := measure(t, twoLevels, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
-	require.LessOrEqual(t, m.took[3], 2*simFarthest+10*time.Millisecond, "three hubs, and the other spoke of the region")
+	require.LessOrEqual(
+		t,
+		m.took[3],
+		2*simFarthest+10*time.Millisecond,
+		"three hubs, and the other spoke of the region",
+	)
 	require.LessOrEqual(t, m.took[size-2], relationship.Turn(simHint, 1)+20*simFarthest, "the spokes of other regions")
 }
 
-// TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing about that, and the
-// death of a member makes its relationships be fetched once, by the others.
+// TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing
+// about that, and the death of a member makes its relationships be fetched once, by the others.
 func TestScalePolls(t *testing.T) {
 	const size, hint, turns = 121, time.Minute, 2
 	const even = 2.5 // twenty polls in a window on the mean: chance alone makes it 1.5 now and then
@@ -71,8 +81,8 @@ func TestScalePolls(t *testing.T) {
 	require.Less(t, s.later.ratio(), even, "%+v", s)
 }
 
-// TestScalePollsBesideStreams: where streams keep the bundles up to date hardly anything is polled, a change of leader makes no stream
-// break, and the death of a member has no bundle fetched twice.
+// TestScalePollsBesideStreams: where streams keep the bundles up to date hardly anything is polled, a change of leader
+// makes no stream break, and the death of a member has no bundle fetched twice.
 func TestScalePollsBesideStreams(t *testing.T) {
 	const size, hint, turns = 121, time.Minute, 2
 	s := spreadOf(t, size, true, hint, turns)
@@ -84,8 +94,8 @@ func TestScalePollsBesideStreams(t *testing.T) {
 	require.Zero(t, s.stale, "nobody's standing suffers by a change of leader")
 }
 
-// TestScaleLightPeers: one real cluster among light peers finds what a federation of real clusters finds, so that it can stand for one that is
-// too large for this machine.
+// TestScaleLightPeers: one real cluster among light peers finds what a federation of real clusters finds, so that it
+// can stand for one that is too large for this machine.
 func TestScaleLightPeers(t *testing.T) {
 	const size = 12
 	all, one := measure(t, mesh, size, true, 0, 1), growMesh(t, size, true)

@@ -22,9 +22,9 @@ const (
 	mesh topology = "mesh"
 	// oneHub: everybody with one hub, which vouches for all, and takes all others from its map.
 	oneHub topology = "hub"
-	// twoLevels: about as many regional hubs as each has spokes. A hub vouches for the spokes of its region. A
-	// hub's word reaches one hop, so that everybody takes from every hub: over streams hubs from each other and spokes from that of their
-	// region, and spokes from the other hubs by polling.
+	// twoLevels: about as many regional hubs as each has spokes. A hub vouches for the spokes of its region. A hub's
+	// word reaches one hop, so that everybody takes from every hub: over streams hubs from each other and spokes from
+	// that of their region, and spokes from the other hubs by polling.
 	twoLevels topology = "two-level"
 )
 
@@ -39,7 +39,8 @@ func (t topology) hubs(n int) int {
 	return 0
 }
 
-// streamed reports whether a cluster has a stream with a hub, where there are streams: other hubs and the spokes of its region do.
+// streamed reports whether a cluster has a stream with a hub, where there are streams: other hubs and the spokes of its
+// region do.
 func (topology) streamed(i, hub, hubs int) bool { return i < hubs || i%hubs == hub }
 
 // links are the relationships of one of the clusters. The first are the hubs; spokes belong to them by turns.
@@ -228,10 +229,16 @@ func measure(t *testing.T, kind topology, size int, streams bool, rest time.Dura
 		}
 		slices.Sort(m.took)
 		if rest > 0 {
-			<-time.After(time.Hour + simHint) // in which endpoints are asked that streams stand in for, and a map that has changed is read once
+			<-time.After(
+				time.Hour + simHint,
+			) // in which endpoints are asked that streams stand in for, and a map that has changed is read once
 			after = f.traffic()
 			<-time.After(rest)
-			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) })
+			m.rest = f.byRole(
+				after,
+				f.traffic(),
+				func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) },
+			)
 		}
 	})
 	return m

@@ -31,8 +31,9 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
-// The parts of a simulation. Each of [TestScale] runs in a bubble of testing/synctest, where time passes only when everybody waits: what takes
-// time in it is the network's latency and the waiting that Entente does by itself, and never the machine that it runs on.
+// The parts of a simulation. Each of [TestScale] runs in a bubble of testing/synctest, where time passes only when
+// everybody waits: what takes time in it is the network's latency and the waiting that Entente does by itself, and
+// never the machine that it runs on.
 const (
 	// simDomain is below which all clusters of a simulation have their names.
 	simDomain = "sim.example"
@@ -79,7 +80,9 @@ func newSimCertificate(t testing.TB, adjust func(*x509.Certificate)) simCertific
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "simulated"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
+		SerialNumber: big.NewInt(
+			1,
+		), Subject: pkix.Name{CommonName: "simulated"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	adjust(template)
@@ -93,7 +96,14 @@ func newSimCertificate(t testing.TB, adjust func(*x509.Certificate)) simCertific
 // newWorld begins one; it ends with the bubble's test.
 func newWorld(t *testing.T, seed string) *world {
 	t.Helper()
-	w := &world{t: t, seed: seed, hint: simHint, hosts: map[string]host{}, open: map[*line]bool{}, lines: &lines{arriving: make(chan net.Conn), closed: make(chan struct{})}}
+	w := &world{
+		t:     t,
+		seed:  seed,
+		hint:  simHint,
+		hosts: map[string]host{},
+		open:  map[*line]bool{},
+		lines: &lines{arriving: make(chan net.Conn), closed: make(chan struct{})},
+	}
 	w.web = newSimCertificate(t, func(c *x509.Certificate) {
 		c.DNSNames = []string{"*." + simDomain}
 		c.KeyUsage |= x509.KeyUsageDigitalSignature
@@ -109,7 +119,8 @@ func newWorld(t *testing.T, seed string) *world {
 		ConnContext:  func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, lineKey{}, c) },
 		ErrorLog:     log.New(quiet{}, "", 0), ReadHeaderTimeout: time.Minute,
 	}
-	// A kept connection would stand for many polls, and what the simulation needs for one is ten times what a member does.
+	// A kept connection would stand for many polls, and what the simulation needs for one is ten times what a member
+	// does.
 	server.SetKeepAlivesEnabled(false)
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = server.ServeTLS(w.lines, "", "") }()
@@ -181,7 +192,11 @@ func (w *world) dialing(more int) {
 }
 
 // dialer opens connections for the polls of one member.
-func (w *world) dialer(from string, sent *traffic, polled func()) func(context.Context, string, string) (net.Conn, error) {
+func (w *world) dialer(
+	from string,
+	sent *traffic,
+	polled func(),
+) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, _, address string) (net.Conn, error) {
 		to, _, err := net.SplitHostPort(address)
 		if err != nil {
@@ -279,11 +294,17 @@ func (w *world) newAuthority(name string) *simAuthority {
 	return a
 }
 
-// bundle is the domain's bundle; each sequence after the first lacks one more of the authorities, which were distrusted.
+// bundle is the domain's bundle; each sequence after the first lacks one more of the authorities, which were
+// distrusted.
 func (a *simAuthority) bundle(t testing.TB, sequence uint64) *bundle.Bundle {
 	t.Helper()
 	gone := int(sequence-1) % simAuthorities
-	content := bundle.Content{X509Authorities: a.anchors[gone:], JWTAuthorities: map[string]crypto.PublicKey{}, Sequence: &sequence, RefreshHint: &a.hint}
+	content := bundle.Content{
+		X509Authorities: a.anchors[gone:],
+		JWTAuthorities:  map[string]crypto.PublicKey{},
+		Sequence:        &sequence,
+		RefreshHint:     &a.hint,
+	}
 	for i, key := range a.keys[gone:] {
 		content.JWTAuthorities[fmt.Sprintf("%s-%d", strings.Repeat("k", 32), gone+i)] = key.Public()
 	}

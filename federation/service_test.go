@@ -28,7 +28,16 @@ func refused(t *testing.T, err error, code codes.Code, message string) {
 
 func TestCreateRefusals(t *testing.T) {
 	r := newRoom(t)
-	us, home, hub := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t, "hub.example.org")
+	us, home, hub := federationtest.NewAuthority(
+		t,
+		"us.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"eu.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"hub.example.org",
+	)
 	r.host(t, home)
 	good := &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
@@ -63,7 +72,10 @@ func TestCreateRefusals(t *testing.T) {
 			"state 9 is not known; leave it out, or use active or suspended"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: test.rel, BootstrapBundle: test.bootstrap})
+			_, err := r.service.CreateRelationship(
+				t.Context(),
+				&ententev1.CreateRelationshipRequest{Relationship: test.rel, BootstrapBundle: test.bootstrap},
+			)
 			refused(t, err, test.code, test.want)
 		})
 	}
@@ -74,14 +86,27 @@ func TestCreateRefusals(t *testing.T) {
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, created.GetFreshness())
 	require.EqualValues(t, 3, created.GetSequence())
 	require.Equal(t, "member-1", created.GetOwner())
-	_, err = r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: good, BootstrapBundle: us.Bundle(t, 3).Marshal()})
-	refused(t, err, codes.AlreadyExists, "there is a relationship with us.example.org already; change it with `entente federation update us.example.org`")
+	_, err = r.service.CreateRelationship(
+		t.Context(),
+		&ententev1.CreateRelationshipRequest{Relationship: good, BootstrapBundle: us.Bundle(t, 3).Marshal()},
+	)
+	refused(
+		t,
+		err,
+		codes.AlreadyExists,
+		"there is a relationship with us.example.org already; change it with `entente federation update us.example.org`",
+	)
 
 	// With the hosted domain's endpoint the trust is there.
 	other := with(func(rel *ententev1.Relationship) {
 		rel.TrustDomain, rel.EndpointSpiffeId = "ap.example.org", home.EndpointID().String()
 	})
-	require.Equal(t, ententev1.Freshness_FRESHNESS_UNSPECIFIED, r.create(t, other, nil).GetFreshness(), "its first bundle has not come yet")
+	require.Equal(
+		t,
+		ententev1.Freshness_FRESHNESS_UNSPECIFIED,
+		r.create(t, other, nil).GetFreshness(),
+		"its first bundle has not come yet",
+	)
 }
 
 func parseError(t *testing.T, a *federationtest.Authority, document []byte) string {
@@ -100,7 +125,10 @@ func TestUpdate(t *testing.T) {
 	}
 	r.create(t, rel, us.Bundle(t, 7))
 	update := func(change func(*ententev1.UpdateRelationshipRequest)) (*ententev1.Relationship, error) {
-		req := &ententev1.UpdateRelationshipRequest{Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, UpdateMask: &fieldmaskpb.FieldMask{}}
+		req := &ententev1.UpdateRelationshipRequest{
+			Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"},
+			UpdateMask:   &fieldmaskpb.FieldMask{},
+		}
 		change(req)
 		return r.service.UpdateRelationship(t.Context(), req)
 	}
@@ -136,7 +164,12 @@ func TestUpdate(t *testing.T) {
 		q.UpdateMask.Paths, q.Relationship.Url = []string{"url"}, rel.GetUrl()
 	})
 	require.NoError(t, err)
-	require.Equal(t, before, relationship.Relationships.PrefixRevision(r.store.View(), ""), "an update to what is there writes nothing")
+	require.Equal(
+		t,
+		before,
+		relationship.Relationships.PrefixRevision(r.store.View(), ""),
+		"an update to what is there writes nothing",
+	)
 
 	out, err := update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.UpdateMask.Paths = []string{"url", "max_stale_x509"}
@@ -154,13 +187,22 @@ func TestUpdate(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, out.GetSequence())
 	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
-	require.Equal(t, []string{"reset bundle sequence us.example.org: begun", "reset bundle sequence us.example.org: done"}, r.ledger.Decisions())
+	require.Equal(
+		t,
+		[]string{"reset bundle sequence us.example.org: begun", "reset bundle sequence us.example.org: done"},
+		r.ledger.Decisions(),
+	)
 
 	r.ledger.Full = true
 	_, err = update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.BootstrapBundle, q.ResetSequence = us.Bundle(t, 1).Marshal(), true
 	})
-	refused(t, err, codes.Unavailable, "reset bundle sequence us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member")
+	refused(
+		t,
+		err,
+		codes.Unavailable,
+		"reset bundle sequence us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member",
+	)
 	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
 }
 
@@ -179,30 +221,55 @@ func TestSuspendResumeDelete(t *testing.T) {
 		require.NoError(t, err)
 		return is
 	}
-	require.Equal(t, trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired}, trusted(), "there is no JWT authority")
+	require.Equal(
+		t,
+		trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired},
+		trusted(),
+		"there is no JWT authority",
+	)
 	require.True(t, foreign())
 
-	out, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
+	out, err := r.service.SuspendRelationship(
+		t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED, out.GetState())
 	require.Empty(t, out.GetOwner())
 	require.Equal(t, trust.StatusOf(trust.Suspended), trusted())
 	require.NotNil(t, r.stored(t, "us.example.org"), "the bundle is kept")
-	_, err = r.service.RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
-	refused(t, err, codes.FailedPrecondition, "the relationship with us.example.org is suspended, and a suspended one is not fetched; resume it first with `entente federation resume us.example.org`")
+	_, err = r.service.RefreshRelationship(
+		t.Context(),
+		&ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"},
+	)
+	refused(
+		t,
+		err,
+		codes.FailedPrecondition,
+		"the relationship with us.example.org is suspended, and a suspended one is not fetched; resume it first with `entente federation resume us.example.org`",
+	)
 
 	// Nor does it vouch for another's endpoint.
-	_, err = r.service.CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
-		TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		EndpointSpiffeId: us.EndpointID().String(),
-	}})
+	_, err = r.service.CreateRelationship(
+		t.Context(),
+		&ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
+			TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+			EndpointSpiffeId: us.EndpointID().String(),
+		}},
+	)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 
-	_, err = r.service.ResumeRelationship(t.Context(), &ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err = r.service.ResumeRelationship(
+		t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	require.Equal(t, trust.Fresh, trusted().State)
 
-	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err = r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	require.Nil(t, r.stored(t, "us.example.org"))
 	require.Equal(t, trust.Status{}, trusted())
@@ -226,7 +293,12 @@ func TestSuspendResumeDelete(t *testing.T) {
 			return err
 		},
 	} {
-		refused(t, call(), codes.NotFound, "there is no relationship with \"us.example.org\"; `entente federation list` shows all")
+		refused(
+			t,
+			call(),
+			codes.NotFound,
+			"there is no relationship with \"us.example.org\"; `entente federation list` shows all",
+		)
 	}
 }
 
@@ -293,7 +365,11 @@ func TestListInPages(t *testing.T) {
 func TestHostedNeverForeign(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	rel := &ententev1.Relationship{TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB}
+	rel := &ententev1.Relationship{
+		TrustDomain: "us.example.org",
+		Url:         "https://127.0.0.1:1/",
+		Profile:     ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+	}
 	runs := 0
 	row, err := relationship.FromRequest(rel)
 	require.NoError(t, err)

@@ -48,7 +48,8 @@ func keptIn(j *journal) func(*Config) {
 	return func(c *Config) { c.Logger = hclog.New(&hclog.LoggerOptions{Output: j, Level: hclog.Debug}) }
 }
 
-// onlooker is a site that is shown bundles of us.example.org by its endpoint, by a stream of its cluster's, and by hubs over streams of theirs.
+// onlooker is a site that is shown bundles of us.example.org by its endpoint, by a stream of its cluster's, and by hubs
+// over streams of theirs.
 type onlooker struct {
 	*site
 	journal  *journal
@@ -60,7 +61,12 @@ type onlooker struct {
 }
 
 func newOnlooker(t *testing.T) *onlooker {
-	o := &onlooker{journal: &journal{}, us: federationtest.NewAuthority(t, "us.example.org"), streams: map[string]ententev1.PeerService_ExchangeClient{}, interests: map[string]uint64{}}
+	o := &onlooker{
+		journal:   &journal{},
+		us:        federationtest.NewAuthority(t, "us.example.org"),
+		streams:   map[string]ententev1.PeerService_ExchangeClient{},
+		interests: map[string]uint64{},
+	}
 	o.site = newSite(t, "eu.example.org", keptIn(o.journal))
 	o.endpoint = federationtest.NewEndpoint(t, o.us, o.us.Bundle(t, 1))
 	return o
@@ -78,7 +84,11 @@ func (o *onlooker) relates(t *testing.T) *ententev1.Relationship {
 func (o *onlooker) takesFrom(t *testing.T, hub *federationtest.Authority) {
 	t.Helper()
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
-	rel.Peer, rel.Hub = &ententev1.Peer{HomeTrustDomain: hub.TrustDomain.Name()}, &ententev1.Hub{Include: []string{"us.example.org"}}
+	rel.Peer, rel.Hub = &ententev1.Peer{
+		HomeTrustDomain: hub.TrustDomain.Name(),
+	}, &ententev1.Hub{
+		Include: []string{"us.example.org"},
+	}
 	o.create(t, rel, hub.Bundle(t, 1))
 }
 
@@ -89,7 +99,10 @@ func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.
 	if o.streams[home] == nil {
 		until(t, "the relationship to be read", func() bool { return len(o.manager.streams.Domains(home)) == 1 })
 		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
-		require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: federationtest.Hello(home, "member-1")}))
+		require.NoError(
+			t,
+			o.streams[home].Send(&ententev1.ExchangeRequest{Message: federationtest.Hello(home, "member-1")}),
+		)
 	}
 	if changes := m.GetMapChanges(); changes != nil {
 		if o.interests[home] == 0 {
@@ -107,16 +120,28 @@ func (o *onlooker) byEndpoint(t *testing.T, b *bundle.Bundle) {
 }
 
 func (o *onlooker) byStream(t *testing.T, b *bundle.Bundle) {
-	o.over(t, o.us, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: b.Marshal()}}})
+	o.over(
+		t,
+		o.us,
+		&ententev1.PeerMessage{
+			Content: &ententev1.PeerMessage_Bundle{
+				Bundle: &ententev1.PeerBundle{TrustDomain: "us.example.org", Document: b.Marshal()},
+			},
+		},
+	)
 }
 
 func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle.Bundle) {
 	return func(t *testing.T, b *bundle.Bundle) {
 		v, err := bundle.NewMapEntry(b)
 		require.NoError(t, err)
-		o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-			TrustDomain: hub.TrustDomain.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
-		}}})
+		o.over(
+			t,
+			hub,
+			&ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
+				TrustDomain: hub.TrustDomain.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
+			}}},
+		)
 	}
 }
 
@@ -124,7 +149,10 @@ func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle
 func (o *onlooker) awaitHubs(t *testing.T, hub *federationtest.Authority, b *bundle.Bundle) {
 	t.Helper()
 	until(t, "the hub's word", func() bool {
-		row, found, err := relationship.HubBundles.Get(o.store.View(), relationship.AttestationKey("us.example.org", hub.TrustDomain.Name()))
+		row, found, err := relationship.HubBundles.Get(
+			o.store.View(),
+			relationship.AttestationKey("us.example.org", hub.TrustDomain.Name()),
+		)
 		if err != nil || !found {
 			return false
 		}
@@ -149,7 +177,12 @@ func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
 	})
 	until(t, "the line in the log", func() bool { return len(o.journal.lines("contradicts itself")) > 0 })
 	require.Contains(t, o.journal.lines("contradicts itself")[0], "alarm=split_view")
-	require.InDelta(t, 1, testutil.ToFloat64(o.manager.intake.AlarmsTotal.WithLabelValues(relationship.AlarmSplitView)), 0)
+	require.InDelta(
+		t,
+		1,
+		testutil.ToFloat64(o.manager.intake.AlarmsTotal.WithLabelValues(relationship.AlarmSplitView)),
+		0,
+	)
 }
 
 // standing waits for the metric of an alarm on a relationship.
@@ -164,8 +197,8 @@ entente_federation_alarm{alarm="split_view",trust_domain="us.example.org"} 1
 	})
 }
 
-// TestSplitViewsOverStreams: a domain is shown with other keys under one and the same sequence by two of its endpoint, a stream of its
-// own cluster's and a hub's stream, whichever comes first. What counted goes on to count.
+// TestSplitViewsOverStreams: a domain is shown with other keys under one and the same sequence by two of its endpoint,
+// a stream of its own cluster's and a hub's stream, whichever comes first. What counted goes on to count.
 func TestSplitViewsOverStreams(t *testing.T) {
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	const endpoint, stream, byHub = "endpoint", "peer us.example.org", "hub hub.example.org"
@@ -199,7 +232,11 @@ func TestSplitViewsOverStreams(t *testing.T) {
 			o := newOnlooker(t)
 			o.relates(t)
 			o.takesFrom(t, hub)
-			shows := map[string]func(*testing.T, *bundle.Bundle){endpoint: o.byEndpoint, stream: o.byStream, byHub: o.byHub(hub)}
+			shows := map[string]func(*testing.T, *bundle.Bundle){
+				endpoint: o.byEndpoint,
+				stream:   o.byStream,
+				byHub:    o.byHub(hub),
+			}
 			for _, h := range test.honest {
 				b := o.us.Bundle(t, h.sequence)
 				shows[h.by](t, b)
@@ -219,7 +256,8 @@ func TestSplitViewsOverStreams(t *testing.T) {
 	}
 }
 
-// TestSplitViewsAfterAHub: the hub's word on the domain came first. What the domain shows itself counts, and the alarm says that it is not what the hub said.
+// TestSplitViewsAfterAHub: the hub's word on the domain came first. What the domain shows itself counts, and the alarm
+// says that it is not what the hub said.
 func TestSplitViewsAfterAHub(t *testing.T) {
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	for name, test := range map[string]struct {
@@ -252,7 +290,13 @@ func TestSplitViewsAfterAHub(t *testing.T) {
 
 // TestSplitViewsOfTwoHubs: of a domain that two hubs vouch for over streams, and that says nothing itself.
 func TestSplitViewsOfTwoHubs(t *testing.T) {
-	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t, "hub2.example.org")
+	first, second := federationtest.NewAuthority(
+		t,
+		"hub1.example.org",
+	), federationtest.NewAuthority(
+		t,
+		"hub2.example.org",
+	)
 	o := newOnlooker(t)
 	o.takesFrom(t, first)
 	o.takesFrom(t, second)
@@ -261,7 +305,12 @@ func TestSplitViewsOfTwoHubs(t *testing.T) {
 	o.awaitHubs(t, second, forged)
 	o.byHub(first)(t, o.us.Bundle(t, 5))
 	o.alarmed(t, 5, "hub hub1.example.org", "hub hub2.example.org")
-	require.Equal(t, "hub1.example.org", o.show(t, "us.example.org").GetOriginHub(), "the first by name, whoever came first")
+	require.Equal(
+		t,
+		"hub1.example.org",
+		o.show(t, "us.example.org").GetOriginHub(),
+		"the first by name, whoever came first",
+	)
 }
 
 // TestAnAlarmThatCannotBeWritten: what a peer shows is not passed over because there was no leader when it came.
@@ -283,7 +332,15 @@ func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
 	r := newRoom(t)
 	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
-	p, endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)), federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
+	p, endpoint := federationtest.NewEndpoint(
+		t,
+		hub,
+		hub.Bundle(t, 1),
+	), federationtest.NewEndpoint(
+		t,
+		us,
+		us.Bundle(t, 1),
+	)
 	r.takes(t, hub, p, "us.example.org")
 	r.create(t, spiffeRelationship(us, endpoint), us.Bundle(t, 1))
 	alarmed := func() raftstore.Revision {
@@ -300,7 +357,9 @@ func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
 	require.Equal(t, word.Revision, alarmed())
 
 	_, err = r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: us.Bundle(t, 2).Marshal(),
+		Relationship: &ententev1.Relationship{
+			TrustDomain: "us.example.org",
+		}, BootstrapBundle: us.Bundle(t, 2).Marshal(),
 	})
 	require.NoError(t, err)
 	require.Empty(t, r.show(t, "us.example.org").GetAlarms(), "an operator has looked into it")

@@ -12,7 +12,14 @@ import (
 
 func TestRestsUntil(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
-	good := relationship.Facts{Stored: true, LastSuccess: now, Interval: 5 * time.Minute, X509Until: now.Add(time.Hour), JWTKeys: 1, MaxStaleJWT: relationship.DefaultMaxStaleJWT}
+	good := relationship.Facts{
+		Stored:      true,
+		LastSuccess: now,
+		Interval:    5 * time.Minute,
+		X509Until:   now.Add(time.Hour),
+		JWTKeys:     1,
+		MaxStaleJWT: relationship.DefaultMaxStaleJWT,
+	}
 	with := func(change func(*relationship.Facts)) relationship.Facts { f := good; change(&f); return f }
 	for _, test := range []struct {
 		name  string
@@ -38,8 +45,8 @@ func TestRestsUntil(t *testing.T) {
 	}
 }
 
-// TestRestMissesNothing: whoever looks at a standing when it is said to need it, and again a second after it was found to be another, finds what
-// looking all the time finds, whenever successes come.
+// TestRestMissesNothing: whoever looks at a standing when it is said to need it, and again a second after it was found
+// to be another, finds what looking all the time finds, whenever successes come.
 func TestRestMissesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
 	within := func(d time.Duration) time.Duration {
@@ -49,7 +56,9 @@ func TestRestMissesNothing(t *testing.T) {
 	for range 200 {
 		f := relationship.Facts{
 			Stored: true, LastSuccess: begin.Add(-within(10 * time.Minute)), Interval: 10*time.Second + within(5*time.Minute),
-			X509Until: begin.Add(within(time.Hour)), JWTKeys: random.IntN(2), MaxStaleJWT: within(20 * time.Minute), MaxStaleX509: within(20 * time.Minute),
+			X509Until: begin.Add(
+				within(time.Hour),
+			), JWTKeys: random.IntN(2), MaxStaleJWT: within(20 * time.Minute), MaxStaleX509: within(20 * time.Minute),
 		}
 		standing, next := relationship.Judge(begin, f), begin
 		for now := begin; now.Before(begin.Add(30 * time.Minute)); now = now.Add(time.Second) {
@@ -61,7 +70,14 @@ func TestRestMissesNothing(t *testing.T) {
 				next = restsUntil(now, standing, f)
 			}
 			before := relationship.Judge(now.Add(-keepEvery), f)
-			require.Contains(t, []relationship.Standing{relationship.Judge(now, f), before}, standing, "%v: %+v", now.Sub(begin), f)
+			require.Contains(
+				t,
+				[]relationship.Standing{relationship.Judge(now, f), before},
+				standing,
+				"%v: %+v",
+				now.Sub(begin),
+				f,
+			)
 		}
 	}
 }

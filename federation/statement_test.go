@@ -65,13 +65,18 @@ func (s *stating) key(kid string) *ecdsa.PrivateKey {
 
 // version is a bundle with one JWT key.
 func (s *stating) version(sequence uint64, kid string) *bundle.Bundle {
-	b, err := s.us.Bundle(s.t, sequence).With(func(c *bundle.Content) { c.JWTAuthorities = map[string]crypto.PublicKey{kid: s.key(kid).Public()} })
+	b, err := s.us.Bundle(s.t, sequence).
+		With(func(c *bundle.Content) { c.JWTAuthorities = map[string]crypto.PublicKey{kid: s.key(kid).Public()} })
 	require.NoError(s.t, err)
 	return b
 }
 
 func (s *stating) sign(claims statement.Claims, kid string) *statement.Statement {
-	stmt, err := statement.New(claims, kid, func(input []byte) ([]byte, error) { return s.signature(kid, sha256.Sum256(input)) })
+	stmt, err := statement.New(
+		claims,
+		kid,
+		func(input []byte) ([]byte, error) { return s.signature(kid, sha256.Sum256(input)) },
+	)
 	require.NoError(s.t, err)
 	return stmt
 }
@@ -88,7 +93,13 @@ func (s *stating) signature(kid string, sum [32]byte) ([]byte, error) {
 // publish serves a version with its statement, signed by the key of the one before, or by another if one is named.
 func (s *stating) publish(sequence uint64, kid, by string) *bundle.Bundle {
 	b := s.version(sequence, kid)
-	claims := statement.Claims{TrustDomain: s.us.TrustDomain, Sequence: sequence, Keys: b.Digest(), Issued: time.Unix(1_800_000_000, 0), Next: statement.Signers(b, func(string) bool { return false })}
+	claims := statement.Claims{
+		TrustDomain: s.us.TrustDomain,
+		Sequence:    sequence,
+		Keys:        b.Digest(),
+		Issued:      time.Unix(1_800_000_000, 0),
+		Next:        statement.Signers(b, func(string) bool { return false }),
+	}
 	if n := len(s.statements); n > 0 {
 		claims.Previous = s.statements[n-1].Digest()
 	} else {
@@ -147,7 +158,10 @@ func TestStatementsAreChecked(t *testing.T) {
 	require.Equal(t, asked+1, s.peer.Requests())
 
 	// A relationship that is ended takes the history with it.
-	_, err = r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err = r.service.DeleteRelationship(
+		t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	_, found, err := relationship.ForeignHistory.Get(r.store.View(), "us.example.org")
 	require.NoError(t, err)
@@ -200,7 +214,9 @@ func TestAlarms(t *testing.T) {
 			require.Equal(t, []string{test.alarm}, alarmNames(r.refresh(t, "us.example.org")))
 			require.Equal(t, written, r.store.View().Revision())
 			out, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-				Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: r.stored(t, "us.example.org").Marshal(),
+				Relationship: &ententev1.Relationship{
+					TrustDomain: "us.example.org",
+				}, BootstrapBundle: r.stored(t, "us.example.org").Marshal(),
 			})
 			require.NoError(t, err)
 			require.Empty(t, out.GetAlarms())
@@ -233,7 +249,17 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 	require.Equal(t, uint64(2), from)
 	require.Empty(t, judge(nil, 3*time.Minute))
 	late := judge(nil, 3*time.Minute+time.Second)
-	require.Equal(t, []relationship.Alarm{{Name: relationship.AlarmBrokenChain, Sequence: 2, Detail: "there is no statement on sequence 2, and there was one on 1"}}, late)
+	require.Equal(
+		t,
+		[]relationship.Alarm{
+			{
+				Name:     relationship.AlarmBrokenChain,
+				Sequence: 2,
+				Detail:   "there is no statement on sequence 2, and there was one on 1",
+			},
+		},
+		late,
+	)
 	s.publish(2, "b", "a")
 	require.Empty(t, judge(s.statements, time.Hour), "one that comes late is as good")
 }
@@ -250,7 +276,9 @@ func TestResetBeginsAnew(t *testing.T) {
 	rebuilt := s.publish(1, "x", "x")
 	require.Equal(t, []string{relationship.AlarmSplitView}, alarmNames(r.refresh(t, "us.example.org")))
 	out, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
-		Relationship: &ententev1.Relationship{TrustDomain: "us.example.org"}, BootstrapBundle: rebuilt.Marshal(), ResetSequence: true,
+		Relationship: &ententev1.Relationship{
+			TrustDomain: "us.example.org",
+		}, BootstrapBundle: rebuilt.Marshal(), ResetSequence: true,
 	})
 	require.NoError(t, err)
 	require.Empty(t, out.GetAlarms())

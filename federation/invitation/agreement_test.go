@@ -21,7 +21,12 @@ func TestRedeemable(t *testing.T) {
 	digest := secret.Digest()
 	us := [32]byte{7}
 	row := func(change ...func(*statev1.Invitation)) *statev1.Invitation {
-		i := &statev1.Invitation{TrustDomain: "eu.example.org", ForeignTrustDomain: "us.example.org", SecretSha256: digest[:], ExpireTime: timestamppb.New(someTime.Add(time.Hour))}
+		i := &statev1.Invitation{
+			TrustDomain:        "eu.example.org",
+			ForeignTrustDomain: "us.example.org",
+			SecretSha256:       digest[:],
+			ExpireTime:         timestamppb.New(someTime.Add(time.Hour)),
+		}
 		for _, f := range change {
 			f(i)
 		}
@@ -31,7 +36,12 @@ func TestRedeemable(t *testing.T) {
 		i.Redemption = &statev1.InvitationRedemption{Time: some, Identities: [][]byte{us[:]}}
 	}
 	asks := func(secret []byte, own, foreign string, clock time.Time) *ententev1.AcceptInvitationContent {
-		return &ententev1.AcceptInvitationContent{Secret: secret, InvitingTrustDomain: own, Offer: &ententev1.FederationOffer{TrustDomain: foreign}, Time: timestamppb.New(clock)}
+		return &ententev1.AcceptInvitationContent{
+			Secret:              secret,
+			InvitingTrustDomain: own,
+			Offer:               &ententev1.FederationOffer{TrustDomain: foreign},
+			Time:                timestamppb.New(clock),
+		}
 	}
 	good := asks(secret[:], "eu.example.org", "us.example.org", someTime)
 	for name, c := range map[string]struct {
@@ -90,7 +100,9 @@ func TestOffersThatAreRefused(t *testing.T) {
 	require.Len(t, all, 1)
 	require.False(t, all[0].rel.InForce)
 	all, err = relationshipsOf(offer(func(o *ententev1.FederationOffer) {
-		o.TrustDomain, o.Bundle, o.HomeBundle, o.HomeUrls = "shop.example.org", other.Bundle(t, 1).Marshal(), o.GetBundle(), o.GetUrls()
+		o.TrustDomain, o.Bundle, o.HomeBundle, o.HomeUrls = "shop.example.org", other.Bundle(t, 1).
+			Marshal(),
+			o.GetBundle(), o.GetUrls()
 	}), &statev1.RelationshipAgreement{Id: "a"})
 	require.NoError(t, err)
 	require.Len(t, all, 2)

@@ -1,13 +1,14 @@
 // Package invitation makes agreements with clusters that are not known yet, and keeps both sides' consent.
 //
 // An operator invites a foreign domain and hands the [Token] to the other cluster's operator, who accepts it there. The
-// accepting cluster calls the members that the token names, known by their identity keys, and cross-checks the answer with
-// a second one. Each side then has a relationship with an agreement, in force once both sides consent. The [Service]
-// answers other clusters; [Agreements] has the operators' part and the transactions; its poller sends this side's consent
-// to the other side and receives theirs, with the members, addresses and URLs of each.
+// accepting cluster calls the members that the token names, known by their identity keys, and cross-checks the answer
+// with a second one. Each side then has a relationship with an agreement, in force once both sides consent. The
+// [Service] answers other clusters; [Agreements] has the operators' part and the transactions; its poller sends this
+// side's consent to the other side and receives theirs, with the members, addresses and URLs of each.
 //
-// A secret is sent only to the holder of an identity key that the token names. An invitation is redeemed once. Everything
-// that comes from another cluster is hostile until it is parsed. An end is final: a new agreement needs a new invitation.
+// A secret is sent only to the holder of an identity key that the token names. An invitation is redeemed once.
+// Everything that comes from another cluster is hostile until it is parsed. An end is final: a new agreement needs a
+// new invitation.
 //
 // Start reading at [Agreements.CreateInvitation], then [Agreements.RedeemInvitation] and [Service.AcceptInvitation].
 package invitation
@@ -32,18 +33,18 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Transport is what this cluster announces of itself to clusters that cannot verify a bundle of it yet, and how it calls
-// them. Without Members and Dial there are no invitations.
+// Transport is what this cluster announces of itself to clusters that cannot verify a bundle of it yet, and how it
+// calls them. Without Members and Dial there are no invitations.
 type Transport struct {
 	// Identity is this member's identity key, and Members are all members.
 	Identity *memberid.Identity
 	Members  func() []Member
-	// Endpoints returns the URLs at which a hosted domain's bundle is served, in order of preference. Profile is how they
-	// authenticate.
+	// Endpoints returns the URLs at which a hosted domain's bundle is served, in order of preference. Profile is how
+	// they authenticate.
 	Endpoints func(trustDomain string) []string
 	Profile   ententev1.EndpointProfile
-	// Dial opens a connection under entente-join/1. If accept refuses the identity key of the other end, Dial closes the
-	// connection before anything is sent. It returns the binding of the session with the connection.
+	// Dial opens a connection under entente-join/1. If accept refuses the identity key of the other end, Dial closes
+	// the connection before anything is sent. It returns the binding of the session with the connection.
 	Dial func(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error)
 	// Credentials are gRPC's for such a connection. Binding returns the binding of the session of an incoming call.
 	Credentials credentials.TransportCredentials
@@ -113,8 +114,8 @@ func (m *Agreements) Run(ctx context.Context) error { return m.poller.run(ctx) }
 // Trigger schedules an immediate exchange of consents for a relationship, after an operator's decision.
 func (m *Agreements) Trigger(name string) { m.poller.trigger(name) }
 
-// TriggerHome schedules an immediate exchange for every agreement with a cluster, after that cluster reported that it has
-// no relationship any more.
+// TriggerHome schedules an immediate exchange for every agreement with a cluster, after that cluster reported that it
+// has no relationship any more.
 func (m *Agreements) TriggerHome(home string) { m.poller.triggerHome(home) }
 
 func (m *Agreements) read(ctx context.Context, o *ententev1.ReadOptions) (*raftstore.View, error) {

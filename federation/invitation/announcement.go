@@ -23,5 +23,10 @@ func (m *Agreements) ownAddresses() (out []string) {
 // tell is what this cluster tells who agrees on one of its domains.
 func (m *Agreements) announcement(own string) relationship.Announcement {
 	urls := m.config.Transport.Endpoints
-	return relationship.Announcement{Identities: m.ownIdentities(), Addresses: m.ownAddresses(), Urls: urls(own), HomeURLs: urls(m.config.Home)}
+	return relationship.Announcement{
+		Identities: m.ownIdentities(),
+		Addresses:  m.ownAddresses(),
+		Urls:       urls(own),
+		HomeURLs:   urls(m.config.Home),
+	}
 }

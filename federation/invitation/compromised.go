@@ -18,9 +18,9 @@ import (
 // reasonCompromised is why an invitation was revoked that names a member which was removed as compromised.
 const reasonCompromised = "a member that it names was removed as compromised"
 
-// RemoveMember is the part of the transaction that strikes a member out. Whoever has the identity key of a compromised one could answer in
-// the name of this cluster to whoever accepts an invitation that names it, so that each such invitation becomes void with its removal.
-// Those of a member of which nothing is known any more are all that are open.
+// RemoveMember is the part of the transaction that strikes a member out. Whoever has the identity key of a compromised
+// one could answer in the name of this cluster to whoever accepts an invitation that names it, so that each such
+// invitation becomes void with its removal. Those of a member of which nothing is known any more are all that are open.
 func (m *Agreements) RemoveMember(tx *raftstore.Tx, member string, compromised bool) error {
 	if !compromised {
 		return nil // its key is nobody else's, and who does not find it asks the next
@@ -51,19 +51,26 @@ func (m *Agreements) RemoveMember(tx *raftstore.Tx, member string, compromised b
 
 // revocable reports whether an invitation names a removed member, or may. known says whether that member's identity is.
 func revocable(named [][]byte, removed []byte, known bool) bool {
-	return !known || len(named) == 0 || slices.ContainsFunc(named, func(d []byte) bool { return bytes.Equal(d, removed) })
+	return !known || len(named) == 0 ||
+		slices.ContainsFunc(named, func(d []byte) bool { return bytes.Equal(d, removed) })
 }
 
-// stillMembers checks in the transaction that makes an invitation that everybody whom its token names is a member: one may have been
-// removed since the token was written.
+// stillMembers checks in the transaction that makes an invitation that everybody whom its token names is a member: one
+// may have been removed since the token was written.
 func stillMembers(r raftstore.Reader, named [][]byte) error {
 	rows, err := membership.Members.List(r, "")
 	if err != nil {
 		return err
 	}
 	for _, d := range named {
-		if !slices.ContainsFunc(rows, func(row raftstore.Row[*statev1.Member]) bool { return bytes.Equal(row.Value.GetIdentity(), d) }) {
-			return status.Error(codes.Aborted, "the members of this cluster changed while the invitation was made; make it again")
+		if !slices.ContainsFunc(
+			rows,
+			func(row raftstore.Row[*statev1.Member]) bool { return bytes.Equal(row.Value.GetIdentity(), d) },
+		) {
+			return status.Error(
+				codes.Aborted,
+				"the members of this cluster changed while the invitation was made; make it again",
+			)
 		}
 	}
 	return nil

@@ -38,16 +38,30 @@ func TestInvitationsOfACompromisedMember(t *testing.T) {
 						return err
 					}
 				}
-				spent := &statev1.Invitation{ExpireTime: open, Identities: c.named, Redemption: &statev1.InvitationRedemption{Time: some}}
-				return errors.Join(invitations.Put(tx, "open", &statev1.Invitation{ExpireTime: open, Identities: c.named}), invitations.Put(tx, "spent", spent))
+				spent := &statev1.Invitation{
+					ExpireTime: open,
+					Identities: c.named,
+					Redemption: &statev1.InvitationRedemption{Time: some},
+				}
+				return errors.Join(
+					invitations.Put(tx, "open", &statev1.Invitation{ExpireTime: open, Identities: c.named}),
+					invitations.Put(tx, "spent", spent),
+				)
 			})
 			require.NoError(t, err)
-			_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return r.manager.RemoveMember(tx, "eu-2", c.compromised) })
+			_, err = r.store.Update(
+				t.Context(),
+				func(tx *raftstore.Tx) error { return r.manager.RemoveMember(tx, "eu-2", c.compromised) },
+			)
 			require.NoError(t, err)
 			list, err := r.service.ListInvitations(t.Context(), &ententev1.ListInvitationsRequest{})
 			require.NoError(t, err)
 			require.Len(t, list.GetInvitations(), 2)
-			require.Equal(t, c.void, list.GetInvitations()[0].GetState() == ententev1.InvitationState_INVITATION_STATE_REVOKED)
+			require.Equal(
+				t,
+				c.void,
+				list.GetInvitations()[0].GetState() == ententev1.InvitationState_INVITATION_STATE_REVOKED,
+			)
 			require.Equal(t, ententev1.InvitationState_INVITATION_STATE_USED, list.GetInvitations()[1].GetState())
 			if c.void {
 				require.Equal(t, reasonCompromised, list.GetInvitations()[0].GetRevokeReason())

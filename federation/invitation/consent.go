@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// receive stores the other side's consent to an agreement, and its announcement. If sure is true, the other side has or had
-// the agreement, so that an end from it counts at once.
+// receive stores the other side's consent to an agreement, and its announcement. If sure is true, the other side has or
+// had the agreement, so that an end from it counts at once.
 func (m *Agreements) receive(ctx context.Context, name, id string, consent ententev1.Consent,
 	announced relationship.Announcement, sure bool,
 ) error {
@@ -61,8 +61,8 @@ func consentName(c ententev1.Consent) string {
 	}
 }
 
-// ExchangeConsent stores the consent of the other side of an agreement, and returns this side's. For an agreement that does
-// not exist here it returns that it has ended.
+// ExchangeConsent stores the consent of the other side of an agreement, and returns this side's. For an agreement that
+// does not exist here it returns that it has ended.
 func (s *Service) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeConsentRequest,
 ) (*ententev1.ExchangeConsentResponse, error) {
 	c := &ententev1.ExchangeConsentContent{}
@@ -71,7 +71,9 @@ func (s *Service) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeCo
 		return nil, raftstore.StatusError(err)
 	}
 	if !token.IsID(c.GetAgreementId()) { // this also excludes relationships without an agreement
-		return nil, raftstore.StatusError(refuseInvitation("malformed", codes.InvalidArgument, "the agreement's id is malformed"))
+		return nil, raftstore.StatusError(
+			refuseInvitation("malformed", codes.InvalidArgument, "the agreement's id is malformed"),
+		)
 	}
 	m := s.agreements
 	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})

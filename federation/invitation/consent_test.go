@@ -55,9 +55,18 @@ func newConsentRoom(t *testing.T) (*room, *callers) {
 	t.Helper()
 	identity, err := memberid.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
 	require.NoError(t, err)
-	c := &callers{called: map[string]int{}, members: []Member{{Address: "eu-1.example.org:7440", Identity: identity.Digest}}}
+	c := &callers{
+		called:  map[string]int{},
+		members: []Member{{Address: "eu-1.example.org:7440", Identity: identity.Digest}},
+	}
 	r := newRoom(t, func(config *Config) {
-		config.Transport = Transport{Identity: identity, Members: c.inviting, Endpoints: func(td string) []string { return []string{"https://eu.example.org/bundles/" + td} }, Dial: c.dial, Binding: func(context.Context) ([]byte, bool) { return someBinding, true }}
+		config.Transport = Transport{
+			Identity:  identity,
+			Members:   c.inviting,
+			Endpoints: func(td string) []string { return []string{"https://eu.example.org/bundles/" + td} },
+			Dial:      c.dial,
+			Binding:   func(context.Context) ([]byte, bool) { return someBinding, true },
+		}
 	})
 	return r, c
 }
@@ -71,7 +80,9 @@ func (r *room) exchange(t *testing.T, c *ententev1.ExchangeConsentContent) (*ent
 	require.NoError(t, err)
 	signed, err := r.manager.sign(purposeConsent, someBinding, content)
 	require.NoError(t, err)
-	return NewService(r.manager).ExchangeConsent(t.Context(), &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
+	return NewService(
+		r.manager,
+	).ExchangeConsent(t.Context(), &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
 }
 
 // A stranger is not told with whom this cluster has relationships.
@@ -79,11 +90,22 @@ func TestStrangersAreToldOfNoRelationship(t *testing.T) {
 	r, _ := newConsentRoom(t)
 	r.agree(t, "us.example.org", true)
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return relationship.Relationships.Put(tx, "asia.example.org", &statev1.Relationship{TrustDomain: "asia.example.org"})
+		return relationship.Relationships.Put(
+			tx,
+			"asia.example.org",
+			&statev1.Relationship{TrustDomain: "asia.example.org"},
+		)
 	})
 	require.NoError(t, err)
 	for _, name := range []string{"us.example.org", "asia.example.org", "nobody.example.org"} {
-		answer, err := r.exchange(t, &ententev1.ExchangeConsentContent{AgreementId: token.NewID(), TrustDomain: name, OtherTrustDomain: "eu.example.org"})
+		answer, err := r.exchange(
+			t,
+			&ententev1.ExchangeConsentContent{
+				AgreementId:      token.NewID(),
+				TrustDomain:      name,
+				OtherTrustDomain: "eu.example.org",
+			},
+		)
 		require.NoError(t, err)
 		require.Equal(t, ententev1.Consent_CONSENT_ENDED, answer.GetConsent())
 		require.Empty(t, answer.GetIdentities())
@@ -97,13 +119,21 @@ func (r *room) agree(t *testing.T, name string, approved bool) {
 	t.Helper()
 	row := &statev1.Relationship{
 		TrustDomain: name, Url: "https://" + name + "/", Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB), Generation: 1,
-		Peer:      &statev1.RelationshipPeer{HomeTrustDomain: name, Addresses: []string{name + ":7440"}},
-		Agreement: &statev1.RelationshipAgreement{Id: token.NewID(), HostedTrustDomain: "eu.example.org", Confirmed: true, Identities: [][]byte{make([]byte, 32)}},
+		Peer: &statev1.RelationshipPeer{HomeTrustDomain: name, Addresses: []string{name + ":7440"}},
+		Agreement: &statev1.RelationshipAgreement{
+			Id:                token.NewID(),
+			HostedTrustDomain: "eu.example.org",
+			Confirmed:         true,
+			Identities:        [][]byte{make([]byte, 32)},
+		},
 	}
 	if approved {
 		row.Agreement.ApproveTime, row.Agreement.PeerApproveTime = some, some
 	}
-	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return relationship.Relationships.Put(tx, name, row) })
+	_, err := r.store.Update(
+		t.Context(),
+		func(tx *raftstore.Tx) error { return relationship.Relationships.Put(tx, name, row) },
+	)
 	require.NoError(t, err)
 }
 
@@ -116,7 +146,10 @@ func TestPeersThatHangKeepNobodysConsentWaiting(t *testing.T) {
 	r.run(t)
 	until(t, "all lanes to hang", func() bool { return len(r.manager.poller.paced) == maxCalls })
 	r.agree(t, "us.example.org", false)
-	_, err := r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "us.example.org"})
+	_, err := r.service.ApproveRelationship(
+		t.Context(),
+		&ententev1.ApproveRelationshipRequest{TrustDomain: "us.example.org"},
+	)
 	require.NoError(t, err)
 	until(t, "us.example.org to be told", func() bool { return c.calls("us.example.org:7440") > 0 })
 }
@@ -148,7 +181,9 @@ func TestMembersThatMovedAreLookedForThere(t *testing.T) {
 			return err
 		}
 		id = row.Value.GetAgreement().GetId()
-		row.Value.Agreement.Identities = [][]byte{c.members[0].Identity[:]} // who asks here signs with the room's own key
+		row.Value.Agreement.Identities = [][]byte{
+			c.members[0].Identity[:],
+		} // who asks here signs with the room's own key
 		row.Value.Agreement.Addresses = row.Value.GetPeer().GetAddresses()
 		return relationship.Relationships.Put(tx, row.Key, row.Value)
 	})
@@ -172,5 +207,10 @@ func TestMembersThatMovedAreLookedForThere(t *testing.T) {
 			break
 		}
 	}
-	require.ErrorContains(t, err, "more than one call in 1s for the agreement with us.example.org", "what it says is written, and nobody may have this cluster write without end")
+	require.ErrorContains(
+		t,
+		err,
+		"more than one call in 1s for the agreement with us.example.org",
+		"what it says is written, and nobody may have this cluster write without end",
+	)
 }

@@ -19,15 +19,22 @@ import (
 const (
 	// corroborateWithin bounds the question to one further member: it is for what is known there already.
 	crossCheckWithin = 5 * time.Second
-	// corroborations is how often two members are asked that do not say the same, and corroboratePause the time between: the bundle may be
-	// replaced between two answers, and of a member that has just come one knows before the other.
+	// corroborations is how often two members are asked that do not say the same, and corroboratePause the time
+	// between: the bundle may be replaced between two answers, and of a member that has just come one knows before the
+	// other.
 	crossChecks, crossCheckPause = 8, 250 * time.Millisecond
 )
 
-// corroborate asks a second member that the token names for the same, where there is one, and returns the answer that both give. A member
-// that was removed from the inviting cluster holds its identity key still, and whoever has it could answer with keys of its own, or with a
-// consent that nobody gave: it must not be the only one that speaks for the cluster. Where no second one is reached the operator is told.
-func (m *Agreements) crossCheck(ctx context.Context, t Token, c *ententev1.AcceptInvitationContent, first *ententev1.AcceptInvitationResponse, proven [32]byte,
+// corroborate asks a second member that the token names for the same, where there is one, and returns the answer that
+// both give. A member that was removed from the inviting cluster holds its identity key still, and whoever has it could
+// answer with keys of its own, or with a consent that nobody gave: it must not be the only one that speaks for the
+// cluster. Where no second one is reached the operator is told.
+func (m *Agreements) crossCheck(
+	ctx context.Context,
+	t Token,
+	c *ententev1.AcceptInvitationContent,
+	first *ententev1.AcceptInvitationResponse,
+	proven [32]byte,
 ) (answer *ententev1.AcceptInvitationResponse, warnings []string, err error) {
 	if len(t.Identities) < 2 {
 		return first, nil, nil
@@ -67,8 +74,13 @@ func (m *Agreements) crossCheck(ctx context.Context, t Token, c *ententev1.Accep
 		}
 		return first, urlWarnings(first.GetOffer(), second.GetOffer()), nil
 	}
-	return first, []string{fmt.Sprintf("one of the %d members that the invitation names was reached, and no second one that says the same; the other operator can tell "+
-		"whether all of them are members still", len(t.Identities))}, nil
+	return first, []string{
+		fmt.Sprintf(
+			"one of the %d members that the invitation names was reached, and no second one that says the same; the other operator can tell "+
+				"whether all of them are members still",
+			len(t.Identities),
+		),
+	}, nil
 }
 
 // another lets members pass that the token names, but for one.
@@ -82,7 +94,12 @@ func (t Token) acceptsOther(than [32]byte) func([32]byte) error {
 }
 
 // askAgain asks the member with one identity key; nil: it does not answer any more.
-func (m *Agreements) callAgain(ctx context.Context, t Token, content []byte, proven [32]byte) *ententev1.AcceptInvitationResponse {
+func (m *Agreements) callAgain(
+	ctx context.Context,
+	t Token,
+	content []byte,
+	proven [32]byte,
+) *ententev1.AcceptInvitationResponse {
 	for _, address := range t.Addresses {
 		answer, _, err := m.callOne(ctx, crossCheckWithin, address, func(presented [32]byte) error {
 			if presented != proven {
@@ -100,7 +117,11 @@ func (m *Agreements) callAgain(ctx context.Context, t Token, content []byte, pro
 // decided reports whether a member has said no, as opposed to one that could not be asked.
 func decided(err error) bool {
 	switch status.Code(err) {
-	case codes.PermissionDenied, codes.FailedPrecondition, codes.InvalidArgument, codes.AlreadyExists, codes.Unauthenticated:
+	case codes.PermissionDenied,
+		codes.FailedPrecondition,
+		codes.InvalidArgument,
+		codes.AlreadyExists,
+		codes.Unauthenticated:
 		return true
 	default:
 		return false
@@ -108,12 +129,18 @@ func decided(err error) bool {
 }
 
 func contradiction(first, second [32]byte, what string) error {
-	return status.Errorf(codes.Aborted, "the members with the identity keys %x and %x, which the invitation names, do not say the same: %s. Nothing is stored here. If that cluster is changing "+
-		"just now, accept the same token again; if it stays so, one of them may be a member no more: tell the other operator", first[:8], second[:8], what)
+	return status.Errorf(
+		codes.Aborted,
+		"the members with the identity keys %x and %x, which the invitation names, do not say the same: %s. Nothing is stored here. If that cluster is changing "+
+			"just now, accept the same token again; if it stays so, one of them may be a member no more: tell the other operator",
+		first[:8],
+		second[:8],
+		what,
+	)
 }
 
-// differ says in what two answers differ for one cluster and one invitation that decides whom this one trusts; empty: in nothing. Where
-// the endpoints and members are reached each member may say in its own way.
+// differ says in what two answers differ for one cluster and one invitation that decides whom this one trusts; empty:
+// in nothing. Where the endpoints and members are reached each member may say in its own way.
 func differ(a, b *ententev1.AcceptInvitationResponse) string {
 	one, two := a.GetOffer(), b.GetOffer()
 	sorted := func(identities [][]byte) [][]byte { return slices.SortedFunc(slices.Values(identities), bytes.Compare) }
@@ -140,5 +167,7 @@ func urlWarnings(a, b *ententev1.FederationOffer) []string {
 	if a.GetProfile() != ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB || slices.Equal(urls(a), urls(b)) {
 		return nil
 	}
-	return []string{"two members of the other cluster name different URLs of its bundle endpoint, which proves itself by its host name alone: look at them with `entente federation show` before you approve"}
+	return []string{
+		"two members of the other cluster name different URLs of its bundle endpoint, which proves itself by its host name alone: look at them with `entente federation show` before you approve",
+	}
 }

@@ -32,12 +32,18 @@ type inviting struct {
 	pipe     *bufconn.Listener
 }
 
-func (i *inviting) AcceptInvitation(context.Context, *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+func (i *inviting) AcceptInvitation(
+	context.Context,
+	*ententev1.AcceptInvitationRequest,
+) (*ententev1.AcceptInvitationResponse, error) {
 	return i.answer()
 }
 
 // invitingCluster serves its members, by address; one without an answer is not there.
-func invitingCluster(t *testing.T, members map[string]*inviting) func(context.Context, string, func([32]byte) error) (net.Conn, []byte, error) {
+func invitingCluster(
+	t *testing.T,
+	members map[string]*inviting,
+) func(context.Context, string, func([32]byte) error) (net.Conn, []byte, error) {
 	t.Helper()
 	for _, m := range members {
 		if m.answer == nil {
@@ -107,7 +113,10 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			identity, err := memberid.LoadIdentity(filepath.Join(t.TempDir(), "identity.key"))
 			require.NoError(t, err)
 			eu := federationtest.NewAuthority(t, "eu.example.org")
-			members := map[string]*inviting{"us-1.example.org:7440": {identity: first, answer: says(honest)}, "us-2.example.org:7440": {identity: second, answer: c.second}}
+			members := map[string]*inviting{
+				"us-1.example.org:7440": {identity: first, answer: says(honest)},
+				"us-2.example.org:7440": {identity: second, answer: c.second},
+			}
 			r := newRoom(t, func(config *Config) {
 				config.Home = eu.TrustDomain.Name()
 				config.Transport = Transport{
@@ -119,7 +128,10 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			r.host(t, eu)
 			text, err := Token{
 				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.TrustDomain, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
-				Addresses: []string{"us-1.example.org:7440", "us-2.example.org:7440"}, Identities: [][32]byte{first, second}, Expires: r.manager.config.Now().Add(federationtest.Patience),
+				Addresses: []string{
+					"us-1.example.org:7440",
+					"us-2.example.org:7440",
+				}, Identities: [][32]byte{first, second}, Expires: r.manager.config.Now().Add(federationtest.Patience),
 			}.Text()
 			require.NoError(t, err)
 			done, err := r.service.RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: text})

@@ -25,7 +25,8 @@ const (
 	DefaultInvitationTTL = time.Hour
 	// MaxInvitationTTL bounds that: over a weekend and the time zones, and not for ever.
 	MaxInvitationTTL = 7 * 24 * time.Hour
-	// invitationKept is for how long it is known what became of an invitation, so that the other side can ask again whose answer was lost.
+	// invitationKept is for how long it is known what became of an invitation, so that the other side can ask again
+	// whose answer was lost.
 	keptAfter = 24 * time.Hour
 	// maxOpenInvitations bounds those that wait.
 	maxOpenInvitations = 256
@@ -55,7 +56,10 @@ func invitationShown(id string, row *statev1.Invitation, now time.Time) *entente
 }
 
 // CreateInvitation makes an invitation and returns its token.
-func (m *Agreements) CreateInvitation(ctx context.Context, req *ententev1.CreateInvitationRequest) (*ententev1.CreateInvitationResponse, error) {
+func (m *Agreements) CreateInvitation(
+	ctx context.Context,
+	req *ententev1.CreateInvitationRequest,
+) (*ententev1.CreateInvitationResponse, error) {
 	if m.config.Transport.Members == nil {
 		return nil, errDisabled
 	}
@@ -77,10 +81,21 @@ func (m *Agreements) CreateInvitation(ctx context.Context, req *ententev1.Create
 		ttl = req.GetTtl().AsDuration()
 	}
 	if req.GetTtl().CheckValid() != nil && req.GetTtl() != nil || ttl < time.Second || ttl > MaxInvitationTTL {
-		return nil, status.Errorf(codes.InvalidArgument, "ttl is %s; an invitation lasts from 1s to %s", ttl, MaxInvitationTTL)
+		return nil, status.Errorf(
+			codes.InvalidArgument,
+			"ttl is %s; an invitation lasts from 1s to %s",
+			ttl,
+			MaxInvitationTTL,
+		)
 	}
 	now := m.config.Now()
-	t := Token{ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: own, Foreign: foreign, Expires: now.Add(ttl).Truncate(time.Second).Add(time.Second)}
+	t := Token{
+		ID:          token.NewID(),
+		Secret:      token.NewSecret(),
+		TrustDomain: own,
+		Foreign:     foreign,
+		Expires:     now.Add(ttl).Truncate(time.Second).Add(time.Second),
+	}
 	for _, member := range m.config.Transport.Members() {
 		if len(t.Addresses) < relationship.MaxPeerAddresses {
 			t.Addresses = append(t.Addresses, member.Address)
@@ -115,7 +130,11 @@ func (m *Agreements) CreateInvitation(ctx context.Context, req *ententev1.Create
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	return &ententev1.CreateInvitationResponse{Revision: uint64(revision), Token: text, Invitation: invitationShown(t.ID, row, now)}, nil
+	return &ententev1.CreateInvitationResponse{
+		Revision:   uint64(revision),
+		Token:      text,
+		Invitation: invitationShown(t.ID, row, now),
+	}, nil
 }
 
 // agreeable decides whether there can be an agreement between a hosted and a foreign domain.
@@ -125,17 +144,30 @@ func (m *Agreements) agreeable(r raftstore.Reader, own, foreign string) error {
 		return err
 	}
 	if !hosted {
-		return status.Errorf(codes.FailedPrecondition, "%s is not hosted by this cluster, which can make agreements for its own domains alone; `entente domain list` shows them", own)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"%s is not hosted by this cluster, which can make agreements for its own domains alone; `entente domain list` shows them",
+			own,
+		)
 	}
 	if hosted, err = m.config.Trust.Hosted.Hosts(r, foreign); err != nil {
 		return err
 	}
 	if hosted {
-		return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster", foreign)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster",
+			foreign,
+		)
 	}
 	row, found, err := relationship.Relationships.Get(r, foreign)
 	if err == nil && found && row.Value.GetAgreement().GetEndTime() == nil {
-		err = status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; `entente federation show %s`, and delete it first if it is to be made anew", foreign, foreign)
+		err = status.Errorf(
+			codes.AlreadyExists,
+			"there is a relationship with %s already; `entente federation show %s`, and delete it first if it is to be made anew",
+			foreign,
+			foreign,
+		)
 	}
 	return err
 }
@@ -159,13 +191,20 @@ func forgetInvitations(tx *raftstore.Tx, now time.Time) error {
 		}
 	}
 	if open >= maxOpenInvitations {
-		return status.Errorf(codes.ResourceExhausted, "%d invitations are open, the most that there can be; revoke some, or wait until they expire", open)
+		return status.Errorf(
+			codes.ResourceExhausted,
+			"%d invitations are open, the most that there can be; revoke some, or wait until they expire",
+			open,
+		)
 	}
 	return nil
 }
 
 // ListInvitations shows the invitations that are open, and what became of others.
-func (m *Agreements) ListInvitations(ctx context.Context, req *ententev1.ListInvitationsRequest) (*ententev1.ListInvitationsResponse, error) {
+func (m *Agreements) ListInvitations(
+	ctx context.Context,
+	req *ententev1.ListInvitationsRequest,
+) (*ententev1.ListInvitationsResponse, error) {
 	view, err := m.read(ctx, req.GetRead())
 	if err != nil {
 		return nil, err
@@ -182,7 +221,10 @@ func (m *Agreements) ListInvitations(ctx context.Context, req *ententev1.ListInv
 }
 
 // RevokeInvitation makes an open invitation void.
-func (m *Agreements) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInvitationRequest) (*ententev1.RevokeInvitationResponse, error) {
+func (m *Agreements) RevokeInvitation(
+	ctx context.Context,
+	req *ententev1.RevokeInvitationRequest,
+) (*ententev1.RevokeInvitationResponse, error) {
 	now := m.config.Now()
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		row, found, err := invitations.Get(tx, req.GetId())
@@ -190,10 +232,18 @@ func (m *Agreements) RevokeInvitation(ctx context.Context, req *ententev1.Revoke
 		case err != nil:
 			return err
 		case !found:
-			return status.Errorf(codes.NotFound, "there is no invitation %s; `entente federation invitations` shows those that there are", relationship.Quote(req.GetId()))
+			return status.Errorf(
+				codes.NotFound,
+				"there is no invitation %s; `entente federation invitations` shows those that there are",
+				relationship.Quote(req.GetId()),
+			)
 		case row.Value.GetRedemption() != nil:
-			return status.Errorf(codes.FailedPrecondition, "the invitation was used at %s; `entente federation delete %s` ends the agreement that came of it",
-				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339), row.Value.GetForeignTrustDomain())
+			return status.Errorf(
+				codes.FailedPrecondition,
+				"the invitation was used at %s; `entente federation delete %s` ends the agreement that came of it",
+				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339),
+				row.Value.GetForeignTrustDomain(),
+			)
 		case row.Value.GetRevokeTime() != nil:
 			return nil
 		}
@@ -206,8 +256,8 @@ func (m *Agreements) RevokeInvitation(ctx context.Context, req *ententev1.Revoke
 	return &ententev1.RevokeInvitationResponse{Revision: uint64(revision)}, nil
 }
 
-// surviveInvitations keeps spent and revoked invitations over an operator's restore, and voids open ones: what was open then may have
-// been used or revoked since.
+// surviveInvitations keeps spent and revoked invitations over an operator's restore, and voids open ones: what was open
+// then may have been used or revoked since.
 func SurviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	over := func(i *statev1.Invitation) bool { return i.GetRedemption() != nil || i.GetRevokeTime() != nil }
 	was, err := invitations.List(before, "")

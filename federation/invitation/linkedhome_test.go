@@ -18,7 +18,10 @@ import (
 func alongRow(name, id string) *statev1.Relationship {
 	return &statev1.Relationship{
 		TrustDomain: name, Url: "https://" + name + "/", Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB), Generation: 1,
-		Peer: &statev1.RelationshipPeer{HomeTrustDomain: "home.example.org", Addresses: []string{"home.example.org:7440"}},
+		Peer: &statev1.RelationshipPeer{
+			HomeTrustDomain: "home.example.org",
+			Addresses:       []string{"home.example.org:7440"},
+		},
 		Agreement: &statev1.RelationshipAgreement{
 			Id: id, HostedTrustDomain: "eu.example.org", ApproveTime: some, PeerApproveTime: some, Confirmed: true, LinkedHome: name == "home.example.org",
 			Identities: [][]byte{append(make([]byte, 31), 9)},
@@ -30,7 +33,14 @@ func alongRow(name, id string) *statev1.Relationship {
 func TestACompanionLastsAsLongAsItIsNeeded(t *testing.T) {
 	first, second := token.NewID(), token.NewID()
 	said := func(r *room, name, id string) error {
-		return r.manager.receive(t.Context(), name, id, ententev1.Consent_CONSENT_ENDED, relationship.Announcement{}, true)
+		return r.manager.receive(
+			t.Context(),
+			name,
+			id,
+			ententev1.Consent_CONSENT_ENDED,
+			relationship.Announcement{},
+			true,
+		)
 	}
 	deleted := func(r *room, name, _ string) error {
 		_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: name})
@@ -40,9 +50,11 @@ func TestACompanionLastsAsLongAsItIsNeeded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t)
 			_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-				return errors.Join(relationship.Relationships.Put(tx, "shop.example.org", alongRow("shop.example.org", first)),
+				return errors.Join(
+					relationship.Relationships.Put(tx, "shop.example.org", alongRow("shop.example.org", first)),
 					relationship.Relationships.Put(tx, "home.example.org", alongRow("home.example.org", first)),
-					relationship.Relationships.Put(tx, "store.example.org", alongRow("store.example.org", second)))
+					relationship.Relationships.Put(tx, "store.example.org", alongRow("store.example.org", second)),
+				)
 			})
 			require.NoError(t, err)
 			companion := func() bool {
@@ -58,21 +70,31 @@ func TestACompanionLastsAsLongAsItIsNeeded(t *testing.T) {
 	}
 }
 
-// The home domain that came along is consented to with the domain that the agreement is about, and not by itself: nobody would be told.
+// The home domain that came along is consented to with the domain that the agreement is about, and not by itself:
+// nobody would be told.
 func TestACompanionIsNotConsentedToByItself(t *testing.T) {
 	r, id := newRoom(t), token.NewID()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		home, shop := alongRow("home.example.org", id), alongRow("shop.example.org", id)
 		home.Agreement.ApproveTime, shop.Agreement.ApproveTime = nil, nil
-		return errors.Join(relationship.Relationships.Put(tx, "home.example.org", home), relationship.Relationships.Put(tx, "shop.example.org", shop))
+		return errors.Join(
+			relationship.Relationships.Put(tx, "home.example.org", home),
+			relationship.Relationships.Put(tx, "shop.example.org", shop),
+		)
 	})
 	require.NoError(t, err)
-	_, err = r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "home.example.org"})
+	_, err = r.service.ApproveRelationship(
+		t.Context(),
+		&ententev1.ApproveRelationshipRequest{TrustDomain: "home.example.org"},
+	)
 	require.ErrorContains(t, err, "home.example.org came along with shop.example.org, and is consented to with it")
 	for _, name := range []string{"home.example.org", "shop.example.org"} {
 		require.False(t, relationship.InForce(mustGet(t, r.store.View(), name)), name)
 	}
-	_, err = r.service.ApproveRelationship(t.Context(), &ententev1.ApproveRelationshipRequest{TrustDomain: "shop.example.org"})
+	_, err = r.service.ApproveRelationship(
+		t.Context(),
+		&ententev1.ApproveRelationshipRequest{TrustDomain: "shop.example.org"},
+	)
 	require.NoError(t, err)
 	for _, name := range []string{"home.example.org", "shop.example.org"} {
 		require.True(t, relationship.InForce(mustGet(t, r.store.View(), name)), name)
@@ -96,8 +118,12 @@ func TestAHomeDomainIsShownOrNamed(t *testing.T) {
 			r := newRoom(t)
 			all, err := relationshipsOf(&ententev1.FederationOffer{
 				TrustDomain: "shop.example.org", HomeTrustDomain: "home.example.org", Bundle: a.Bundle(t, 1).Marshal(), HomeBundle: home.Bundle(t, 1).Marshal(),
-				Urls: []string{"https://shop.example.org/"}, HomeUrls: []string{"https://home.example.org/"}, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
-				PeerAddresses: []string{"evil.example.org:7440"}, Identities: [][]byte{c.proven[:], append(make([]byte, 31), 9)},
+				Urls: []string{
+					"https://shop.example.org/",
+				}, HomeUrls: []string{"https://home.example.org/"}, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+				PeerAddresses: []string{
+					"evil.example.org:7440",
+				}, Identities: [][]byte{c.proven[:], append(make([]byte, 31), 9)},
 			}, &statev1.RelationshipAgreement{Id: token.NewID()})
 			require.NoError(t, err)
 			_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error {

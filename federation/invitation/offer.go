@@ -18,7 +18,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// maxOfferedBundle bounds a document in an offer, two of which go into one message. A bundle of a cluster has some ten kilobytes.
+// maxOfferedBundle bounds a document in an offer, two of which go into one message. A bundle of a cluster has some ten
+// kilobytes.
 const maxOfferedBundle = 100 << 10
 
 // endpointPath is the SPIFFE ID of a member's bundle endpoint, in its home domain.
@@ -40,7 +41,11 @@ func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.Federatio
 			return nil, err
 		}
 		if !found {
-			return nil, status.Errorf(codes.FailedPrecondition, "%s has no bundle yet; wait until its first authority is prepared, and try again", td)
+			return nil, status.Errorf(
+				codes.FailedPrecondition,
+				"%s has no bundle yet; wait until its first authority is prepared, and try again",
+				td,
+			)
 		}
 		b, err := trust.Parse(row.Value)
 		if err != nil {
@@ -48,7 +53,13 @@ func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.Federatio
 		}
 		d := b.Marshal()
 		if len(d) > maxOfferedBundle {
-			return nil, status.Errorf(codes.FailedPrecondition, "the bundle of %s has %d bytes, and an invitation carries %d at most; federate with `entente federation create` and --bootstrap", td, len(d), maxOfferedBundle)
+			return nil, status.Errorf(
+				codes.FailedPrecondition,
+				"the bundle of %s has %d bytes, and an invitation carries %d at most; federate with `entente federation create` and --bootstrap",
+				td,
+				len(d),
+				maxOfferedBundle,
+			)
 		}
 		return d, nil
 	}
@@ -68,8 +79,9 @@ type agreedRelationship struct {
 	bundle *bundle.Bundle
 }
 
-// relationshipsOf makes of another cluster's offer the relationship with its domain, and where that is not its home domain the one by
-// which its members and its endpoint prove themselves before it. Everything in an offer is hostile until it was here.
+// relationshipsOf makes of another cluster's offer the relationship with its domain, and where that is not its home
+// domain the one by which its members and its endpoint prove themselves before it. Everything in an offer is hostile
+// until it was here.
 func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreement) ([]agreedRelationship, error) {
 	identities, err := relationship.ParseIdentities(o.GetIdentities())
 	if err != nil {
@@ -84,14 +96,23 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 		return nil, fmt.Errorf("its home domain: %w", err)
 	}
 	if id := o.GetEndpointSpiffeId(); id != "" && id != "spiffe://"+home+endpointPath {
-		return nil, fmt.Errorf("its endpoint is said to prove itself as %s, which is not of its home domain %s", relationship.Quote(id), relationship.Quote(home))
+		return nil, fmt.Errorf(
+			"its endpoint is said to prove itself as %s, which is not of its home domain %s",
+			relationship.Quote(id),
+			relationship.Quote(home),
+		)
 	}
 	one := func(name string, urls []string, document []byte, companion bool) (agreedRelationship, error) {
 		if len(urls) == 0 {
 			return agreedRelationship{}, errors.New("it names no endpoint")
 		}
 		if len(document) > maxOfferedBundle {
-			return agreedRelationship{}, fmt.Errorf("the bundle of %s has %d bytes; %d are the most", relationship.Quote(name), len(document), maxOfferedBundle)
+			return agreedRelationship{}, fmt.Errorf(
+				"the bundle of %s has %d bytes; %d are the most",
+				relationship.Quote(name),
+				len(document),
+				maxOfferedBundle,
+			)
 		}
 		row := &statev1.Relationship{
 			TrustDomain: name, Url: urls[0], FallbackUrls: urls[1:], Profile: int32(o.GetProfile()), EndpointSpiffeId: o.GetEndpointSpiffeId(),
@@ -127,11 +148,18 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 	return append(out, main), err
 }
 
-// agree is the part of a transaction that makes the relationships of an agreement. One that exists with a home domain is left as it is;
-// that it is the home domain of the other cluster, that cluster has shown by an identity key, proven, of which the agreement with it
-// knows, or the operator has said. Another one is made only for a home domain that the operator has named: whoever is invited for one
-// domain must not bring trust in any other, nor have a third cluster's members looked for at addresses of its own.
-func (m *Agreements) agree(tx *raftstore.Tx, all []agreedRelationship, home, source string, proven [32]byte, now time.Time) error {
+// agree is the part of a transaction that makes the relationships of an agreement. One that exists with a home domain
+// is left as it is; that it is the home domain of the other cluster, that cluster has shown by an identity key, proven,
+// of which the agreement with it knows, or the operator has said. Another one is made only for a home domain that the
+// operator has named: whoever is invited for one domain must not bring trust in any other, nor have a third cluster's
+// members looked for at addresses of its own.
+func (m *Agreements) agree(
+	tx *raftstore.Tx,
+	all []agreedRelationship,
+	home, source string,
+	proven [32]byte,
+	now time.Time,
+) error {
 	for _, r := range all {
 		name := r.rel.TrustDomain.Name()
 		hosted, err := m.config.Trust.Hosted.Hosts(tx, name)
@@ -139,7 +167,11 @@ func (m *Agreements) agree(tx *raftstore.Tx, all []agreedRelationship, home, sou
 			return err
 		}
 		if hosted {
-			return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to one cluster", name)
+			return status.Errorf(
+				codes.FailedPrecondition,
+				"%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to one cluster",
+				name,
+			)
 		}
 		was, found, err := relationship.Relationships.Get(tx, name)
 		companion := r.row.GetAgreement().GetLinkedHome()
@@ -149,17 +181,37 @@ func (m *Agreements) agree(tx *raftstore.Tx, all []agreedRelationship, home, sou
 		case companion && found && was.Value.GetAgreement().GetEndTime() == nil && (name == home || relationship.HasMember(was.Value.GetAgreement().GetIdentities(), proven)):
 			continue
 		case companion && found && was.Value.GetAgreement().GetEndTime() == nil:
-			return refuseInvitation("other_home", codes.FailedPrecondition, "the cluster of %s says that its home trust domain is %s, with which there is a relationship, and has not shown that it is "+
-				"the same cluster; where it is, say so: `entente federation invite --for-home %s` or `accept --home %s`", all[len(all)-1].rel.TrustDomain, name, name, name)
+			return refuseInvitation(
+				"other_home",
+				codes.FailedPrecondition,
+				"the cluster of %s says that its home trust domain is %s, with which there is a relationship, and has not shown that it is "+
+					"the same cluster; where it is, say so: `entente federation invite --for-home %s` or `accept --home %s`",
+				all[len(all)-1].rel.TrustDomain,
+				name,
+				name,
+				name,
+			)
 		case companion && name != home:
-			return refuseInvitation("other_home", codes.FailedPrecondition, "the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has not named it: "+
-				"`entente federation invite --for-home %s` or `accept --home %s`, where that is meant", all[len(all)-1].rel.TrustDomain, name, name, name)
+			return refuseInvitation(
+				"other_home",
+				codes.FailedPrecondition,
+				"the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has not named it: "+
+					"`entente federation invite --for-home %s` or `accept --home %s`, where that is meant",
+				all[len(all)-1].rel.TrustDomain,
+				name,
+				name,
+				name,
+			)
 		case found && was.Value.GetAgreement().GetEndTime() != nil:
 			if err := relationship.Delete(tx, name, true); err != nil {
 				return err
 			}
 		case found:
-			return status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; delete it first if it is to be made anew", name)
+			return status.Errorf(
+				codes.AlreadyExists,
+				"there is a relationship with %s already; delete it first if it is to be made anew",
+				name,
+			)
 		}
 		row := r.row
 		row.CreateTime, row.Generation = timestamppb.New(now), uint64(tx.Revision())+1

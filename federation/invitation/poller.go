@@ -36,9 +36,9 @@ const (
 	maxNotices = 10
 )
 
-// poller exchanges consents with the other sides of agreements. The owner of a relationship does so at a pace of its own; a
-// member where an operator has decided does so at once. A change of this cluster's members is announced to all: the other
-// sides know the members by their identity keys, must refuse one that was removed, and need their addresses.
+// poller exchanges consents with the other sides of agreements. The owner of a relationship does so at a pace of its
+// own; a member where an operator has decided does so at once. A change of this cluster's members is announced to all:
+// the other sides know the members by their identity keys, must refuse one that was removed, and need their addresses.
 type poller struct {
 	agreements *Agreements
 	signal     chan struct{}
@@ -91,7 +91,8 @@ func (p *poller) trigger(name string) {
 	p.wake()
 }
 
-// triggerHome uses the paced places, because the other cluster decides how often it reports that it has no relationship.
+// triggerHome uses the paced places, because the other cluster decides how often it reports that it has no
+// relationship.
 func (p *poller) triggerHome(home string) {
 	now := p.agreements.config.Now()
 	var names []string
@@ -203,8 +204,8 @@ func (p *poller) poll(ctx context.Context) {
 	}
 }
 
-// start runs an exchange if there is a place, and reports whether there was one. A relationship has one exchange at a time.
-// p.mu is held.
+// start runs an exchange if there is a place, and reports whether there was one. A relationship has one exchange at a
+// time. p.mu is held.
 func (p *poller) start(urgent bool, name string, fn func()) bool {
 	places := p.paced
 	if urgent {
@@ -254,8 +255,13 @@ func (p *poller) exchange(ctx context.Context, name, own string) {
 	answer, err := m.exchangeConsent(ctx, row.Value, relationship.ConsentOf(a))
 	if err != nil {
 		if ctx.Err() == nil {
-			m.config.Log.Info("the other side of an agreement was not reached; it is called again, and may call by itself",
-				"trust_domain", name, "error", relationship.Clip(err.Error()))
+			m.config.Log.Info(
+				"the other side of an agreement was not reached; it is called again, and may call by itself",
+				"trust_domain",
+				name,
+				"error",
+				relationship.Clip(err.Error()),
+			)
 		}
 		return
 	}
@@ -267,7 +273,13 @@ func (p *poller) exchange(ctx context.Context, name, own string) {
 		announced = relationship.Announcement{} // its consent counts all the same
 	}
 	if err := m.receive(ctx, name, a.GetId(), answer.GetConsent(), announced, false); err != nil && ctx.Err() == nil {
-		m.config.Log.Warn("the other side's consent was not stored; it is called again", "trust_domain", name, "error", err)
+		m.config.Log.Warn(
+			"the other side's consent was not stored; it is called again",
+			"trust_domain",
+			name,
+			"error",
+			err,
+		)
 	}
 }
 
@@ -314,14 +326,19 @@ func (m *Agreements) exchangeConsent(ctx context.Context, row *statev1.Relations
 			if relationship.HasMember(a.GetIdentities(), presented) {
 				return nil
 			}
-			return fmt.Errorf("the member there has identity key %x, which the other side did not name; nothing was sent to it",
-				presented[:8])
+			return fmt.Errorf(
+				"the member there has identity key %x, which the other side did not name; nothing was sent to it",
+				presented[:8],
+			)
 		}, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
 			signed, err := m.sign(purposeConsent, binding, content)
 			if err != nil {
 				return err
 			}
-			answer, err = client.ExchangeConsent(ctx, &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
+			answer, err = client.ExchangeConsent(
+				ctx,
+				&ententev1.ExchangeConsentRequest{Content: content, Signed: signed},
+			)
 			return err
 		})
 		if err == nil {

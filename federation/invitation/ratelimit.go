@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// Nobody who comes by an invitation is known before what he says was looked at, which costs a signature and a question to the leader: so
-	// many calls a second are looked at, and so many at once, of all hosts together and of each, so that none keeps the others out.
+	// Nobody who comes by an invitation is known before what he says was looked at, which costs a signature and a
+	// question to the leader: so many calls a second are looked at, and so many at once, of all hosts together and of
+	// each, so that none keeps the others out.
 	allRate, allBurst         = 100, 200
 	oneHostRate, oneHostBurst = 10, 20
 	maxHosts                  = 4096

@@ -31,9 +31,12 @@ const (
 	maxJoinAnswer = 256 << 10
 )
 
-// RedeemInvitation accepts another cluster's invitation. Nothing is stored before a member of that cluster, known by the identity keys
-// that the token names, has taken the secret.
-func (m *Agreements) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInvitationRequest) (*ententev1.RedeemInvitationResponse, error) {
+// RedeemInvitation accepts another cluster's invitation. Nothing is stored before a member of that cluster, known by
+// the identity keys that the token names, has taken the secret.
+func (m *Agreements) RedeemInvitation(
+	ctx context.Context,
+	req *ententev1.RedeemInvitationRequest,
+) (*ententev1.RedeemInvitationResponse, error) {
 	if m.config.Transport.Dial == nil {
 		return nil, errDisabled
 	}
@@ -54,7 +57,12 @@ func (m *Agreements) RedeemInvitation(ctx context.Context, req *ententev1.Redeem
 		return &ententev1.RedeemInvitationResponse{Relationship: shown}, err
 	}
 	if hosted, err := m.config.Trust.Hosted.Hosts(view, own); err == nil && !hosted {
-		return nil, status.Errorf(codes.FailedPrecondition, "the invitation is for %s, which this cluster does not host; it was not used. Accept it where %s is hosted, or ask for one for a domain of this cluster", own, own)
+		return nil, status.Errorf(
+			codes.FailedPrecondition,
+			"the invitation is for %s, which this cluster does not host; it was not used. Accept it where %s is hosted, or ask for one for a domain of this cluster",
+			own,
+			own,
+		)
 	}
 	if err := m.agreeable(view, own, foreign); err != nil {
 		return nil, raftstore.StatusError(err)
@@ -84,29 +92,52 @@ func (m *Agreements) RedeemInvitation(ctx context.Context, req *ententev1.Redeem
 		agreement.PeerApproveTime = timestamppb.New(now)
 	}
 	if answer.GetOffer().GetTrustDomain() != foreign {
-		return nil, status.Errorf(codes.Aborted, "the other cluster answers for %s, not for %s", relationship.Quote(answer.GetOffer().GetTrustDomain()), foreign)
+		return nil, status.Errorf(
+			codes.Aborted,
+			"the other cluster answers for %s, not for %s",
+			relationship.Quote(answer.GetOffer().GetTrustDomain()),
+			foreign,
+		)
 	}
 	all, err := relationshipsOf(answer.GetOffer(), agreement)
 	if err != nil {
-		return nil, status.Errorf(codes.Aborted, "the other cluster took the invitation, and what it offers is refused here: %s", relationship.Clip(err.Error()))
+		return nil, status.Errorf(
+			codes.Aborted,
+			"the other cluster took the invitation, and what it offers is refused here: %s",
+			relationship.Clip(err.Error()),
+		)
 	}
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		if row, found, err := relationship.Relationships.Get(tx, foreign); err != nil || found && row.Value.GetAgreement().GetId() == t.ID {
+		if row, found, err := relationship.Relationships.Get(tx, foreign); err != nil ||
+			found && row.Value.GetAgreement().GetId() == t.ID {
 			return err
 		}
 		return m.agree(tx, all, req.GetHomeTrustDomain(), "invitation "+t.ID, proven, now)
 	})
 	if err != nil {
 		s := status.Convert(raftstore.StatusError(err))
-		return nil, status.Errorf(s.Code(), "the other cluster took the invitation, and nothing is stored here yet: %s; accept the same token again", s.Message())
+		return nil, status.Errorf(
+			s.Code(),
+			"the other cluster took the invitation, and nothing is stored here yet: %s; accept the same token again",
+			s.Message(),
+		)
 	}
-	m.config.Intake.Record(actionInvited, foreign, audit.ResultDone, fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator), revision)
+	m.config.Intake.Record(
+		actionInvited,
+		foreign,
+		audit.ResultDone,
+		fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator),
+		revision,
+	)
 	for _, r := range all {
 		m.config.Intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
 	m.poller.trigger(foreign)
 	shown, err := m.config.Show(ctx, m.config.Store.View(), foreign)
-	return &ententev1.RedeemInvitationResponse{Relationship: shown, Warnings: append(warnings, clockWarnings(answer.GetTime(), m.config.Now())...)}, err
+	return &ententev1.RedeemInvitationResponse{
+		Relationship: shown,
+		Warnings:     append(warnings, clockWarnings(answer.GetTime(), m.config.Now())...),
+	}, err
 }
 
 // clockWarnings tells of clocks that differ so much that certificates of one cluster may not be valid yet in the other.
@@ -122,11 +153,22 @@ func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 	if apart < 0 {
 		way = "behind"
 	}
-	return []string{fmt.Sprintf("this member's clock is %s %s the other cluster's; certificates count by the clock, so set the wrong one right", apart.Abs().Round(time.Second), way)}
+	return []string{
+		fmt.Sprintf(
+			"this member's clock is %s %s the other cluster's; certificates count by the clock, so set the wrong one right",
+			apart.Abs().Round(time.Second),
+			way,
+		),
+	}
 }
 
-// askToAccept asks the members that a token names, in any order, until one has decided. proven is the identity key of that one.
-func (m *Agreements) callMembers(ctx context.Context, t Token, c *ententev1.AcceptInvitationContent) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
+// askToAccept asks the members that a token names, in any order, until one has decided. proven is the identity key of
+// that one.
+func (m *Agreements) callMembers(
+	ctx context.Context,
+	t Token,
+	c *ententev1.AcceptInvitationContent,
+) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
 	content, err := proto.Marshal(c)
 	if err != nil {
 		return nil, proven, status.Error(codes.Internal, err.Error())
@@ -150,14 +192,28 @@ func (m *Agreements) callMembers(ctx context.Context, t Token, c *ententev1.Acce
 	slices.Sort(failures)
 	late := ""
 	if !m.config.Now().Before(t.Expires) {
-		late = fmt.Sprintf("; by this member's clock the invitation expired at %s", t.Expires.UTC().Format(time.RFC3339))
+		late = fmt.Sprintf(
+			"; by this member's clock the invitation expired at %s",
+			t.Expires.UTC().Format(time.RFC3339),
+		)
 	}
-	return nil, proven, status.Errorf(codes.Unavailable, "no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
-		t.TrustDomain.Name(), strings.Join(failures, "; "), late)
+	return nil, proven, status.Errorf(
+		codes.Unavailable,
+		"no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
+		t.TrustDomain.Name(),
+		strings.Join(failures, "; "),
+		late,
+	)
 }
 
 // askOne asks the member at one address, if accept lets its identity key pass.
-func (m *Agreements) callOne(ctx context.Context, within time.Duration, address string, accept func([32]byte) error, content []byte) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
+func (m *Agreements) callOne(
+	ctx context.Context,
+	within time.Duration,
+	address string,
+	accept func([32]byte) error,
+	content []byte,
+) (answer *ententev1.AcceptInvitationResponse, proven [32]byte, err error) {
 	err = m.callMember(ctx, within, address, func(presented [32]byte) error {
 		proven = presented
 		return accept(presented)
@@ -179,11 +235,14 @@ func (m *Agreements) sign(purpose string, binding, content []byte) (*ententev1.I
 	if err != nil {
 		return nil, err
 	}
-	return &ententev1.IdentitySignature{IdentityCertificate: identity.Certificate.Certificate[0], Signature: signature}, nil
+	return &ententev1.IdentitySignature{
+		IdentityCertificate: identity.Certificate.Certificate[0],
+		Signature:           signature,
+	}, nil
 }
 
-// callMember calls a member of another cluster that is known by its identity key. What is sent in the call goes to the holder of a key
-// that accept let pass, and to nobody else: the handshake is broken off before it otherwise.
+// callMember calls a member of another cluster that is known by its identity key. What is sent in the call goes to the
+// holder of a key that accept let pass, and to nobody else: the handshake is broken off before it otherwise.
 func (m *Agreements) callMember(ctx context.Context, within time.Duration, address string, accept func([32]byte) error,
 	call func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error,
 ) error {

@@ -89,7 +89,10 @@ func (r *room) host(t testing.TB, a *federationtest.Authority) {
 // operator makes the decisions of operators that are calls of another part of the room.
 type operator struct{ *Agreements }
 
-func (o operator) ApproveRelationship(ctx context.Context, req *ententev1.ApproveRelationshipRequest) (raftstore.Revision, error) {
+func (o operator) ApproveRelationship(
+	ctx context.Context,
+	req *ententev1.ApproveRelationshipRequest,
+) (raftstore.Revision, error) {
 	revision, err := o.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		return relationship.Approve(tx, req.GetTrustDomain(), "an operator", o.config.Now())
 	})
@@ -97,7 +100,10 @@ func (o operator) ApproveRelationship(ctx context.Context, req *ententev1.Approv
 	return revision, err
 }
 
-func (o operator) DeleteRelationship(ctx context.Context, req *ententev1.DeleteRelationshipRequest) (raftstore.Revision, error) {
+func (o operator) DeleteRelationship(
+	ctx context.Context,
+	req *ententev1.DeleteRelationshipRequest,
+) (raftstore.Revision, error) {
 	var ended *statev1.Relationship
 	revision, err := o.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
 		if ended, err = relationship.Get(tx, req.GetTrustDomain()); err != nil {

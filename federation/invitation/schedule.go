@@ -2,10 +2,12 @@ package invitation
 
 import "time"
 
-// An agreement that waits for a consent is asked about soon, then less often; one in force only where no stream would tell of its end.
+// An agreement that waits for a consent is asked about soon, then less often; one in force only where no stream would
+// tell of its end.
 const firstPoll, lastPoll, settledPoll = time.Second, 30 * time.Second, 5 * time.Minute
 
-// asking is when an other side is asked next, and how long was waited for that. soon says that it said something by itself.
+// asking is when an other side is asked next, and how long was waited for that. soon says that it said something by
+// itself.
 type schedule struct {
 	at   time.Time
 	wait time.Duration
@@ -14,11 +16,11 @@ type schedule struct {
 
 // question is what decides whether the other side of an agreement is asked now.
 type situation struct {
-	// seen says that there is a time for it, appeared that there was no such relationship a moment ago, triggered that an operator has decided,
-	// owned that it is this member's to ask at its pace.
+	// seen says that there is a time for it, appeared that there was no such relationship a moment ago, triggered that
+	// an operator has decided, owned that it is this member's to ask at its pace.
 	seen, appeared, triggered, owned bool
-	// agreed says that both sides consent, untold that the other side may know other members of this cluster than there are, and
-	// changed that these have just changed.
+	// agreed says that both sides consent, untold that the other side may know other members of this cluster than there
+	// are, and changed that these have just changed.
 	agreed, unannounced, changed bool
 	// streamed says that a stream would tell of the other side's end.
 	streamed func() bool

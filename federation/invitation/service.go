@@ -31,9 +31,9 @@ const (
 	actionConsent = "consent to agreement"
 )
 
-// InvitationService serves entente.v1.InvitationService: calls of clusters that are known by an invitation alone, or by the agreement that
-// came of it. Each is signed with a member's identity key for the one TLS session in which it comes, so that neither a listener nor the
-// receiver can use it elsewhere.
+// InvitationService serves entente.v1.InvitationService: calls of clusters that are known by an invitation alone, or by
+// the agreement that came of it. Each is signed with a member's identity key for the one TLS session in which it comes,
+// so that neither a listener nor the receiver can use it elsewhere.
 type Service struct {
 	ententev1.UnimplementedInvitationServiceServer
 	agreements *Agreements
@@ -61,33 +61,69 @@ func refuseInvitation(name string, code codes.Code, format string, args ...any) 
 	return &refusedInvitation{name, code, fmt.Sprintf(format, args...)}
 }
 
-// redeemable decides whether an invitation may be used. again says that the same cluster has used it before. row is nil where there is
-// none with the ID that the caller named.
-func redeemable(row *statev1.Invitation, c *ententev1.AcceptInvitationContent, signer [32]byte, now time.Time) (again bool, err error) {
+// redeemable decides whether an invitation may be used. again says that the same cluster has used it before. row is nil
+// where there is none with the ID that the caller named.
+func redeemable(
+	row *statev1.Invitation,
+	c *ententev1.AcceptInvitationContent,
+	signer [32]byte,
+	now time.Time,
+) (again bool, err error) {
 	const remedy = "ask its operator for a new one"
 	if row == nil || !token.Proves(c.GetSecret(), row.GetSecretSha256()) {
 		// One answer for both: it does not tell which there are.
-		return false, refuseInvitation("unknown", codes.PermissionDenied, "the other cluster knows no such invitation; it was void after a restore, or is long over: %s", remedy)
+		return false, refuseInvitation(
+			"unknown",
+			codes.PermissionDenied,
+			"the other cluster knows no such invitation; it was void after a restore, or is long over: %s",
+			remedy,
+		)
 	}
-	if c.GetInvitingTrustDomain() != row.GetTrustDomain() || c.GetOffer().GetTrustDomain() != row.GetForeignTrustDomain() {
-		return false, refuseInvitation("other_domain", codes.FailedPrecondition, "the invitation is from %s for %s, and was not used; no other domain can accept it",
-			row.GetTrustDomain(), row.GetForeignTrustDomain())
+	if c.GetInvitingTrustDomain() != row.GetTrustDomain() ||
+		c.GetOffer().GetTrustDomain() != row.GetForeignTrustDomain() {
+		return false, refuseInvitation(
+			"other_domain",
+			codes.FailedPrecondition,
+			"the invitation is from %s for %s, and was not used; no other domain can accept it",
+			row.GetTrustDomain(),
+			row.GetForeignTrustDomain(),
+		)
 	}
 	if r := row.GetRedemption(); r != nil {
 		if relationship.HasMember(r.GetIdentities(), signer) {
 			return true, nil
 		}
-		return false, refuseInvitation("spent", codes.PermissionDenied, "the invitation was used at %s by another cluster, and is good for one; if that was not yours, "+
-			"have the other operator end the agreement with `entente federation delete %s`, and %s", r.GetTime().AsTime().Format(time.RFC3339), row.GetForeignTrustDomain(), remedy)
+		return false, refuseInvitation(
+			"spent",
+			codes.PermissionDenied,
+			"the invitation was used at %s by another cluster, and is good for one; if that was not yours, "+
+				"have the other operator end the agreement with `entente federation delete %s`, and %s",
+			r.GetTime().AsTime().Format(time.RFC3339),
+			row.GetForeignTrustDomain(),
+			remedy,
+		)
 	}
 	if t := row.GetRevokeTime(); t != nil {
-		return false, refuseInvitation("revoked", codes.PermissionDenied, "%s; %s", revokedText(t.AsTime(), row.GetRevokeReason()), remedy)
+		return false, refuseInvitation(
+			"revoked",
+			codes.PermissionDenied,
+			"%s; %s",
+			revokedText(t.AsTime(), row.GetRevokeReason()),
+			remedy,
+		)
 	}
 	if expires := row.GetExpireTime().AsTime(); !now.Before(expires) {
-		text := fmt.Sprintf("the invitation expired at %s, by the clock of the cluster that made it, where it is %s now", expires.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		text := fmt.Sprintf(
+			"the invitation expired at %s, by the clock of the cluster that made it, where it is %s now",
+			expires.Format(time.RFC3339),
+			now.UTC().Format(time.RFC3339),
+		)
 		if theirs := c.GetTime(); theirs.IsValid() {
 			if apart := now.Sub(theirs.AsTime()).Abs(); apart > clockTolerance {
-				text += fmt.Sprintf("; the clocks of the two clusters are %s apart, so set the wrong one right", apart.Round(time.Second))
+				text += fmt.Sprintf(
+					"; the clocks of the two clusters are %s apart, so set the wrong one right",
+					apart.Round(time.Second),
+				)
 			}
 		}
 		return false, refuseInvitation("expired", codes.FailedPrecondition, "%s; %s", text, remedy)
@@ -96,7 +132,13 @@ func redeemable(row *statev1.Invitation, c *ententev1.AcceptInvitationContent, s
 }
 
 // signer checks who has signed a request for this session.
-func (s *Service) signer(ctx context.Context, purpose string, signed *ententev1.IdentitySignature, content []byte, into proto.Message) ([32]byte, error) {
+func (s *Service) signer(
+	ctx context.Context,
+	purpose string,
+	signed *ententev1.IdentitySignature,
+	content []byte,
+	into proto.Message,
+) ([32]byte, error) {
 	if s.agreements.config.Transport.Binding == nil {
 		return [32]byte{}, errDisabled
 	}
@@ -105,15 +147,34 @@ func (s *Service) signer(ctx context.Context, purpose string, signed *ententev1.
 		host = s.agreements.config.Transport.Host(ctx)
 	}
 	if !s.calls.allow(host, s.agreements.config.Now()) {
-		return [32]byte{}, refuseInvitation("too_many", codes.ResourceExhausted, "too many calls of other clusters at the moment; try again in a second")
+		return [32]byte{}, refuseInvitation(
+			"too_many",
+			codes.ResourceExhausted,
+			"too many calls of other clusters at the moment; try again in a second",
+		)
 	}
 	binding, ok := s.agreements.config.Transport.Binding(ctx)
 	if !ok {
-		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the call did not come in under entente-join/1")
+		return [32]byte{}, refuseInvitation(
+			"unsigned",
+			codes.Unauthenticated,
+			"the call did not come in under entente-join/1",
+		)
 	}
-	digest, err := memberid.VerifyIdentity(signed.GetIdentityCertificate(), purpose, signed.GetSignature(), binding, content)
+	digest, err := memberid.VerifyIdentity(
+		signed.GetIdentityCertificate(),
+		purpose,
+		signed.GetSignature(),
+		binding,
+		content,
+	)
 	if err != nil {
-		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the request is not signed by a member for this session: %s", relationship.Clip(err.Error()))
+		return [32]byte{}, refuseInvitation(
+			"unsigned",
+			codes.Unauthenticated,
+			"the request is not signed by a member for this session: %s",
+			relationship.Clip(err.Error()),
+		)
 	}
 	if err := proto.Unmarshal(content, into); err != nil {
 		return [32]byte{}, refuseInvitation("malformed", codes.InvalidArgument, "the request cannot be read")
@@ -121,9 +182,12 @@ func (s *Service) signer(ctx context.Context, purpose string, signed *ententev1.
 	return digest, nil
 }
 
-// AcceptInvitation redeems an invitation. Its transaction decides over all members: of two that redeem one invitation at the same moment
-// only one finds it open, and the other one is the same cluster again or is refused.
-func (s *Service) AcceptInvitation(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+// AcceptInvitation redeems an invitation. Its transaction decides over all members: of two that redeem one invitation
+// at the same moment only one finds it open, and the other one is the same cluster again or is refused.
+func (s *Service) AcceptInvitation(
+	ctx context.Context,
+	req *ententev1.AcceptInvitationRequest,
+) (*ententev1.AcceptInvitationResponse, error) {
 	answer, err := s.accept(ctx, req)
 	result := audit.ResultDone
 	if err != nil {
@@ -131,13 +195,22 @@ func (s *Service) AcceptInvitation(ctx context.Context, req *ententev1.AcceptInv
 		if r, ok := errors.AsType[*refusedInvitation](err); ok {
 			result = r.name
 		}
-		s.agreements.config.Log.Warn("an invitation was not accepted", "result", result, "error", relationship.Clip(err.Error()))
+		s.agreements.config.Log.Warn(
+			"an invitation was not accepted",
+			"result",
+			result,
+			"error",
+			relationship.Clip(err.Error()),
+		)
 	}
 	s.agreements.redemptions.WithLabelValues(result).Inc()
 	return answer, raftstore.StatusError(err)
 }
 
-func (s *Service) accept(ctx context.Context, req *ententev1.AcceptInvitationRequest) (*ententev1.AcceptInvitationResponse, error) {
+func (s *Service) accept(
+	ctx context.Context,
+	req *ententev1.AcceptInvitationRequest,
+) (*ententev1.AcceptInvitationResponse, error) {
 	m, c := s.agreements, &ententev1.AcceptInvitationContent{}
 	signer, err := s.signer(ctx, purposeAccept, req.GetSigned(), req.GetContent(), c)
 	if err != nil {
@@ -157,7 +230,10 @@ func (s *Service) accept(ctx context.Context, req *ententev1.AcceptInvitationReq
 	}
 	now := m.config.Now()
 	line := audit.Event{
-		Caller: fmt.Sprintf("identity key %x", signer[:8]), Action: actionInvited, Object: row.Value.GetForeignTrustDomain(), Result: audit.ResultBegun,
+		Caller: fmt.Sprintf(
+			"identity key %x",
+			signer[:8],
+		), Action: actionInvited, Object: row.Value.GetForeignTrustDomain(), Result: audit.ResultBegun,
 		Detail: "invitation " + c.GetInvitationId(), Durable: true,
 	}
 	if _, err := redeemable(row.Value, c, signer, now); err != nil {
@@ -166,7 +242,11 @@ func (s *Service) accept(ctx context.Context, req *ententev1.AcceptInvitationReq
 		}
 		return nil, errors.Join(err, m.auditInvited(line))
 	}
-	agreement := &statev1.RelationshipAgreement{Id: c.GetInvitationId(), HostedTrustDomain: row.Value.GetTrustDomain(), Invited: true}
+	agreement := &statev1.RelationshipAgreement{
+		Id:                c.GetInvitationId(),
+		HostedTrustDomain: row.Value.GetTrustDomain(),
+		Invited:           true,
+	}
 	if row.Value.GetApproved() {
 		agreement.ApproveTime, agreement.Approver = timestamppb.New(now), row.Value.GetCreator()
 	}
@@ -175,10 +255,19 @@ func (s *Service) accept(ctx context.Context, req *ententev1.AcceptInvitationReq
 	}
 	all, err := relationshipsOf(c.GetOffer(), agreement)
 	if err != nil {
-		return nil, refuseInvitation("malformed", codes.InvalidArgument, "the invitation was not used, for what the accepting cluster offers is refused: %s", relationship.Clip(err.Error()))
+		return nil, refuseInvitation(
+			"malformed",
+			codes.InvalidArgument,
+			"the invitation was not used, for what the accepting cluster offers is refused: %s",
+			relationship.Clip(err.Error()),
+		)
 	}
 	if !relationship.HasMember(agreement.GetIdentities(), signer) {
-		return nil, refuseInvitation("unsigned", codes.Unauthenticated, "the member that signed the request is none of those that it names")
+		return nil, refuseInvitation(
+			"unsigned",
+			codes.Unauthenticated,
+			"the member that signed the request is none of those that it names",
+		)
 	}
 	offer, err := m.offer(view, row.Value.GetTrustDomain())
 	if err != nil {
@@ -203,12 +292,30 @@ func (s *Service) accept(ctx context.Context, req *ententev1.AcceptInvitationReq
 	for _, r := range all {
 		m.config.Intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
-	m.config.Log.Info("an invitation was accepted", "trust_domain", c.GetOffer().GetTrustDomain(), "for", row.Value.GetTrustDomain(), "invitation", c.GetInvitationId(), "approved_here", approved, "approved_there", c.GetApproved())
+	m.config.Log.Info(
+		"an invitation was accepted",
+		"trust_domain",
+		c.GetOffer().GetTrustDomain(),
+		"for",
+		row.Value.GetTrustDomain(),
+		"invitation",
+		c.GetInvitationId(),
+		"approved_here",
+		approved,
+		"approved_there",
+		c.GetApproved(),
+	)
 	return &ententev1.AcceptInvitationResponse{Offer: offer, Approved: approved, Time: timestamppb.New(now)}, nil
 }
 
 // redeem is the transaction of an invitation: it is spent, and the relationships are there, or neither.
-func (m *Agreements) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationContent, signer [32]byte, all []agreedRelationship, now time.Time) (approved bool, err error) {
+func (m *Agreements) redeem(
+	tx *raftstore.Tx,
+	c *ententev1.AcceptInvitationContent,
+	signer [32]byte,
+	all []agreedRelationship,
+	now time.Time,
+) (approved bool, err error) {
 	row, _, err := invitations.Get(tx, c.GetInvitationId())
 	if err != nil {
 		return false, err
@@ -224,26 +331,51 @@ func (m *Agreements) redeem(tx *raftstore.Tx, c *ententev1.AcceptInvitationConte
 			return false, err
 		}
 		if a := is.Value.GetAgreement(); !found || a.GetId() != row.Key || a.GetEndTime() != nil {
-			return false, refuseInvitation("spent", codes.PermissionDenied, "the invitation was used at %s, and the agreement that came of it has ended since; ask its operator for a new one",
-				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339))
+			return false, refuseInvitation(
+				"spent",
+				codes.PermissionDenied,
+				"the invitation was used at %s, and the agreement that came of it has ended since; ask its operator for a new one",
+				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339),
+			)
 		}
 		return is.Value.GetAgreement().GetApproveTime() != nil, nil
 	}
 	if hosted, err := m.config.Trust.Hosted.Hosts(tx, row.Value.GetTrustDomain()); err != nil || !hosted {
-		return false, errors.Join(err, refuseInvitation("not_hosted", codes.FailedPrecondition, "%s is no longer hosted by the cluster that invited", row.Value.GetTrustDomain()))
+		return false, errors.Join(
+			err,
+			refuseInvitation(
+				"not_hosted",
+				codes.FailedPrecondition,
+				"%s is no longer hosted by the cluster that invited",
+				row.Value.GetTrustDomain(),
+			),
+		)
 	}
-	row.Value.Redemption = &statev1.InvitationRedemption{Time: timestamppb.New(now), Identities: all[0].row.GetAgreement().GetIdentities()}
+	row.Value.Redemption = &statev1.InvitationRedemption{
+		Time:       timestamppb.New(now),
+		Identities: all[0].row.GetAgreement().GetIdentities(),
+	}
 	if err := invitations.Put(tx, row.Key, row.Value); err != nil {
 		return false, err
 	}
-	return row.Value.GetApproved(), m.agree(tx, all, row.Value.GetForeignHomeTrustDomain(), "invitation "+row.Key, signer, now)
+	return row.Value.GetApproved(), m.agree(
+		tx,
+		all,
+		row.Value.GetForeignHomeTrustDomain(),
+		"invitation "+row.Key,
+		signer,
+		now,
+	)
 }
 
 // auditInvited takes down a decision on an invitation. What cannot be audited is not done.
 func (m *Agreements) auditInvited(line audit.Event) error {
 	if err := m.config.Audit.Record(line); err != nil {
 		m.config.Log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
-		return status.Error(codes.Unavailable, "the audit log of the member that was asked cannot be written, and what cannot be audited is not done; try again, another member may be able to")
+		return status.Error(
+			codes.Unavailable,
+			"the audit log of the member that was asked cannot be written, and what cannot be audited is not done; try again, another member may be able to",
+		)
 	}
 	return nil
 }

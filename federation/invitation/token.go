@@ -21,8 +21,8 @@ type Token struct {
 	Secret token.Secret
 	// TrustDomain is offered, and Foreign is whom it is for.
 	TrustDomain, Foreign spiffeid.TrustDomain
-	// Addresses are where members of the inviting cluster are reached, and Identities the digests of their identity keys: the secret
-	// is sent to nobody else.
+	// Addresses are where members of the inviting cluster are reached, and Identities the digests of their identity
+	// keys: the secret is sent to nobody else.
 	Addresses  []string
 	Identities [][32]byte
 	Expires    time.Time
@@ -36,7 +36,9 @@ const (
 )
 
 // ErrInvitationToken is wrapped by every error of [ParseInvitationToken], beside what package token says of the text.
-var ErrToken = errors.New("ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new one")
+var ErrToken = errors.New(
+	"ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new one",
+)
 
 // Text returns what the other operator gives to `entente federation accept`.
 func (t Token) Text() (string, error) {
@@ -56,8 +58,8 @@ func (t Token) Text() (string, error) {
 // String names the token without giving it away.
 func (t Token) String() string { return "invitation " + t.ID }
 
-// ParseInvitationToken reads a token. A damaged one is told from what is none: errors wrap [token.ErrDamaged] or [token.ErrNotAToken].
-// White space around it is allowed.
+// ParseInvitationToken reads a token. A damaged one is told from what is none: errors wrap [token.ErrDamaged] or
+// [token.ErrNotAToken]. White space around it is allowed.
 func ParseToken(text string) (Token, error) {
 	var content statev1.InvitationContent
 	err := token.Decode(invitationPrefix, strings.TrimSpace(text), &content)
@@ -81,7 +83,11 @@ func invitationTokenOf(c *statev1.InvitationContent) (t Token, err error) {
 	case c.GetExpireSeconds() < 0 || c.GetExpireSeconds() > maxUnixSeconds:
 		return t, errors.New("its expiry is malformed")
 	case len(t.Addresses) == 0 || len(t.Addresses) > relationship.MaxPeerAddresses:
-		return t, fmt.Errorf("it names %d addresses; 1 to %d are possible", len(t.Addresses), relationship.MaxPeerAddresses)
+		return t, fmt.Errorf(
+			"it names %d addresses; 1 to %d are possible",
+			len(t.Addresses),
+			relationship.MaxPeerAddresses,
+		)
 	}
 	copy(t.Secret[:], c.GetSecret())
 	if t.TrustDomain, err = relationship.ParseTrustDomain(c.GetTrustDomain()); err != nil {
@@ -107,6 +113,9 @@ func (t Token) accepts(presented [32]byte) error {
 	if slices.Contains(t.Identities, presented) {
 		return nil
 	}
-	return fmt.Errorf("who answers there has identity key %x, which the invitation does not name: it is not a member of the cluster that made the invitation, "+
-		"or became one after that; nothing was sent to it", presented[:8])
+	return fmt.Errorf(
+		"who answers there has identity key %x, which the invitation does not name: it is not a member of the cluster that made the invitation, "+
+			"or became one after that; nothing was sent to it",
+		presented[:8],
+	)
 }

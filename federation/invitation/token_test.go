@@ -16,8 +16,13 @@ import (
 func tokenText(t testing.TB, change func(*statev1.InvitationContent)) string {
 	t.Helper()
 	content := &statev1.InvitationContent{
-		Id: strings.Repeat("ab", 16), Secret: make([]byte, 32), TrustDomain: "eu.example.org", ForeignTrustDomain: "us.example.org",
-		Addresses: []string{"eu-1.example.org:7440"}, Identities: [][]byte{make([]byte, 32)}, ExpireSeconds: 1_800_000_000,
+		Id: strings.Repeat(
+			"ab",
+			16,
+		), Secret: make([]byte, 32), TrustDomain: "eu.example.org", ForeignTrustDomain: "us.example.org",
+		Addresses: []string{
+			"eu-1.example.org:7440",
+		}, Identities: [][]byte{make([]byte, 32)}, ExpireSeconds: 1_800_000_000,
 	}
 	change(content)
 	text, err := token.Encode(invitationPrefix, content)
@@ -28,7 +33,9 @@ func tokenText(t testing.TB, change func(*statev1.InvitationContent)) string {
 func TestInvitationToken(t *testing.T) {
 	made := Token{
 		ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: spiffeid.RequireTrustDomainFromString("eu.example.org"),
-		Foreign: spiffeid.RequireTrustDomainFromString("us.example.org"), Addresses: []string{"eu-1.example.org:7440", "eu-2.example.org:7440"},
+		Foreign: spiffeid.RequireTrustDomainFromString(
+			"us.example.org",
+		), Addresses: []string{"eu-1.example.org:7440", "eu-2.example.org:7440"},
 		Identities: [][32]byte{{1}, {2}}, Expires: time.Unix(1_800_000_000, 0),
 	}
 	text, err := made.Text()
