@@ -143,7 +143,7 @@ func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	for _, line := range []string{"alarm late", "the alarm is over", "Vault is of no use at the moment"} {
 		require.Equal(t, 1, a.log.lines(line), "%q is logged once", line)
 	}
-	require.LessOrEqual(t, a.log.lines("could not prepare"), 2)
+	require.LessOrEqual(t, a.log.lines("cannot prepare"), 2)
 }
 
 // TestMembersOutliveTheFaultsOfVault: each fault for nearly the whole second half of an authority's life, which is what
@@ -185,7 +185,7 @@ func TestWhatHealsAtOnceIsNoFault(t *testing.T) {
 	a.renews(first)
 	served()
 	require.Zero(t, a.log.lines("[ERROR]"), a.log)
-	require.Zero(t, a.log.lines("could not"), a.log)
+	require.Zero(t, a.log.lines("cannot prepare"), a.log)
 }
 
 // TestShortenedLifetimesAreTakenWithAnAlarm: a mount that grants less than requested, but long enough.
