@@ -1,4 +1,4 @@
-# Targets a person needs: demo, test, bench, scale, lint, generate. `make tools` fetches the pinned tools that lint and generate use.
+# Targets a person needs: demo, test, quick, bench, scale, lint, generate. `make tools` fetches the pinned tools that lint and generate use.
 
 TOOLS   := $(CURDIR)/.tools
 export PATH := $(TOOLS):$(PATH)
@@ -11,7 +11,7 @@ GOLANGCI_LINT_VERSION     := v2.15.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/ententehq/entente/node.Version=$(VERSION)
 
-.PHONY: all build demo test bench scale fuzz lint generate check-generated tools clean
+.PHONY: all build demo test quick bench scale fuzz lint generate check-generated tools clean
 
 all: build
 
@@ -24,6 +24,9 @@ demo: ## two regions on this machine, federated
 test: ## every test, with the race detector
 	go test -race -timeout 20m ./...
 	@echo "the tests of $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -c .) packages passed"
+
+quick: ## the tests for the inner loop: no race detector, no real servers, in under two minutes
+	.ci/quick
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run
 	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle/... ./raftstore ./authority ./federation ./routing ./routing/plan ./routing/exchange ./routing/xds ./e2e

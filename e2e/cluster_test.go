@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -23,6 +24,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/shorttest"
 )
 
 // binary is the built command; every member of these tests is a process of it.
@@ -31,6 +33,10 @@ var binary string
 func TestMain(m *testing.M) {
 	if role := os.Getenv(childRole); role != "" {
 		os.Exit(runChild(role))
+	}
+	flag.Parse()
+	if testing.Short() {
+		os.Exit(m.Run()) // no test runs the command
 	}
 	dir, err := os.MkdirTemp("", "entente-e2e-")
 	if err != nil {
@@ -77,6 +83,7 @@ type process struct {
 // newCluster starts a cluster of n processes and waits until each is ready.
 func newCluster(t testing.TB, name string, n int, extra string) *cluster {
 	t.Helper()
+	shorttest.Skip(t, "runs members as processes")
 	c := &cluster{t: t, name: name, domain: name + ".example.org", extra: extra}
 	for i := range n {
 		if i == 0 {
@@ -163,6 +170,7 @@ func (c *cluster) start(p *process, flags ...string) {
 // run starts the process and waits for nothing.
 func (p *process) run(flags ...string) {
 	p.t.Helper()
+	shorttest.Skip(p.t, "runs members as processes")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cmd = exec.Command(

@@ -10,10 +10,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/internal/shorttest"
 	"github.com/ententehq/entente/node/nodetest"
 )
 
 func TestMutualTLS(t *testing.T) {
+	shorttest.Skip(t, "builds programs and runs them")
 	member, err := nodetest.Start()
 	require.NoError(t, err)
 	defer func() { require.NoError(t, member.Close()) }()

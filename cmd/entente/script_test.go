@@ -15,6 +15,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/shorttest"
 )
 
 func TestMain(m *testing.M) {
@@ -28,6 +29,7 @@ func TestScripts(t *testing.T) {
 
 // TestMemberScripts runs the scripts that need a member. Each has one of its own.
 func TestMemberScripts(t *testing.T) {
+	shorttest.Skip(t, "runs members as processes")
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/member",
 		Setup: memberSetup,

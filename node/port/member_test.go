@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/shorttest"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -116,6 +117,7 @@ func (noAudit) RecordJoin(membership.JoinEvent) error { return nil }
 // newMember returns a member with an empty data folder and an address of its own. It does not run.
 func newMember(t *testing.T, id string) *member {
 	t.Helper()
+	shorttest.Skip(t, "runs whole members")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())

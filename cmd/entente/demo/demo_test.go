@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/cmd/entente/demo"
+	"github.com/ententehq/entente/internal/shorttest"
 )
 
 // build returns the path of the real binary, of which the demo starts members.
@@ -30,6 +31,7 @@ func build(t *testing.T) string {
 
 // TestTwiceAtOnce runs the whole demo, and another one beside it. Both hold, and nothing is left of either.
 func TestTwiceAtOnce(t *testing.T) {
+	shorttest.Skip(t, "runs the demo")
 	executable := build(t)
 	t.Setenv("TMPDIR", t.TempDir())
 	var demos sync.WaitGroup
@@ -74,6 +76,7 @@ func held(output []byte) bool {
 // TestChildrenEndWithTheDemo kills a demo in the middle. Its members end by themselves, and the next demo finds nothing
 // in its way.
 func TestChildrenEndWithTheDemo(t *testing.T) {
+	shorttest.Skip(t, "runs the demo")
 	executable := build(t)
 	t.Setenv("TMPDIR", t.TempDir())
 	c := exec.Command(executable, "demo")
