@@ -36,11 +36,17 @@ func TestHostilePeers(t *testing.T) {
 		audited bool
 	}{
 		{"an older bundle", func(p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 4, next)) }, "rollback", true},
-		{"other keys under the same sequence", func(p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 5, next)) }, "equivocation", true},
-		{"another domain's endpoint", func(p *federationtest.Endpoint) { p.Present(t, federationtest.NewAuthority(t, "other.example.org")) }, "no_bundle", true},
-		{"keys that were never published", func(p *federationtest.Endpoint) { p.Present(t, next) }, "untrusted_svid", true},
+		{"other keys under the same sequence", func(p *federationtest.Endpoint) { p.Serve(us.Bundle(t, 5, next)) },
+			"equivocation", true},
+		{"another domain's endpoint", func(p *federationtest.Endpoint) {
+			p.Present(t,
+				federationtest.NewAuthority(t, "other.example.org"))
+		}, "no_bundle", true},
+		{"keys that were never published", func(p *federationtest.Endpoint) { p.Present(t, next) }, "untrusted_svid",
+			true},
 		{"no document", func(p *federationtest.Endpoint) { p.Handle(fixed([]byte("<html>"))) }, "malformed", true},
-		{"a document without keys", func(p *federationtest.Endpoint) { p.Handle(fixed([]byte("{}"))) }, "no_keys", true},
+		{"a document without keys", func(p *federationtest.Endpoint) { p.Handle(fixed([]byte("{}"))) }, "no_keys",
+			true},
 		{"an oversized document", func(p *federationtest.Endpoint) {
 			p.Handle(fixed([]byte(`{"keys":[],"x":"` + strings.Repeat("x", bundle.MaxDocumentBytes) + `"}`)))
 		}, "too_large", true},
@@ -83,12 +89,8 @@ func TestHostilePeers(t *testing.T) {
 			if len(out.GetAlarms()) == 0 {
 				require.Equal(t, written, r.store.View().Revision(), "nothing was written")
 			}
-			require.InDelta(
-				t,
-				1,
-				federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want),
-				0,
-			)
+			require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result",
+				test.want), 0)
 			var lines []string
 			if test.want == "equivocation" {
 				require.Equal(t, relationship.AlarmSplitView, out.GetAlarms()[0].GetName())
@@ -207,10 +209,8 @@ func TestDeletedDuringFetch(t *testing.T) {
 	ended := make(chan intake.Outcome, 1)
 	go func() { ended <- r.manager.poller.Refresh(context.Background(), "us.example.org") }()
 	<-entered
-	_, err := r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err := r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	close(release)
 	require.Equal(t, "ended", (<-ended).Result)
@@ -226,11 +226,8 @@ func TestNoAuditNoBundle(t *testing.T) {
 	r.ledger.Full = true
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "not_audited", out.GetLastResult())
-	require.Equal(
-		t,
-		"store bundle of us.example.org: accept bundle us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member",
-		out.GetLastError(),
-	)
+	require.Equal(t, "store bundle of us.example.org: accept bundle us.example.org: not done, because it cannot be "+
+		"audited: no space left on device; make room on the member's disk, or use another member", out.GetLastError())
 	require.EqualValues(t, 1, out.GetSequence())
 }
 
@@ -238,16 +235,8 @@ func TestNoAuditNoBundle(t *testing.T) {
 // nothing else.
 func TestServedByAnother(t *testing.T) {
 	r := newRoom(t)
-	home, hub, ap := federationtest.NewAuthority(
-		t,
-		"eu.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"ap.example.org",
-	)
+	home, hub, ap := federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t,
+		"hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
 	r.host(t, home)
 	first := ap.Bundle(t, 1)
 	served := func(by *federationtest.Authority, p *federationtest.Endpoint) *ententev1.Relationship {
@@ -269,11 +258,8 @@ func TestServedByAnother(t *testing.T) {
 	r.create(t, served(hub, hubPeer), nil)
 	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a foreign domain")
 	hubPeer.Present(t, ap)
-	require.NotEmpty(
-		t,
-		r.refresh(t, "ap.example.org").GetLastError(),
-		"its own keys do not vouch for the hub's endpoint",
-	)
+	require.NotEmpty(t, r.refresh(t, "ap.example.org").GetLastError(),
+		"its own keys do not vouch for the hub's endpoint")
 	remove("hub.example.org")
 	out := r.refresh(t, "ap.example.org")
 	require.Equal(t, "no_trust", out.GetLastResult())
@@ -293,11 +279,8 @@ func TestWebEndpoint(t *testing.T) {
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness())
-	require.Equal(
-		t,
-		[]string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"},
-		r.ledger.Decisions(),
-	)
+	require.Equal(t, []string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"},
+		r.ledger.Decisions())
 	p.Present(t, us)
 	require.Equal(t, "web_certificate", r.refresh(t, "us.example.org").GetLastResult())
 }

@@ -66,26 +66,17 @@ func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase
 			test.do(t, p)
 			r.refresh(t, us.TrustDomain.Name())
 			r.leader.Beat()
-			shown, err := r.service.GetRelationship(
-				t.Context(),
-				&ententev1.GetRelationshipRequest{TrustDomain: us.TrustDomain.Name()},
-			)
+			shown, err := r.service.GetRelationship(t.Context(),
+				&ententev1.GetRelationshipRequest{TrustDomain: us.TrustDomain.Name()})
 			require.NoError(t, err)
 			require.Equal(t, test.want, shown.GetLastResult(), shown.GetLastError())
 			require.NotEmpty(t, shown.GetLastError())
 			require.True(t, r.stored(t, us.TrustDomain.Name()).Equal(us.Bundle(t, 5)), "the last good bundle is kept")
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetFreshness())
-			require.InDelta(
-				t,
-				1,
-				federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result", test.want),
-				0,
-			)
-			require.Contains(
-				t,
-				log.String(),
-				"[WARN]  bundle not refreshed; the stored one is kept: trust_domain=us.example.org result="+test.want,
-			)
+			require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result",
+				test.want), 0)
+			require.Contains(t, log.String(), "[WARN]  bundle not refreshed; the stored one is kept: "+
+				"trust_domain=us.example.org result="+test.want)
 		})
 	}
 }
@@ -107,7 +98,8 @@ func TestHostileDocuments(t *testing.T) {
 			p.Handle(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to(p), http.StatusFound) })
 		}
 	}
-	endless := func(head map[string]string, part string, pause time.Duration) func(*testing.T, *federationtest.Endpoint) {
+	endless := func(head map[string]string, part string, pause time.Duration) func(*testing.T,
+		*federationtest.Endpoint) {
 		return func(_ *testing.T, p *federationtest.Endpoint) {
 			p.Handle(func(w http.ResponseWriter, r *http.Request) {
 				for name, value := range head {
@@ -179,7 +171,8 @@ func TestHostileDocuments(t *testing.T) {
 // TestHostileCertificates: who an endpoint proves to be.
 func TestHostileCertificates(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
-	present := func(by *federationtest.Authority, adjust func(*x509.Certificate)) func(*testing.T, *federationtest.Endpoint) {
+	present := func(by *federationtest.Authority, adjust func(*x509.Certificate)) func(*testing.T,
+		*federationtest.Endpoint) {
 		return func(t *testing.T, p *federationtest.Endpoint) {
 			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 			require.NoError(t, err)
@@ -231,10 +224,7 @@ func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	next, gone := us.Rotated(t), federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(-time.Hour))
 	good := string(us.Bundle(t, 6, next, gone).Marshal())
 	leaf := base64.StdEncoding.EncodeToString(us.SVID(t).Certificate[0])
-	strange := fmt.Sprintf(
-		`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`,
-		leaf,
-	)
+	strange := fmt.Sprintf(`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`, leaf)
 	r := newRoom(t)
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))
@@ -244,23 +234,15 @@ func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(), out.GetLastError())
 	require.Len(t, r.stored(t, "us.example.org").X509Authorities(), 3)
-	require.Equal(
-		t,
-		ententev1.Freshness_FRESHNESS_FRESH,
-		out.GetFreshness(),
-		"an expired authority verifies nothing, and spoils nothing",
-	)
+	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(),
+		"an expired authority verifies nothing, and spoils nothing")
 
 	p.Handle(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(`{"spiffe_sequence":7,"keys":[]}`))
 	})
 	out = r.refresh(t, "us.example.org")
-	require.Equal(
-		t,
-		"stored",
-		out.GetLastResult(),
-		"no key at all is the domain's word that nothing of it is to be trusted",
-	)
+	require.Equal(t, "stored", out.GetLastResult(),
+		"no key at all is the domain's word that nothing of it is to be trusted")
 	p.Serve(us.Bundle(t, 8))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult(), "not even its endpoint")
 }

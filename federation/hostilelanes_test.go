@@ -60,7 +60,8 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 	for i := range hostile {
 		td := fmt.Sprintf("hostile-%d.example.org", i)
 		r.create(t, &ententev1.Relationship{
-			TrustDomain: td, Url: strings.Replace(attacks[i%3].URL, "127.0.0.1", "localhost", 1) + "/" + td, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.PEM(),
+			TrustDomain: td, Url: strings.Replace(attacks[i%3].URL, "127.0.0.1", "localhost", 1) + "/" + td,
+			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: web.PEM(),
 		}, nil)
 	}
 	us := make([]*federationtest.Authority, good)

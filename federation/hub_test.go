@@ -49,14 +49,17 @@ func TestParseHub(t *testing.T) {
 		err string
 	}{
 		{&statev1.RelationshipHub{}, "hub.include is empty"},
-		{&statev1.RelationshipHub{Include: []string{"*.example.org"}}, `hub.include names "*.example.org"; write a trust domain`},
+		{&statev1.RelationshipHub{Include: []string{"*.example.org"}},
+			`hub.include names "*.example.org"; write a trust domain`},
 		{&statev1.RelationshipHub{Include: []string{"."}}, `hub.include names "."`},
 		{&statev1.RelationshipHub{Include: []string{"..example.org"}}, `hub.include names "..example.org"`},
 		{&statev1.RelationshipHub{Include: []string{""}}, `hub.include names ""`},
 		{&statev1.RelationshipHub{Include: []string{"a.example", "a.example"}}, `hub.include names "a.example" twice`},
-		{&statev1.RelationshipHub{Include: []string{"a.example"}, Exclude: []string{"B.example"}}, `hub.exclude names "B.example"`},
+		{&statev1.RelationshipHub{Include: []string{"a.example"}, Exclude: []string{"B.example"}},
+			`hub.exclude names "B.example"`},
 		{&statev1.RelationshipHub{Include: many}, "hub.include has 257 names; 256 are the most"},
-		{&statev1.RelationshipHub{Include: []string{"a.example"}, Url: "http://hub.example/bundles"}, "hub.url is refused"},
+		{&statev1.RelationshipHub{Include: []string{"a.example"}, Url: "http://hub.example/bundles"},
+			"hub.url is refused"},
 	} {
 		_, err := relationship.ParseHub(test.row)
 		require.ErrorContains(t, err, test.err)

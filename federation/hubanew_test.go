@@ -23,19 +23,8 @@ func (r *room) ends(t testing.TB, td string) {
 // is swept yet. Neither does it keep what is said under the new one from being taken, nor come to count again by that.
 func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b, c := federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"a.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"b.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"c.example.org",
-	)
+	hub, a, b, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
+		"a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "c.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")
@@ -82,10 +71,8 @@ func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
 		require.Len(t, out.changes, 1)
 		return out
 	}
-	_, err = r.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"},
-	)
+	_, err = r.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), relationship.ErrSuperseded)
 	r.ends(t, "hub.example.org")

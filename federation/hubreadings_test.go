@@ -19,23 +19,11 @@ import (
 // because another hub's did.
 func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	r := newRoom(t)
-	first, second := federationtest.NewAuthority(
-		t,
-		"hub1.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"hub2.example.org",
-	)
+	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
+		"hub2.example.org")
 	a, b := federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
-	p1, p2 := federationtest.NewEndpoint(
-		t,
-		first,
-		first.Bundle(t, 1),
-	), federationtest.NewEndpoint(
-		t,
-		second,
-		second.Bundle(t, 1),
-	)
+	p1, p2 := federationtest.NewEndpoint(t, first, first.Bundle(t, 1)), federationtest.NewEndpoint(t, second,
+		second.Bundle(t, 1))
 	whole := p1.ServeTaggedMap(first.Bundle(t, 1), "one", mapOf(t, a.Bundle(t, 5)))
 	p2.ServeTaggedMap(second.Bundle(t, 1), "two", mapOf(t, b.Bundle(t, 5)))
 	r.takes(t, first, p1, ".example.org")
@@ -65,15 +53,8 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 // TestAStreamedMapIsLookedAt: while a stream keeps a map up to date, its endpoint is asked whether it serves one, and
 // the map is read where that is not said, once a day, and where an operator asks.
 func TestAStreamedMapIsLookedAt(t *testing.T) {
-	r, hub, ap := newRoom(
-		t,
-	), federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"ap.example.org",
-	)
+	r, hub, ap := newRoom(t), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
+		"ap.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	rel := spiffeRelationship(hub, p)
 	rel.Peer, rel.Hub = &ententev1.Peer{

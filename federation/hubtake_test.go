@@ -85,28 +85,12 @@ func (r *room) keep(t testing.TB) {
 
 func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b, other, hosted := federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"a.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"b.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"bank.example",
-	), federationtest.NewAuthority(
-		t,
-		"own.example.org",
-	)
+	hub, a, b, other, hosted := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
+		"a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "bank.example"), federationtest.NewAuthority(t, "own.example.org")
 	r.host(t, hosted)
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
-	p.ServeMap(
-		hub.Bundle(t, 1),
-		mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1), hosted.Bundle(t, 99)),
-	)
+	p.ServeMap(hub.Bundle(t, 1), mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1),
+		hosted.Bundle(t, 99)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
@@ -132,11 +116,8 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	for _, rel := range list.GetRelationships() {
 		names = append(names, rel.GetTrustDomain()+" by "+rel.GetOriginHub())
 	}
-	require.Equal(
-		t,
-		[]string{"a.example.org by hub.example.org", "b.example.org by hub.example.org", "hub.example.org by "},
-		names,
-	)
+	require.Equal(t, []string{"a.example.org by hub.example.org", "b.example.org by hub.example.org",
+		"hub.example.org by "}, names)
 	attestation, _, err := relationship.AttestationOf(r.store.View(), "a.example.org")
 	require.NoError(t, err)
 	versions, _ := relationship.AttestedHistory(attestation.Row.Value)
@@ -173,40 +154,25 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 
 func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"a.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"b.example.org",
-	)
+	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
+		"a.example.org"), federationtest.NewAuthority(t, "b.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 7)))
 	r.takes(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 
-	_, err := r.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"},
-	)
+	_, err := r.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, trust.Suspended, r.trust(t, "a.example.org"))
 	r.keep(t)
-	_, err = r.service.ResumeRelationship(
-		t.Context(),
-		&ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"},
-	)
+	_, err = r.service.ResumeRelationship(t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
 
-	r.changeHub(
-		t,
-		"hub.example.org",
-		&ententev1.Hub{Include: []string{".example.org"}, Exclude: []string{"a.example.org"}},
-	)
+	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{".example.org"},
+		Exclude: []string{"a.example.org"}})
 	require.Equal(t, trust.Unknown, r.trust(t, "a.example.org"), "at once, before it is swept")
 	require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
 	r.keep(t)
@@ -214,16 +180,12 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, found)
 
-	_, err = r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "b.example.org"},
-	)
+	_, err = r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "b.example.org"})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err), "%v", err)
 	require.ErrorContains(t, err, "federation update hub.example.org --hub-exclude b.example.org")
-	_, err = r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"},
-	)
+	_, err = r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 
@@ -254,18 +216,12 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms())
 
 	// The hub shows other keys under the domain's sequence.
-	r.changeHub(
-		t,
-		"hub.example.org",
-		&ententev1.Hub{Include: []string{"a.example.org"}},
-	) // the same, as another decision
+	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"a.example.org"}}) // the same, as another decision
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
 	r.refresh(t, "hub.example.org")
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms(), "another sequence is no contradiction")
-	_, err := r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org"},
-	)
+	_, err := r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org"})
 	require.ErrorContains(t, err, "add --to-hub")
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 3)))
 	r.refresh(t, "hub.example.org")
@@ -275,35 +231,18 @@ func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
 	require.Contains(t, alarms[0].GetDetail(), "hub hub.example.org")
 	require.True(t, r.stored(t, "a.example.org").SameKeys(a.Bundle(t, 3)))
 
-	_, err = r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org", ToHub: true},
-	)
+	_, err = r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "a.example.org", ToHub: true})
 	require.NoError(t, err)
 	require.Equal(t, "hub.example.org", r.show(t, "a.example.org").GetOriginHub())
 }
 
 func TestTwoHubs(t *testing.T) {
 	r := newRoom(t)
-	first, second, a := federationtest.NewAuthority(
-		t,
-		"hub1.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"hub2.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"a.example.org",
-	)
-	p1, p2 := federationtest.NewEndpoint(
-		t,
-		first,
-		first.Bundle(t, 1),
-	), federationtest.NewEndpoint(
-		t,
-		second,
-		second.Bundle(t, 1),
-	)
+	first, second, a := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
+		"hub2.example.org"), federationtest.NewAuthority(t, "a.example.org")
+	p1, p2 := federationtest.NewEndpoint(t, first, first.Bundle(t, 1)), federationtest.NewEndpoint(t, second,
+		second.Bundle(t, 1))
 	p1.ServeMap(first.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
 	p2.ServeMap(second.Bundle(t, 1), mapOf(t, a.Rotated(t).Bundle(t, 5)))
 	r.takes(t, second, p2, "a.example.org")
@@ -318,12 +257,8 @@ func TestTwoHubs(t *testing.T) {
 
 	p1.ServeMap(first.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.refresh(t, "hub1.example.org")
-	require.Equal(
-		t,
-		"hub2.example.org",
-		r.show(t, "a.example.org").GetOriginHub(),
-		"the other one's word counts then, without a gap",
-	)
+	require.Equal(t, "hub2.example.org", r.show(t, "a.example.org").GetOriginHub(),
+		"the other one's word counts then, without a gap")
 }
 
 func TestTheFreshnessOfAHubsWord(t *testing.T) {
@@ -346,16 +281,8 @@ func TestTheFreshnessOfAHubsWord(t *testing.T) {
 
 func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"a.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"b.example.org",
-	)
+	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
+		"a.example.org"), federationtest.NewAuthority(t, "b.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	good := string(mapOf(t, a.Bundle(t, 5)))
 	p.ServeMap(hub.Bundle(t, 1), []byte(good))
@@ -434,12 +361,8 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, done)
 	put.document = a.Bundle(t, 4).Marshal() // of a reading that began before
-	done, err = r.manager.writeSome(
-		t.Context(),
-		"hub.example.org",
-		b,
-		[]mapChange{put, {td: "a.example.org", known: 1, gone: true}},
-	)
+	done, err = r.manager.writeSome(t.Context(), "hub.example.org", b,
+		[]mapChange{put, {td: "a.example.org", known: 1, gone: true}})
 	require.NoError(t, err)
 	require.False(t, done, "the row is another since")
 	_, sequence := r.word(t, "a.example.org")
@@ -463,16 +386,8 @@ func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
 
 func TestHubsWordsSurviveARestore(t *testing.T) {
 	r := newRoom(t)
-	hub, a, c := federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"a.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"c.example.org",
-	)
+	hub, a, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
+		"a.example.org"), federationtest.NewAuthority(t, "c.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 5)))
 	r.takes(t, hub, p, ".example.org")

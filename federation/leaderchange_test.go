@@ -79,7 +79,8 @@ func (p *pollers) holdFresh(t *testing.T, hint time.Duration, all []string) {
 	t.Helper()
 	for _, name := range all {
 		r, err := relationship.Parse(&statev1.Relationship{
-			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1, Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
+			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1,
+			Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
 		})
 		require.NoError(t, err)
 		p.manager.catalog.Set(

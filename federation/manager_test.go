@@ -42,10 +42,8 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	p.Handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	r.awaitState(t, "us.example.org", trust.Stale)
 	require.True(t, r.stored(t, "us.example.org").Equal(next.Bundle(t, 4)))
-	shown, err := r.service.GetRelationship(
-		t.Context(),
-		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	shown, err := r.service.GetRelationship(t.Context(),
+		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, shown.GetFreshness())
 	require.Equal(t, "bad_status", shown.GetLastResult())
@@ -67,15 +65,8 @@ func TestManagerObeysOperators(t *testing.T) {
 	r := newRoom(t)
 	r.run(t)
 	us := federationtest.NewAuthority(t, "us.example.org").Every(time.Hour)
-	first, second := federationtest.NewEndpoint(
-		t,
-		us,
-		us.Bundle(t, 1),
-	), federationtest.NewEndpoint(
-		t,
-		us,
-		us.Bundle(t, 2),
-	)
+	first, second := federationtest.NewEndpoint(t, us, us.Bundle(t, 1)), federationtest.NewEndpoint(t, us,
+		us.Bundle(t, 2))
 	r.create(t, spiffeRelationship(us, first), us.Bundle(t, 1))
 	first.AwaitRequest(t)
 	_, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
@@ -87,23 +78,17 @@ func TestManagerObeysOperators(t *testing.T) {
 	require.NoError(t, err)
 	r.awaitSequence(t, "us.example.org", 2)
 
-	_, err = r.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err = r.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	second.Serve(us.Bundle(t, 3))
-	_, err = r.service.ResumeRelationship(
-		t.Context(),
-		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err = r.service.ResumeRelationship(t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	r.awaitSequence(t, "us.example.org", 3)
 
-	_, err = r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err = r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	count, err := testutil.GatherAndCount(r.registry, "entente_federation_bundle_sequence")
 	require.NoError(t, err)
@@ -133,7 +118,8 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
 	us := federationtest.NewAuthorityUntil(t, "us.example.org", now.Add(1000*time.Hour)).Every(time.Minute)
 	r.create(t, &ententev1.Relationship{
-		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/",
+		Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 		EndpointSpiffeId: us.EndpointID().String(),
 	}, us.Bundle(t, 1))
 	look := func(leading time.Time) []transition {
@@ -165,10 +151,8 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	require.Equal(t, []trust.State{trust.Fresh}, states(found))
 
 	// What was judged must still stand when it is written.
-	_, err := r.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err := r.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	before := r.store.View().Revision()
 	r.manager.commit(t.Context(), found)
@@ -190,10 +174,8 @@ func TestSurviveRestore(t *testing.T) {
 		}, BootstrapBundle: us.Rotated(t).Bundle(t, 9).Marshal(),
 	})
 	require.NoError(t, err)
-	_, err = r.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "ap.example.org"},
-	)
+	_, err = r.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "ap.example.org"})
 	require.NoError(t, err)
 	before := r.store.View()
 	// The transaction starts from the present state rather than from the snapshot's; what it writes has to be the same.

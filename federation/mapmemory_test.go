@@ -101,15 +101,13 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 		Include: []string{".example.org"},
 	}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(
-		t,
-		"the relationship to be read",
-		func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 },
-	)
+	until(t, "the relationship to be "+
+		"read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	vouched, err := bundle.NewMapEntry(federationtest.NewAuthority(t, "ap.example.org").Large(t, 1))
 	require.NoError(t, err)
 	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-		TrustDomain: "hub.example.org", Interest: 1, Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: vouched.Document}},
+		TrustDomain: "hub.example.org", Interest: 1,
+		Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: vouched.Document}},
 	}}}
 	own := &ententev1.PeerMessage{
 		Content: &ententev1.PeerMessage_Bundle{

@@ -123,11 +123,8 @@ func TestHostileHubOverAStream(t *testing.T) {
 		Exclude: []string{"secret.example.org"},
 	}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(
-		t,
-		"the relationship to be read",
-		func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 },
-	)
+	until(t, "the relationship to be "+
+		"read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	ap := federationtest.NewAuthority(t, "ap.example.org")
 	entry := func(b *bundle.Bundle) *ententev1.PeerBundle {
 		v, err := bundle.NewMapEntry(b)
@@ -144,18 +141,15 @@ func TestHostileHubOverAStream(t *testing.T) {
 	}
 	open := func() ententev1.PeerService_ExchangeClient {
 		call := spoke.intrude(t, hub, "/entente/member/member-1")
-		require.NoError(
-			t,
-			call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", "member-1")}),
-		)
+		require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org",
+			"member-1")}))
 		require.EqualValues(t, 1, mapInterest(t, call))
 		return call
 	}
 	call := open()
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{
-		entry(
-			ap.Bundle(t, 5),
-		), entry(federationtest.NewAuthority(t, "secret.example.org").Bundle(t, 1)), entry(federationtest.NewAuthority(t, "ap.else").Bundle(t, 1)),
+		entry(ap.Bundle(t, 5)), entry(federationtest.NewAuthority(t, "secret.example.org").Bundle(t,
+			1)), entry(federationtest.NewAuthority(t, "ap.else").Bundle(t, 1)),
 		entry(spoke.home.Rotated(t).Bundle(t, 9)), entry(hub.Rotated(t).Bundle(t, 9)),
 	}})
 	spoke.awaitWord(t, "ap.example.org", 5)
@@ -165,18 +159,19 @@ func TestHostileHubOverAStream(t *testing.T) {
 
 	// It goes back in sequence: its latest word is refused, what it said before is kept, and counts as stale.
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Rotated(t).Bundle(t, 4))}})
-	until(
-		t,
-		"the refusal",
-		func() bool { return mustWord(t, spoke.room, "ap.example.org").Row.Value.GetRefused() == "rollback" },
-	)
+	until(t, "the refusal", func() bool {
+		return mustWord(t, spoke.room,
+			"ap.example.org").Row.Value.GetRefused() == "rollback"
+	})
 	_, n := spoke.word(t, "ap.example.org")
 	require.Equal(t, uint64(5), n)
 
 	for name, m := range map[string]*ententev1.PeerMapChanges{
-		"no bundle":        {Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: []byte("garbage")}}},
-		"no trust domain":  {Bundles: []*ententev1.PeerBundle{{TrustDomain: "AP", Document: []byte("{}")}}},
-		"one domain twice": {Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 6))}, Withdrawn: []string{"ap.example.org"}},
+		"no bundle": {Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org",
+			Document: []byte("garbage")}}},
+		"no trust domain": {Bundles: []*ententev1.PeerBundle{{TrustDomain: "AP", Document: []byte("{}")}}},
+		"one domain twice": {Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 6))},
+			Withdrawn: []string{"ap.example.org"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			call := open()
@@ -199,7 +194,8 @@ func TestHostileHubOverAStream(t *testing.T) {
 	t.Run("for another interest", func(t *testing.T) {
 		call := open()
 		m := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-			TrustDomain: "hub.example.org", Interest: 2, Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 9))}, Complete: true,
+			TrustDomain: "hub.example.org", Interest: 2, Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 9))},
+			Complete: true,
 		}}}
 		for range 4 * session.MapWindow {
 			require.NoError(t, call.Send(&ententev1.ExchangeRequest{Message: m}))
@@ -226,10 +222,8 @@ func TestHostileHubOverAStream(t *testing.T) {
 	call = open()
 	_, err = call.Recv() // it was let in
 	require.NoError(t, err)
-	_, err = spoke.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"},
-	)
+	_, err = spoke.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 7))}})
 	goodbye, _ := ended(call)
@@ -255,13 +249,5 @@ func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 	lines := len(o.journal.lines("a hub's word on some domains is refused"))
 	require.Positive(t, lines)
 	require.Less(t, lines, 2*peer.LogBurst-5)
-	require.GreaterOrEqual(
-		t,
-		testutil.ToFloat64(
-			o.manager.metrics.maps.WithLabelValues(relationship.ResultUnchanged),
-		)+testutil.ToFloat64(
-			o.manager.metrics.maps.WithLabelValues(relationship.ResultStored),
-		),
-		float64(2*peer.LogBurst),
-	)
+	require.GreaterOrEqual(t, testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultUnchanged))+testutil.ToFloat64(o.manager.metrics.maps.WithLabelValues(relationship.ResultStored)), float64(2*peer.LogBurst))
 }

@@ -19,25 +19,17 @@ func TestMetricsFollowTheTables(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	r.create(t, spiffeRelationship(us, federationtest.NewEndpoint(t, us, us.Bundle(t, 42))), us.Bundle(t, 42))
 	ap := &ententev1.Relationship{
-		TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
-		State: ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED,
+		TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/",
+		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+		State:   ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED,
 	}
 	r.create(t, ap, nil)
 	now = now.Add(90 * time.Second)
 	compare := func(want string) {
 		t.Helper()
 		require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
-		require.NoError(
-			t,
-			testutil.GatherAndCompare(
-				r.registry,
-				strings.NewReader(want),
-				"entente_federation_bundle_sequence",
-				"entente_federation_bundle_age_seconds",
-				"entente_federation_bundle_freshness",
-				"entente_federation_relationship_suspended",
-			),
-		)
+		require.NoError(t, testutil.GatherAndCompare(r.registry, strings.NewReader(want),
+			"entente_federation_bundle_sequence", "entente_federation_bundle_age_seconds", "entente_federation_bundle_freshness", "entente_federation_relationship_suspended"))
 	}
 	compare(`
 # HELP entente_federation_bundle_age_seconds Time since the keys in the stored bundle of a foreign trust domain last changed.

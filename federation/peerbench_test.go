@@ -142,7 +142,8 @@ func trustPeers(b *testing.B, s *site, peers []*lightPeer) {
 			for _, p := range some {
 				name := p.own.TrustDomain.Name()
 				if err := relationship.Relationships.Put(tx, name, &statev1.Relationship{
-					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.SpiffeProfile, EndpointSpiffeId: p.own.EndpointID().String(), Generation: 1,
+					TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.SpiffeProfile,
+					EndpointSpiffeId: p.own.EndpointID().String(), Generation: 1,
 					Peer: &statev1.RelationshipPeer{HomeTrustDomain: name},
 				}); err != nil {
 					return err

@@ -60,11 +60,10 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 		if change != nil {
 			change(&claims)
 		}
-		stmt, err := statement.New(
-			claims,
-			kid,
-			func(input []byte) ([]byte, error) { return s.signature(by, sha256.Sum256(input)) },
-		)
+		stmt, err := statement.New(claims, kid, func(input []byte) ([]byte,
+			error) {
+			return s.signature(by, sha256.Sum256(input))
+		})
 		require.NoError(t, err)
 		return []*statement.Statement{stmt}
 	}
@@ -92,13 +91,24 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
 			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
-		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) }, func(s *stating) []*statement.Statement {
-			return after(s, "a", "a", func(c *statement.Claims) { c.Previous, c.Start = [32]byte{}, statement.StartNoSigner })
-		}, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmNewChain}},
-		{"by a key that is not named, as one that was prepared in a version that was missed", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return after(s, "x", "x", nil) }, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
+		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
+			func(s *stating) []*statement.Statement {
+				return after(s, "a", "a", func(c *statement.Claims) {
+					c.Previous, c.Start = [32]byte{},
+						statement.StartNoSigner
+				})
+			}, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmNewChain}},
+		{"by a key that is not named, as one that was prepared in a version that was missed",
+			func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
+			func(s *stating) []*statement.Statement {
+				return after(s, "x", "x",
+					nil)
+			}, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
 		{"a signature that does not verify", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return after(s, "a", "x", nil) }, "statement_signature", peer.FaultUnclear, []string{relationship.AlarmBrokenChain}},
+			func(s *stating) []*statement.Statement {
+				return after(s, "a", "x",
+					nil)
+			}, "statement_signature", peer.FaultUnclear, []string{relationship.AlarmBrokenChain}},
 		{"on other keys than are stored", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
 				return after(s, "a", "a", func(c *statement.Claims) { c.Keys[0]++ })
@@ -127,7 +137,8 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []string) {
 	for reason, document := range map[string][]byte{
 		"malformed": []byte("garbage"), "no_statements": statement.MarshalList(s.us.TrustDomain, nil),
-		"bad_statement": []byte(`{"trust_domain":"us.example.org","statements":["a.b.c"]}`), "too_large": make([]byte, statement.MaxListBytes+1),
+		"bad_statement": []byte(`{"trust_domain":"us.example.org","statements":["a.b.c"]}`), "too_large": make([]byte,
+			statement.MaxListBytes+1),
 	} {
 		messages, reasons = append(messages, statementsOf("us.example.org", document)), append(reasons, reason)
 	}
@@ -147,11 +158,8 @@ func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 	rel := spiffeRelationship(s.us, s.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, s.version(1, "a"))
-	until(
-		t,
-		"the relationships to be read",
-		func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 },
-	)
+	until(t, "the relationships to be "+
+		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 	return a
 }
 
@@ -194,22 +202,16 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		})
 	}
 	for _, reason := range reasons {
-		require.GreaterOrEqual(
-			t,
-			testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(reason)),
-			float64(streams*session.MaxRefusals/len(reasons)),
-			reason,
-		)
+		require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(reason)),
+			float64(streams*session.MaxRefusals/len(reasons)), reason)
 	}
 	until(t, "the end to be shown", func() bool {
 		shown := a.show(t, "us.example.org").GetStreams()
 		return len(shown) == 1 && !shown[0].GetConnected() && shown[0].GetLastResult() == "refused_statements" &&
 			strings.Contains(shown[0].GetLastError(), "were refused")
 	})
-	warned := slices.DeleteFunc(
-		log.lines("statements from a peer refused"),
-		func(line string) bool { return !strings.Contains(line, "[WARN]") },
-	)
+	warned := slices.DeleteFunc(log.lines("statements from a peer refused"),
+		func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	require.NotEmpty(t, warned)
 	require.Less(t, len(warned), streams*session.MaxRefusals, "of all that were refused")
 	require.Equal(t, trust.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
@@ -238,19 +240,12 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 		goodbye, _ := ended(a.state(t, us, messages...))
 		require.Equal(t, "refused_bundles", goodbye.GetReason())
 	}
-	require.GreaterOrEqual(
-		t,
-		testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")),
-		float64(streams*session.MaxRefusals),
-	)
-	audited := slices.DeleteFunc(
-		a.ledger.Decisions(),
-		func(line string) bool { return line != "refuse bundle us.example.org: malformed" },
-	)
-	warned := slices.DeleteFunc(
-		log.lines("bundle from a peer refused"),
-		func(line string) bool { return !strings.Contains(line, "[WARN]") },
-	)
+	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")),
+		float64(streams*session.MaxRefusals))
+	audited := slices.DeleteFunc(a.ledger.Decisions(),
+		func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
+	warned := slices.DeleteFunc(log.lines("bundle from a peer refused"),
+		func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	for _, lines := range [][]string{audited, warned} {
 		require.NotEmpty(t, lines)
 		require.Less(t, len(lines), streams*session.MaxRefusals, "of all that were refused")

@@ -162,16 +162,19 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	store := s.store
 	s.port = grpc.NewServer(
 		grpc.Creds(svidCredentials{&tls.Config{
-			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{"h2"},
-			VerifyConnection: func(state tls.ConnectionState) error { _, err := verify(store, state.PeerCertificates); return err },
+			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAnyClientCert,
+			NextProtos: []string{"h2"},
+			VerifyConnection: func(state tls.ConnectionState) error {
+				_,
+					err := verify(store, state.PeerCertificates)
+				return err
+			},
 		}}),
 		grpc.StreamInterceptor(
 			func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 				p, _ := grpcpeer.FromContext(ss.Context())
-				return handler(
-					srv,
-					&calledStream{ss, access.WithCaller(ss.Context(), p.AuthInfo.(access.Identified).AccessCaller())},
-				)
+				return handler(srv, &calledStream{ss,
+					access.WithCaller(ss.Context(), p.AuthInfo.(access.Identified).AccessCaller())})
 			},
 		),
 	)
@@ -270,10 +273,8 @@ func until(t testing.TB, what string, condition func() bool) {
 // shownStream is the stream with another site as operators see it.
 func (s *site) shownStream(t testing.TB, other *site) *ententev1.PeerStream {
 	t.Helper()
-	rel, err := s.service.GetRelationship(
-		context.Background(),
-		&ententev1.GetRelationshipRequest{TrustDomain: other.home.TrustDomain.Name()},
-	)
+	rel, err := s.service.GetRelationship(context.Background(),
+		&ententev1.GetRelationshipRequest{TrustDomain: other.home.TrustDomain.Name()})
 	require.NoError(t, err)
 	if len(rel.GetStreams()) == 0 {
 		return &ententev1.PeerStream{}

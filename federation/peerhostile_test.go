@@ -19,12 +19,8 @@ import (
 // intrude opens a stream to a site with an SVID of an authority, whatever it is good for.
 func (s *site) intrude(t testing.TB, a *federationtest.Authority, path string) ententev1.PeerService_ExchangeClient {
 	t.Helper()
-	raw, err := dialAs(
-		t.Context(),
-		a.MemberSVID(t, path),
-		s.address,
-		func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.TrustDomain.ID(), nil },
-	)
+	raw, err := dialAs(t.Context(), a.MemberSVID(t, path), s.address,
+		func([]*x509.Certificate) (spiffeid.ID, error) { return s.home.TrustDomain.ID(), nil })
 	require.NoError(t, err)
 	conn, err := peer.NewConn(s.address, raw, svidCredentials{}, grpc.MaxCallSendMsgSize(1<<30))
 	require.NoError(t, err)
@@ -67,11 +63,8 @@ func TestHostileStreams(t *testing.T) {
 	a.trusts(t, b)
 	third := newSite(t, "ap.example.org")
 	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1)) // it names no peer
-	until(
-		t,
-		"the relationships to be read",
-		func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 },
-	)
+	until(t, "the relationships to be "+
+		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 
 	t.Run("a workload of the peer", func(t *testing.T) {
 		_, err := ended(a.intrude(t, b.home, "/web"))
@@ -85,11 +78,8 @@ func TestHostileStreams(t *testing.T) {
 	t.Run("a cluster that is no peer", func(t *testing.T) {
 		_, err := ended(a.intrude(t, third.home, "/entente/member/member-1"))
 		require.Equal(t, codes.PermissionDenied, status.Code(err))
-		require.ErrorContains(
-			t,
-			err,
-			`eu.example.org has no active relationship that names "ap.example.org" as its peer's home trust domain`,
-		)
+		require.ErrorContains(t, err, `eu.example.org has no active relationship that names "ap.example.org" as its `+
+			`peer's home trust domain`)
 	})
 	t.Run("huge", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
@@ -99,21 +89,9 @@ func TestHostileStreams(t *testing.T) {
 	})
 	t.Run("refused bundles", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
-		send(
-			t,
-			call,
-			hello,
-			bring(
-				"us.example.org",
-				[]byte("garbage"),
-			),
-			bring("us.example.org", b.home.Rotated(t).Bundle(t, 1).Marshal()),
-			bring(
-				"us.example.org",
-				third.home.Bundle(t, 9).Marshal(),
-			),
-			bring("ap.example.org", third.home.Bundle(t, 9).Marshal()),
-		)
+		send(t, call, hello, bring("us.example.org", []byte("garbage")),
+			bring("us.example.org", b.home.Rotated(t).Bundle(t, 1).Marshal()), bring("us.example.org",
+				third.home.Bundle(t, 9).Marshal()), bring("ap.example.org", third.home.Bundle(t, 9).Marshal()))
 		for {
 			m, err := call.Recv()
 			require.NoError(t, err)
@@ -164,11 +142,8 @@ func TestHostileStreams(t *testing.T) {
 func TestStreamsWithoutEnd(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	a.trusts(t, b)
-	until(
-		t,
-		"the relationships to be read",
-		func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 },
-	)
+	until(t, "the relationships to be "+
+		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 	refused := func() float64 {
 		return a.streamsEnded(t, "too_many_streams")
 	}
@@ -181,10 +156,8 @@ func TestStreamsWithoutEnd(t *testing.T) {
 	// What it may ask for is not more on another stream, and is forgotten with the relationship.
 	budget := a.manager.streams.BudgetOf("us.example.org")
 	require.Same(t, budget, a.manager.streams.BudgetOf("us.example.org"))
-	_, err := a.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err := a.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	until(t, "it to be forgotten", func() bool { return a.manager.streams.BudgetOf("us.example.org") != budget })
 }

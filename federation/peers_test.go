@@ -42,26 +42,20 @@ func TestStreamSurvivesRotation(t *testing.T) {
 // TestSuspendAndDeleteEndTheStream: the other side is told which.
 func TestSuspendAndDeleteEndTheStream(t *testing.T) {
 	a, b := pair(t)
-	_, err := b.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "eu.example.org"},
-	)
+	_, err := b.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "eu.example.org"})
 	require.NoError(t, err)
 	a.awaitStream(t, b, false)
 	until(t, "the reason", func() bool {
 		return a.shownStream(t, b).GetLastResult() == "suspended" || a.shownStream(t, b).GetLastResult() == "refused"
 	})
-	_, err = b.service.ResumeRelationship(
-		t.Context(),
-		&ententev1.ResumeRelationshipRequest{TrustDomain: "eu.example.org"},
-	)
+	_, err = b.service.ResumeRelationship(t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "eu.example.org"})
 	require.NoError(t, err)
 	a.awaitStream(t, b, true)
 
-	_, err = a.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err = a.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	b.awaitStream(t, a, false)
 	shown := b.shownStream(t, a)
@@ -124,9 +118,6 @@ func TestPeerIsNamedByTheRelationship(t *testing.T) {
 	b.create(t, rel, a.home.Bundle(t, 1))
 	a.trusts(t, b, b.address)
 	until(t, "the refusal", func() bool { return a.shownStream(t, b).GetLastResult() == "refused" })
-	require.Contains(
-		t,
-		a.shownStream(t, b).GetLastError(),
-		`us.example.org has no active relationship that names "eu.example.org"`,
-	)
+	require.Contains(t, a.shownStream(t, b).GetLastError(),
+		`us.example.org has no active relationship that names "eu.example.org"`)
 }

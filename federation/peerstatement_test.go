@@ -49,9 +49,8 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 	}
 	world := func(sequence, stated uint64) session.World {
 		return session.World{Hosted: map[string]session.Hosted{"us.example.org": {
-			Version: of(
-				sequence,
-			), Document: []byte("{}"), Statements: statement.NewList(us.us.TrustDomain, us.compact(stated)),
+			Version: of(sequence), Document: []byte("{}"),
+			Statements: statement.NewList(us.us.TrustDomain, us.compact(stated)),
 		}}}
 	}
 	wants := func(v relationship.Version, from ...uint64) *ententev1.PeerMessage {
@@ -75,11 +74,13 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 		{"one that has all", wants(of(5)), nil, world(5, 5), nil},
 		{"one that has nothing", wants(relationship.Version{}), nil, world(5, 5), []uint64{5}},
 		{"one that skipped a version", wants(of(3), 4), nil, world(5, 5), []uint64{4, 5}},
-		{"one that has what is not known here", wants(relationship.Version{Sequence: 9, Ordered: true, Digest: [32]byte{99}}, 1), nil, world(5, 5), nil},
+		{"one that has what is not known here", wants(relationship.Version{Sequence: 9, Ordered: true,
+			Digest: [32]byte{99}}, 1), nil, world(5, 5), nil},
 		{"no statement was signed yet", wants(of(4), 5), nil, world(5, 4), nil},
-		{"one signed after its version was sent", wants(of(4), 5), func(s *session.Session, _ func(*ententev1.PeerMessage)) {
-			_ = s.Next(world(5, 4), time.Now())
-		}, world(5, 5), []uint64{5}},
+		{"one signed after its version was sent", wants(of(4), 5),
+			func(s *session.Session, _ func(*ententev1.PeerMessage)) {
+				_ = s.Next(world(5, 4), time.Now())
+			}, world(5, 5), []uint64{5}},
 		{"nothing is brought again", wants(of(4), 5), func(s *session.Session, _ func(*ententev1.PeerMessage)) {
 			_ = s.Next(world(5, 5), time.Now())
 		}, world(5, 5), nil},
@@ -122,11 +123,8 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	rel := spiffeRelationship(us.us, us.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, us.version(1, "a"))
-	until(
-		t,
-		"the relationships to be read",
-		func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 },
-	)
+	until(t, "the relationships to be "+
+		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 
 	call := a.intrude(t, us.us, "/entente/member/member-1")
 	send := func(messages ...*ententev1.PeerMessage) {
@@ -137,15 +135,9 @@ func TestStatementsThatAPeerBrings(t *testing.T) {
 	counted := func(result string) func() bool {
 		return func() bool { return testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(result)) >= 1 }
 	}
-	send(
-		federationtest.Hello("us.example.org", "member-1"),
-		statementsOf("us.example.org", []byte("garbage")),
-		statementsOf(
-			"us.example.org",
-			statement.MarshalList(federationtest.NewAuthority(t, "ap.example.org").TrustDomain, nil),
-		),
-		statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))),
-	)
+	send(federationtest.Hello("us.example.org", "member-1"), statementsOf("us.example.org", []byte("garbage")),
+		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t,
+			"ap.example.org").TrustDomain, nil)), statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))))
 	for _, result := range []string{"malformed", "bad_statement", relationship.ReasonNotWanted} {
 		until(t, "the refusal "+result, counted(result))
 	}

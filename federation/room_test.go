@@ -51,7 +51,8 @@ func newRoomOn(t testing.TB, store *raftstore.Store, adjust ...func(*Config)) *r
 	}
 	c := Config{
 		Store: r.store, Leader: r.leader, Trust: newTrust(), Audit: r.ledger,
-		MinRefresh: relationship.LowestMinRefresh, Registerer: r.registry, Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
+		MinRefresh: relationship.LowestMinRefresh, Registerer: r.registry,
+		Client: endpoint.ClientConfig{Timeout: 5 * time.Second},
 	}
 	for _, f := range adjust {
 		f(&c)

@@ -204,7 +204,8 @@ func (c *cluster) relate(links []link) {
 			for _, l := range some {
 				name := l.other.td.Name()
 				rel := &ententev1.Relationship{
-					TrustDomain: name, Url: "https://" + name + "/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots, Attest: l.vouch,
+					TrustDomain: name, Url: "https://" + name + "/",
+					Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots, Attest: l.vouch,
 				}
 				if l.stream {
 					rel.Peer = &ententev1.Peer{HomeTrustDomain: name}

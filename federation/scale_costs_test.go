@@ -113,9 +113,8 @@ func (f *found) units() units {
 	others := float64(g.streamed.size - 1)
 	polled := of(f.whole, mesh, false)
 	u := units{
-		bundle: g.streamed.news.times(
-			1 / others,
-		), word: g.streamedSpoke.news, poll: polled.news[origin].times(1 / float64(polled.size-1)),
+		bundle: g.streamed.news.times(1 / others), word: g.streamedSpoke.news,
+		poll:     polled.news[origin].times(1 / float64(polled.size-1)),
 		mapBytes: float64(g.hub.mapBytes) / others,
 		pair:     map[bool]tally{}, spoke: map[bool]tally{}, far: map[bool]tally{},
 		rel:    map[bool]float64{false: float64(g.polled.held) / others, true: float64(g.streamed.held) / others},
@@ -140,19 +139,8 @@ func (s *scale) costs(t *testing.T) {
 	}
 	u := s.found.units()
 	t.Logf("computed from %+v", u)
-	head(
-		"### What a cluster bears, computed",
-		"topology",
-		"by",
-		"clusters",
-		"a distrust: origin",
-		"its hub",
-		"the last",
-		"an hour of rest: hub",
-		"anybody else",
-		"memory of a member: hub",
-		"anybody else",
-	)
+	head("### What a cluster bears, computed", "topology", "by", "clusters", "a distrust: origin", "its hub",
+		"the last", "an hour of rest: hub", "anybody else", "memory of a member: hub", "anybody else")
 	cell := func(c costs, r role) string {
 		if is, ok := c[r]; ok {
 			return fmt.Sprintf("%d, %s", is.messages, bytesText(is.bytes))
@@ -162,35 +150,14 @@ func (s *scale) costs(t *testing.T) {
 	for _, kind := range []topology{mesh, oneHub, twoLevels} {
 		for _, streams := range []bool{true, false} {
 			for _, size := range s.large {
-				news, rest, memory := u.distrust(
-					kind,
-					size,
-					streams,
-				), u.rest(
-					kind,
-					size,
-					streams,
-				), u.memory(
-					kind,
-					size,
-					streams,
-				)
+				news, rest, memory := u.distrust(kind, size, streams), u.rest(kind, size, streams), u.memory(kind, size,
+					streams)
 				atHub := "–"
 				if held, is := memory[hubRole]; is {
 					atHub = bytesText(int(held))
 				}
-				show(
-					kind,
-					ways(streams),
-					size,
-					cell(news, origin),
-					cell(news, hubRole),
-					cell(news, ordinary),
-					cell(rest, hubRole),
-					cell(rest, ordinary),
-					atHub,
-					bytesText(int(memory[ordinary])),
-				)
+				show(kind, ways(streams), size, cell(news, origin), cell(news, hubRole), cell(news, ordinary),
+					cell(rest, hubRole), cell(rest, ordinary), atHub, bytesText(int(memory[ordinary])))
 			}
 		}
 	}
@@ -201,30 +168,14 @@ func (s *scale) costs(t *testing.T) {
 func (u units) hold(t *testing.T, f *found) {
 	t.Helper()
 	near := func(want, is tally, about string, m measured) {
-		require.InEpsilon(
-			t,
-			float64(want.bytes),
-			float64(is.bytes),
-			0.25,
-			"%s: %s by %s of %d: %+v, computed %+v",
-			about,
-			m.topology,
-			ways(m.streams),
-			m.size,
-			want,
-			is,
-		)
+		require.InEpsilon(t, float64(want.bytes), float64(is.bytes), 0.25, "%s: %s by %s of %d: %+v, computed %+v",
+			about, m.topology, ways(m.streams), m.size, want, is)
 	}
 	for _, m := range f.whole {
 		if m.topology == twoLevels { // the mean of all hubs is measured, and of near and far spokes
 			last := u.distrust(twoLevels, m.size, m.streams)[ordinary]
-			require.LessOrEqual(
-				t,
-				m.news[ordinary].bytes,
-				3*last.bytes,
-				"one map is read, and not those of all hubs: %+v",
-				m,
-			)
+			require.LessOrEqual(t, m.news[ordinary].bytes, 3*last.bytes,
+				"one map is read, and not those of all hubs: %+v", m)
 			continue
 		}
 		for r, is := range u.distrust(m.topology, m.size, m.streams) {
@@ -257,16 +208,10 @@ func TestScaleCosts(t *testing.T) {
 	const n = 100 // ten hubs, which have nine spokes each
 	require.Equal(t, costs{origin: {198, 1980}, ordinary: {2, 20}}, u.distrust(mesh, n, true))
 	require.Equal(t, costs{origin: {3, 30}, hubRole: {101, 1010}, ordinary: {1, 10}}, u.distrust(oneHub, n, true))
-	require.Equal(
-		t,
-		costs{origin: {3, 30}, hubRole: {2 + 18 + 2*81, 20 + 180 + 81*370}, ordinary: {2, 370}},
-		u.distrust(twoLevels, n, true),
-	)
-	require.Equal(
-		t,
-		costs{origin: {4, 50 + 3070}, hubRole: {2 + 198, 50 + 99*3070}, ordinary: {2, 3070}},
-		u.distrust(oneHub, n, false),
-	)
+	require.Equal(t, costs{origin: {3, 30}, hubRole: {2 + 18 + 2*81, 20 + 180 + 81*370}, ordinary: {2, 370}},
+		u.distrust(twoLevels, n, true))
+	require.Equal(t, costs{origin: {4, 50 + 3070}, hubRole: {2 + 198, 50 + 99*3070}, ordinary: {2, 3070}},
+		u.distrust(oneHub, n, false))
 	require.Equal(t, costs{hubRole: {990, 198}, ordinary: {10, 2}}, u.rest(oneHub, n, true))
 	require.Equal(t, costs{hubRole: {990, 18*2 + 81*3}, ordinary: {100, 2 + 27}}, u.rest(twoLevels, n, true))
 	require.Equal(t, map[role]float64{ordinary: 495}, u.memory(mesh, n, true))

@@ -79,10 +79,8 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		a := w.newAuthority(simName(i))
 		g.homes, g.peers = append(g.homes, a), append(g.peers, w.newSimPeer(a, g.real))
 		// In a mesh both sides can dial, and that of the lower name is kept; spokes dial their hub.
-		links = append(
-			links,
-			link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2, vouch: kind == oneHub},
-		)
+		links = append(links, link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2,
+			vouch: kind == oneHub})
 	}
 	g.before = memory()
 	g.real.relate(links)

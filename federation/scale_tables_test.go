@@ -96,28 +96,13 @@ func ways(streams bool) string {
 func (s *scale) times(t *testing.T) {
 	m := newModel()
 	var all []measured
-	head(
-		"### Time until everybody knows of a distrust",
-		"topology",
-		"by",
-		"clusters",
-		"p50",
-		"p99",
-		"last",
-		"how it was found",
-	)
+	head("### Time until everybody knows of a distrust", "topology", "by", "clusters", "p50", "p99", "last",
+		"how it was found")
 	for _, kind := range []topology{mesh, oneHub, twoLevels} {
 		for _, streams := range []bool{true, false} {
 			row := func(size int, took []time.Duration, how string) {
-				show(
-					kind,
-					ways(streams),
-					size,
-					span(quantile(took, 0.5)),
-					span(quantile(took, 0.99)),
-					span(took[len(took)-1]),
-					how,
-				)
+				show(kind, ways(streams), size, span(quantile(took, 0.5)), span(quantile(took, 0.99)),
+					span(took[len(took)-1]), how)
 			}
 			sizes := s.whole
 			if kind == mesh {
@@ -128,12 +113,8 @@ func (s *scale) times(t *testing.T) {
 				all = append(all, found)
 				row(size, found.took, "all clusters real")
 				if kind != twoLevels && streams { // where chance has no part, the model is to be exact
-					require.InDelta(
-						t,
-						quantile(m.distrust(kind, size, streams), 1),
-						quantile(found.took, 1),
-						float64(10*time.Millisecond),
-					)
+					require.InDelta(t, quantile(m.distrust(kind, size, streams), 1), quantile(found.took, 1),
+						float64(10*time.Millisecond))
 				}
 				runtime.GC()
 			}
@@ -143,18 +124,8 @@ func (s *scale) times(t *testing.T) {
 		}
 	}
 	s.found.whole = all
-	head(
-		"### What a distrust costs",
-		"topology",
-		"by",
-		"clusters",
-		"origin, messages",
-		"origin, bytes",
-		"hub, messages",
-		"hub, bytes",
-		"anybody else, messages",
-		"anybody else, bytes",
-	)
+	head("### What a distrust costs", "topology", "by", "clusters", "origin, messages", "origin, bytes",
+		"hub, messages", "hub, bytes", "anybody else, messages", "anybody else, bytes")
 	for _, m := range all {
 		cells := []any{m.topology, ways(m.streams), m.size}
 		for _, r := range []role{origin, hubRole, ordinary} {
@@ -216,9 +187,7 @@ func (s *scale) growth(t *testing.T) {
 			bytesText(int(spoke.held/others)),
 			spoke.work.Round(time.Millisecond),
 			bytesText(spoke.news.bytes),
-			bytesText(
-				int(polledHub.held/others),
-			),
+			bytesText(int(polledHub.held/others)),
 			bytesText(int(hub.held/others)),
 			bytesText(int(near.held/others)),
 			span(near.took[0]),
@@ -231,16 +200,8 @@ func (s *scale) growth(t *testing.T) {
 
 // rests shows what goes on while nothing changes.
 func (s *scale) rests(t *testing.T) {
-	head(
-		"### An hour of rest",
-		"topology",
-		"by",
-		"clusters",
-		"hub, messages",
-		"hub, bytes",
-		"anybody else, messages",
-		"anybody else, bytes",
-	)
+	head("### An hour of rest", "topology", "by", "clusters", "hub, messages", "hub, bytes", "anybody else, messages",
+		"anybody else, bytes")
 	for _, size := range s.resting {
 		for _, kind := range []topology{mesh, oneHub, twoLevels} {
 			for _, streams := range []bool{true, false} {
@@ -262,26 +223,11 @@ func (s *scale) rests(t *testing.T) {
 
 // polls shows how a cluster of three spreads its polls.
 func (s *scale) polls(t *testing.T) {
-	head(
-		"### Polls of a cluster of three, in windows of 10 s",
-		"relationships",
-		"by",
-		"while",
-		"polls",
-		"mean",
-		"most",
-		"most / mean",
-	)
+	head("### Polls of a cluster of three, in windows of 10 s", "relationships", "by", "while", "polls", "mean", "most",
+		"most / mean")
 	row := func(f spread, streams bool, while string, p pace) {
-		show(
-			f.size-1,
-			ways(streams),
-			while,
-			p.count,
-			fmt.Sprintf("%.1f", p.mean),
-			p.peak,
-			fmt.Sprintf("%.1f", p.ratio()),
-		)
+		show(f.size-1, ways(streams), while, p.count, fmt.Sprintf("%.1f", p.mean), p.peak,
+			fmt.Sprintf("%.1f", p.ratio()))
 	}
 	for _, streams := range []bool{false, true} {
 		sizes := s.polled
@@ -295,15 +241,8 @@ func (s *scale) polls(t *testing.T) {
 			row(f, streams, "another member comes to lead, two turns", f.handover)
 			row(f, streams, "the leader dies, one turn", f.death)
 			row(f, streams, "after that", f.later)
-			show(
-				f.size-1,
-				ways(streams),
-				"streams dialed after the death, in windows of 1 s",
-				f.dialed.count,
-				fmt.Sprintf("%.1f", f.dialed.mean),
-				f.dialed.peak,
-				"–",
-			)
+			show(f.size-1, ways(streams), "streams dialed after the death, in windows of 1 s", f.dialed.count,
+				fmt.Sprintf("%.1f", f.dialed.mean), f.dialed.peak, "–")
 			shares := fmt.Sprint(f.shares)
 			show(f.size-1, ways(streams), "polls of each member, while nothing happens", shares, "–", "–", "–")
 			require.Zero(t, f.stale)

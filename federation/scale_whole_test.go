@@ -229,16 +229,10 @@ func measure(t *testing.T, kind topology, size int, streams bool, rest time.Dura
 		}
 		slices.Sort(m.took)
 		if rest > 0 {
-			<-time.After(
-				time.Hour + simHint,
-			) // in which endpoints are asked that streams stand in for, and a map that has changed is read once
+			<-time.After(time.Hour + simHint) // in which endpoints are asked that streams stand in for, and a map that has changed is read once
 			after = f.traffic()
 			<-time.After(rest)
-			m.rest = f.byRole(
-				after,
-				f.traffic(),
-				func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) },
-			)
+			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) })
 		}
 	})
 	return m

@@ -80,10 +80,9 @@ func newSimCertificate(t testing.TB, adjust func(*x509.Certificate)) simCertific
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(
-			1,
-		), Subject: pkix.Name{CommonName: "simulated"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "simulated"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().AddDate(10, 0, 0),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	adjust(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -116,8 +115,11 @@ func newWorld(t *testing.T, seed string) *world {
 			Certificates: []tls.Certificate{{Certificate: [][]byte{w.web.cert.Raw}, PrivateKey: w.web.key}},
 		},
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // as the client speaks
-		ConnContext:  func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, lineKey{}, c) },
-		ErrorLog:     log.New(quiet{}, "", 0), ReadHeaderTimeout: time.Minute,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, lineKey{},
+				c)
+		},
+		ErrorLog: log.New(quiet{}, "", 0), ReadHeaderTimeout: time.Minute,
 	}
 	// A kept connection would stand for many polls, and what the simulation needs for one is ten times what a member
 	// does.

@@ -28,19 +28,12 @@ func refused(t *testing.T, err error, code codes.Code, message string) {
 
 func TestCreateRefusals(t *testing.T) {
 	r := newRoom(t)
-	us, home, hub := federationtest.NewAuthority(
-		t,
-		"us.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"eu.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"hub.example.org",
-	)
+	us, home, hub := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t,
+		"eu.example.org"), federationtest.NewAuthority(t, "hub.example.org")
 	r.host(t, home)
 	good := &ententev1.Relationship{
-		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/",
+		Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 		EndpointSpiffeId: us.EndpointID().String(),
 	}
 	with := func(change func(*ententev1.Relationship)) *ententev1.Relationship {
@@ -57,25 +50,32 @@ func TestCreateRefusals(t *testing.T) {
 		code      codes.Code
 		want      string
 	}{
-		{"nothing", nil, nil, codes.InvalidArgument, "trust_domain is missing; name the foreign trust domain, such as us.example.org"},
+		{"nothing", nil, nil, codes.InvalidArgument,
+			"trust_domain is missing; name the foreign trust domain, such as us.example.org"},
 		{"no bootstrap bundle", good, nil, codes.FailedPrecondition,
-			"the endpoint of us.example.org proves itself by the bundle that it serves, and none is stored yet; get the document from the peer's operator and give it as the bootstrap bundle (--bootstrap FILE)"},
+			"the endpoint of us.example.org proves itself by the bundle that it serves, and none is stored yet; get " +
+				"the document from the peer's operator and give it as the bootstrap bundle (--bootstrap FILE)"},
 		{"an empty bootstrap bundle", good, noX509.Marshal(), codes.FailedPrecondition,
-			"the bundle of us.example.org holds no X.509 authority, so its endpoint cannot be verified by it; give a bootstrap bundle that holds one (--bootstrap FILE)"},
+			"the bundle of us.example.org holds no X.509 authority, so its endpoint cannot be verified by it; give a " +
+				"bootstrap bundle that holds one (--bootstrap FILE)"},
 		{"a bootstrap bundle that is none", good, []byte("{}"), codes.InvalidArgument,
-			"bootstrap_bundle of us.example.org: " + parseError(t, us, []byte("{}")) + "; get the document from the peer's operator again"},
-		{"a hosted domain", with(func(rel *ententev1.Relationship) { rel.TrustDomain = "eu.example.org" }), nil, codes.FailedPrecondition,
-			"eu.example.org is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster"},
-		{"an endpoint in an unknown domain", with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.EndpointID().String() }), nil, codes.FailedPrecondition,
-			"the endpoint of us.example.org proves itself as spiffe://hub.example.org/entente/bundle-endpoint, and the bundle of hub.example.org is not known here or its relationship is suspended; create a relationship with hub.example.org first, or give its bundle with --serving-bundle FILE"},
+			"bootstrap_bundle of us.example.org: " + parseError(t, us,
+				[]byte("{}")) + "; get the document from the peer's operator again"},
+		{"a hosted domain", with(func(rel *ententev1.Relationship) { rel.TrustDomain = "eu.example.org" }), nil,
+			codes.FailedPrecondition,
+			"eu.example.org is hosted by this cluster, and a hosted domain is never foreign; name a domain of " +
+				"another cluster"},
+		{"an endpoint in an unknown " +
+			"domain", with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.EndpointID().String() }), nil, codes.FailedPrecondition,
+			"the endpoint of us.example.org proves itself as spiffe://hub.example.org/entente/bundle-endpoint, and " +
+				"the bundle of hub.example.org is not known here or its relationship is suspended; create a " +
+				"relationship with hub.example.org first, or give its bundle with --serving-bundle FILE"},
 		{"an unknown state", with(func(rel *ententev1.Relationship) { rel.State = 9 }), nil, codes.InvalidArgument,
 			"state 9 is not known; leave it out, or use active or suspended"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := r.service.CreateRelationship(
-				t.Context(),
-				&ententev1.CreateRelationshipRequest{Relationship: test.rel, BootstrapBundle: test.bootstrap},
-			)
+			_, err := r.service.CreateRelationship(t.Context(),
+				&ententev1.CreateRelationshipRequest{Relationship: test.rel, BootstrapBundle: test.bootstrap})
 			refused(t, err, test.code, test.want)
 		})
 	}
@@ -86,27 +86,17 @@ func TestCreateRefusals(t *testing.T) {
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, created.GetFreshness())
 	require.EqualValues(t, 3, created.GetSequence())
 	require.Equal(t, "member-1", created.GetOwner())
-	_, err = r.service.CreateRelationship(
-		t.Context(),
-		&ententev1.CreateRelationshipRequest{Relationship: good, BootstrapBundle: us.Bundle(t, 3).Marshal()},
-	)
-	refused(
-		t,
-		err,
-		codes.AlreadyExists,
-		"there is a relationship with us.example.org already; change it with `entente federation update us.example.org`",
-	)
+	_, err = r.service.CreateRelationship(t.Context(),
+		&ententev1.CreateRelationshipRequest{Relationship: good, BootstrapBundle: us.Bundle(t, 3).Marshal()})
+	refused(t, err, codes.AlreadyExists, "there is a relationship with us.example.org already; change it with "+
+		"`entente federation update us.example.org`")
 
 	// With the hosted domain's endpoint the trust is there.
 	other := with(func(rel *ententev1.Relationship) {
 		rel.TrustDomain, rel.EndpointSpiffeId = "ap.example.org", home.EndpointID().String()
 	})
-	require.Equal(
-		t,
-		ententev1.Freshness_FRESHNESS_UNSPECIFIED,
-		r.create(t, other, nil).GetFreshness(),
-		"its first bundle has not come yet",
-	)
+	require.Equal(t, ententev1.Freshness_FRESHNESS_UNSPECIFIED, r.create(t, other, nil).GetFreshness(),
+		"its first bundle has not come yet")
 }
 
 func parseError(t *testing.T, a *federationtest.Authority, document []byte) string {
@@ -120,7 +110,8 @@ func TestUpdate(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
 	rel := &ententev1.Relationship{
-		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/",
+		Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 		EndpointSpiffeId: us.EndpointID().String(),
 	}
 	r.create(t, rel, us.Bundle(t, 7))
@@ -141,17 +132,27 @@ func TestUpdate(t *testing.T) {
 	}{
 		{"nothing", func(*ententev1.UpdateRelationshipRequest) {}, codes.InvalidArgument,
 			"nothing to update: name fields in update_mask, or give a bootstrap_bundle"},
-		{"no such field", func(q *ententev1.UpdateRelationshipRequest) { q.UpdateMask.Paths = []string{"owner"} }, codes.InvalidArgument,
-			`update_mask names "owner", which cannot be updated; these can: attest, authority_kinds, endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.exclude, hub.include, hub.url, max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, serving_bundle, url, web_roots`},
+		{"no such field", func(q *ententev1.UpdateRelationshipRequest) { q.UpdateMask.Paths = []string{"owner"} },
+			codes.InvalidArgument,
+			`update_mask names "owner", which cannot be updated; these can: attest, authority_kinds, ` +
+				`endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.exclude, hub.include, hub.url, ` +
+				`max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, ` +
+				`serving_bundle, url, web_roots`},
 		{"a profile that the rest does not fit", func(q *ententev1.UpdateRelationshipRequest) {
 			q.UpdateMask.Paths, q.Relationship.Profile = []string{"profile"}, ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
-		}, codes.InvalidArgument, "endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name"},
+		}, codes.InvalidArgument, "endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, " +
+			"where the endpoint proves its host name"},
 		{"reset alone", func(q *ententev1.UpdateRelationshipRequest) { q.ResetSequence = true }, codes.InvalidArgument,
-			"reset_sequence needs a bootstrap_bundle: get the bundle of us.example.org from the peer's operator and give it with --bootstrap FILE"},
+			"reset_sequence needs a bootstrap_bundle: get the bundle of us.example.org from the peer's operator and " +
+				"give it with --bootstrap FILE"},
 		{"no such relationship", func(q *ententev1.UpdateRelationshipRequest) {
 			q.Relationship.TrustDomain, q.UpdateMask.Paths = "ap.example.org", []string{"url"}
 		}, codes.NotFound, "there is no relationship with \"ap.example.org\"; `entente federation list` shows all"},
-		{"an older bootstrap bundle", func(q *ententev1.UpdateRelationshipRequest) { q.BootstrapBundle = rebuilt.Bundle(t, 1).Marshal() }, codes.FailedPrecondition,
+		{"an older bootstrap " +
+			"bundle", func(q *ententev1.UpdateRelationshipRequest) {
+			q.BootstrapBundle = rebuilt.Bundle(t,
+				1).Marshal()
+		}, codes.FailedPrecondition,
 			"the bootstrap bundle of us.example.org is refused: " + relationship.ErrRollback.Error()},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -164,12 +165,8 @@ func TestUpdate(t *testing.T) {
 		q.UpdateMask.Paths, q.Relationship.Url = []string{"url"}, rel.GetUrl()
 	})
 	require.NoError(t, err)
-	require.Equal(
-		t,
-		before,
-		relationship.Relationships.PrefixRevision(r.store.View(), ""),
-		"an update to what is there writes nothing",
-	)
+	require.Equal(t, before, relationship.Relationships.PrefixRevision(r.store.View(), ""),
+		"an update to what is there writes nothing")
 
 	out, err := update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.UpdateMask.Paths = []string{"url", "max_stale_x509"}
@@ -187,22 +184,15 @@ func TestUpdate(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, out.GetSequence())
 	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
-	require.Equal(
-		t,
-		[]string{"reset bundle sequence us.example.org: begun", "reset bundle sequence us.example.org: done"},
-		r.ledger.Decisions(),
-	)
+	require.Equal(t, []string{"reset bundle sequence us.example.org: begun",
+		"reset bundle sequence us.example.org: done"}, r.ledger.Decisions())
 
 	r.ledger.Full = true
 	_, err = update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.BootstrapBundle, q.ResetSequence = us.Bundle(t, 1).Marshal(), true
 	})
-	refused(
-		t,
-		err,
-		codes.Unavailable,
-		"reset bundle sequence us.example.org: not done, because it cannot be audited: no space left on device; make room on the member's disk, or use another member",
-	)
+	refused(t, err, codes.Unavailable, "reset bundle sequence us.example.org: not done, because it cannot be "+
+		"audited: no space left on device; make room on the member's disk, or use another member")
 	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
 }
 
@@ -221,55 +211,40 @@ func TestSuspendResumeDelete(t *testing.T) {
 		require.NoError(t, err)
 		return is
 	}
-	require.Equal(
-		t,
-		trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired},
-		trusted(),
-		"there is no JWT authority",
-	)
+	require.Equal(t, trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired}, trusted(),
+		"there is no JWT authority")
 	require.True(t, foreign())
 
-	out, err := r.service.SuspendRelationship(
-		t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	out, err := r.service.SuspendRelationship(t.Context(),
+		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED, out.GetState())
 	require.Empty(t, out.GetOwner())
 	require.Equal(t, trust.StatusOf(trust.Suspended), trusted())
 	require.NotNil(t, r.stored(t, "us.example.org"), "the bundle is kept")
-	_, err = r.service.RefreshRelationship(
-		t.Context(),
-		&ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"},
-	)
-	refused(
-		t,
-		err,
-		codes.FailedPrecondition,
-		"the relationship with us.example.org is suspended, and a suspended one is not fetched; resume it first with `entente federation resume us.example.org`",
-	)
+	_, err = r.service.RefreshRelationship(t.Context(),
+		&ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
+	refused(t, err, codes.FailedPrecondition, "the relationship with us.example.org is suspended, and a suspended "+
+		"one is not fetched; resume it first with `entente federation resume us.example.org`")
 
 	// Nor does it vouch for another's endpoint.
 	_, err = r.service.CreateRelationship(
 		t.Context(),
 		&ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
-			TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+			TrustDomain: "ap.example.org", Url: "https://127.0.0.1:1/",
+			Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 			EndpointSpiffeId: us.EndpointID().String(),
 		}},
 	)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 
-	_, err = r.service.ResumeRelationship(
-		t.Context(),
-		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err = r.service.ResumeRelationship(t.Context(),
+		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, trust.Fresh, trusted().State)
 
-	_, err = r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err = r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Nil(t, r.stored(t, "us.example.org"))
 	require.Equal(t, trust.Status{}, trusted())
@@ -277,28 +252,28 @@ func TestSuspendResumeDelete(t *testing.T) {
 	require.Zero(t, p.Requests())
 	for _, call := range []func() error{
 		func() error {
-			_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+			_, err := r.service.DeleteRelationship(t.Context(),
+				&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 			return err
 		},
 		func() error {
-			_, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
+			_, err := r.service.GetRelationship(t.Context(),
+				&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
 			return err
 		},
 		func() error {
-			_, err := r.service.RefreshRelationship(t.Context(), &ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
+			_, err := r.service.RefreshRelationship(t.Context(),
+				&ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
 			return err
 		},
 		func() error {
-			_, err := r.service.SuspendRelationship(t.Context(), &ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
+			_, err := r.service.SuspendRelationship(t.Context(),
+				&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 			return err
 		},
 	} {
-		refused(
-			t,
-			call(),
-			codes.NotFound,
-			"there is no relationship with \"us.example.org\"; `entente federation list` shows all",
-		)
+		refused(t, call(), codes.NotFound, "there is no relationship with \"us.example.org\"; `entente federation "+
+			"list` shows all")
 	}
 }
 
@@ -333,7 +308,8 @@ func TestListInPages(t *testing.T) {
 	all := federationtest.Names(120, "example.org")
 	for _, name := range all {
 		r.create(t, &ententev1.Relationship{
-			TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots,
+			TrustDomain: name, Url: "https://127.0.0.1:1/",
+			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots,
 		}, nil)
 	}
 	list := func(size int32) (pages int, seen []string) {

@@ -46,12 +46,8 @@ func TestSeveralEndpoints(t *testing.T) {
 	require.Equal(t, []string{"rollback", "stored"}, results(out))
 	require.Equal(t, bad.URL, out.GetEndpoints()[0].GetUrl())
 	require.NotEmpty(t, out.GetEndpoints()[0].GetError())
-	require.Contains(
-		t,
-		r.ledger.Decisions(),
-		"refuse bundle us.example.org: rollback",
-		"a refusal is audited though another endpoint was good",
-	)
+	require.Contains(t, r.ledger.Decisions(), "refuse bundle us.example.org: rollback",
+		"a refusal is audited though another endpoint was good")
 
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, 1, bad.Requests(), "what works is asked first")
@@ -65,10 +61,8 @@ func TestSeveralEndpoints(t *testing.T) {
 	require.Equal(t, []string{"rollback", "network"}, results(out))
 	require.Contains(t, out.GetLastError(), "none of 2 endpoints")
 	require.EqualValues(t, 7, out.GetSequence())
-	shown, err := r.service.GetRelationship(
-		t.Context(),
-		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	shown, err := r.service.GetRelationship(t.Context(),
+		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Equal(t, []string{"rollback", "network"}, results(shown))
 }
@@ -134,12 +128,8 @@ func TestServedByBundleOfOperator(t *testing.T) {
 	p.Present(t, hub.Rotated(t))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
 	p.Present(t, us)
-	require.Equal(
-		t,
-		"no_bundle",
-		r.refresh(t, "us.example.org").GetLastResult(),
-		"the domain's own keys do not vouch for the endpoint",
-	)
+	require.Equal(t, "no_bundle", r.refresh(t, "us.example.org").GetLastResult(),
+		"the domain's own keys do not vouch for the endpoint")
 }
 
 // TestAuthorityKinds: authorities of another kind are stored, for the digest is the domain's, and relied on by nobody.
@@ -180,16 +170,10 @@ func TestAuthorityKinds(t *testing.T) {
 	require.Greater(t, bundleRevision(t, r), before)
 	require.Equal(t, trust.Expired, trusted().X509)
 	require.Empty(t, relied().X509Authorities())
-	require.Equal(
-		t,
-		"unchanged",
-		r.refresh(t, "us.example.org").GetLastResult(),
-		"the endpoint is still verified by the whole bundle",
-	)
-	require.Empty(
-		t,
-		r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org"}, "authority_kinds").GetLeftOut(),
-	)
+	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult(),
+		"the endpoint is still verified by the whole bundle")
+	require.Empty(t, r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org"},
+		"authority_kinds").GetLeftOut())
 	require.True(t, relied().Equal(both))
 }
 
@@ -212,11 +196,8 @@ func TestLimitsOfARelationship(t *testing.T) {
 	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", MaxDocumentBytes: 2 << 10}, "max_document_bytes")
 	require.Equal(t, "too_large", r.refresh(t, "us.example.org").GetLastResult())
 	p.Handle(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	r.change(
-		t,
-		&ententev1.Relationship{TrustDomain: "us.example.org", FetchTimeout: durationpb.New(500 * time.Millisecond)},
-		"fetch_timeout",
-	)
+	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org",
+		FetchTimeout: durationpb.New(500 * time.Millisecond)}, "fetch_timeout")
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "timeout", out.GetLastResult())
 	require.Contains(t, out.GetLastError(), "within 500ms")

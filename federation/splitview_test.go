@@ -99,10 +99,8 @@ func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.
 	if o.streams[home] == nil {
 		until(t, "the relationship to be read", func() bool { return len(o.manager.streams.Domains(home)) == 1 })
 		o.streams[home] = o.intrude(t, a, "/entente/member/member-1")
-		require.NoError(
-			t,
-			o.streams[home].Send(&ententev1.ExchangeRequest{Message: federationtest.Hello(home, "member-1")}),
-		)
+		require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: federationtest.Hello(home,
+			"member-1")}))
 	}
 	if changes := m.GetMapChanges(); changes != nil {
 		if o.interests[home] == 0 {
@@ -139,7 +137,8 @@ func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle
 			t,
 			hub,
 			&ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-				TrustDomain: hub.TrustDomain.Name(), Bundles: []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
+				TrustDomain: hub.TrustDomain.Name(),
+				Bundles:     []*ententev1.PeerBundle{{TrustDomain: "us.example.org", Document: v.Document}},
 			}}},
 		)
 	}
@@ -149,10 +148,8 @@ func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle
 func (o *onlooker) awaitHubs(t *testing.T, hub *federationtest.Authority, b *bundle.Bundle) {
 	t.Helper()
 	until(t, "the hub's word", func() bool {
-		row, found, err := relationship.HubBundles.Get(
-			o.store.View(),
-			relationship.AttestationKey("us.example.org", hub.TrustDomain.Name()),
-		)
+		row, found, err := relationship.HubBundles.Get(o.store.View(),
+			relationship.AttestationKey("us.example.org", hub.TrustDomain.Name()))
 		if err != nil || !found {
 			return false
 		}
@@ -177,12 +174,8 @@ func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
 	})
 	until(t, "the line in the log", func() bool { return len(o.journal.lines("contradicts itself")) > 0 })
 	require.Contains(t, o.journal.lines("contradicts itself")[0], "alarm=split_view")
-	require.InDelta(
-		t,
-		1,
-		testutil.ToFloat64(o.manager.intake.AlarmsTotal.WithLabelValues(relationship.AlarmSplitView)),
-		0,
-	)
+	require.InDelta(t, 1, testutil.ToFloat64(o.manager.intake.AlarmsTotal.WithLabelValues(relationship.AlarmSplitView)),
+		0)
 }
 
 // standing waits for the metric of an alarm on a relationship.
@@ -217,14 +210,17 @@ func TestSplitViewsOverStreams(t *testing.T) {
 	}{
 		{"the stream after the endpoint", []showing{{endpoint, 2}}, showing{stream, 2}, endpoint, 2},
 		{"the endpoint after the stream", []showing{{stream, 2}}, showing{endpoint, 2}, stream, 2},
-		{"the stream, of an older version from the endpoint", []showing{{endpoint, 2}, {endpoint, 3}}, showing{stream, 2}, endpoint, 3},
-		{"the endpoint, of an older version from the stream", []showing{{stream, 2}, {stream, 3}}, showing{endpoint, 2}, stream, 3},
+		{"the stream, of an older version from the endpoint", []showing{{endpoint, 2}, {endpoint, 3}},
+			showing{stream, 2}, endpoint, 3},
+		{"the endpoint, of an older version from the stream", []showing{{stream, 2}, {stream, 3}}, showing{endpoint, 2},
+			stream, 3},
 		{"the stream after itself", []showing{{stream, 2}}, showing{stream, 2}, stream, 2},
 		{"the stream of what an operator brought", nil, showing{stream, 1}, "bootstrap by anonymous", 1},
 		{"a hub's stream after the endpoint", []showing{{endpoint, 2}}, showing{byHub, 2}, endpoint, 2},
 		{"a hub's stream after the domain's", []showing{{stream, 2}}, showing{byHub, 2}, stream, 2},
 		{"a hub's stream, of an older version", []showing{{stream, 2}, {endpoint, 3}}, showing{byHub, 2}, stream, 3},
-		{"a hub's stream that goes back to an older version", []showing{{stream, 2}, {stream, 3}, {byHub, 3}}, showing{byHub, 2}, stream, 3},
+		{"a hub's stream that goes back to an older version", []showing{{stream, 2}, {stream, 3}, {byHub, 3}},
+			showing{byHub, 2}, stream, 3},
 		{"a hub's stream after itself", []showing{{stream, 2}, {byHub, 2}}, showing{byHub, 2}, stream, 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -265,8 +261,10 @@ func TestSplitViewsAfterAHub(t *testing.T) {
 		shows    func(t *testing.T, o *onlooker)
 		source   string
 	}{
-		"the endpoint":            {2, func(t *testing.T, o *onlooker) { o.byEndpoint(t, o.us.Bundle(t, 2)) }, "endpoint"},
-		"the domain's own stream": {2, func(t *testing.T, o *onlooker) { o.byStream(t, o.us.Bundle(t, 2)) }, "peer us.example.org"},
+		"the endpoint": {2, func(t *testing.T, o *onlooker) { o.byEndpoint(t, o.us.Bundle(t, 2)) },
+			"endpoint"},
+		"the domain's own stream": {2, func(t *testing.T, o *onlooker) { o.byStream(t, o.us.Bundle(t, 2)) },
+			"peer us.example.org"},
 		"what an operator brings": {1, func(*testing.T, *onlooker) {}, "bootstrap by anonymous"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -290,13 +288,8 @@ func TestSplitViewsAfterAHub(t *testing.T) {
 
 // TestSplitViewsOfTwoHubs: of a domain that two hubs vouch for over streams, and that says nothing itself.
 func TestSplitViewsOfTwoHubs(t *testing.T) {
-	first, second := federationtest.NewAuthority(
-		t,
-		"hub1.example.org",
-	), federationtest.NewAuthority(
-		t,
-		"hub2.example.org",
-	)
+	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
+		"hub2.example.org")
 	o := newOnlooker(t)
 	o.takesFrom(t, first)
 	o.takesFrom(t, second)
@@ -305,12 +298,8 @@ func TestSplitViewsOfTwoHubs(t *testing.T) {
 	o.awaitHubs(t, second, forged)
 	o.byHub(first)(t, o.us.Bundle(t, 5))
 	o.alarmed(t, 5, "hub hub1.example.org", "hub hub2.example.org")
-	require.Equal(
-		t,
-		"hub1.example.org",
-		o.show(t, "us.example.org").GetOriginHub(),
-		"the first by name, whoever came first",
-	)
+	require.Equal(t, "hub1.example.org", o.show(t, "us.example.org").GetOriginHub(),
+		"the first by name, whoever came first")
 }
 
 // TestAnAlarmThatCannotBeWritten: what a peer shows is not passed over because there was no leader when it came.
@@ -332,15 +321,8 @@ func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
 	r := newRoom(t)
 	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
-	p, endpoint := federationtest.NewEndpoint(
-		t,
-		hub,
-		hub.Bundle(t, 1),
-	), federationtest.NewEndpoint(
-		t,
-		us,
-		us.Bundle(t, 1),
-	)
+	p, endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)), federationtest.NewEndpoint(t, us,
+		us.Bundle(t, 1))
 	r.takes(t, hub, p, "us.example.org")
 	r.create(t, spiffeRelationship(us, endpoint), us.Bundle(t, 1))
 	alarmed := func() raftstore.Revision {

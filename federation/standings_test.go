@@ -27,16 +27,23 @@ func TestRestsUntil(t *testing.T) {
 		want  time.Duration
 	}{
 		{"in good standing", good, longestRest},
-		{"stale in ten seconds", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15*time.Minute + 10*time.Second) }), 10 * time.Second},
-		{"stale after this very moment", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }), keepEvery},
+		{"stale in ten " +
+			"seconds", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15*time.Minute + 10*time.Second) }), 10 * time.Second},
+		{"stale after this very " +
+			"moment", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }), keepEvery},
 		{"stale", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-time.Hour) }), keepEvery},
-		{"X.509 authorities that expire", with(func(f *relationship.Facts) { f.X509Until = now.Add(20 * time.Second) }), 20 * time.Second},
-		{"X.509 authorities that expired, which a success can bring anew", with(func(f *relationship.Facts) { f.X509Until = now.Add(-time.Second) }), keepEvery},
+		{"X.509 authorities that expire", with(func(f *relationship.Facts) { f.X509Until = now.Add(20 * time.Second) }),
+			20 * time.Second},
+		{"X.509 authorities that expired, which a success can bring anew",
+			with(func(f *relationship.Facts) { f.X509Until = now.Add(-time.Second) }), keepEvery},
 		{"no X.509 authority", with(func(f *relationship.Facts) { f.X509Until = time.Time{} }), longestRest},
 		{"no JWT authority", with(func(f *relationship.Facts) { f.JWTKeys = 0 }), longestRest},
-		{"JWT authorities on a short leash", with(func(f *relationship.Facts) { f.MaxStaleJWT = 30 * time.Second }), 30 * time.Second},
-		{"X.509 authorities on a short leash", with(func(f *relationship.Facts) { f.MaxStaleX509 = 30 * time.Second }), 30 * time.Second},
-		{"confirmed by a clock that is ahead", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(time.Hour) }), longestRest},
+		{"JWT authorities on a short leash", with(func(f *relationship.Facts) { f.MaxStaleJWT = 30 * time.Second }),
+			30 * time.Second},
+		{"X.509 authorities on a short leash", with(func(f *relationship.Facts) { f.MaxStaleX509 = 30 * time.Second }),
+			30 * time.Second},
+		{"confirmed by a clock that is ahead", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(time.Hour) }),
+			longestRest},
 		{"nothing stored yet", relationship.Facts{}, keepEvery},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -55,10 +62,10 @@ func TestRestMissesNothing(t *testing.T) {
 	begin := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	for range 200 {
 		f := relationship.Facts{
-			Stored: true, LastSuccess: begin.Add(-within(10 * time.Minute)), Interval: 10*time.Second + within(5*time.Minute),
-			X509Until: begin.Add(
-				within(time.Hour),
-			), JWTKeys: random.IntN(2), MaxStaleJWT: within(20 * time.Minute), MaxStaleX509: within(20 * time.Minute),
+			Stored: true, LastSuccess: begin.Add(-within(10 * time.Minute)),
+			Interval:  10*time.Second + within(5*time.Minute),
+			X509Until: begin.Add(within(time.Hour)), JWTKeys: random.IntN(2), MaxStaleJWT: within(20 * time.Minute),
+			MaxStaleX509: within(20 * time.Minute),
 		}
 		standing, next := relationship.Judge(begin, f), begin
 		for now := begin; now.Before(begin.Add(30 * time.Minute)); now = now.Add(time.Second) {
@@ -70,14 +77,8 @@ func TestRestMissesNothing(t *testing.T) {
 				next = restsUntil(now, standing, f)
 			}
 			before := relationship.Judge(now.Add(-keepEvery), f)
-			require.Contains(
-				t,
-				[]relationship.Standing{relationship.Judge(now, f), before},
-				standing,
-				"%v: %+v",
-				now.Sub(begin),
-				f,
-			)
+			require.Contains(t, []relationship.Standing{relationship.Judge(now, f), before}, standing, "%v: %+v",
+				now.Sub(begin), f)
 		}
 	}
 }

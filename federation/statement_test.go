@@ -72,11 +72,10 @@ func (s *stating) version(sequence uint64, kid string) *bundle.Bundle {
 }
 
 func (s *stating) sign(claims statement.Claims, kid string) *statement.Statement {
-	stmt, err := statement.New(
-		claims,
-		kid,
-		func(input []byte) ([]byte, error) { return s.signature(kid, sha256.Sum256(input)) },
-	)
+	stmt, err := statement.New(claims, kid, func(input []byte) ([]byte,
+		error) {
+		return s.signature(kid, sha256.Sum256(input))
+	})
 	require.NoError(s.t, err)
 	return stmt
 }
@@ -158,10 +157,8 @@ func TestStatementsAreChecked(t *testing.T) {
 	require.Equal(t, asked+1, s.peer.Requests())
 
 	// A relationship that is ended takes the history with it.
-	_, err = r.service.DeleteRelationship(
-		t.Context(),
-		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err = r.service.DeleteRelationship(t.Context(),
+		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	_, found, err := relationship.ForeignHistory.Get(r.store.View(), "us.example.org")
 	require.NoError(t, err)
@@ -175,14 +172,22 @@ func TestAlarms(t *testing.T) {
 		alarm string
 		text  string
 	}{
-		{"a key that is not named", func(s *stating) { s.publish(3, "x", "x") }, relationship.AlarmBrokenChain, "the statement is signed by a key that may not sign it"},
-		{"a chain that starts anew", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") }, relationship.AlarmNewChain, "starts anew (no_signer)"},
-		{"a statement is left out", func(s *stating) { s.publish(3, "b", "b"); s.statements = nil; s.publish(4, "b", "b") }, relationship.AlarmNewChain, "starts anew"},
+		{"a key that is not named", func(s *stating) { s.publish(3, "x", "x") }, relationship.AlarmBrokenChain,
+			"the statement is signed by a key that may not sign it"},
+		{"a chain that starts anew", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") },
+			relationship.AlarmNewChain, "starts anew (no_signer)"},
+		{"a statement is left out", func(s *stating) {
+			s.publish(3, "b", "b")
+			s.statements = nil
+			s.publish(4, "b",
+				"b")
+		}, relationship.AlarmNewChain, "starts anew"},
 		{"statements between are missing", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.publish(4, "b", "b")
 			s.statements = s.statements[3:]
-		}, relationship.AlarmBrokenChain, "that of sequence 4 names another statement before it than that of sequence 2"},
+		}, relationship.AlarmBrokenChain, "that of sequence 4 names another statement before it than that of " +
+			"sequence 2"},
 		{"nonsense", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.peer.Statements = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
@@ -191,8 +196,10 @@ func TestAlarms(t *testing.T) {
 			s.publish(3, "b", "b")
 			s.peer.Serve(s.version(3, "x"))
 		}, relationship.AlarmSplitView, "under sequence 3"},
-		{"other keys under a known sequence", func(s *stating) { s.peer.Serve(s.version(2, "x")) }, relationship.AlarmSplitView, "under sequence 2"},
-		{"other keys under an old sequence", func(s *stating) { s.peer.Serve(s.version(1, "x")) }, relationship.AlarmSplitView, "under sequence 1"},
+		{"other keys under a known sequence", func(s *stating) { s.peer.Serve(s.version(2, "x")) },
+			relationship.AlarmSplitView, "under sequence 2"},
+		{"other keys under an old sequence", func(s *stating) { s.peer.Serve(s.version(1, "x")) },
+			relationship.AlarmSplitView, "under sequence 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -42,10 +42,8 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 			for _, b := range all {
 				v, err := bundle.NewMapEntry(b)
 				require.NoError(t, err)
-				changes.Bundles = append(
-					changes.Bundles,
-					&ententev1.PeerBundle{TrustDomain: b.TrustDomain().Name(), Document: v.Document},
-				)
+				changes.Bundles = append(changes.Bundles,
+					&ententev1.PeerBundle{TrustDomain: b.TrustDomain().Name(), Document: v.Document})
 			}
 			o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: changes}})
 		}
@@ -55,11 +53,10 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 		o.awaitWord(t, "us.example.org", 1)
 		says(o.us.Large(t, 2), ap.Bundle(t, 2))
 		o.awaitWord(t, "ap.example.org", 2)
-		until(
-			t,
-			"the refusal",
-			func() bool { return mustWord(t, o.room, "us.example.org").Row.Value.GetRefused() == "too_large" },
-		)
+		until(t, "the refusal", func() bool {
+			return mustWord(t, o.room,
+				"us.example.org").Row.Value.GetRefused() == "too_large"
+		})
 		_, sequence := o.word(t, "us.example.org")
 		require.EqualValues(t, 1, sequence)
 		require.Equal(t, trust.Stale, o.trust(t, "us.example.org"), "what the hub confirmed of it is the past")
@@ -71,10 +68,8 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 		r.takes(t, hub, p, ".example.org")
 		r.refresh(t, "hub.example.org")
 		large := us.Large(t, 2)
-		p.ServeMap(
-			hub.Bundle(t, 1),
-			mapOf(t, large, ap.Bundle(t, 1), federationtest.NewAuthority(t, "zz.example.org").Bundle(t, 1)),
-		)
+		p.ServeMap(hub.Bundle(t, 1), mapOf(t, large, ap.Bundle(t, 1),
+			federationtest.NewAuthority(t, "zz.example.org").Bundle(t, 1)))
 		r.refresh(t, "hub.example.org")
 		require.Equal(t, trust.Fresh, r.trust(t, "ap.example.org"))
 		require.Equal(t, trust.Fresh, r.trust(t, "zz.example.org"))
