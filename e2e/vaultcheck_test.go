@@ -55,14 +55,14 @@ upstream "vault" {
 			CombinedOutput()
 		return string(out), err
 	}
-	said, err := check(roleID, secretID)
-	require.NoError(t, err, said)
+	output, err := check(roleID, secretID)
+	require.NoError(t, err, output)
 
-	said, err = check("somebody", secretID)
+	output, err = check("somebody", secretID)
 	require.Error(t, err)
 	require.Contains(
 		t,
-		said,
+		output,
 		"failure  login: log in to Vault by approle: Vault does not accept the login; check the auth block and "+
 			"what it points at",
 	)
@@ -72,13 +72,13 @@ upstream "vault" {
 		t, "auth/"+auth+"/role/entente/secret-id-accessor/destroy",
 		map[string]any{"secret_id_accessor": spent["secret_id_accessor"]},
 	)
-	said, err = check(roleID, spent["secret_id"].(string))
+	output, err = check(roleID, spent["secret_id"].(string))
 	require.Error(t, err)
-	require.Contains(t, said, "failure  login: log in to Vault by approle: Vault does not accept the login")
+	require.Contains(t, output, "failure  login: log in to Vault by approle: Vault does not accept the login")
 
 	v.Seal(t)
-	said, err = check(roleID, secretID)
+	output, err = check(roleID, secretID)
 	require.Error(t, err)
-	require.Contains(t, said, "Vault is sealed or has no active node; unseal it")
-	require.Contains(t, said, "with this configuration a member could not do with Vault what it has to")
+	require.Contains(t, output, "Vault is sealed or has no active node; unseal it")
+	require.Contains(t, output, "with this configuration a member cannot use Vault as it must")
 }

@@ -121,7 +121,7 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 			}
 			return env.Print(done, func(t *cli.Table) {
 				if toHub {
-					t.Otherwise("The relationship with %s has ended; the hub's attestation counts from now on.", args[0])
+					t.Otherwise("The relationship with %s has ended; the hub's attestation counts now.", args[0])
 					return
 				}
 				t.Otherwise("Trust domain %s is no longer trusted.", args[0])

@@ -211,9 +211,10 @@ func (f *fields) addHub() {
 	attest := f.flags.Bool("attest", false,
 		"attest the domain as a hub: its bundle is in the bundle map that this cluster serves")
 	f.addValue("attest", "attest", func(to *ententev1.Relationship) { to.Attest = *attest })
-	include := f.flags.StringArray("hub-include", nil, "the domain's cluster is a hub: a trust domain whose attestation "+
-		"by it "+
-		"is accepted, or all below a name such as .example.org; can be repeated ('' ends that)")
+	include := f.flags.StringArray("hub-include", nil,
+		"the domain's cluster is a hub: a trust domain whose attestation "+
+			"by it "+
+			"is accepted, or all below a name such as .example.org; can be repeated ('' ends that)")
 	exclude := f.flags.StringArray("hub-exclude", nil,
 		"a trust domain, or all below a name, whose attestation by the hub is not accepted; can be repeated ('' "+
 			"for none)")

@@ -60,8 +60,9 @@ makes the relationships of both sides. Until both operators have approved ('ente
 	const usual = time.Hour
 	cmd.Flags().StringVar(&own, "domain", "", "the hosted trust domain that is offered")
 	cmd.Flags().StringVar(&foreign, "for", "", "the only trust domain that can accept")
-	cmd.Flags().StringVar(&home, "for-home", "", "the home trust domain of the cluster that hosts it, if it is another "+
-		"one: it is trusted too")
+	cmd.Flags().StringVar(&home, "for-home", "",
+		"the home trust domain of the cluster that hosts it, if it is another "+
+			"one: it is trusted too")
 	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long it can be accepted, 168h at most")
 	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement at once")
 	return cmd
