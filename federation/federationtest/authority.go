@@ -114,7 +114,9 @@ func (a *Authority) MemberSVID(t testing.TB, path string) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: Serial(t), URIs: []*url.URL{spiffeid.RequireFromPath(a.TrustDomain, path).URL()}, Subject: pkix.Name{CommonName: "member"},
+		SerialNumber: Serial(
+			t,
+		), URIs: []*url.URL{spiffeid.RequireFromPath(a.TrustDomain, path).URL()}, Subject: pkix.Name{CommonName: "member"},
 		NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
@@ -131,7 +133,9 @@ func (a *Authority) Large(t testing.TB, sequence uint64) *bundle.Bundle {
 		value, err := asn1.Marshal([]byte(rand.Text() + string(make([]byte, 2500))))
 		require.NoError(t, err)
 		template := &x509.Certificate{
-			SerialNumber: Serial(t), URIs: a.Cert.URIs, NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter, IsCA: true, BasicConstraintsValid: true,
+			SerialNumber: Serial(
+				t,
+			), URIs: a.Cert.URIs, NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter, IsCA: true, BasicConstraintsValid: true,
 			KeyUsage: x509.KeyUsageCertSign, ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Value: value}},
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, a.Key.Public(), a.Key)

@@ -91,11 +91,14 @@ func NewEndpoint(t testing.TB, a *Authority, b *bundle.Bundle) *Endpoint {
 		handler(w, r)
 	}))
 	p.Config.ErrorLog = hclog.NewNullLogger().StandardLogger(nil)
-	p.TLS = &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		p.Mu.Lock()
-		defer p.Mu.Unlock()
-		return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{p.Cert}}, nil
-	}}
+	p.TLS = &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			p.Mu.Lock()
+			defer p.Mu.Unlock()
+			return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{p.Cert}}, nil
+		},
+	}
 	p.StartTLS()
 	t.Cleanup(p.Close)
 	return p

@@ -7,7 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Metric returns the value of a counter or gauge, or 0 if there is none with the labels, which are pairs of name and value.
+// Metric returns the value of a counter or gauge, or 0 if there is none with the labels, which are pairs of name and
+// value.
 func Metric(t testing.TB, from prometheus.Gatherer, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := from.Gather()

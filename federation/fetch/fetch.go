@@ -24,14 +24,25 @@ const (
 func maxKept() int { return min(endpoint.OpenFiles()/2, mostKept) }
 
 // fetch fetches from one endpoint of a relationship. Only the bundle of the basis verifies an https_spiffe endpoint.
-func (p *Poller) fetch(ctx context.Context, name string, b intake.Basis, ep endpoint.Remote, w *Wait) (endpoint.Result, error) {
+func (p *Poller) fetch(
+	ctx context.Context,
+	name string,
+	b intake.Basis,
+	ep endpoint.Remote,
+	w *Wait,
+) (endpoint.Result, error) {
 	config := p.config.Client
 	b.Rel.Limits.Bound(&config)
 	config.Bundles = nil
 	if ep.Profile() == endpoint.HTTPSSPIFFE {
 		if b.Trust == nil {
-			return endpoint.Result{}, fmt.Errorf("fetch bundle of %s from %s: %w; create or resume a relationship with %s", name,
-				ep.URL(), relationship.ErrNoTrust, ep.ID().TrustDomain())
+			return endpoint.Result{}, fmt.Errorf(
+				"fetch bundle of %s from %s: %w; create or resume a relationship with %s",
+				name,
+				ep.URL(),
+				relationship.ErrNoTrust,
+				ep.ID().TrustDomain(),
+			)
 		}
 		config.Bundles = b.Trust
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// promptWithin is how long a fetch of the fast queue may occupy its place. A peer that answers needs a small part of
-	// that. A peer that takes longer is fetched again from the slow queue, for as long as its relationship allows.
+	// promptWithin is how long a fetch of the fast queue may occupy its place. A peer that answers needs a small part
+	// of that. A peer that takes longer is fetched again from the slow queue, for as long as its relationship allows.
 	promptWithin = 3 * time.Second
 	// maxPenalty caps how many consecutive prompt answers a slow peer must give before it returns to the fast queue.
 	maxPenalty = 63

@@ -1,15 +1,15 @@
 // Package fetch keeps the bundles of foreign trust domains up to date by polling their SPIFFE bundle endpoints.
 //
-// A [Poller] brings one relationship up to date: it tries the endpoints in turn, stores what is accepted, reads the signed
-// statements that are missing, and the bundle map where the domain's cluster is a hub. A [Scheduler] gives each
-// relationship that this member owns its turns. An owner is the member that [membership.Owner] computes from those alive,
-// so ownership moves without a message. Two members can fetch one relationship at the same time, which is harmless: what
-// is stored depends on the revisions that the fetch relied on.
+// A [Poller] brings one relationship up to date: it tries the endpoints in turn, stores what is accepted, reads the
+// signed statements that are missing, and the bundle map where the domain's cluster is a hub. A [Scheduler] gives each
+// relationship that this member owns its turns. An owner is the member that [membership.Owner] computes from those
+// alive, so ownership moves without a message. Two members can fetch one relationship at the same time, which is
+// harmless: what is stored depends on the revisions that the fetch relied on.
 //
-// A failed fetch waits for the relationship's next turn: the refresh hint, within bounds, with a jitter of a tenth. What a
-// member takes over together with others is fetched one after the other, and then once more at a random time within the
-// interval, so that the turns of thousands are spread evenly. A peer that does not answer promptly moves to the slow queue,
-// where it delays no other peer.
+// A failed fetch waits for the relationship's next turn: the refresh hint, within bounds, with a jitter of a tenth.
+// What a member takes over together with others is fetched one after the other, and then once more at a random time
+// within the interval, so that the turns of thousands are spread evenly. A peer that does not answer promptly moves to
+// the slow queue, where it delays no other peer.
 //
 // Nothing here removes a bundle. Start reading at [Poller.Refresh].
 package fetch
@@ -122,8 +122,8 @@ func (p *Poller) Refresh(ctx context.Context, name string) intake.Outcome {
 	return p.refresh(ctx, name, Requested())
 }
 
-// RefreshWithin is [Poller.Refresh] with a bound on how long it waits for the peer in all. If that is too short nothing is
-// recorded, and the error is [relationship.ErrUnfinished]. If bound is 0, only the relationship's own bounds apply.
+// RefreshWithin is [Poller.Refresh] with a bound on how long it waits for the peer in all. If that is too short nothing
+// is recorded, and the error is [relationship.ErrUnfinished]. If bound is 0, only the relationship's own bounds apply.
 func (p *Poller) RefreshWithin(ctx context.Context, name string, bound time.Duration) intake.Outcome {
 	return p.refresh(ctx, name, &Wait{bound: bound})
 }
@@ -172,8 +172,17 @@ func (p *Poller) record(name string, generation uint64, out intake.Outcome, took
 	p.config.Observations.Attempted(name, generation, p.now(), out.Err == nil, out.Result, failure)
 	switch {
 	case out.Err != nil:
-		p.log.Warn("bundle not refreshed; the stored one is kept", "trust_domain", name, "result", out.Result, "took", took,
-			"error", relationship.Clip(failure))
+		p.log.Warn(
+			"bundle not refreshed; the stored one is kept",
+			"trust_domain",
+			name,
+			"result",
+			out.Result,
+			"took",
+			took,
+			"error",
+			relationship.Clip(failure),
+		)
 	case out.Result == relationship.ResultStored:
 		p.log.Info("bundle refreshed", "trust_domain", name, "result", out.Result, "took", took)
 	default:
@@ -223,7 +232,13 @@ func (p *Poller) fetchAndKeep(ctx context.Context, name string, b intake.Basis, 
 }
 
 // fetchFrom fetches from one endpoint, decides, and stores what is new.
-func (p *Poller) fetchFrom(ctx context.Context, name string, b intake.Basis, ep endpoint.Remote, w *Wait) (string, error) {
+func (p *Poller) fetchFrom(
+	ctx context.Context,
+	name string,
+	b intake.Basis,
+	ep endpoint.Remote,
+	w *Wait,
+) (string, error) {
 	b.Source = "endpoint " + ep.URL()
 	fetched, err := p.fetch(ctx, name, b, ep, w)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// preferFor is how long an endpoint that worked, where those before it did not, is tried first. After that the configured
-// order applies again: one attempt at an endpoint that is still down is cheap, and the operator's first choice is used
-// again once it is back.
+// preferFor is how long an endpoint that worked, where those before it did not, is tried first. After that the
+// configured order applies again: one attempt at an endpoint that is still down is cheap, and the operator's first
+// choice is used again once it is back.
 const preferFor = 15 * time.Minute
 
 // route is what a member remembers of the endpoints of one relationship, under one of its generations.

@@ -26,7 +26,11 @@ func TestRouteOrder(t *testing.T) {
 	require.Equal(t, []int{0, 1, 2}, r.order(3, at(15)), "going on to work does not prolong it")
 	r = r.tried(0, 3, down(15)).tried(1, 3, ok(15))
 	require.Equal(t, []int{1, 0, 2}, r.order(3, at(16)))
-	require.Equal(t, []string{"network", "stored", "stored"}, []string{r.attempts[0].Result, r.attempts[1].Result, r.attempts[2].Result})
+	require.Equal(
+		t,
+		[]string{"network", "stored", "stored"},
+		[]string{r.attempts[0].Result, r.attempts[1].Result, r.attempts[2].Result},
+	)
 	r = r.tried(1, 3, down(17)).tried(0, 3, ok(17))
 	require.Equal(t, []int{0, 1, 2}, r.order(3, at(18)), "the first one is back")
 	require.Equal(t, []int{0}, route{works: 2, since: at(0)}.order(1, at(1)), "fewer endpoints than there were")

@@ -17,18 +17,18 @@ import (
 
 const (
 	// fastPlaces bounds the running fetches of peers that answer promptly, slowPlaces those of the others. Peers that
-	// hang for as long as a fetch may take cannot delay the healthy ones, however many they are: nothing occupies a fast
-	// place for longer than promptWithin. A fetch without a kept connection costs a handshake's worth of memory, some
-	// 100 KiB, and the document.
+	// hang for as long as a fetch may take cannot delay the healthy ones, however many they are: nothing occupies a
+	// fast place for longer than promptWithin. A fetch without a kept connection costs a handshake's worth of memory,
+	// some 100 KiB, and the document.
 	fastPlaces = 96
 	slowPlaces = 32
 )
 
-// Streams knows which bundles the streams to peers keep up to date. Its methods are called from the scheduler's goroutine
-// and must not block.
+// Streams knows which bundles the streams to peers keep up to date. Its methods are called from the scheduler's
+// goroutine and must not block.
 type Streams interface {
-	// Covers reports whether a stream with a peer keeps up to date a domain's bundle, or a hub's map under the name with
-	// [relationship.MapSuffix]. An empty home is no peer.
+	// Covers reports whether a stream with a peer keeps up to date a domain's bundle, or a hub's map under the name
+	// with [relationship.MapSuffix]. An empty home is no peer.
 	Covers(home, name string) bool
 	// TakeEnded reports whether a stream kept a domain's bundle up to date and has ended since the last call.
 	TakeEnded(name string) bool
@@ -247,8 +247,8 @@ func (s *Scheduler) streamEnded(own *ownership, e mirror.Entry) bool {
 	return true
 }
 
-// covered reports whether streams keep up to date everything that is fetched for a relationship: the bundle, and the map
-// of a hub.
+// covered reports whether streams keep up to date everything that is fetched for a relationship: the bundle, and the
+// map of a hub.
 func (s *Scheduler) covered(e mirror.Entry) bool {
 	home, name := e.PeerHome(), e.Rel.TrustDomain.Name()
 	return s.streams.Covers(home, name) && (e.Rel.Hub == nil || s.streams.Covers(home, name+relationship.MapSuffix))

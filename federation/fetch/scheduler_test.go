@@ -34,7 +34,9 @@ type timetable struct {
 }
 
 func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) error) *timetable {
-	in, err := intake.New(intake.Config{Log: hclog.NewNullLogger(), Now: time.Now, MinRefresh: relationship.DefaultMinRefresh})
+	in, err := intake.New(
+		intake.Config{Log: hclog.NewNullLogger(), Now: time.Now, MinRefresh: relationship.DefaultMinRefresh},
+	)
 	require.NoError(t, err)
 	tt := &timetable{t: t, mirror: mirror.New(), fetched: make(map[string][]time.Time)}
 	p, err := New(Config{
@@ -78,7 +80,14 @@ func (noStreams) TakeEnded(string) bool                     { return false }
 func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string) {
 	tt.t.Helper()
 	for _, name := range names {
-		r, err := relationship.Parse(&statev1.Relationship{TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: generation})
+		r, err := relationship.Parse(
+			&statev1.Relationship{
+				TrustDomain: name,
+				Url:         "https://" + name,
+				Profile:     federationtest.WebProfile,
+				Generation:  generation,
+			},
+		)
 		require.NoError(tt.t, err)
 		tt.mirror.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true}})
 	}
@@ -169,7 +178,12 @@ func TestHangingPeers(t *testing.T) {
 		tt.hold(10*time.Second, 1, federationtest.Names(600, "example.org")...)
 		tt.pass(5 * time.Minute) // every one has had its first turn
 		queues := tt.scheduler.poller.metrics.queues
-		require.EqualValues(t, slowPlaces, testutil.ToFloat64(queues.WithLabelValues("slow", "running")), "an operator sees that they hang")
+		require.EqualValues(
+			t,
+			slowPlaces,
+			testutil.ToFloat64(queues.WithLabelValues("slow", "running")),
+			"an operator sees that they hang",
+		)
 		require.Positive(t, testutil.ToFloat64(queues.WithLabelValues("slow", "waiting")))
 		require.Zero(t, testutil.ToFloat64(queues.WithLabelValues("fast", "waiting")), "and that nobody else waits")
 		counts := tt.pass(10 * time.Minute)
@@ -182,8 +196,8 @@ func TestHangingPeers(t *testing.T) {
 	})
 }
 
-// TestPeersThatAlternate: hundreds of peers that answer at once when they are being waited for among their like, and hang where the others
-// are waited for, win little time.
+// TestPeersThatAlternate: hundreds of peers that answer at once when they are being waited for among their like, and
+// hang where the others are waited for, win little time.
 func TestPeersThatAlternate(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -236,13 +250,17 @@ func TestPenalty(t *testing.T) {
 		})
 	}
 	require.False(t, prompt(intake.Outcome{Result: "timeout"}), "after a short limit")
-	require.False(t, prompt(intake.Outcome{Result: relationship.ResultStored, Waited: promptWithin}), "at the last moment")
+	require.False(
+		t,
+		prompt(intake.Outcome{Result: relationship.ResultStored, Waited: promptWithin}),
+		"at the last moment",
+	)
 	require.False(t, prompt(intake.Outcome{Result: "unfinished", Err: relationship.ErrUnfinished}))
 	require.True(t, prompt(intake.Outcome{Result: "network"}), "it took nobody's place")
 }
 
-// TestTakeoverIsSpread: a member that starts with ten thousand relationships, or takes them over, begins with each of them soon and with
-// not too many at once.
+// TestTakeoverIsSpread: a member that starts with ten thousand relationships, or takes them over, begins with each of
+// them soon and with not too many at once.
 func TestTakeoverIsSpread(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		tt := newTimetable(t, func(context.Context, string) error { return nil })
@@ -251,7 +269,13 @@ func TestTakeoverIsSpread(t *testing.T) {
 		require.Empty(t, tt.pass(time.Second), "nobody is alive")
 		tt.scheduler.SetMembers([]string{"eu-1"})
 		for range 100 {
-			require.InDelta(t, 115, len(tt.pass(time.Second)), 75, "a hundred, and in the end a third of them that are fetched again")
+			require.InDelta(
+				t,
+				115,
+				len(tt.pass(time.Second)),
+				75,
+				"a hundred, and in the end a third of them that are fetched again",
+			)
 		}
 		require.Len(t, tt.scheduler.owned, 10_000)
 

@@ -17,13 +17,14 @@ import (
 const (
 	// retryUnstated is how long an endpoint that serves no statements is left alone. Its software may be upgraded.
 	retryUnstated = time.Hour
-	// maxPages bounds how many documents of statements one check reads, and statementsWithin how long it takes. The next
-	// check reads the rest.
+	// maxPages bounds how many documents of statements one check reads, and statementsWithin how long it takes. The
+	// next check reads the rest.
 	maxPages         = 2
 	statementsWithin = 10 * time.Second
 )
 
-// checkStatements reads the statements on a bundle that are missing. A failure does not affect whether the bundle counts.
+// checkStatements reads the statements on a bundle that are missing. A failure does not affect whether the bundle
+// counts.
 func (p *Poller) checkStatements(ctx context.Context, name string, w *Wait) {
 	view := p.config.Store.View()
 	h, err := relationship.HistoryOf(view, name)
@@ -74,8 +75,15 @@ func (p *Poller) checkStatements(ctx context.Context, name string, w *Wait) {
 			})
 		}
 	default:
-		p.log.Debug("statements not fetched; the next refresh fetches them again", "trust_domain", name, "result", result,
-			"error", relationship.Clip(err.Error()))
+		p.log.Debug(
+			"statements not fetched; the next refresh fetches them again",
+			"trust_domain",
+			name,
+			"result",
+			result,
+			"error",
+			relationship.Clip(err.Error()),
+		)
 	}
 }
 

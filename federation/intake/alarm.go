@@ -26,8 +26,8 @@ func (in *Intake) Announce(name string, raised []relationship.Alarm, revision ra
 }
 
 // Compare compares what a source shows with what any source showed before under the same sequence, and raises
-// [relationship.AlarmSplitView] where they differ. It is for bundles that are not stored: [Intake.Keep] compares those that
-// are. An error means that the alarm could not be written.
+// [relationship.AlarmSplitView] where they differ. It is for bundles that are not stored: [Intake.Keep] compares those
+// that are. An error means that the alarm could not be written.
 func (in *Intake) Compare(ctx context.Context, name string, view statement.View) error {
 	if split, err := relationship.Contradicts(in.config.Store.View(), name, view); err != nil || split == nil {
 		return err

@@ -40,8 +40,8 @@ func (b Basis) sameAs(o Basis) bool {
 	return b.Rel.Generation == o.Rel.Generation && b.Revision == o.Revision && b.TrustRevision == o.TrustRevision
 }
 
-// BasisOf reads the basis of a relationship that is in force; [relationship.ErrEnded] means that it is not. Read through a
-// transaction, all of it is a precondition of the transaction.
+// BasisOf reads the basis of a relationship that is in force; [relationship.ErrEnded] means that it is not. Read
+// through a transaction, all of it is a precondition of the transaction.
 func (in *Intake) BasisOf(r raftstore.Reader, name string) (Basis, error) {
 	row, found, err := relationship.Relationships.Get(r, name)
 	if err != nil {

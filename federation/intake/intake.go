@@ -1,9 +1,9 @@
 // Package intake stores the bundles of foreign trust domains, and raises alarms on what their sources show.
 //
 // A bundle reaches the cluster from an endpoint, over a stream from a peer, or from an operator. Each passes the same
-// rules and the same transaction: [Intake.BasisOf] reads what the decision depends on, [relationship.Accept] decides, and
-// [Intake.Keep] stores the bundle if nothing of the basis has changed since. Bundles that are not stored are compared with
-// the history by [Intake.Compare]. Signed statements are judged by [Intake.TakeStatements].
+// rules and the same transaction: [Intake.BasisOf] reads what the decision depends on, [relationship.Accept] decides,
+// and [Intake.Keep] stores the bundle if nothing of the basis has changed since. Bundles that are not stored are
+// compared with the history by [Intake.Compare]. Signed statements are judged by [Intake.TakeStatements].
 //
 // Nothing is stored that cannot be audited. An alarm takes no trust away.
 package intake

@@ -31,7 +31,12 @@ func (o Outcome) Local() bool {
 
 // Keep stores a bundle that was accepted, if everything that led to the decision is unchanged. Otherwise it returns
 // [relationship.ErrSuperseded].
-func (in *Intake) Keep(ctx context.Context, name string, b Basis, next *bundle.Bundle) (revision raftstore.Revision, err error) {
+func (in *Intake) Keep(
+	ctx context.Context,
+	name string,
+	b Basis,
+	next *bundle.Bundle,
+) (revision raftstore.Revision, err error) {
 	var raised []relationship.Alarm
 	err = audit.Do(in.config.Audit, audit.Event{
 		Caller: Caller, Action: ActionAccept, Object: name, Detail: Describe(next),
@@ -86,7 +91,12 @@ func (in *Intake) put(tx *raftstore.Tx, b Basis, next *bundle.Bundle, now time.T
 }
 
 // putBundle writes a bundle that was confirmed at now, and returns its standing.
-func (in *Intake) putBundle(tx *raftstore.Tx, b Basis, next *bundle.Bundle, now time.Time) (relationship.Standing, error) {
+func (in *Intake) putBundle(
+	tx *raftstore.Tx,
+	b Basis,
+	next *bundle.Bundle,
+	now time.Time,
+) (relationship.Standing, error) {
 	changed := now
 	current, err := b.Current.Bundle()
 	if err != nil {

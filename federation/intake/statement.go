@@ -38,8 +38,14 @@ func StatementsDue(h *statev1.ForeignHistory) (from uint64, due bool) {
 }
 
 // JudgeStatements decides on statements of a foreign bundle. It adds those that continue the chain to the history. It
-// returns the alarms to raise, and a result: [StatementsTaken], also where all statements are known, or why none was taken.
-func JudgeStatements(h *statev1.ForeignHistory, statements []*statement.Statement, now time.Time, interval time.Duration) (alarms []relationship.Alarm, result string) {
+// returns the alarms to raise, and a result: [StatementsTaken], also where all statements are known, or why none was
+// taken.
+func JudgeStatements(
+	h *statev1.ForeignHistory,
+	statements []*statement.Statement,
+	now time.Time,
+	interval time.Duration,
+) (alarms []relationship.Alarm, result string) {
 	newest := relationship.NewestVersion(h)
 	if newest == nil || newest.Sequence == nil {
 		return nil, StatementsEarly
@@ -48,10 +54,19 @@ func JudgeStatements(h *statev1.ForeignHistory, statements []*statement.Statemen
 	if err != nil {
 		return nil, StatementsUnjudged
 	}
-	known := statement.Known{TrustDomain: td, Seen: func(sequence uint64) (statement.View, bool) { return relationship.Shown(h, sequence) }}
+	known := statement.Known{
+		TrustDomain: td,
+		Seen:        func(sequence uint64) (statement.View, bool) { return relationship.Shown(h, sequence) },
+	}
 	if h.GetStatement() != "" {
 		if known.Newest, err = statement.Parse(h.GetStatement()); err != nil {
-			return []relationship.Alarm{{Name: relationship.AlarmBrokenChain, Sequence: newest.GetSequence(), Detail: "the stored statement cannot be read: " + err.Error()}}, StatementsUnjudged
+			return []relationship.Alarm{
+				{
+					Name:     relationship.AlarmBrokenChain,
+					Sequence: newest.GetSequence(),
+					Detail:   "the stored statement cannot be read: " + err.Error(),
+				},
+			}, StatementsUnjudged
 		}
 	} else if n := len(h.GetVersions()); n > 1 && !newest.GetBeginsAnew() {
 		if before := h.GetVersions()[n-2]; before.Sequence != nil && before.GetSequence()+1 == newest.GetSequence() {
@@ -62,13 +77,37 @@ func JudgeStatements(h *statev1.ForeignHistory, statements []*statement.Statemen
 	}
 	f := statement.Follow(known, statements, newest.GetSequence())
 	if f.Broken != nil {
-		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmBrokenChain, Sequence: newest.GetSequence(), Detail: f.Broken.Error()})
+		alarms = append(
+			alarms,
+			relationship.Alarm{
+				Name:     relationship.AlarmBrokenChain,
+				Sequence: newest.GetSequence(),
+				Detail:   f.Broken.Error(),
+			},
+		)
 	}
 	if f.Restart != nil {
-		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmNewChain, Sequence: f.Restart.Sequence(), Detail: fmt.Sprintf("the domain says that its chain of statements starts anew (%s); nothing but its endpoint's word says that this is no forgery", f.Restart.Claims().Start)})
+		alarms = append(
+			alarms,
+			relationship.Alarm{
+				Name:     relationship.AlarmNewChain,
+				Sequence: f.Restart.Sequence(),
+				Detail: fmt.Sprintf(
+					"the domain says that its chain of statements starts anew (%s); nothing but its endpoint's word says that this is no forgery",
+					f.Restart.Claims().Start,
+				),
+			},
+		)
 	}
 	if f.Split != nil {
-		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmSplitView, Sequence: newest.GetSequence(), Detail: f.Split.Error()})
+		alarms = append(
+			alarms,
+			relationship.Alarm{
+				Name:     relationship.AlarmSplitView,
+				Sequence: newest.GetSequence(),
+				Detail:   f.Split.Error(),
+			},
+		)
 	}
 	for _, s := range f.Taken {
 		digest, keys := s.Digest(), s.Claims().Keys
@@ -81,8 +120,20 @@ func JudgeStatements(h *statev1.ForeignHistory, statements []*statement.Statemen
 	if f.Newest != nil {
 		h.Statement = f.Newest.String()
 	}
-	if known.Newest != nil && f.Newest.Sequence() < newest.GetSequence() && now.Sub(newest.GetTime().AsTime()) > max(stateWithin*interval, stateWithinLeast) {
-		alarms = append(alarms, relationship.Alarm{Name: relationship.AlarmBrokenChain, Sequence: newest.GetSequence(), Detail: fmt.Sprintf("there is no statement on sequence %d, and there was one on %d", newest.GetSequence(), f.Newest.Sequence())})
+	if known.Newest != nil && f.Newest.Sequence() < newest.GetSequence() &&
+		now.Sub(newest.GetTime().AsTime()) > max(stateWithin*interval, stateWithinLeast) {
+		alarms = append(
+			alarms,
+			relationship.Alarm{
+				Name:     relationship.AlarmBrokenChain,
+				Sequence: newest.GetSequence(),
+				Detail: fmt.Sprintf(
+					"there is no statement on sequence %d, and there was one on %d",
+					newest.GetSequence(),
+					f.Newest.Sequence(),
+				),
+			},
+		)
 	}
 	return alarms, resultOf(f, statements, newest.GetSequence())
 }
@@ -121,8 +172,13 @@ func (in *Intake) LacksStatements(name string) (from uint64, missing bool) {
 }
 
 // TakeStatements judges statements from any source, in the order of their sequences, and writes what is new: statements
-// that continue the chain, and alarms. The result is that of [JudgeStatements]. An error means that it could not be written.
-func (in *Intake) TakeStatements(ctx context.Context, name string, statements []*statement.Statement) (result string, err error) {
+// that continue the chain, and alarms. The result is that of [JudgeStatements]. An error means that it could not be
+// written.
+func (in *Intake) TakeStatements(
+	ctx context.Context,
+	name string,
+	statements []*statement.Statement,
+) (result string, err error) {
 	var raised []relationship.Alarm
 	revision, err := in.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		raised, result = nil, relationship.ReasonNotWanted

@@ -7,7 +7,8 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// index finds the relationships of a kind: what few of them ask for must not cost a look at ten thousand. The catalog's lock guards it.
+// index finds the relationships of a kind: what few of them ask for must not cost a look at ten thousand. The catalog's
+// lock guards it.
 type index struct {
 	hubs, agreements NameSet
 	// peers are those that name a peer, suspended ones included, by its home trust domain.
@@ -48,8 +49,8 @@ func (i index) remove(name string, r *relationship.Relationship) {
 	}
 }
 
-// EachHub calls fn for each relationship with a hub, and eachAgreement for each that another cluster has to agree to, in no order. fn must not
-// come back to the catalog.
+// EachHub calls fn for each relationship with a hub, and eachAgreement for each that another cluster has to agree to,
+// in no order. fn must not come back to the catalog.
 func (c *Mirror) EachHub(fn func(name string, e Entry)) {
 	c.eachOf(func(i index) NameSet { return i.hubs }, fn)
 }
@@ -84,7 +85,11 @@ func (c *Mirror) homeOf(name string) string {
 func (c *Mirror) PlanOf(home string) (plan relationship.PeerPlan, named bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	plan = relationship.PeerPlan{Home: home, Wanted: map[string]relationship.Holding{}, Hubs: map[string]*relationship.Relationship{}}
+	plan = relationship.PeerPlan{
+		Home:   home,
+		Wanted: map[string]relationship.Holding{},
+		Hubs:   map[string]*relationship.Relationship{},
+	}
 	for name := range c.index.peers[home] {
 		e := c.entries[name]
 		if e.PeerHome() == "" {

@@ -1,8 +1,8 @@
 // Package mirror keeps the tables of federation in memory, in the form in which loops and streams need them: parsed
 // relationships, the facts about stored bundles, and an index of hubs, agreements and peers.
 //
-// One goroutine feeds a [Mirror], with [Mirror.Load] and [Mirror.Apply]. Any goroutine reads it. Bundles themselves stay
-// in the store.
+// One goroutine feeds a [Mirror], with [Mirror.Load] and [Mirror.Apply]. Any goroutine reads it. Bundles themselves
+// stay in the store.
 package mirror
 
 import (
@@ -54,7 +54,12 @@ func NewAttestationHolding(row *statev1.HubBundle, revision raftstore.Revision) 
 }
 
 func New() *Mirror {
-	return &Mirror{entries: make(map[string]Entry), index: newIndex(), holdings: make(map[string]relationship.Holding), attestations: make(map[string]AttestationHolding)}
+	return &Mirror{
+		entries:      make(map[string]Entry),
+		index:        newIndex(),
+		holdings:     make(map[string]relationship.Holding),
+		attestations: make(map[string]AttestationHolding),
+	}
 }
 
 // Load replaces everything by a view's state. A row that this version cannot read is reported and left out, so that one
@@ -98,8 +103,8 @@ func (c *Mirror) Load(r raftstore.Reader, unreadable func(error)) error {
 	return nil
 }
 
-// Apply takes over what one revision changed, and returns the trust domains that it concerns, with the home trust domains of the peers
-// that their relationships name or named.
+// Apply takes over what one revision changed, and returns the trust domains that it concerns, with the home trust
+// domains of the peers that their relationships name or named.
 func (c *Mirror) Apply(b raftstore.Batch, unreadable func(error)) (names, homes []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,8 +179,8 @@ func (c *Mirror) applyAttestation(change raftstore.Change, revision raftstore.Re
 	}
 }
 
-// EachAttestation calls fn for what each hub says of each domain, in no order, with the hub's relationship; nil: there is none. fn must not come
-// back to the catalog.
+// EachAttestation calls fn for what each hub says of each domain, in no order, with the hub's relationship; nil: there
+// is none. fn must not come back to the catalog.
 func (c *Mirror) EachAttestation(fn func(key string, w AttestationHolding, hub *relationship.Relationship)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -191,7 +196,8 @@ func (c *Mirror) Get(name string) (Entry, bool) {
 	return e, ok
 }
 
-// Set replaces what is mirrored of one relationship, or removes it where the entry holds none. Tests use it to play a store.
+// Set replaces what is mirrored of one relationship, or removes it where the entry holds none. Tests use it to play a
+// store.
 func (c *Mirror) Set(name string, e Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -216,7 +222,8 @@ func (c *Mirror) Names() []string {
 	return names
 }
 
-// PeerHome is the home trust domain of a relationship's peer; empty: it has none, or is not in force, so that no stream serves it.
+// PeerHome is the home trust domain of a relationship's peer; empty: it has none, or is not in force, so that no stream
+// serves it.
 func (e Entry) PeerHome() string {
 	if e.Rel == nil || !e.Rel.InForce || e.Rel.Peer == nil {
 		return ""

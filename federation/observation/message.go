@@ -28,7 +28,10 @@ func decode(member string, encoded []byte, now time.Time) (memory.Report[string,
 	}
 	out := memory.Report[string, Observation]{}
 	for _, m := range report.GetObservations() {
-		out.Entries = append(out.Entries, memory.Entry[string, Observation]{Key: m.GetTrustDomain(), Value: Read(m, member, now)})
+		out.Entries = append(
+			out.Entries,
+			memory.Entry[string, Observation]{Key: m.GetTrustDomain(), Value: Read(m, member, now)},
+		)
 	}
 	return out, nil
 }
@@ -87,7 +90,8 @@ func (o Observation) message(name string, now time.Time) *statev1.RelationshipOb
 	return m
 }
 
-// Read decodes a message that arrives at now. An attempt never lies in the future, also where a member's clock was set back.
+// Read decodes a message that arrives at now. An attempt never lies in the future, also where a member's clock was set
+// back.
 func Read(m *statev1.RelationshipObservation, member string, now time.Time) Observation {
 	o := Observation{
 		Generation: m.GetGeneration(), Member: member, Result: m.GetResult(), Error: m.GetError(),

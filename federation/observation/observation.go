@@ -70,9 +70,9 @@ func New(now func() time.Time) *Section {
 	return s
 }
 
-// sentOnce reports whether the member forgets an observation once the leader has it: an operator had the bundle fetched on
-// a member that does not own the relationship. What a stream to this member confirmed is kept for the next leader, because
-// no other member has seen it.
+// sentOnce reports whether the member forgets an observation once the leader has it: an operator had the bundle fetched
+// on a member that does not own the relationship. What a stream to this member confirmed is kept for the next leader,
+// because no other member has seen it.
 func sentOnce(name string, o Observation) bool {
 	_, isMap := HubOf(name)
 	return o.Next.IsZero() && !isMap && o.Result != relationship.ResultConfirmed
@@ -143,8 +143,8 @@ func HubOf(name string) (hub string, isMap bool) {
 	return strings.CutSuffix(name, relationship.MapSuffix)
 }
 
-// Merge combines two observations of a relationship: the latest attempt, and the latest success. Only the owner knows of a
-// next turn.
+// Merge combines two observations of a relationship: the latest attempt, and the latest success. Only the owner knows
+// of a next turn.
 func Merge(was, is Observation) Observation {
 	out := is
 	if was.LastAttempt.After(is.LastAttempt) {

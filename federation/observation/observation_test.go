@@ -115,7 +115,8 @@ func ask(t *testing.T, leader *Section, name string) (all []*statev1.Relationshi
 	}
 }
 
-// FuzzObservations: no report and no query of another member brings the leader down, or makes a success lie in the future.
+// FuzzObservations: no report and no query of another member brings the leader down, or makes a success lie in the
+// future.
 func FuzzObservations(f *testing.F) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	owner := New(func() time.Time { return now })

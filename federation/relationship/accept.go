@@ -11,19 +11,26 @@ import (
 var (
 	// ErrOtherTrustDomain refuses a bundle that belongs to another domain than the one it is to replace.
 	ErrOtherTrustDomain = errors.New("the bundle belongs to another trust domain")
-	// ErrForeignAuthority refuses a bundle with an authority that names another trust domain: it is another domain's bundle.
-	ErrForeignAuthority = errors.New("it holds an authority that names another trust domain; is it the bundle of that domain?")
+	// ErrForeignAuthority refuses a bundle with an authority that names another trust domain: it is another domain's
+	// bundle.
+	ErrForeignAuthority = errors.New(
+		"it holds an authority that names another trust domain; is it the bundle of that domain?",
+	)
 	// ErrRollback refuses a bundle that is older than the one that is stored.
-	ErrRollback = errors.New("its sequence is lower than that of the stored bundle; if the peer was rebuilt, let it in again with " +
-		"`entente federation update DOMAIN --bootstrap FILE --reset-sequence`")
+	ErrRollback = errors.New(
+		"its sequence is lower than that of the stored bundle; if the peer was rebuilt, let it in again with " +
+			"`entente federation update DOMAIN --bootstrap FILE --reset-sequence`",
+	)
 	// ErrEquivocation refuses a bundle that gives other keys under a sequence that is known.
-	ErrEquivocation = errors.New("it holds other keys than the stored bundle under the same sequence; have the peer's operator explain it; " +
-		"if the peer was rebuilt, let it in again with `entente federation update DOMAIN --bootstrap FILE --reset-sequence`")
+	ErrEquivocation = errors.New(
+		"it holds other keys than the stored bundle under the same sequence; have the peer's operator explain it; " +
+			"if the peer was rebuilt, let it in again with `entente federation update DOMAIN --bootstrap FILE --reset-sequence`",
+	)
 )
 
-// Accept decides whether next may replace current, which is nil while no bundle is stored. The order is that of the sequence.
-// A bundle without one is not one of sequence 0: where either has none, the newest retrieved wins.
-// Content is the set of usable keys; their order, the refresh hint and unknown fields are not.
+// Accept decides whether next may replace current, which is nil while no bundle is stored. The order is that of the
+// sequence. A bundle without one is not one of sequence 0: where either has none, the newest retrieved wins. Content is
+// the set of usable keys; their order, the refresh hint and unknown fields are not.
 //
 // An X.509 authority need not say for which domain it is. One that does, and names another, has no place in the bundle.
 func Accept(current, next *bundle.Bundle) error {
@@ -49,7 +56,8 @@ func Accept(current, next *bundle.Bundle) error {
 	return nil
 }
 
-// namesAnother returns the SPIFFE ID of an X.509 authority that is of another trust domain than its bundle; empty: there is none.
+// namesAnother returns the SPIFFE ID of an X.509 authority that is of another trust domain than its bundle; empty:
+// there is none.
 func namesAnother(b *bundle.Bundle) string {
 	for _, authority := range b.X509Authorities() {
 		for _, uri := range authority.URIs {

@@ -56,8 +56,9 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// TestAcceptOrder states the law behind Accept: whatever a peer sends, in whatever order, the sequence of what is stored never goes
-// down, and one sequence never stands for two sets of keys, as long as the peer numbers its bundles at all.
+// TestAcceptOrder states the law behind Accept: whatever a peer sends, in whatever order, the sequence of what is
+// stored never goes down, and one sequence never stands for two sets of keys, as long as the peer numbers its bundles
+// at all.
 func TestAcceptOrder(t *testing.T) {
 	authority := federationtest.NewAuthority(t, "us.example.org")
 	var bundles []*bundle.Bundle

@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// InForce reports whether a relationship is acted on: no operator has suspended it and, where it came of an invitation, both sides have
-// given their consent and neither has taken it back.
+// InForce reports whether a relationship is acted on: no operator has suspended it and, where it came of an invitation,
+// both sides have given their consent and neither has taken it back.
 func InForce(row *statev1.Relationship) bool {
 	return !row.GetSuspended() && Agreed(row.GetAgreement())
 }
@@ -25,8 +25,9 @@ func Agreed(a *statev1.RelationshipAgreement) bool {
 	return a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil && a.GetEndTime() == nil
 }
 
-// Consented reports whether there is a relationship with a trust domain and, if so, whether everybody has ever consented to it who has to. One that
-// an operator suspended, or the other side ended, stays consented to for those who look into its past.
+// Consented reports whether there is a relationship with a trust domain and, if so, whether everybody has ever
+// consented to it who has to. One that an operator suspended, or the other side ended, stays consented to for those who
+// look into its past.
 func Consented(r raftstore.Reader, trustDomain string) (foreign, consented bool, err error) {
 	row, foreign, err := Relationships.Get(r, trustDomain)
 	a := row.Value.GetAgreement()
@@ -58,8 +59,9 @@ func ConsentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
 	return ententev1.Consent_CONSENT_OPEN
 }
 
-// ReceiveConsent takes down what the other side says of an agreement, and reports whether that is new. An end is for good. Before the other side
-// has shown that it has stored the agreement, that it knows of none may mean that it is about to.
+// ReceiveConsent takes down what the other side says of an agreement, and reports whether that is new. An end is for
+// good. Before the other side has shown that it has stored the agreement, that it knows of none may mean that it is
+// about to.
 func ReceiveConsent(row *statev1.Relationship, says ententev1.Consent, told Announcement, now time.Time) bool {
 	a := row.GetAgreement()
 	if a == nil || a.GetEndTime() != nil {
@@ -92,8 +94,8 @@ func HasMember(identities [][]byte, presented [32]byte) bool {
 	return slices.ContainsFunc(identities, func(known []byte) bool { return slices.Equal(known, presented[:]) })
 }
 
-// UpdateAgreement writes what fn changes in a relationship of an agreement, and the same in its companion. It writes nothing where fn
-// reports no change.
+// UpdateAgreement writes what fn changes in a relationship of an agreement, and the same in its companion. It writes
+// nothing where fn reports no change.
 func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relationship) bool) (changed bool, err error) {
 	row, found, err := Relationships.Get(tx, name)
 	if err != nil || !found || row.Value.GetAgreement().GetId() != id {
@@ -132,18 +134,21 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 	return changed, nil
 }
 
-// ReassignLinkedHome leaves a companion, which came along with the agreement id of the relationship named, to another relationship with a domain of the
-// same cluster: it ends with that one then. It reports whether there is any that needs it.
+// ReassignLinkedHome leaves a companion, which came along with the agreement id of the relationship named, to another
+// relationship with a domain of the same cluster: it ends with that one then. It reports whether there is any that
+// needs it.
 func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, err error) {
 	companion, found, err := Relationships.Get(tx, home)
-	if err != nil || !found || !companion.Value.GetAgreement().GetLinkedHome() || companion.Value.GetAgreement().GetId() != id {
+	if err != nil || !found || !companion.Value.GetAgreement().GetLinkedHome() ||
+		companion.Value.GetAgreement().GetId() != id {
 		return false, err
 	}
 	for other, err := range Relationships.All(tx, "") {
 		if err != nil {
 			return false, err
 		}
-		if other.Key == home || other.Key == name || other.Value.GetPeer().GetHomeTrustDomain() != home || other.Value.GetAgreement().GetEndTime() != nil {
+		if other.Key == home || other.Key == name || other.Value.GetPeer().GetHomeTrustDomain() != home ||
+			other.Value.GetAgreement().GetEndTime() != nil {
 			continue
 		}
 		needed = true // also where it was made by hand: then the companion stays as it is
@@ -167,19 +172,38 @@ func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	a := row.GetAgreement()
 	switch {
 	case a == nil:
-		return status.Errorf(codes.FailedPrecondition, "the relationship with %s did not come of an invitation, and needs no approval; `entente federation show %s`", name, name)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"the relationship with %s did not come of an invitation, and needs no approval; `entente federation show %s`",
+			name,
+			name,
+		)
 	case a.GetLinkedHome():
 		for main, err := range Relationships.All(tx, "") {
 			if err != nil {
 				return err
 			}
 			if m := main.Value.GetAgreement(); m.GetId() == a.GetId() && !m.GetLinkedHome() {
-				return status.Errorf(codes.FailedPrecondition, "%s came along with %s, and is consented to with it: `entente federation approve %s`", name, main.Key, main.Key)
+				return status.Errorf(
+					codes.FailedPrecondition,
+					"%s came along with %s, and is consented to with it: `entente federation approve %s`",
+					name,
+					main.Key,
+					main.Key,
+				)
 			}
 		}
-		return status.Errorf(codes.FailedPrecondition, "%s came along with a relationship that is gone; delete it", name)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"%s came along with a relationship that is gone; delete it",
+			name,
+		)
 	case a.GetEndTime() != nil:
-		return status.Errorf(codes.FailedPrecondition, "the other side has ended the agreement with %s; delete the relationship, and begin anew with an invitation", name)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"the other side has ended the agreement with %s; delete the relationship, and begin anew with an invitation",
+			name,
+		)
 	}
 	_, err = UpdateAgreement(tx, name, a.GetId(), func(row *statev1.Relationship) bool {
 		a := row.GetAgreement()

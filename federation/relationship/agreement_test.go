@@ -58,7 +58,12 @@ func TestWhatTheOtherSideSays(t *testing.T) {
 		"comes back from the dead":      {&statev1.RelationshipAgreement{Confirmed: true, EndTime: some}, ententev1.Consent_CONSENT_APPROVED, false, true, false},
 		"speaks of what nobody knows":   {&statev1.RelationshipAgreement{Confirmed: true}, 77, false, false, false},
 	} {
-		require.Equal(t, c.changes, ReceiveConsent(&statev1.Relationship{Agreement: c.a}, c.says, Announcement{}, someTime), name)
+		require.Equal(
+			t,
+			c.changes,
+			ReceiveConsent(&statev1.Relationship{Agreement: c.a}, c.says, Announcement{}, someTime),
+			name,
+		)
 		require.Equal(t, c.isEnded, c.a.GetEndTime() != nil, name)
 		require.Equal(t, c.isApproved, c.a.GetPeerApproveTime() != nil, name)
 	}

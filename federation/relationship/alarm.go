@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// The alarms of a relationship. None of them takes trust away: whether a bundle counts is for [Accept] and the rules of SPIFFE
-// alone. They stand until an operator brings a bundle that the peer's operator vouches for.
+// The alarms of a relationship. None of them takes trust away: whether a bundle counts is for [Accept] and the rules of
+// SPIFFE alone. They stand until an operator brings a bundle that the peer's operator vouches for.
 const (
 	// AlarmBrokenChain says that a statement does not continue the one before it, or that statements are missing.
 	AlarmBrokenChain = "broken_chain"
@@ -30,21 +30,32 @@ type Alarm struct {
 	Detail   string
 }
 
-// Raise adds the alarms to a relationship that it does not have yet, and returns those. The first of each kind stays: it is the
-// evidence of what began, and a peer cannot make this cluster write by doing it again and again.
+// Raise adds the alarms to a relationship that it does not have yet, and returns those. The first of each kind stays:
+// it is the evidence of what began, and a peer cannot make this cluster write by doing it again and again.
 func Raise(row *statev1.Relationship, alarms []Alarm, now *timestamppb.Timestamp) (raised []Alarm) {
 	for _, a := range alarms {
-		if slices.ContainsFunc(row.GetAlarms(), func(has *statev1.RelationshipAlarm) bool { return has.GetName() == a.Name }) {
+		if slices.ContainsFunc(
+			row.GetAlarms(),
+			func(has *statev1.RelationshipAlarm) bool { return has.GetName() == a.Name },
+		) {
 			continue
 		}
-		row.Alarms = append(row.Alarms, &statev1.RelationshipAlarm{Name: a.Name, Detail: Clip(a.Detail), Time: now, Sequence: a.Sequence})
+		row.Alarms = append(
+			row.Alarms,
+			&statev1.RelationshipAlarm{Name: a.Name, Detail: Clip(a.Detail), Time: now, Sequence: a.Sequence},
+		)
 		raised = append(raised, a)
 	}
 	return raised
 }
 
 // RaiseSplit raises the alarm on a relationship, if a view of its domain is not what was shown before.
-func RaiseSplit(tx *raftstore.Tx, row raftstore.Row[*statev1.Relationship], view statement.View, now time.Time) ([]Alarm, error) {
+func RaiseSplit(
+	tx *raftstore.Tx,
+	row raftstore.Row[*statev1.Relationship],
+	view statement.View,
+	now time.Time,
+) ([]Alarm, error) {
 	split, err := Contradicts(tx, row.Key, view)
 	if err != nil || split == nil {
 		return nil, err
@@ -73,7 +84,8 @@ func SplitOf(h *statev1.ForeignHistory, view statement.View) (split *statement.S
 	return split
 }
 
-// AgainstHubs is the alarm that what a domain shows raises, where a hub says something else under the same sequence; none: no hub does.
+// AgainstHubs is the alarm that what a domain shows raises, where a hub says something else under the same sequence;
+// none: no hub does.
 func AgainstHubs(r raftstore.Reader, name string, view statement.View) ([]Alarm, error) {
 	for row, err := range HubBundles.All(r, name+"/") {
 		if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 )
 
-// Announcement is what the other side of an agreement tells of its members: their identity keys, where they are reached, and where the bundles
-// of the domain and of their home domain are served. What is empty it has not told.
+// Announcement is what the other side of an agreement tells of its members: their identity keys, where they are
+// reached, and where the bundles of the domain and of their home domain are served. What is empty it has not told.
 type Announcement struct {
 	Identities                [][]byte
 	Addresses, Urls, HomeURLs []string
@@ -53,10 +53,12 @@ func ParseAnnouncement(m tellsMembers) (Announcement, error) {
 	return Announcement{m.GetIdentities(), addresses, m.GetUrls(), m.GetHomeUrls()}, nil
 }
 
-// Apply takes down in a relationship what was told, and reports whether any of it is new. Which members tell is another order each time, and no news.
+// Apply takes down in a relationship what was told, and reports whether any of it is new. Which members tell is another
+// order each time, and no news.
 //
-// Addresses, and the URLs of an endpoint that proves itself by X509-SVID wherever it is, follow for as long as no operator has set others.
-// What an https_web endpoint proves is its URL, so that another URL is for an operator to decide.
+// Addresses, and the URLs of an endpoint that proves itself by X509-SVID wherever it is, follow for as long as no
+// operator has set others. What an https_web endpoint proves is its URL, so that another URL is for an operator to
+// decide.
 func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 	a := row.GetAgreement()
 	if len(t.Identities) > 0 && !sameSet(a.GetIdentities(), t.Identities, bytes.Compare) {
@@ -73,7 +75,8 @@ func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 		urls = t.HomeURLs
 	}
 	if len(urls) > 0 && !sameSet(a.GetUrls(), urls, cmp.Compare) {
-		if row.GetProfile() == int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE) && slices.Equal(URLs(row), a.GetUrls()) {
+		if row.GetProfile() == int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE) &&
+			slices.Equal(URLs(row), a.GetUrls()) {
 			row.Url, row.FallbackUrls = urls[0], urls[1:]
 		}
 		a.Urls, changed = urls, true
@@ -98,7 +101,11 @@ const maxIdentities = 64
 // ParseIdentities reads digests of identity keys.
 func ParseIdentities(raw [][]byte) ([][32]byte, error) {
 	if len(raw) == 0 || len(raw) > maxIdentities {
-		return nil, fmt.Errorf("it names the identity keys of %d members; 1 to %d are possible", len(raw), maxIdentities)
+		return nil, fmt.Errorf(
+			"it names the identity keys of %d members; 1 to %d are possible",
+			len(raw),
+			maxIdentities,
+		)
 	}
 	var out [][32]byte
 	for _, d := range raw {

@@ -26,7 +26,12 @@ func TestWhatIsToldOfMembers(t *testing.T) {
 		row := func(profile ententev1.EndpointProfile, companion bool) *statev1.Relationship {
 			return &statev1.Relationship{
 				Url: c.was[0], FallbackUrls: c.was[1:], Profile: int32(profile), Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org", Addresses: c.was},
-				Agreement: &statev1.RelationshipAgreement{Identities: [][]byte{{1}}, Addresses: c.known, Urls: c.known, LinkedHome: companion},
+				Agreement: &statev1.RelationshipAgreement{
+					Identities: [][]byte{{1}},
+					Addresses:  c.known,
+					Urls:       c.known,
+					LinkedHome: companion,
+				},
 			}
 		}
 		r := row(spiffe, false)
@@ -47,7 +52,9 @@ func TestWhatIsToldOfMembers(t *testing.T) {
 		require.Equal(t, [][]byte{{2}}, r.GetAgreement().GetIdentities(), name)
 	}
 	incoming := &statev1.Relationship{
-		Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org"}, Agreement: &statev1.RelationshipAgreement{Addresses: []string{"a:1"}},
+		Peer: &statev1.RelationshipPeer{
+			HomeTrustDomain: "us.example.org",
+		}, Agreement: &statev1.RelationshipAgreement{Addresses: []string{"a:1"}},
 	}
 	require.True(t, Announcement{Addresses: []string{"b:1"}}.Apply(incoming))
 	require.Empty(t, incoming.GetPeer().GetAddresses(), "an operator has left the dialing to the other side")

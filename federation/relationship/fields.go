@@ -159,8 +159,8 @@ var fields = []field{
 	},
 }
 
-// hubOf returns the hub of a row, for a change of a part of it. If there is none and none is requested, the change has no
-// effect.
+// hubOf returns the hub of a row, for a change of a part of it. If there is none and none is requested, the change has
+// no effect.
 func hubOf(to *statev1.Relationship, from *ententev1.Relationship) *statev1.RelationshipHub {
 	switch {
 	case to.GetHub() == nil && from.GetHub() == nil:
@@ -190,8 +190,11 @@ func FromRequest(in *ententev1.Relationship) (*statev1.Relationship, error) {
 	case ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED:
 		row.Suspended = true
 	default:
-		return nil, status.Errorf(codes.InvalidArgument, "state %d is not known; leave it out, or use active or suspended",
-			in.GetState())
+		return nil, status.Errorf(
+			codes.InvalidArgument,
+			"state %d is not known; leave it out, or use active or suspended",
+			in.GetState(),
+		)
 	}
 	return row, nil
 }

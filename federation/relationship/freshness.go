@@ -6,15 +6,16 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// StaleAfter is how many refresh intervals may pass without success before a bundle counts as stale, and for how many a new
-// leader waits to hear from the owners before it takes silence for failure.
+// StaleAfter is how many refresh intervals may pass without success before a bundle counts as stale, and for how many a
+// new leader waits to hear from the owners before it takes silence for failure.
 const StaleAfter = 3
 
 // Standing is what the rule on freshness found of one bundle.
 type Standing struct {
 	// State is Pending, Fresh, Stale or Expired. It is Expired once authorities of both kinds are.
 	State trust.State
-	// X509Expired says that no X.509 authority can be relied on: there is none, or each has expired, or max_stale_x509 has passed.
+	// X509Expired says that no X.509 authority can be relied on: there is none, or each has expired, or max_stale_x509
+	// has passed.
 	X509Expired bool
 	// JWTExpired says that no JWT authority can be relied on: there is none, or max_stale_jwt has passed.
 	JWTExpired bool
@@ -32,7 +33,8 @@ type Facts struct {
 	X509Until time.Time
 	// JWTKeys counts its JWT authorities, which carry no dates.
 	JWTKeys int
-	// MaxStaleX509 and MaxStaleJWT say after how long without success authorities of a kind count as expired. Zero: never.
+	// MaxStaleX509 and MaxStaleJWT say after how long without success authorities of a kind count as expired. Zero:
+	// never.
 	MaxStaleX509, MaxStaleJWT time.Duration
 }
 
@@ -56,19 +58,20 @@ func Judge(now time.Time, f Facts) Standing {
 	return s
 }
 
-// tellWithin is how long members are given to tell a new leader what they have seen, which they do in parts; less where a bundle is
-// fetched more often.
+// tellWithin is how long members are given to tell a new leader what they have seen, which they do in parts; less where
+// a bundle is fetched more often.
 const tellWithin = time.Minute
 
-// Premature reports whether it is too early for a new leader to find a fresh bundle stale: one member's word on it may be there, and that
-// of another, to which a stream confirms it, still on its way.
+// Premature reports whether it is too early for a new leader to find a fresh bundle stale: one member's word on it may
+// be there, and that of another, to which a stream confirms it, still on its way.
 func Premature(was, is trust.State, leading, interval time.Duration) bool {
 	return was == trust.Fresh && is == trust.Stale && leading < min(tellWithin, interval)
 }
 
-// LastKnownSuccess says from when the leader counts. reported is the latest success that a member told it of, recorded the
-// one in the relationship's row, both zero if there is none; leading is since when this member leads. A relationship that was in
-// good standing and of which nothing was heard yet is given the time to be reported; one that was stale stays so.
+// LastKnownSuccess says from when the leader counts. reported is the latest success that a member told it of, recorded
+// the one in the relationship's row, both zero if there is none; leading is since when this member leads. A
+// relationship that was in good standing and of which nothing was heard yet is given the time to be reported; one that
+// was stale stays so.
 func LastKnownSuccess(reported, recorded, leading time.Time, was trust.State) time.Time {
 	last := recorded
 	if reported.After(last) {

@@ -14,11 +14,12 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// ForeignHistory holds the last [bundle.ForeignDepth] versions of the bundle of each foreign domain, and how far its statements
-// were checked. Its rows come and go with those of [Relationships].
+// ForeignHistory holds the last [bundle.ForeignDepth] versions of the bundle of each foreign domain, and how far its
+// statements were checked. Its rows come and go with those of [Relationships].
 var ForeignHistory = raftstore.NewTable[*statev1.ForeignHistory]("foreign_history")
 
-// History returns the versions of a foreign domain's bundle, oldest first, and a function that builds the bundle of one.
+// History returns the versions of a foreign domain's bundle, oldest first, and a function that builds the bundle of
+// one.
 func History(r raftstore.Reader, trustDomain string) (
 	[]*statev1.BundleVersion, func(*statev1.BundleVersion) (*bundle.Bundle, error), error,
 ) {
@@ -74,8 +75,8 @@ func NewestVersion(h *statev1.ForeignHistory) *statev1.BundleVersion {
 	return nil
 }
 
-// RecordVersion adds a bundle that is being stored to the history of its domain. reset says that an operator brought it whatever its
-// sequence: what was stated before is no measure for what comes.
+// RecordVersion adds a bundle that is being stored to the history of its domain. reset says that an operator brought it
+// whatever its sequence: what was stated before is no measure for what comes.
 func RecordVersion(tx *raftstore.Tx, b *bundle.Bundle, source string, reset bool, now time.Time) error {
 	name := b.TrustDomain().Name()
 	h, err := HistoryOf(tx, name)
@@ -121,7 +122,12 @@ func sameVersion(v *statev1.BundleVersion, b *bundle.Bundle) bool {
 func Shown(h *statev1.ForeignHistory, sequence uint64) (statement.View, bool) {
 	for _, v := range slices.Backward(h.GetVersions()) {
 		if v.Sequence != nil && v.GetSequence() == sequence && len(v.GetDigest()) == 32 {
-			view := statement.View{Source: v.GetSource(), Sequence: sequence, Ordered: true, Keys: [32]byte(v.GetDigest())}
+			view := statement.View{
+				Source:   v.GetSource(),
+				Sequence: sequence,
+				Ordered:  true,
+				Keys:     [32]byte(v.GetDigest()),
+			}
 			if d := v.GetStatementDigest(); len(d) == 32 {
 				view.Statement = [32]byte(d)
 			}

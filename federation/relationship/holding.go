@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Holding is what the loops need to know of a stored bundle. The bundle itself stays in the store: ten thousand of them, parsed,
-// would be most of a member's memory.
+// Holding is what the loops need to know of a stored bundle. The bundle itself stays in the store: ten thousand of
+// them, parsed, would be most of a member's memory.
 type Holding struct {
 	// Revision is that of the row; zero: no bundle is stored.
 	Revision   raftstore.Revision

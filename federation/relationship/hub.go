@@ -24,8 +24,8 @@ const (
 	MapSuffix = "/bundles"
 )
 
-// HubBundles holds the bundles of trust domains by the word of hubs, keyed by "<trust domain>/<hub>". A row counts only where the
-// cluster neither hosts the domain nor has a relationship with it, and only as [TrustState] says.
+// HubBundles holds the bundles of trust domains by the word of hubs, keyed by "<trust domain>/<hub>". A row counts only
+// where the cluster neither hosts the domain nor has a relationship with it, and only as [TrustState] says.
 var HubBundles = raftstore.NewTable[*statev1.HubBundle]("hub_bundles")
 
 // Hub says which trust domains the bundle map of another cluster may bring.
@@ -41,7 +41,9 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 		return nil, nil
 	}
 	if len(row.GetInclude()) == 0 {
-		return nil, errors.New("hub.include is empty; name the trust domains that the hub may bring, or all below a name as .example.org, or leave the hub out")
+		return nil, errors.New(
+			"hub.include is empty; name the trust domains that the hub may bring, or all below a name as .example.org, or leave the hub out",
+		)
 	}
 	for field, patterns := range map[string][]string{"hub.include": row.GetInclude(), "hub.exclude": row.GetExclude()} {
 		if n := len(patterns); n > MaxHubPatterns {
@@ -49,7 +51,11 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 		}
 		for i, p := range patterns {
 			if _, err := bundle.ParseTrustDomain(strings.TrimPrefix(p, ".")); err != nil || strings.HasPrefix(p, "..") {
-				return nil, fmt.Errorf("%s names %s; write a trust domain, such as us.example.org, or all below a name by a leading dot, such as .example.org", field, Quote(p))
+				return nil, fmt.Errorf(
+					"%s names %s; write a trust domain, such as us.example.org, or all below a name by a leading dot, such as .example.org",
+					field,
+					Quote(p),
+				)
 			}
 			if slices.Contains(patterns[:i], p) {
 				return nil, fmt.Errorf("%s names %s twice", field, Quote(p))
@@ -58,7 +64,10 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	}
 	if row.GetUrl() != "" {
 		if _, err := endpoint.ParseURL(row.GetUrl()); err != nil {
-			return nil, fmt.Errorf("hub.url is refused: %w; write https://HOST[:PORT]/PATH, or leave it out for /bundles at the relationship's url", err)
+			return nil, fmt.Errorf(
+				"hub.url is refused: %w; write https://HOST[:PORT]/PATH, or leave it out for /bundles at the relationship's url",
+				err,
+			)
 		}
 	}
 	return &Hub{row.GetInclude(), row.GetExclude(), row.GetUrl()}, nil
@@ -69,10 +78,15 @@ func hubRow(h *ententev1.Hub) *statev1.RelationshipHub {
 	if h == nil {
 		return nil
 	}
-	return &statev1.RelationshipHub{Include: slices.Clone(h.GetInclude()), Exclude: slices.Clone(h.GetExclude()), Url: h.GetUrl()}
+	return &statev1.RelationshipHub{
+		Include: slices.Clone(h.GetInclude()),
+		Exclude: slices.Clone(h.GetExclude()),
+		Url:     h.GetUrl(),
+	}
 }
 
-// Covers reports whether the hub may bring a trust domain: it is listed by name, or below a listed name by whole labels, and not excepted.
+// Covers reports whether the hub may bring a trust domain: it is listed by name, or below a listed name by whole
+// labels, and not excepted.
 func (h *Hub) Covers(td string) bool {
 	return h != nil && covers(h.Include, td) && !covers(h.Exclude, td)
 }
@@ -86,14 +100,16 @@ func covers(patterns []string, td string) bool {
 	})
 }
 
-// Attested reports whether the cluster, as a hub, has a relationship's bundle in its map: the operator wants it, the relationship is
-// active, and the bundle can be relied on. What came from another hub has no relationship of its own, and so goes no further.
+// Attested reports whether the cluster, as a hub, has a relationship's bundle in its map: the operator wants it, the
+// relationship is active, and the bundle can be relied on. What came from another hub has no relationship of its own,
+// and so goes no further.
 func Attested(row *statev1.Relationship) bool {
 	return row.GetAttest() && TrustOf(row).State.Verifiable()
 }
 
-// AttestationOf returns the word that counts for a trust domain with which there is no relationship: that of the first hub by name whose
-// relationship is in force and takes the domain. Where none is, but some are suspended, say, it is the first of theirs, and so is its trust.
+// AttestationOf returns the word that counts for a trust domain with which there is no relationship: that of the first
+// hub by name whose relationship is in force and takes the domain. Where none is, but some are suspended, say, it is
+// the first of theirs, and so is its trust.
 func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
 	var word, suspended trust.Attestation
 	for row, err := range HubBundles.All(r, td+"/") {
@@ -102,7 +118,11 @@ func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, erro
 		}
 		hub, found, err := Relationships.Get(r, row.Value.GetHub())
 		if err != nil {
-			return trust.Attestation{}, false, fmt.Errorf("read the relationship with the hub %s: %w", row.Value.GetHub(), err)
+			return trust.Attestation{}, false, fmt.Errorf(
+				"read the relationship with the hub %s: %w",
+				row.Value.GetHub(),
+				err,
+			)
 		}
 		switch {
 		case !found || !Attests(hub.Value, row.Value):
@@ -124,15 +144,18 @@ func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, erro
 // Attests reports whether a hub's word still stands under its relationship.
 func Attests(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	h := hub.GetHub()
-	return AttestedUnder(hub, word) && covers(h.GetInclude(), word.GetTrustDomain()) && !covers(h.GetExclude(), word.GetTrustDomain())
+	return AttestedUnder(hub, word) && covers(h.GetInclude(), word.GetTrustDomain()) &&
+		!covers(h.GetExclude(), word.GetTrustDomain())
 }
 
-// AttestedUnder reports whether a hub's word came under a relationship, rather than under an earlier one with the same hub.
+// AttestedUnder reports whether a hub's word came under a relationship, rather than under an earlier one with the same
+// hub.
 func AttestedUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	return hub != nil && proto.Equal(hub.GetCreateTime(), word.GetAgreed())
 }
 
-// trustByAttestation says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's latest word was refused.
+// trustByAttestation says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's
+// latest word was refused.
 func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) trust.Status {
 	s := hub.GetHubStanding()
 	state := trust.Fresh

@@ -18,7 +18,12 @@ func ParseBootstrap(r *Relationship, document []byte) (*bundle.Bundle, error) {
 	}
 	b, _, err := bundle.Parse(r.TrustDomain, document)
 	if err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %s; get the document from the peer's operator again", r.TrustDomain, Clip(err.Error()))
+		return nil, status.Errorf(
+			codes.InvalidArgument,
+			"bootstrap_bundle of %s: %s; get the document from the peer's operator again",
+			r.TrustDomain,
+			Clip(err.Error()),
+		)
 	}
 	if err := Accept(nil, b); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "bootstrap_bundle of %s: %v", r.TrustDomain, err)
@@ -37,9 +42,9 @@ func SetSuspended(tx *raftstore.Tx, name string, suspended bool) error {
 	return Relationships.Put(tx, name, row)
 }
 
-// Delete deletes a relationship with its bundle and the history of it. Attestations that came through it as a hub do not
-// count any more, and are garbage collected. If another hub attests the domain, toHub must confirm that it is trusted by
-// that attestation from then on.
+// Delete deletes a relationship with its bundle and the history of it. Attestations that came through it as a hub do
+// not count any more, and are garbage collected. If another hub attests the domain, toHub must confirm that it is
+// trusted by that attestation from then on.
 func Delete(tx *raftstore.Tx, name string, toHub bool) error {
 	if _, err := Get(tx, name); err != nil {
 		return err
@@ -69,7 +74,8 @@ func DeleteWithLinkedHome(tx *raftstore.Tx, row *statev1.Relationship, toHub boo
 		return err
 	}
 	linked, found, err := Relationships.Get(tx, home)
-	if a := linked.Value.GetAgreement(); err != nil || !found || !a.GetLinkedHome() || a.GetId() != row.GetAgreement().GetId() {
+	if a := linked.Value.GetAgreement(); err != nil || !found || !a.GetLinkedHome() ||
+		a.GetId() != row.GetAgreement().GetId() {
 		return err
 	}
 	return Delete(tx, home, toHub)
@@ -83,10 +89,22 @@ func Get(r raftstore.Reader, name string) (*statev1.Relationship, error) {
 	}
 	if !found {
 		if word, brought, err := AttestationOf(r, name); err == nil && brought {
-			return nil, status.Errorf(codes.FailedPrecondition, "%s is trusted by an attestation of the hub %s and has no relationship of its own; `entente federation update %s --hub-exclude %s` "+
-				"ends that, and `entente federation create %s` creates one", name, word.Hub, word.Hub, name, name)
+			return nil, status.Errorf(
+				codes.FailedPrecondition,
+				"%s is trusted by an attestation of the hub %s and has no relationship of its own; `entente federation update %s --hub-exclude %s` "+
+					"ends that, and `entente federation create %s` creates one",
+				name,
+				word.Hub,
+				word.Hub,
+				name,
+				name,
+			)
 		}
-		return nil, status.Errorf(codes.NotFound, "there is no relationship with %s; `entente federation list` shows all", Quote(name))
+		return nil, status.Errorf(
+			codes.NotFound,
+			"there is no relationship with %s; `entente federation list` shows all",
+			Quote(name),
+		)
 	}
 	return row.Value, nil
 }

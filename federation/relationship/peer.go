@@ -22,7 +22,8 @@ const (
 
 // Peer names the cluster that hosts a foreign trust domain, where that runs Entente too and a stream is kept with it.
 type Peer struct {
-	// Home is its home trust domain: only its members, spiffe://<home>/entente/member/<id>, can open or answer the stream.
+	// Home is its home trust domain: only its members, spiffe://<home>/entente/member/<id>, can open or answer the
+	// stream.
 	Home spiffeid.TrustDomain
 	// Addresses are the cluster ports of its members; none: only the peer can open the stream.
 	Addresses []string
@@ -34,7 +35,9 @@ func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 		return nil, nil
 	}
 	if row.GetHomeTrustDomain() == "" {
-		return nil, errors.New("peer.home_trust_domain is missing; name the home trust domain of the peer's cluster, such as us.example.org")
+		return nil, errors.New(
+			"peer.home_trust_domain is missing; name the home trust domain of the peer's cluster, such as us.example.org",
+		)
 	}
 	home, err := ParseTrustDomain(row.GetHomeTrustDomain())
 	if err != nil {
@@ -56,7 +59,10 @@ func parseAddresses(raw []string) (addresses []string, err error) {
 		host, port, err := net.SplitHostPort(address)
 		n, bad := strconv.ParseUint(port, 10, 16)
 		if err != nil || bad != nil || host == "" || n == 0 || len(address) > maxAddressBytes {
-			return nil, fmt.Errorf("peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440", Quote(address))
+			return nil, fmt.Errorf(
+				"peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440",
+				Quote(address),
+			)
 		}
 		if !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Queue holds whose turn comes when. One timer on its head serves any number of relationships. It belongs to one goroutine.
+// Queue holds whose turn comes when. One timer on its head serves any number of relationships. It belongs to one
+// goroutine.
 type Queue struct {
 	turns  turns
 	byName map[string]*turn

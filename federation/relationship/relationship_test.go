@@ -24,7 +24,11 @@ func TestParseRelationshipRefusals(t *testing.T) {
 		TrustDomain: "us.example.org", Url: "https://us.example.org:7443/", Profile: spiffeProfile,
 		EndpointSpiffeId: "spiffe://us.example.org/entente/bundle-endpoint",
 	}
-	web := &statev1.Relationship{TrustDomain: "us.example.org", Url: "https://us.example.org/bundle?x=1", Profile: webProfile}
+	web := &statev1.Relationship{
+		TrustDomain: "us.example.org",
+		Url:         "https://us.example.org/bundle?x=1",
+		Profile:     webProfile,
+	}
 	for _, row := range []*statev1.Relationship{good, web} {
 		_, err := Parse(row)
 		require.NoError(t, err)
@@ -84,7 +88,9 @@ func TestParseRelationshipRefusals(t *testing.T) {
 }
 
 func TestParseRelationshipDefaults(t *testing.T) {
-	r, err := Parse(&statev1.Relationship{TrustDomain: "us.example.org", Url: "https://us.example.org", Profile: webProfile})
+	r, err := Parse(
+		&statev1.Relationship{TrustDomain: "us.example.org", Url: "https://us.example.org", Profile: webProfile},
+	)
 	require.NoError(t, err)
 	require.Equal(t, DefaultMaxStaleJWT, r.MaxStaleJWT)
 	require.Zero(t, r.MaxStaleX509, "X.509 authorities never count as expired for want of refresh unless configured")
@@ -96,10 +102,25 @@ func TestQuoteIsBounded(t *testing.T) {
 	require.LessOrEqual(t, len(Quote(strings.Repeat("x", 5000))), 110)
 }
 
-// FuzzParseRelationship: whatever an operator or a damaged row holds, the outcome is a valid relationship or one printable line.
+// FuzzParseRelationship: whatever an operator or a damaged row holds, the outcome is a valid relationship or one
+// printable line.
 func FuzzParseRelationship(f *testing.F) {
-	f.Add("us.example.org", "https://us.example.org/", spiffeProfile, "spiffe://us.example.org/e", []byte(nil), int64(5))
-	f.Add("us.example.org", "https://[::1]:7443/x?y=z", webProfile, "", []byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"), int64(0))
+	f.Add(
+		"us.example.org",
+		"https://us.example.org/",
+		spiffeProfile,
+		"spiffe://us.example.org/e",
+		[]byte(nil),
+		int64(5),
+	)
+	f.Add(
+		"us.example.org",
+		"https://[::1]:7443/x?y=z",
+		webProfile,
+		"",
+		[]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
+		int64(0),
+	)
 	f.Add("", "http://a:b@c:99999#f", int32(7), "spiffe://", []byte{0xff}, int64(-1))
 	f.Fuzz(func(t *testing.T, td, url string, profile int32, id string, roots []byte, stale int64) {
 		r, err := Parse(&statev1.Relationship{

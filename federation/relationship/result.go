@@ -13,7 +13,8 @@ import (
 var (
 	// ErrNoTrust says that there is nothing to verify the endpoint's X509-SVID with.
 	ErrNoTrust = errors.New("the bundle of the endpoint's trust domain is not known, or its relationship is suspended")
-	// ErrSuperseded says that what a fetch relied on changed before its result could be stored: it has to be made again.
+	// ErrSuperseded says that what a fetch relied on changed before its result could be stored: it has to be made
+	// again.
 	ErrSuperseded = errors.New("the relationship or its bundle was changed while the fetch was under way")
 	// ErrEnded says that the relationship was deleted or suspended.
 	ErrEnded = errors.New("the relationship was ended or suspended while the fetch was under way")
@@ -66,11 +67,20 @@ func isStoreError(err error) bool {
 	return false
 }
 
-// IsDecision reports whether a failed attempt was a refusal of what the peer sent, which is audited, rather than an outage, a
-// fault of this cluster, or a change of mind.
+// IsDecision reports whether a failed attempt was a refusal of what the peer sent, which is audited, rather than an
+// outage, a fault of this cluster, or a change of mind.
 func IsDecision(result string) bool {
 	switch result {
-	case "network", "timeout", "canceled", "other", "superseded", "ended", "unfinished", "not_stored", "not_audited", "no_trust":
+	case "network",
+		"timeout",
+		"canceled",
+		"other",
+		"superseded",
+		"ended",
+		"unfinished",
+		"not_stored",
+		"not_audited",
+		"no_trust":
 		return false
 	}
 	return true
@@ -95,7 +105,8 @@ func Clip(text string) string {
 	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
 }
 
-// ErrUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against the peer yet.
+// ErrUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against
+// the peer yet.
 var ErrUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")
 
 // ErrNotWanted refuses a bundle from a peer that the domain's relationship does not name.

@@ -28,8 +28,15 @@ func TestClipLeavesNothingThatDrivesATerminal(t *testing.T) {
 	require.LessOrEqual(t, len(long), maxErrorBytes+len("…"))
 
 	// An endpoint's certificate reaches the error of a failed fetch before anybody has looked who signed it.
-	err := x509.HostnameError{Host: "peer.example.org", Certificate: &x509.Certificate{DNSNames: []string{"a\x1b]0;b\x07\nentente: all is well"}}}
-	require.Equal(t, "x509: certificate is valid for a ]0;b  entente: all is well, not peer.example.org", Clip(err.Error()))
+	err := x509.HostnameError{
+		Host:        "peer.example.org",
+		Certificate: &x509.Certificate{DNSNames: []string{"a\x1b]0;b\x07\nentente: all is well"}},
+	}
+	require.Equal(
+		t,
+		"x509: certificate is valid for a ]0;b  entente: all is well, not peer.example.org",
+		Clip(err.Error()),
+	)
 }
 
 // TestEveryReasonHasARemedy: an operator finds whatever a fetch can end with in docs/operating/run-book-federation.md.

@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// MaxEndpoints bounds the endpoints of one relationship: each that hangs holds the fetch up for as long as one may take.
+	// MaxEndpoints bounds the endpoints of one relationship: each that hangs holds the fetch up for as long as one may
+	// take.
 	MaxEndpoints = 4
-	// maxServingBundleBytes bounds the bundle that an operator gives to verify an endpoint by. It lies in the relationship's row.
+	// maxServingBundleBytes bounds the bundle that an operator gives to verify an endpoint by. It lies in the
+	// relationship's row.
 	maxServingBundleBytes = 64 << 10
 	// minDocumentBytes is below any document with one X.509 authority.
 	minDocumentBytes = 1 << 10
@@ -45,11 +47,20 @@ func (l Limits) Bound(c *endpoint.ClientConfig) {
 func parseLimits(row *statev1.Relationship) (Limits, error) {
 	l := Limits{DocumentBytes: int64(row.GetMaxDocumentBytes())}
 	if l.DocumentBytes != 0 && (l.DocumentBytes < minDocumentBytes || l.DocumentBytes > bundle.MaxDocumentBytes) {
-		return Limits{}, fmt.Errorf("max_document_bytes is %d; it must lie between %d and %d, or be 0 for the most", l.DocumentBytes, minDocumentBytes, bundle.MaxDocumentBytes)
+		return Limits{}, fmt.Errorf(
+			"max_document_bytes is %d; it must lie between %d and %d, or be 0 for the most",
+			l.DocumentBytes,
+			minDocumentBytes,
+			bundle.MaxDocumentBytes,
+		)
 	}
 	if d := row.GetFetchTimeout(); d != nil {
 		if d.CheckValid() != nil || d.AsDuration() < minFetchTimeout || d.AsDuration() > MaxFetchTimeout {
-			return Limits{}, fmt.Errorf("fetch_timeout must lie between %s and %s; leave it out for the longest", minFetchTimeout, MaxFetchTimeout)
+			return Limits{}, fmt.Errorf(
+				"fetch_timeout must lie between %s and %s; leave it out for the longest",
+				minFetchTimeout,
+				MaxFetchTimeout,
+			)
 		}
 		l.Timeout = d.AsDuration()
 	}
@@ -72,7 +83,10 @@ func parseKinds(row *statev1.Relationship) (Kinds, error) {
 		case ententev1.AuthorityKind_AUTHORITY_KIND_JWT:
 			is = &k.JWT
 		default:
-			return Kinds{}, fmt.Errorf("authority_kinds has %d, which is no kind; name x509, jwt, or leave it out for both", kind)
+			return Kinds{}, fmt.Errorf(
+				"authority_kinds has %d, which is no kind; name x509, jwt, or leave it out for both",
+				kind,
+			)
 		}
 		if *is {
 			return Kinds{}, errors.New("authority_kinds names a kind twice; name x509, jwt, or leave it out for both")
@@ -91,8 +105,8 @@ func KindsOf(row *statev1.Relationship) Kinds {
 	return k
 }
 
-// Relied returns what of a foreign domain's bundle its relationship lets the cluster rely on. The bundle is stored whole, so that its
-// digest stays the one that the domain signs for.
+// Relied returns what of a foreign domain's bundle its relationship lets the cluster rely on. The bundle is stored
+// whole, so that its digest stays the one that the domain signs for.
 func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error) {
 	k := KindsOf(row)
 	if k.X509 && k.JWT {
@@ -138,16 +152,25 @@ func parseServing(e endpoint.Remote, document []byte) (*bundle.Bundle, error) {
 	case len(document) == 0:
 		return nil, nil
 	case e.Profile() != endpoint.HTTPSSPIFFE, e.SelfServing():
-		return nil, errors.New("serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the relationship's; leave it out")
+		return nil, errors.New(
+			"serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the relationship's; leave it out",
+		)
 	case len(document) > maxServingBundleBytes:
 		return nil, fmt.Errorf("serving_bundle has %d bytes; %d are the most", len(document), maxServingBundleBytes)
 	}
 	b, _, err := bundle.Parse(e.ID().TrustDomain(), document)
 	if err != nil {
-		return nil, fmt.Errorf("serving_bundle of %s is refused: %s; get the document from that domain's operator", e.ID().TrustDomain(), Clip(err.Error()))
+		return nil, fmt.Errorf(
+			"serving_bundle of %s is refused: %s; get the document from that domain's operator",
+			e.ID().TrustDomain(),
+			Clip(err.Error()),
+		)
 	}
 	if len(b.X509Authorities()) == 0 {
-		return nil, fmt.Errorf("serving_bundle of %s holds no X.509 authority, so no endpoint can be verified by it", e.ID().TrustDomain())
+		return nil, fmt.Errorf(
+			"serving_bundle of %s holds no X.509 authority, so no endpoint can be verified by it",
+			e.ID().TrustDomain(),
+		)
 	}
 	return b, nil
 }

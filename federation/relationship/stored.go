@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Stored is a bundle as it is stored, parsed when it is first looked at: most polls find that nothing has changed, and need not. It is safe
-// for concurrent use. A nil one stands for none.
+// Stored is a bundle as it is stored, parsed when it is first looked at: most polls find that nothing has changed, and
+// need not. It is safe for concurrent use. A nil one stands for none.
 type Stored struct {
 	Row   *statev1.Bundle
 	parse func() (*bundle.Bundle, error)
