@@ -2,7 +2,7 @@ package invitation
 
 import "github.com/ententehq/entente/federation/relationship"
 
-// ownIdentities are the digests of the identity keys of this cluster's members.
+// ownIdentities returns the digests of the identity keys of this cluster's members.
 func (m *Agreements) ownIdentities() (out [][]byte) {
 	for _, member := range m.config.Transport.Members() {
 		out = append(out, member.Identity[:])
@@ -10,7 +10,7 @@ func (m *Agreements) ownIdentities() (out [][]byte) {
 	return out
 }
 
-// ownAddresses are where members of this cluster are reached, as many as another cluster takes.
+// ownAddresses returns the addresses of this cluster's members, as many as another cluster accepts.
 func (m *Agreements) ownAddresses() (out []string) {
 	for _, member := range m.config.Transport.Members() {
 		if len(out) < relationship.MaxPeerAddresses {
@@ -20,7 +20,7 @@ func (m *Agreements) ownAddresses() (out []string) {
 	return out
 }
 
-// tell is what this cluster tells who agrees on one of its domains.
+// announcement returns what this cluster announces of itself to the other side of an agreement on one of its domains.
 func (m *Agreements) announcement(own string) relationship.Announcement {
 	urls := m.config.Transport.Endpoints
 	return relationship.Announcement{

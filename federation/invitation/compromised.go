@@ -15,12 +15,12 @@ import (
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
-// reasonCompromised is why an invitation was revoked that names a member which was removed as compromised.
+// reasonCompromised is why an invitation is revoked that names a member which was removed as compromised.
 const reasonCompromised = "a member that it names was removed as compromised"
 
-// RemoveMember is the part of the transaction that strikes a member out. Whoever has the identity key of a compromised
-// one could answer in the name of this cluster to whoever accepts an invitation that names it, so that each such
-// invitation becomes void with its removal. Those of a member of which nothing is known any more are all that are open.
+// RemoveMember is part of the transaction that removes a member. The identity key of a compromised member could answer
+// for this cluster to a cluster that accepts an invitation, so that each open invitation that names it becomes void. If
+// the identity of the member is not known any more, all open invitations do.
 func (m *Agreements) RemoveMember(tx *raftstore.Tx, member string, compromised bool) error {
 	if !compromised {
 		return nil // its key is nobody else's, and who does not find it asks the next
@@ -49,14 +49,14 @@ func (m *Agreements) RemoveMember(tx *raftstore.Tx, member string, compromised b
 	return nil
 }
 
-// revocable reports whether an invitation names a removed member, or may. known says whether that member's identity is.
+// revocable reports whether an invitation names a removed member, or may name it. known means that the identity of that
+// member is known.
 func revocable(named [][]byte, removed []byte, known bool) bool {
 	return !known || len(named) == 0 ||
 		slices.ContainsFunc(named, func(d []byte) bool { return bytes.Equal(d, removed) })
 }
 
-// stillMembers checks in the transaction that makes an invitation that everybody whom its token names is a member: one
-// may have been removed since the token was written.
+// stillMembers checks, in the transaction that creates an invitation, that everyone it names is still a member.
 func stillMembers(r raftstore.Reader, named [][]byte) error {
 	rows, err := membership.Members.List(r, "")
 	if err != nil {
@@ -76,7 +76,7 @@ func stillMembers(r raftstore.Reader, named [][]byte) error {
 	return nil
 }
 
-// revokedText says when and why an invitation was revoked.
+// revokedText describes when and why an invitation was revoked.
 func revokedText(at time.Time, reason string) string {
 	text := "the invitation was revoked at " + at.Format(time.RFC3339)
 	if reason != "" {

@@ -17,18 +17,17 @@ import (
 )
 
 const (
-	// corroborateWithin bounds the question to one further member: it is for what is known there already.
+	// crossCheckWithin bounds a call to a second member, which returns what it knows already.
 	crossCheckWithin = 5 * time.Second
-	// corroborations is how often two members are asked that do not say the same, and corroboratePause the time
-	// between: the bundle may be replaced between two answers, and of a member that has just come one knows before the
-	// other.
+	// crossChecks is how often two members whose answers differ are called, crossCheckPause the time between. The
+	// bundle may change between two answers, and one member may learn of a new member before another.
 	crossChecks, crossCheckPause = 8, 250 * time.Millisecond
 )
 
-// corroborate asks a second member that the token names for the same, where there is one, and returns the answer that
-// both give. A member that was removed from the inviting cluster holds its identity key still, and whoever has it could
-// answer with keys of its own, or with a consent that nobody gave: it must not be the only one that speaks for the
-// cluster. Where no second one is reached the operator is told.
+// crossCheck calls a second member that the token names, if there is one, and returns the answer that both give. A
+// member that was removed from the inviting cluster still has its identity key, and could answer with keys of its own
+// or with a consent that was not given, so that its answer alone must not count. If no second member is reached,
+// crossCheck returns a warning for the operator.
 func (m *Agreements) crossCheck(
 	ctx context.Context,
 	t Token,
@@ -83,7 +82,7 @@ func (m *Agreements) crossCheck(
 	}, nil
 }
 
-// another lets members pass that the token names, but for one.
+// acceptsOther accepts the members that the token names, except one.
 func (t Token) acceptsOther(than [32]byte) func([32]byte) error {
 	return func(presented [32]byte) error {
 		if presented == than {
@@ -93,7 +92,7 @@ func (t Token) acceptsOther(than [32]byte) func([32]byte) error {
 	}
 }
 
-// askAgain asks the member with one identity key; nil: it does not answer any more.
+// callAgain calls the member with an identity key. It returns nil if that member does not answer any more.
 func (m *Agreements) callAgain(
 	ctx context.Context,
 	t Token,
@@ -114,7 +113,7 @@ func (m *Agreements) callAgain(
 	return nil
 }
 
-// decided reports whether a member has said no, as opposed to one that could not be asked.
+// decided reports whether a member has refused, as opposed to one that could not be called.
 func decided(err error) bool {
 	switch status.Code(err) {
 	case codes.PermissionDenied,
@@ -139,8 +138,8 @@ func contradiction(first, second [32]byte, what string) error {
 	)
 }
 
-// differ says in what two answers differ for one cluster and one invitation that decides whom this one trusts; empty:
-// in nothing. Where the endpoints and members are reached each member may say in its own way.
+// differ describes what differs between two answers for one invitation, or returns "". The URLs and addresses may
+// differ between members.
 func differ(a, b *ententev1.AcceptInvitationResponse) string {
 	one, two := a.GetOffer(), b.GetOffer()
 	sorted := func(identities [][]byte) [][]byte { return slices.SortedFunc(slices.Values(identities), bytes.Compare) }
@@ -159,7 +158,7 @@ func differ(a, b *ententev1.AcceptInvitationResponse) string {
 	return ""
 }
 
-// elsewhere warns of endpoints that prove themselves by their host names alone, and are not the same for both members.
+// urlWarnings warns about endpoints that authenticate by host name alone and differ between the two members.
 func urlWarnings(a, b *ententev1.FederationOffer) []string {
 	urls := func(o *ententev1.FederationOffer) []string {
 		return slices.Sorted(slices.Values(slices.Concat(o.GetUrls(), o.GetHomeUrls())))

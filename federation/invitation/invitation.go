@@ -17,22 +17,22 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// invitations are those that this cluster has made, by their id. Of the secret there is a digest alone.
+// invitations has the invitations of this cluster, by ID, with the digests of their secrets.
 var invitations = raftstore.NewTable[*statev1.Invitation]("federation_invitations")
 
 const (
-	// DefaultInvitationTTL is how long an invitation waits when nobody says otherwise.
+	// DefaultInvitationTTL is how long an invitation is valid by default.
 	DefaultInvitationTTL = time.Hour
-	// MaxInvitationTTL bounds that: over a weekend and the time zones, and not for ever.
+	// MaxInvitationTTL bounds that. It covers a weekend and all time zones.
 	MaxInvitationTTL = 7 * 24 * time.Hour
-	// invitationKept is for how long it is known what became of an invitation, so that the other side can ask again
-	// whose answer was lost.
+	// keptAfter is how long the outcome of an invitation is kept, so that the other side can call again if the answer
+	// was lost.
 	keptAfter = 24 * time.Hour
-	// maxOpenInvitations bounds those that wait.
+	// maxOpenInvitations bounds the open invitations.
 	maxOpenInvitations = 256
 )
 
-// invitationState says what became of an invitation.
+// invitationState returns the state of an invitation, and when it ended.
 func invitationState(row *statev1.Invitation, now time.Time) (ententev1.InvitationState, *timestamppb.Timestamp) {
 	switch {
 	case row.GetRedemption() != nil:
@@ -55,7 +55,7 @@ func invitationShown(id string, row *statev1.Invitation, now time.Time) *entente
 	return out
 }
 
-// CreateInvitation makes an invitation and returns its token.
+// CreateInvitation creates an invitation and returns its token.
 func (m *Agreements) CreateInvitation(
 	ctx context.Context,
 	req *ententev1.CreateInvitationRequest,
@@ -137,7 +137,7 @@ func (m *Agreements) CreateInvitation(
 	}, nil
 }
 
-// agreeable decides whether there can be an agreement between a hosted and a foreign domain.
+// agreeable returns a refusal unless an agreement between a hosted and a foreign domain is possible.
 func (m *Agreements) agreeable(r raftstore.Reader, own, foreign string) error {
 	hosted, err := m.config.Trust.Hosted.Hosts(r, own)
 	if err != nil {
@@ -172,7 +172,7 @@ func (m *Agreements) agreeable(r raftstore.Reader, own, foreign string) error {
 	return err
 }
 
-// forgetInvitations deletes what is over for long, and refuses a new one while very many are open.
+// forgetInvitations deletes invitations that ended long ago, and refuses a new one if too many are open.
 func forgetInvitations(tx *raftstore.Tx, now time.Time) error {
 	rows, err := invitations.List(tx, "")
 	if err != nil {
@@ -200,7 +200,7 @@ func forgetInvitations(tx *raftstore.Tx, now time.Time) error {
 	return nil
 }
 
-// ListInvitations shows the invitations that are open, and what became of others.
+// ListInvitations returns the open invitations, and the outcome of others.
 func (m *Agreements) ListInvitations(
 	ctx context.Context,
 	req *ententev1.ListInvitationsRequest,
@@ -220,7 +220,7 @@ func (m *Agreements) ListInvitations(
 	return out, nil
 }
 
-// RevokeInvitation makes an open invitation void.
+// RevokeInvitation revokes an open invitation.
 func (m *Agreements) RevokeInvitation(
 	ctx context.Context,
 	req *ententev1.RevokeInvitationRequest,
@@ -256,8 +256,8 @@ func (m *Agreements) RevokeInvitation(
 	return &ententev1.RevokeInvitationResponse{Revision: uint64(revision)}, nil
 }
 
-// surviveInvitations keeps spent and revoked invitations over an operator's restore, and voids open ones: what was open
-// then may have been used or revoked since.
+// SurviveRestore keeps redeemed and revoked invitations over an operator's restore, and deletes open ones, which may
+// have been redeemed or revoked since the snapshot.
 func SurviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	over := func(i *statev1.Invitation) bool { return i.GetRedemption() != nil || i.GetRevokeTime() != nil }
 	was, err := invitations.List(before, "")

@@ -25,7 +25,7 @@ const maxOfferedBundle = 100 << 10
 // endpointPath is the SPIFFE ID of a member's bundle endpoint, in its home domain.
 const endpointPath = "/entente/bundle-endpoint"
 
-// offer is what this cluster tells of itself to one that is to trust a hosted domain.
+// offer returns what this cluster offers to one that is to trust a hosted domain.
 func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.FederationOffer, error) {
 	c, home := m.config.Transport, m.config.Home
 	o := &ententev1.FederationOffer{
@@ -72,16 +72,16 @@ func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.Federatio
 	return o, err
 }
 
-// agreedRelationship is a relationship that is about to be made by an agreement, with the bundle to begin with.
+// agreedRelationship is a relationship that an agreement is about to create, with its first bundle.
 type agreedRelationship struct {
 	row    *statev1.Relationship
 	rel    *relationship.Relationship
 	bundle *bundle.Bundle
 }
 
-// relationshipsOf makes of another cluster's offer the relationship with its domain, and where that is not its home
-// domain the one by which its members and its endpoint prove themselves before it. Everything in an offer is hostile
-// until it was here.
+// relationshipsOf derives from another cluster's offer the relationship with its domain and, if that is not its home
+// domain, before it the linked home relationship, by which its members and its endpoint authenticate. An offer is
+// hostile until it is parsed here.
 func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreement) ([]agreedRelationship, error) {
 	identities, err := relationship.ParseIdentities(o.GetIdentities())
 	if err != nil {
@@ -148,11 +148,10 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 	return append(out, main), err
 }
 
-// agree is the part of a transaction that makes the relationships of an agreement. One that exists with a home domain
-// is left as it is; that it is the home domain of the other cluster, that cluster has shown by an identity key, proven,
-// of which the agreement with it knows, or the operator has said. Another one is made only for a home domain that the
-// operator has named: whoever is invited for one domain must not bring trust in any other, nor have a third cluster's
-// members looked for at addresses of its own.
+// agree is the part of a transaction that creates the relationships of an agreement. An existing relationship with a
+// home domain is kept, if the other cluster has proven a member's identity key of it, or the operator named the home
+// domain. A new one is created only for a home domain that the operator named: an invitation for one domain must not
+// add trust in any other, nor redirect calls to a third cluster's members.
 func (m *Agreements) agree(
 	tx *raftstore.Tx,
 	all []agreedRelationship,

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// Nobody who comes by an invitation is known before what he says was looked at, which costs a signature and a
-	// question to the leader: so many calls a second are looked at, and so many at once, of all hosts together and of
-	// each, so that none keeps the others out.
+	// A caller with an invitation is unknown until its request is verified, which costs a signature and a query to the
+	// leader. These bound the calls per second and at once, of all hosts together and of each host, so that one cannot
+	// exclude the others.
 	allRate, allBurst         = 100, 200
 	oneHostRate, oneHostBurst = 10, 20
 	maxHosts                  = 4096
 	forgetAfter               = time.Minute
 )
 
-// strangers bounds the calls of those who are not known.
+// rateLimit bounds unauthenticated calls.
 type rateLimit struct {
 	all *rate.Limiter
 
@@ -34,7 +34,7 @@ func newRateLimit() *rateLimit {
 	return &rateLimit{all: rate.NewLimiter(allRate, allBurst), hosts: map[string]*hostLimit{}}
 }
 
-// allow reports whether a call of a host may be looked at now.
+// allow reports whether a call of a host is processed now.
 func (s *rateLimit) allow(host string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,7 +50,7 @@ func (s *rateLimit) allow(host string, now time.Time) bool {
 	return h.calls.AllowN(now, 1) && s.all.AllowN(now, 1)
 }
 
-// forget makes room: those who have been silent have their burst again anyway, and where all call it begins anew.
+// forget removes hosts whose burst has recovered. If all hosts still call, it removes all.
 func (s *rateLimit) forget(now time.Time) {
 	for host, h := range s.hosts {
 		if age := now.Sub(h.last); age < 0 || age > forgetAfter {

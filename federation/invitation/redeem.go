@@ -25,14 +25,14 @@ import (
 )
 
 const (
-	// callWithin bounds one call of a member of another cluster: it may have to wait for an election there.
+	// callWithin bounds one call to a member of another cluster, which may have to wait for an election.
 	callWithin = 15 * time.Second
-	// maxJoinAnswer bounds what that answers.
+	// maxJoinAnswer bounds its answer.
 	maxJoinAnswer = 256 << 10
 )
 
-// RedeemInvitation accepts another cluster's invitation. Nothing is stored before a member of that cluster, known by
-// the identity keys that the token names, has taken the secret.
+// RedeemInvitation accepts another cluster's invitation. Nothing is stored until a member of that cluster, with an
+// identity key that the token names, has accepted the secret.
 func (m *Agreements) RedeemInvitation(
 	ctx context.Context,
 	req *ententev1.RedeemInvitationRequest,
@@ -140,7 +140,8 @@ func (m *Agreements) RedeemInvitation(
 	}, err
 }
 
-// clockWarnings tells of clocks that differ so much that certificates of one cluster may not be valid yet in the other.
+// clockWarnings warns about clocks that differ so much that certificates of one cluster may not be valid yet in the
+// other.
 func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 	if !theirs.IsValid() {
 		return nil
@@ -162,8 +163,7 @@ func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 	}
 }
 
-// askToAccept asks the members that a token names, in any order, until one has decided. proven is the identity key of
-// that one.
+// callMembers calls the members that a token names, in random order, until one has decided. proven is its identity key.
 func (m *Agreements) callMembers(
 	ctx context.Context,
 	t Token,
@@ -206,7 +206,7 @@ func (m *Agreements) callMembers(
 	)
 }
 
-// askOne asks the member at one address, if accept lets its identity key pass.
+// callOne calls the member at one address, if accept accepts its identity key.
 func (m *Agreements) callOne(
 	ctx context.Context,
 	within time.Duration,
@@ -228,7 +228,7 @@ func (m *Agreements) callOne(
 	return answer, proven, err
 }
 
-// sign signs a request for one session.
+// sign signs a request for one TLS session.
 func (m *Agreements) sign(purpose string, binding, content []byte) (*ententev1.IdentitySignature, error) {
 	identity := m.config.Transport.Identity
 	signature, err := identity.Sign(purpose, binding, content)
@@ -241,8 +241,8 @@ func (m *Agreements) sign(purpose string, binding, content []byte) (*ententev1.I
 	}, nil
 }
 
-// callMember calls a member of another cluster that is known by its identity key. What is sent in the call goes to the
-// holder of a key that accept let pass, and to nobody else: the handshake is broken off before it otherwise.
+// callMember calls a member of another cluster. If accept refuses its identity key, the handshake is aborted before
+// anything is sent.
 func (m *Agreements) callMember(ctx context.Context, within time.Duration, address string, accept func([32]byte) error,
 	call func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error,
 ) error {

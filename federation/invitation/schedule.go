@@ -2,31 +2,31 @@ package invitation
 
 import "time"
 
-// An agreement that waits for a consent is asked about soon, then less often; one in force only where no stream would
-// tell of its end.
+// The pace of exchanges. An agreement that lacks a consent is polled soon, then less often; one in force is polled only
+// if no stream would report its end.
 const firstPoll, lastPoll, settledPoll = time.Second, 30 * time.Second, 5 * time.Minute
 
-// asking is when an other side is asked next, and how long was waited for that. soon says that it said something by
-// itself.
+// schedule is when the other side of an agreement is polled next, and how long the last interval was. soon is set after
+// the other side reported that it has no relationship.
 type schedule struct {
 	at   time.Time
 	wait time.Duration
 	soon bool
 }
 
-// question is what decides whether the other side of an agreement is asked now.
+// situation is what decides whether the other side of an agreement is polled now.
 type situation struct {
-	// seen says that there is a time for it, appeared that there was no such relationship a moment ago, triggered that
-	// an operator has decided, owned that it is this member's to ask at its pace.
+	// seen means that there is a schedule, appeared that the relationship did not exist at the last poll, triggered
+	// that an operator has decided, and owned that this member polls it.
 	seen, appeared, triggered, owned bool
-	// agreed says that both sides consent, untold that the other side may know other members of this cluster than there
-	// are, and changed that these have just changed.
+	// agreed means that both sides consent, unannounced that the other side may not know this cluster's present
+	// members, and changed that these have just changed.
 	agreed, unannounced, changed bool
-	// streamed says that a stream would tell of the other side's end.
+	// streamed reports whether a stream would report an end.
 	streamed func() bool
 }
 
-// after decides whether the other side is asked now, and when it is asked next. chance spreads questions, from 0 to 1.
+// after decides whether the other side is polled now, and when it is polled next. chance, from 0 to 1, spreads polls.
 func (t schedule) after(q situation, now time.Time, chance float64) (next schedule, ask bool) {
 	switch {
 	case q.triggered:

@@ -22,30 +22,30 @@ import (
 )
 
 const (
-	// What the signatures of identity keys are for.
+	// The purposes of the signatures of identity keys.
 	purposeAccept, purposeConsent = "accept invitation", "exchange consent"
-	// clockTolerance is from where on operators are told that the clocks of two clusters differ.
+	// clockTolerance is the difference between two clusters' clocks above which operators are warned.
 	clockTolerance = time.Minute
 
 	actionInvited = "accept invitation"
 	actionConsent = "consent to agreement"
 )
 
-// InvitationService serves entente.v1.InvitationService: calls of clusters that are known by an invitation alone, or by
-// the agreement that came of it. Each is signed with a member's identity key for the one TLS session in which it comes,
-// so that neither a listener nor the receiver can use it elsewhere.
+// Service serves entente.v1.InvitationService: calls of clusters that are known only by an invitation or an agreement.
+// Each call is signed with a member's identity key for the TLS session that carries it, so that neither an eavesdropper
+// nor the receiver can reuse it.
 type Service struct {
 	ententev1.UnimplementedInvitationServiceServer
 	agreements *Agreements
 	calls      *rateLimit
 }
 
-// NewService serves the invitations of a manager.
+// NewService returns the service of agreements.
 func NewService(m *Agreements) *Service {
 	return &Service{agreements: m, calls: newRateLimit()}
 }
 
-// refusedInvitation is why an invitation was not accepted, by a name from a bounded set.
+// refusedInvitation is why an invitation was not accepted. Its name is from a bounded set.
 type refusedInvitation struct {
 	name string
 	code codes.Code
@@ -54,15 +54,15 @@ type refusedInvitation struct {
 
 func (e *refusedInvitation) Error() string { return e.text }
 
-// GRPCStatus is what the other side is told.
+// GRPCStatus implements the interface of package status.
 func (e *refusedInvitation) GRPCStatus() *status.Status { return status.New(e.code, e.text) }
 
 func refuseInvitation(name string, code codes.Code, format string, args ...any) error {
 	return &refusedInvitation{name, code, fmt.Sprintf(format, args...)}
 }
 
-// redeemable decides whether an invitation may be used. again says that the same cluster has used it before. row is nil
-// where there is none with the ID that the caller named.
+// redeemable decides whether an invitation may be redeemed. again means that the same cluster has redeemed it before.
+// row is nil if no invitation has the ID.
 func redeemable(
 	row *statev1.Invitation,
 	c *ententev1.AcceptInvitationContent,
@@ -71,7 +71,7 @@ func redeemable(
 ) (again bool, err error) {
 	const remedy = "ask its operator for a new one"
 	if row == nil || !token.Proves(c.GetSecret(), row.GetSecretSha256()) {
-		// One answer for both: it does not tell which there are.
+		// One answer for both does not reveal which invitations exist.
 		return false, refuseInvitation(
 			"unknown",
 			codes.PermissionDenied,
@@ -131,7 +131,7 @@ func redeemable(
 	return false, nil
 }
 
-// signer checks who has signed a request for this session.
+// signer returns the identity key that has signed a request for this session.
 func (s *Service) signer(
 	ctx context.Context,
 	purpose string,
@@ -182,8 +182,8 @@ func (s *Service) signer(
 	return digest, nil
 }
 
-// AcceptInvitation redeems an invitation. Its transaction decides over all members: of two that redeem one invitation
-// at the same moment only one finds it open, and the other one is the same cluster again or is refused.
+// AcceptInvitation redeems an invitation. Its transaction decides for all members: of two clusters that redeem one
+// invitation at the same moment, one is refused.
 func (s *Service) AcceptInvitation(
 	ctx context.Context,
 	req *ententev1.AcceptInvitationRequest,
@@ -308,7 +308,7 @@ func (s *Service) accept(
 	return &ententev1.AcceptInvitationResponse{Offer: offer, Approved: approved, Time: timestamppb.New(now)}, nil
 }
 
-// redeem is the transaction of an invitation: it is spent, and the relationships are there, or neither.
+// redeem is the transaction of a redemption: the invitation is spent and the relationships exist, or neither.
 func (m *Agreements) redeem(
 	tx *raftstore.Tx,
 	c *ententev1.AcceptInvitationContent,
@@ -368,7 +368,7 @@ func (m *Agreements) redeem(
 	)
 }
 
-// auditInvited takes down a decision on an invitation. What cannot be audited is not done.
+// auditInvited records a decision on an invitation. A decision that cannot be audited is not carried out.
 func (m *Agreements) auditInvited(line audit.Event) error {
 	if err := m.config.Audit.Record(line); err != nil {
 		m.config.Log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)

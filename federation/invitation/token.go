@@ -15,14 +15,14 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// InvitationToken is what one cluster hands another so that they federate. Its text is a secret until it is used.
+// Token is what one cluster hands to another so that they federate. Its text is a secret until it is redeemed.
 type Token struct {
 	ID     string
 	Secret token.Secret
-	// TrustDomain is offered, and Foreign is whom it is for.
+	// TrustDomain is the domain that is offered, and Foreign the domain that is invited.
 	TrustDomain, Foreign spiffeid.TrustDomain
-	// Addresses are where members of the inviting cluster are reached, and Identities the digests of their identity
-	// keys: the secret is sent to nobody else.
+	// Addresses are the addresses of members of the inviting cluster, and Identities the digests of their identity
+	// keys. The secret is sent only to the holder of one of these keys.
 	Addresses  []string
 	Identities [][32]byte
 	Expires    time.Time
@@ -35,12 +35,12 @@ const (
 	maxUnixSeconds = 253402300799
 )
 
-// ErrInvitationToken is wrapped by every error of [ParseInvitationToken], beside what package token says of the text.
+// ErrToken is wrapped by every error of [ParseToken], besides those of package token.
 var ErrToken = errors.New(
 	"ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new one",
 )
 
-// Text returns what the other operator gives to `entente federation accept`.
+// Text returns the argument of `entente federation accept`.
 func (t Token) Text() (string, error) {
 	content := &statev1.InvitationContent{
 		Id: t.ID, Secret: t.Secret[:], TrustDomain: t.TrustDomain.Name(), ForeignTrustDomain: t.Foreign.Name(), Addresses: t.Addresses, ExpireSeconds: t.Expires.Unix(),
@@ -55,11 +55,11 @@ func (t Token) Text() (string, error) {
 	return text, err
 }
 
-// String names the token without giving it away.
+// String identifies the token without revealing its secret.
 func (t Token) String() string { return "invitation " + t.ID }
 
-// ParseInvitationToken reads a token. A damaged one is told from what is none: errors wrap [token.ErrDamaged] or
-// [token.ErrNotAToken]. White space around it is allowed.
+// ParseToken parses a token. Errors wrap [token.ErrDamaged] or [token.ErrNotAToken]. White space around the text is
+// ignored.
 func ParseToken(text string) (Token, error) {
 	var content statev1.InvitationContent
 	err := token.Decode(invitationPrefix, strings.TrimSpace(text), &content)
@@ -108,7 +108,7 @@ func invitationTokenOf(c *statev1.InvitationContent) (t Token, err error) {
 	return t, err
 }
 
-// accepts is the check of who answers, before anything is sent.
+// accepts checks the identity key of a member before anything is sent to it.
 func (t Token) accepts(presented [32]byte) error {
 	if slices.Contains(t.Identities, presented) {
 		return nil

@@ -7,8 +7,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// index finds the relationships of a kind: what few of them ask for must not cost a look at ten thousand. The catalog's
-// lock guards it.
+// index finds the relationships of a kind without a scan of all. The mirror's lock guards it.
 type index struct {
 	hubs, agreements NameSet
 	// peers are those that name a peer, suspended ones included, by its home trust domain.
@@ -49,8 +48,7 @@ func (i index) remove(name string, r *relationship.Relationship) {
 	}
 }
 
-// EachHub calls fn for each relationship with a hub, and eachAgreement for each that another cluster has to agree to,
-// in no order. fn must not come back to the catalog.
+// EachHub calls fn for each relationship with a hub, in no order. fn must not call the mirror.
 func (c *Mirror) EachHub(fn func(name string, e Entry)) {
 	c.eachOf(func(i index) NameSet { return i.hubs }, fn)
 }
@@ -66,14 +64,14 @@ func (c *Mirror) eachOf(which func(index) NameSet, fn func(name string, e Entry)
 	}
 }
 
-// Homes are the home trust domains of all peers that relationships name.
+// Homes returns the home trust domains of all peers that relationships name.
 func (c *Mirror) Homes() []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return slices.Collect(maps.Keys(c.index.peers))
 }
 
-// homeOf is the home trust domain of a relationship's peer, in force or not; empty: it names none. c.mu is held.
+// homeOf returns the home trust domain of a relationship's peer, in force or not, or "". c.mu is held.
 func (c *Mirror) homeOf(name string) string {
 	if e, ok := c.entries[name]; ok && e.Rel.Peer != nil {
 		return e.Rel.Peer.Home.Name()
@@ -81,7 +79,7 @@ func (c *Mirror) homeOf(name string) string {
 	return ""
 }
 
-// PlanOf says what the relationships in force ask of one peer, and whether any names it, in force or not.
+// PlanOf returns what the relationships in force require of one peer, and whether any names it, in force or not.
 func (c *Mirror) PlanOf(home string) (plan relationship.PeerPlan, named bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

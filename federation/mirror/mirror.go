@@ -16,13 +16,13 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Entry is one relationship with what is held for it.
+// Entry is one relationship and the facts about its bundle.
 type Entry struct {
 	Rel     *relationship.Relationship
 	Holding relationship.Holding
 }
 
-// Mirror mirrors both tables in the form that the loops work on. One goroutine feeds it; any can read it.
+// Mirror has the tables in memory.
 type Mirror struct {
 	mu           sync.RWMutex
 	entries      map[string]Entry
@@ -31,7 +31,7 @@ type Mirror struct {
 	attestations map[string]AttestationHolding // by their key
 }
 
-// AttestationHolding is what the loops need to know of a hub's word on a domain.
+// AttestationHolding has the facts about a hub's attestation of a domain.
 type AttestationHolding struct {
 	TrustDomain, Hub string
 	revision         raftstore.Revision
@@ -62,8 +62,8 @@ func New() *Mirror {
 	}
 }
 
-// Load replaces everything by a view's state. A row that this version cannot read is reported and left out, so that one
-// of them does not stop the others.
+// Load replaces the contents by a view's state. A row that this version cannot read is reported and left out, so that
+// it does not stop the others.
 func (c *Mirror) Load(r raftstore.Reader, unreadable func(error)) error {
 	entries, index, holdings := make(map[string]Entry), newIndex(), make(map[string]relationship.Holding)
 	for row, err := range relationship.ForeignBundles.All(r, "") {
@@ -103,8 +103,8 @@ func (c *Mirror) Load(r raftstore.Reader, unreadable func(error)) error {
 	return nil
 }
 
-// Apply takes over what one revision changed, and returns the trust domains that it concerns, with the home trust
-// domains of the peers that their relationships name or named.
+// Apply applies the changes of one revision. It returns the trust domains that are affected, and the home trust domains
+// of the peers that their relationships name or named.
 func (c *Mirror) Apply(b raftstore.Batch, unreadable func(error)) (names, homes []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -163,7 +163,7 @@ func (c *Mirror) Apply(b raftstore.Batch, unreadable func(error)) (names, homes 
 	return names, homes
 }
 
-// applyAttestation takes over a change of what a hub says. c.mu is held.
+// applyAttestation applies a change of an attestation. c.mu is held.
 func (c *Mirror) applyAttestation(change raftstore.Change, revision raftstore.Revision, unreadable func(error)) {
 	delete(c.attestations, change.Key)
 	if change.Value == nil {
@@ -179,8 +179,8 @@ func (c *Mirror) applyAttestation(change raftstore.Change, revision raftstore.Re
 	}
 }
 
-// EachAttestation calls fn for what each hub says of each domain, in no order, with the hub's relationship; nil: there
-// is none. fn must not come back to the catalog.
+// EachAttestation calls fn for each attestation, in no order, with the hub's relationship, or nil if there is none. fn
+// must not call the mirror.
 func (c *Mirror) EachAttestation(fn func(key string, w AttestationHolding, hub *relationship.Relationship)) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -196,8 +196,7 @@ func (c *Mirror) Get(name string) (Entry, bool) {
 	return e, ok
 }
 
-// Set replaces what is mirrored of one relationship, or removes it where the entry holds none. Tests use it to play a
-// store.
+// Set replaces the entry of a relationship, or removes it if the entry has none. It is for tests.
 func (c *Mirror) Set(name string, e Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -222,8 +221,7 @@ func (c *Mirror) Names() []string {
 	return names
 }
 
-// PeerHome is the home trust domain of a relationship's peer; empty: it has none, or is not in force, so that no stream
-// serves it.
+// PeerHome returns the home trust domain of a relationship's peer, or "" if it has none or is not in force.
 func (e Entry) PeerHome() string {
 	if e.Rel == nil || !e.Rel.InForce || e.Rel.Peer == nil {
 		return ""

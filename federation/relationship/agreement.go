@@ -14,27 +14,25 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// InForce reports whether a relationship is acted on: no operator has suspended it and, where it came of an invitation,
-// both sides have given their consent and neither has taken it back.
+// InForce reports whether a relationship is used: it is not suspended and, if it has an agreement, both sides consent.
 func InForce(row *statev1.Relationship) bool {
 	return !row.GetSuspended() && Agreed(row.GetAgreement())
 }
 
-// Agreed reports whether both sides consent. A relationship without an agreement is this side's alone.
+// Agreed reports whether both sides consent. A relationship without an agreement needs no other consent.
 func Agreed(a *statev1.RelationshipAgreement) bool {
 	return a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil && a.GetEndTime() == nil
 }
 
-// Consented reports whether there is a relationship with a trust domain and, if so, whether everybody has ever
-// consented to it who has to. One that an operator suspended, or the other side ended, stays consented to for those who
-// look into its past.
+// Consented reports whether there is a relationship with a trust domain, and whether both sides have ever consented to
+// it. It stays consented after a suspension or an end, for those who read its history.
 func Consented(r raftstore.Reader, trustDomain string) (foreign, consented bool, err error) {
 	row, foreign, err := Relationships.Get(r, trustDomain)
 	a := row.Value.GetAgreement()
 	return foreign, foreign && (a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil), err
 }
 
-// StateOf is the API's word for what a relationship is, apart from its bundle.
+// StateOf returns the state of a relationship, apart from its bundle.
 func StateOf(row *statev1.Relationship) ententev1.RelationshipState {
 	a := row.GetAgreement()
 	switch {
@@ -48,7 +46,7 @@ func StateOf(row *statev1.Relationship) ententev1.RelationshipState {
 	return ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE
 }
 
-// ConsentOf is what the other side is told of an agreement; nil: there is none here.
+// ConsentOf returns this side's consent to an agreement. Without an agreement it has ended.
 func ConsentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
 	switch {
 	case a == nil || a.GetEndTime() != nil:
@@ -59,9 +57,9 @@ func ConsentOf(a *statev1.RelationshipAgreement) ententev1.Consent {
 	return ententev1.Consent_CONSENT_OPEN
 }
 
-// ReceiveConsent takes down what the other side says of an agreement, and reports whether that is new. An end is for
-// good. Before the other side has shown that it has stored the agreement, that it knows of none may mean that it is
-// about to.
+// ReceiveConsent applies the other side's consent and announcement to a relationship, and reports whether it changed.
+// An end is final. Until the other side has confirmed that it has stored the agreement, an end from it can mean that it
+// is about to, and is ignored.
 func ReceiveConsent(row *statev1.Relationship, says ententev1.Consent, told Announcement, now time.Time) bool {
 	a := row.GetAgreement()
 	if a == nil || a.GetEndTime() != nil {
@@ -89,13 +87,13 @@ func ReceiveConsent(row *statev1.Relationship, says ententev1.Consent, told Anno
 	return told.Apply(row) || changed
 }
 
-// HasMember reports whether an agreement's other side has a member with that identity key.
+// HasMember reports whether a member of the other side has an identity key.
 func HasMember(identities [][]byte, presented [32]byte) bool {
 	return slices.ContainsFunc(identities, func(known []byte) bool { return slices.Equal(known, presented[:]) })
 }
 
-// UpdateAgreement writes what fn changes in a relationship of an agreement, and the same in its companion. It writes
-// nothing where fn reports no change.
+// UpdateAgreement writes what fn changes in a relationship with an agreement and in its linked home relationship. If fn
+// reports no change, nothing is written.
 func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relationship) bool) (changed bool, err error) {
 	row, found, err := Relationships.Get(tx, name)
 	if err != nil || !found || row.Value.GetAgreement().GetId() != id {
@@ -134,9 +132,8 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 	return changed, nil
 }
 
-// ReassignLinkedHome leaves a companion, which came along with the agreement id of the relationship named, to another
-// relationship with a domain of the same cluster: it ends with that one then. It reports whether there is any that
-// needs it.
+// ReassignLinkedHome assigns the linked home relationship of an agreement to another relationship with the same
+// cluster, with which it ends then. It reports whether another relationship needs it.
 func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, err error) {
 	companion, found, err := Relationships.Get(tx, home)
 	if err != nil || !found || !companion.Value.GetAgreement().GetLinkedHome() ||
@@ -216,7 +213,7 @@ func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	return err
 }
 
-// AgreementMessage is an agreement as the API has it.
+// AgreementMessage returns an agreement as the API has it.
 func AgreementMessage(a *statev1.RelationshipAgreement) *ententev1.Agreement {
 	if a == nil {
 		return nil

@@ -12,26 +12,26 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// The alarms of a relationship. None of them takes trust away: whether a bundle counts is for [Accept] and the rules of
-// SPIFFE alone. They stand until an operator brings a bundle that the peer's operator vouches for.
+// The alarms of a relationship. None of them removes trust: whether a bundle counts is decided by [Accept] and the
+// rules of SPIFFE. They stand until an operator provides a bundle that was verified with the peer's operator.
 const (
-	// AlarmBrokenChain says that a statement does not continue the one before it, or that statements are missing.
+	// AlarmBrokenChain means that a statement does not continue the one before it, or that statements are missing.
 	AlarmBrokenChain = "broken_chain"
-	// AlarmNewChain says that the domain's chain of statements starts anew, by the domain's own word.
+	// AlarmNewChain means that the domain's chain of statements restarts, by a statement of the domain itself.
 	AlarmNewChain = "new_chain"
-	// AlarmSplitView says that two sources show different things under one sequence.
+	// AlarmSplitView means that two sources show different keys under one sequence.
 	AlarmSplitView = "split_view"
 )
 
-// Alarm is what is wrong with what a domain shows.
+// Alarm is a contradiction in what a domain shows.
 type Alarm struct {
 	Name     string
 	Sequence uint64
 	Detail   string
 }
 
-// Raise adds the alarms to a relationship that it does not have yet, and returns those. The first of each kind stays:
-// it is the evidence of what began, and a peer cannot make this cluster write by doing it again and again.
+// Raise adds the alarms that a relationship does not have yet, and returns those. The first of each kind stays: it is
+// the evidence of how the contradiction began, and a peer cannot cause further writes by repeating it.
 func Raise(row *statev1.Relationship, alarms []Alarm, now *timestamppb.Timestamp) (raised []Alarm) {
 	for _, a := range alarms {
 		if slices.ContainsFunc(
@@ -49,7 +49,7 @@ func Raise(row *statev1.Relationship, alarms []Alarm, now *timestamppb.Timestamp
 	return raised
 }
 
-// RaiseSplit raises the alarm on a relationship, if a view of its domain is not what was shown before.
+// RaiseSplit raises [AlarmSplitView] on a relationship if a view of its domain contradicts the history.
 func RaiseSplit(
 	tx *raftstore.Tx,
 	row raftstore.Row[*statev1.Relationship],
@@ -67,7 +67,7 @@ func RaiseSplit(
 	return raised, Relationships.Put(tx, row.Key, row.Value)
 }
 
-// Contradicts returns what in a domain's history is not as view has it; nil: nothing.
+// Contradicts returns how a view contradicts the history of a domain, or nil.
 func Contradicts(r raftstore.Reader, name string, view statement.View) (*statement.SplitView, error) {
 	h, err := HistoryOf(r, name)
 	if err != nil {
@@ -76,7 +76,7 @@ func Contradicts(r raftstore.Reader, name string, view statement.View) (*stateme
 	return SplitOf(h, view), nil
 }
 
-// SplitOf is the same for one history.
+// SplitOf returns how a view contradicts a history, or nil.
 func SplitOf(h *statev1.ForeignHistory, view statement.View) (split *statement.SplitView) {
 	if before, ok := Shown(h, view.Sequence); ok {
 		errors.As(statement.CompareViews(before, view), &split)
@@ -84,8 +84,7 @@ func SplitOf(h *statev1.ForeignHistory, view statement.View) (split *statement.S
 	return split
 }
 
-// AgainstHubs is the alarm that what a domain shows raises, where a hub says something else under the same sequence;
-// none: no hub does.
+// AgainstHubs returns the alarm that a view raises if a hub attests other keys under the same sequence.
 func AgainstHubs(r raftstore.Reader, name string, view statement.View) ([]Alarm, error) {
 	for row, err := range HubBundles.All(r, name+"/") {
 		if err != nil {
@@ -102,7 +101,7 @@ func AgainstHubs(r raftstore.Reader, name string, view statement.View) ([]Alarm,
 	return nil, nil
 }
 
-// AlarmsOf are a relationship's alarms, by name.
+// AlarmsOf returns the names of a relationship's alarms.
 func AlarmsOf(row *statev1.Relationship) (names []string) {
 	for _, a := range row.GetAlarms() {
 		names = append(names, a.GetName())

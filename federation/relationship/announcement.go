@@ -13,23 +13,23 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 )
 
-// Announcement is what the other side of an agreement tells of its members: their identity keys, where they are
-// reached, and where the bundles of the domain and of their home domain are served. What is empty it has not told.
+// Announcement is what the other side of an agreement announces of its members: identity keys, addresses, and the URLs
+// of the bundles of the domain and of the home domain. An empty list is not announced.
 type Announcement struct {
 	Identities                [][]byte
 	Addresses, Urls, HomeURLs []string
 }
 
-// tellsMembers are the messages that tell of a cluster's members.
-type tellsMembers interface {
+// announces is implemented by the messages with an announcement.
+type announces interface {
 	GetIdentities() [][]byte
 	GetAddresses() []string
 	GetUrls() []string
 	GetHomeUrls() []string
 }
 
-// ParseAnnouncement reads what came from another cluster. It is taken whole or not at all.
-func ParseAnnouncement(m tellsMembers) (Announcement, error) {
+// ParseAnnouncement parses an announcement of another cluster. One invalid part makes all of it invalid.
+func ParseAnnouncement(m announces) (Announcement, error) {
 	if _, err := ParseIdentities(m.GetIdentities()); err != nil {
 		return Announcement{}, err
 	}
@@ -84,7 +84,7 @@ func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 	return changed
 }
 
-// URLs are the endpoints of a relationship, in the order in which they are tried.
+// URLs returns the endpoints of a relationship, in the order in which they are tried.
 func URLs(row *statev1.Relationship) []string {
 	return append([]string{row.GetUrl()}, row.GetFallbackUrls()...)
 }
@@ -98,7 +98,7 @@ func sameSet[E any](x, y []E, compare func(E, E) int) bool {
 // maxIdentities bounds the members of a cluster.
 const maxIdentities = 64
 
-// ParseIdentities reads digests of identity keys.
+// ParseIdentities parses digests of identity keys.
 func ParseIdentities(raw [][]byte) ([][32]byte, error) {
 	if len(raw) == 0 || len(raw) > maxIdentities {
 		return nil, fmt.Errorf(

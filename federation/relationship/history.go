@@ -75,8 +75,8 @@ func NewestVersion(h *statev1.ForeignHistory) *statev1.BundleVersion {
 	return nil
 }
 
-// RecordVersion adds a bundle that is being stored to the history of its domain. reset says that an operator brought it
-// whatever its sequence: what was stated before is no measure for what comes.
+// RecordVersion adds a bundle that is being stored to the history of its domain. If reset is true, an operator provided
+// it whatever its sequence, and earlier statements do not count any more.
 func RecordVersion(tx *raftstore.Tx, b *bundle.Bundle, source string, reset bool, now time.Time) error {
 	name := b.TrustDomain().Name()
 	h, err := HistoryOf(tx, name)
@@ -109,7 +109,7 @@ func AddVersion(h *statev1.ForeignHistory, b *bundle.Bundle, source string, rese
 	return nil
 }
 
-// sameVersion says that a bundle is the version that was recorded last, as it is when an operator brings what is there.
+// sameVersion reports whether a bundle is the version that was recorded last.
 func sameVersion(v *statev1.BundleVersion, b *bundle.Bundle) bool {
 	digest := b.Digest()
 	sequence, ordered := b.Sequence()
@@ -118,7 +118,7 @@ func sameVersion(v *statev1.BundleVersion, b *bundle.Bundle) bool {
 		(v.RefreshHint != nil) == hinted && v.GetRefreshHint() == int64(hint/time.Second)
 }
 
-// Shown returns what was shown under a sequence since the last reset, as the history has it.
+// Shown returns the view that was recorded under a sequence since the last reset.
 func Shown(h *statev1.ForeignHistory, sequence uint64) (statement.View, bool) {
 	for _, v := range slices.Backward(h.GetVersions()) {
 		if v.Sequence != nil && v.GetSequence() == sequence && len(v.GetDigest()) == 32 {

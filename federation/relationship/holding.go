@@ -14,10 +14,10 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Holding is what the loops need to know of a stored bundle. The bundle itself stays in the store: ten thousand of
-// them, parsed, would be most of a member's memory.
+// Holding has the facts about a stored bundle that loops need. The bundle itself stays in the store: ten thousand
+// parsed bundles would be most of a member's memory.
 type Holding struct {
-	// Revision is that of the row; zero: no bundle is stored.
+	// Revision is that of the row. If zero, no bundle is stored.
 	Revision   raftstore.Revision
 	Sequence   uint64
 	Ordered    bool
@@ -30,7 +30,7 @@ type Holding struct {
 	ChangeTime time.Time
 }
 
-// NewHolding keeps of a bundle what the loops need.
+// NewHolding returns the facts about a bundle.
 func NewHolding(b *bundle.Bundle, changed time.Time, revision raftstore.Revision) Holding {
 	h := Holding{Revision: revision, Digest: b.Digest(), JwtKeys: len(b.JWTAuthorities()), ChangeTime: changed}
 	h.Sequence, h.Ordered = b.Sequence()
@@ -44,7 +44,7 @@ func NewHolding(b *bundle.Bundle, changed time.Time, revision raftstore.Revision
 	return h
 }
 
-// Facts is what [Judge] needs, with the relationship's own settings.
+// Facts returns the input of [Judge] under a relationship's settings.
 func (h Holding) Facts(r *Relationship, lastSuccess time.Time, least time.Duration) Facts {
 	if !r.Kinds.X509 {
 		h.X509Until = time.Time{}
@@ -63,7 +63,7 @@ func (h Holding) Facts(r *Relationship, lastSuccess time.Time, least time.Durati
 	}
 }
 
-// each calls fn for every relationship, in no order. fn must not come back to the catalog.
+// DecodeHolding reads the value of a row.
 func DecodeHolding(value []byte, revision raftstore.Revision) (Holding, error) {
 	row := &statev1.Bundle{}
 	if err := proto.Unmarshal(value, row); err != nil {
@@ -80,7 +80,7 @@ func ReadHolding(row *statev1.Bundle, revision raftstore.Revision) (Holding, err
 	return NewHolding(b, row.GetChangeTime().AsTime(), revision), nil
 }
 
-// Version is that of what is held for a relationship.
+// Version returns the version of the bundle.
 func (h Holding) Version() Version {
 	if h.Revision == 0 {
 		return Version{}
@@ -88,7 +88,7 @@ func (h Holding) Version() Version {
 	return Version{h.Sequence, h.Ordered, h.Digest}
 }
 
-// LeftOut says in words what of a stored bundle is not relied on; empty: nothing.
+// LeftOut describes the part of a stored bundle that the relationship does not rely on, or returns "".
 func (k Kinds) LeftOut(h Holding) string {
 	switch {
 	case !k.X509 && h.x509Keys > 0:
@@ -109,7 +109,7 @@ type Version struct {
 // None reports whether there is no bundle.
 func (v Version) None() bool { return v == Version{} }
 
-// Replaces reports whether a bundle of this version is worth sending to one who has another.
+// Replaces reports whether a bundle of this version is worth sending to a peer that has another one.
 func (v Version) Replaces(had Version) bool {
 	switch {
 	case had.None():

@@ -18,24 +18,24 @@ import (
 )
 
 const (
-	// MaxHubPatterns bounds the names in each list of a hub: more domains than that are named by a suffix.
+	// MaxHubPatterns bounds the names in each list of a hub. More domains than that are named by a suffix.
 	MaxHubPatterns = 256
-	// MapSuffix makes of a hub's name the one under which members tell of its map. No trust domain has a slash.
+	// MapSuffix is appended to a hub's name to name the observations of its map. No trust domain has a slash.
 	MapSuffix = "/bundles"
 )
 
-// HubBundles holds the bundles of trust domains by the word of hubs, keyed by "<trust domain>/<hub>". A row counts only
-// where the cluster neither hosts the domain nor has a relationship with it, and only as [TrustState] says.
+// HubBundles has the bundles that hubs attest, keyed by "<trust domain>/<hub>". A row counts only where the cluster
+// neither hosts the domain nor has a relationship with it.
 var HubBundles = raftstore.NewTable[*statev1.HubBundle]("hub_bundles")
 
-// Hub says which trust domains the bundle map of another cluster may bring.
+// Hub decides which trust domains the bundle map of another cluster may attest.
 type Hub struct {
 	Include, Exclude []string
-	// URL is where the map is served; empty: beside the relationship's endpoint.
+	// URL is where the map is served. If empty, it is beside the relationship's endpoint.
 	URL string
 }
 
-// ParseHub reads what is taken from a hub; nil: nothing.
+// ParseHub parses the hub settings of a relationship. It returns nil if it is no hub.
 func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	if row == nil {
 		return nil, nil
@@ -73,7 +73,7 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	return &Hub{row.GetInclude(), row.GetExclude(), row.GetUrl()}, nil
 }
 
-// hubRow is the stored form of what an operator asks for.
+// hubRow returns the stored form of a request.
 func hubRow(h *ententev1.Hub) *statev1.RelationshipHub {
 	if h == nil {
 		return nil
@@ -85,8 +85,8 @@ func hubRow(h *ententev1.Hub) *statev1.RelationshipHub {
 	}
 }
 
-// Covers reports whether the hub may bring a trust domain: it is listed by name, or below a listed name by whole
-// labels, and not excepted.
+// Covers reports whether the hub may attest a trust domain: the domain is included by name or below a listed name by
+// whole labels, and not excluded.
 func (h *Hub) Covers(td string) bool {
 	return h != nil && covers(h.Include, td) && !covers(h.Exclude, td)
 }
@@ -100,16 +100,16 @@ func covers(patterns []string, td string) bool {
 	})
 }
 
-// Attested reports whether the cluster, as a hub, has a relationship's bundle in its map: the operator wants it, the
-// relationship is active, and the bundle can be relied on. What came from another hub has no relationship of its own,
-// and so goes no further.
+// Attested reports whether this cluster, as a hub, has a relationship's bundle in its map: the operator enabled it, the
+// relationship is in force, and the bundle verifies. A bundle from another hub has no relationship of its own and is
+// not passed on.
 func Attested(row *statev1.Relationship) bool {
 	return row.GetAttest() && TrustOf(row).State.Verifiable()
 }
 
-// AttestationOf returns the word that counts for a trust domain with which there is no relationship: that of the first
-// hub by name whose relationship is in force and takes the domain. Where none is, but some are suspended, say, it is
-// the first of theirs, and so is its trust.
+// AttestationOf returns the attestation that counts for a trust domain without a relationship: that of the first hub by
+// name whose relationship is in force and covers the domain. If there is only one of a suspended hub, that one is
+// returned, with its status.
 func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
 	var word, suspended trust.Attestation
 	for row, err := range HubBundles.All(r, td+"/") {
@@ -141,21 +141,21 @@ func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, erro
 	return word, word.Hub != "", nil
 }
 
-// Attests reports whether a hub's word still stands under its relationship.
+// Attests reports whether an attestation is still covered by the hub's relationship.
 func Attests(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	h := hub.GetHub()
 	return AttestedUnder(hub, word) && covers(h.GetInclude(), word.GetTrustDomain()) &&
 		!covers(h.GetExclude(), word.GetTrustDomain())
 }
 
-// AttestedUnder reports whether a hub's word came under a relationship, rather than under an earlier one with the same
+// AttestedUnder reports whether an attestation was made under this relationship, not under an earlier one with the same
 // hub.
 func AttestedUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 	return hub != nil && proto.Equal(hub.GetCreateTime(), word.GetAgreed())
 }
 
-// trustByAttestation says what a domain is by a hub's word. It is as fresh as the map is, and stale where the hub's
-// latest word was refused.
+// trustByAttestation returns the status of a domain by an attestation. It is as fresh as the hub's map, and stale if
+// the hub's latest attestation was refused.
 func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) trust.Status {
 	s := hub.GetHubStanding()
 	state := trust.Fresh
@@ -175,7 +175,7 @@ func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) trus
 	return t
 }
 
-// HubDomains lists the trust domains of which hubs say anything, in order, each once.
+// HubDomains lists the trust domains that hubs attest, in order, each once.
 func HubDomains(r raftstore.Reader) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		last := ""
@@ -194,15 +194,15 @@ func HubDomains(r raftstore.Reader) iter.Seq2[string, error] {
 	}
 }
 
-// HubBundle reads a hub's word as a bundle.
+// HubBundle returns the bundle of an attestation.
 func HubBundle(row *statev1.HubBundle) (*bundle.Bundle, error) {
 	return trust.Parse(&statev1.Bundle{TrustDomain: row.GetTrustDomain(), Document: row.GetDocument()})
 }
 
-// AttestationKey is the key of what a hub says of a domain.
+// AttestationKey returns the key of a hub's attestation of a domain.
 func AttestationKey(td, hub string) string { return td + "/" + hub }
 
-// DomainOfKey is the trust domain that a key of any table of this room is about.
+// DomainOfKey returns the trust domain of a key in any table of federation.
 func DomainOfKey(key string) string {
 	td, _, _ := strings.Cut(key, "/")
 	return td

@@ -20,16 +20,16 @@ const (
 	maxAddressBytes = 253 + 6
 )
 
-// Peer names the cluster that hosts a foreign trust domain, where that runs Entente too and a stream is kept with it.
+// Peer is the cluster that hosts a foreign trust domain, if it runs Entente and a stream is kept with it.
 type Peer struct {
 	// Home is its home trust domain: only its members, spiffe://<home>/entente/member/<id>, can open or answer the
 	// stream.
 	Home spiffeid.TrustDomain
-	// Addresses are the cluster ports of its members; none: only the peer can open the stream.
+	// Addresses are the cluster ports of its members. Without any, only the peer can open the stream.
 	Addresses []string
 }
 
-// parsePeer reads the peer of a relationship; nil: it has none.
+// parsePeer parses the peer of a relationship. It returns nil if there is none.
 func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 	if row == nil {
 		return nil, nil
@@ -50,7 +50,7 @@ func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 	return &Peer{Home: home, Addresses: addresses}, nil
 }
 
-// parseAddresses reads where the members of a peer are reached, and returns each once.
+// parseAddresses parses the addresses of a peer's members, and returns each once.
 func parseAddresses(raw []string) (addresses []string, err error) {
 	if n := len(raw); n > MaxPeerAddresses {
 		return nil, fmt.Errorf("peer.addresses names %d addresses; %d are the most", n, MaxPeerAddresses)
@@ -71,7 +71,7 @@ func parseAddresses(raw []string) (addresses []string, err error) {
 	return addresses, nil
 }
 
-// peerRow is the stored form of what an operator asks for.
+// peerRow returns the stored form of a request.
 func peerRow(p *ententev1.Peer) *statev1.RelationshipPeer {
 	if p == nil {
 		return nil

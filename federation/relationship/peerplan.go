@@ -1,6 +1,6 @@
 package relationship
 
-// PeerPlan is what the relationships say of one peer.
+// PeerPlan is what the relationships require of one peer.
 type PeerPlan struct {
 	Home      string
 	Addresses []string

@@ -16,60 +16,58 @@ import (
 )
 
 const (
-	// DefaultMaxStaleJWT is after how long without refresh JWT keys, which carry no dates, count as expired.
+	// DefaultMaxStaleJWT is how long JWT keys, which carry no dates, count without a refresh.
 	DefaultMaxStaleJWT = 7 * 24 * time.Hour
 	// maxWebRootsBytes bounds the roots of one relationship; a private list is a handful of certificates of some 2 KB
 	// each.
 	maxWebRootsBytes = 64 << 10
-	// maxMaxStale bounds max_stale: what is longer means never, and is said by leaving it out.
+	// maxMaxStale bounds max_stale. Leaving it out means never.
 	maxMaxStale = 10 * 365 * 24 * time.Hour
 )
 
-// Relationship is the agreement to trust one foreign trust domain. [ParseRelationship] makes one; it is valid and does
-// not change.
+// Relationship is a parsed relationship with one foreign trust domain. [Parse] returns it. It is valid and immutable.
 type Relationship struct {
 	TrustDomain spiffeid.TrustDomain
-	// Endpoint is where its bundle comes from, and how that proves itself.
+	// Endpoint serves its bundle, and defines how it authenticates.
 	Endpoint endpoint.Remote
-	// Endpoints are all that serve it, in the order in which they are tried; Endpoint is the first.
+	// Endpoints are all endpoints, in the order in which they are tried. Endpoint is the first.
 	Endpoints []endpoint.Remote
-	// Serving is what the operator gave to verify an https_spiffe endpoint in another domain by; nil: that domain's
-	// stored bundle.
+	// Serving verifies an https_spiffe endpoint in another domain. If nil, that domain's stored bundle does.
 	Serving *bundle.Bundle
-	// Kinds says which authorities are relied on, Limits what a fetch may cost.
+	// Kinds are the authorities that count, Limits the bounds of a fetch.
 	Kinds  Kinds
 	Limits Limits
-	// MaxStaleX509 and MaxStaleJWT say after how long without refresh authorities of a kind count as expired. Zero:
-	// never.
+	// MaxStaleX509 and MaxStaleJWT are how long authorities of a kind count without a refresh. Zero is for ever.
 	MaxStaleX509, MaxStaleJWT time.Duration
 	Suspended                 bool
-	// InForce says that it is acted on: it is not suspended, and whoever has to consent does.
+	// InForce means that it is used: it is not suspended, and both sides consent where that is required.
 	InForce bool
-	// Agreement is the ID of what both sides have to consent to; empty: nobody else has to, or another relationship
-	// stands for it. Agreed says that both do, AgreementEnded that the other side has ended it.
+	// Agreement is the ID of the agreement that both sides have to consent to. It is empty if there is none, and for a
+	// linked home relationship. Agreed means that both consent, AgreementEnded that the other side has ended it.
 	Agreement              string
 	Agreed, AgreementEnded bool
-	// Peer is the cluster that hosts the domain, where a stream is kept with it; else nil.
+	// Peer is the cluster that hosts the domain, if a stream is kept with it.
 	Peer *Peer
-	// Attest says that the cluster, as a hub, vouches for the domain; Hub what it takes from the domain's cluster as
-	// one, else nil.
+	// Attest means that this cluster, as a hub, attests the domain. Hub is what the domain's cluster may attest here,
+	// if it is a hub.
 	Attest bool
 	Hub    *Hub
-	// HubStanding is that of the hub's map, and HubRecorded its last success that was known when that was written.
+	// HubStanding is the standing of the hub's map, and HubRecorded the last success that was known when it was
+	// written.
 	HubStanding Standing
 	HubRecorded time.Time
 	// Created is when the operator made it.
 	Created time.Time
 	// Generation rises with every decision of an operator on this relationship.
 	Generation uint64
-	// Standing is as the row has it, and Recorded the last success that was known when it was written.
+	// Standing is that of the row, and Recorded the last success that was known when it was written.
 	Standing Standing
 	Recorded time.Time
-	// Alarms that stand, by name.
+	// Alarms are the names of those that stand.
 	Alarms []string
 }
 
-// Parse reads a stored relationship, or one that an operator asks for. The error says what is wrong with which field.
+// Parse parses a stored or requested relationship. An error names the invalid field.
 func Parse(row *statev1.Relationship) (*Relationship, error) {
 	r := &Relationship{
 		Suspended:  row.GetSuspended(),
@@ -129,7 +127,7 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 	return r, nil
 }
 
-// ParseTrustDomain reads the name of a trust domain, and nothing that merely contains one.
+// ParseTrustDomain parses the name of a trust domain, without scheme or path.
 func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	if name == "" {
 		return spiffeid.TrustDomain{}, errors.New(
@@ -147,7 +145,7 @@ func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 	return td, nil
 }
 
-// parseEndpoint reads one endpoint; field is where its URL stands.
+// parseEndpoint parses one endpoint. field is the field of its URL.
 func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship, field, url string) (endpoint.Remote, error) {
 	if url == "" {
 		return endpoint.Remote{}, errors.New(
@@ -230,7 +228,7 @@ func parseMaxStale(field string, d *durationpb.Duration, absent time.Duration) (
 	return d.AsDuration(), nil
 }
 
-// Quote shows a value from outside in an error, whatever it holds and however long it is.
+// Quote quotes an untrusted value for an error, bounded and in ASCII.
 func Quote(s string) string {
 	const most = 100
 	if len(s) > most {

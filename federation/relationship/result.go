@@ -11,16 +11,15 @@ import (
 )
 
 var (
-	// ErrNoTrust says that there is nothing to verify the endpoint's X509-SVID with.
+	// ErrNoTrust means that no bundle verifies the endpoint's X509-SVID.
 	ErrNoTrust = errors.New("the bundle of the endpoint's trust domain is not known, or its relationship is suspended")
-	// ErrSuperseded says that what a fetch relied on changed before its result could be stored: it has to be made
-	// again.
+	// ErrSuperseded means that the basis of a fetch changed before its result was stored. The fetch is repeated.
 	ErrSuperseded = errors.New("the relationship or its bundle was changed while the fetch was under way")
-	// ErrEnded says that the relationship was deleted or suspended.
+	// ErrEnded means that the relationship was deleted or suspended.
 	ErrEnded = errors.New("the relationship was ended or suspended while the fetch was under way")
 )
 
-// The results of a fetch that are this room's own. All others are the reasons of package bundle.
+// The results of a fetch, besides the reasons of package bundle.
 const (
 	ResultStored      = "stored"
 	ResultUnchanged   = "unchanged"
@@ -31,7 +30,7 @@ const (
 	ReasonNotWanted = "not_wanted"
 )
 
-// ReasonOf names what came of an attempt, for metrics, logs and operators. There are some forty names.
+// ReasonOf names the result of an attempt, for metrics, logs and operators. There are some forty names.
 func ReasonOf(err error) string {
 	switch {
 	case errors.Is(err, ErrRollback):
@@ -67,8 +66,8 @@ func isStoreError(err error) bool {
 	return false
 }
 
-// IsDecision reports whether a failed attempt was a refusal of what the peer sent, which is audited, rather than an
-// outage, a fault of this cluster, or a change of mind.
+// IsDecision reports whether a failed attempt was a refusal of what the peer sent, which is audited, and not an outage,
+// a local fault, or a change of the relationship.
 func IsDecision(result string) bool {
 	switch result {
 	case "network",
@@ -89,8 +88,8 @@ func IsDecision(result string) bool {
 // maxErrorBytes bounds the text of an error in reports and displays. The log has all of it.
 const maxErrorBytes = 400
 
-// Clip bounds an error's text. What a peer may have put into it, such as the names in a certificate that nobody signed,
-// cannot break a line or an encoding, drive a terminal, or turn the direction of writing.
+// Clip bounds the text of an error. Untrusted content, such as names in a certificate, cannot break a line or an
+// encoding, control a terminal, or change the direction of text.
 func Clip(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	text = strings.Map(func(r rune) rune {
@@ -105,8 +104,7 @@ func Clip(text string) string {
 	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
 }
 
-// ErrUnfinished says that a peer did not answer within the time that a fetch had in its lane. It says nothing against
-// the peer yet.
+// ErrUnfinished means that a peer did not answer within the time of the fast queue. It is fetched again with more time.
 var ErrUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")
 
 // ErrNotWanted refuses a bundle from a peer that the domain's relationship does not name.

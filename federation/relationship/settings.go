@@ -13,11 +13,9 @@ import (
 )
 
 const (
-	// MaxEndpoints bounds the endpoints of one relationship: each that hangs holds the fetch up for as long as one may
-	// take.
+	// MaxEndpoints bounds the endpoints of one relationship. Each that hangs delays the fetch by its timeout.
 	MaxEndpoints = 4
-	// maxServingBundleBytes bounds the bundle that an operator gives to verify an endpoint by. It lies in the
-	// relationship's row.
+	// maxServingBundleBytes bounds the serving bundle, which is stored in the relationship's row.
 	maxServingBundleBytes = 64 << 10
 	// minDocumentBytes is below any document with one X.509 authority.
 	minDocumentBytes = 1 << 10
@@ -25,7 +23,7 @@ const (
 	minFetchTimeout = 500 * time.Millisecond
 )
 
-// MaxFetchTimeout is the longest that a fetch from one endpoint may take, and what it may take where nothing is said.
+// MaxFetchTimeout is the longest duration of a fetch from one endpoint, and the default.
 const MaxFetchTimeout = 30 * time.Second
 
 // Limits bound a fetch from one endpoint. Zero is the global bound.
@@ -67,7 +65,7 @@ func parseLimits(row *statev1.Relationship) (Limits, error) {
 	return l, nil
 }
 
-// Kinds says which authorities of a foreign domain are relied on.
+// Kinds are the authorities of a foreign domain that count.
 type Kinds struct{ X509, JWT bool }
 
 func parseKinds(row *statev1.Relationship) (Kinds, error) {
@@ -96,7 +94,7 @@ func parseKinds(row *statev1.Relationship) (Kinds, error) {
 	return k, nil
 }
 
-// KindsOf reads the kinds of a stored row. What it does not know is not relied on.
+// KindsOf reads the kinds of a stored row. Unknown kinds do not count.
 func KindsOf(row *statev1.Relationship) Kinds {
 	k, err := parseKinds(row)
 	if err != nil {
@@ -105,8 +103,8 @@ func KindsOf(row *statev1.Relationship) Kinds {
 	return k
 }
 
-// Relied returns what of a foreign domain's bundle its relationship lets the cluster rely on. The bundle is stored
-// whole, so that its digest stays the one that the domain signs for.
+// Relied returns the part of a foreign domain's bundle that its relationship relies on. The bundle is stored whole, so
+// that its digest stays the one that the domain signs.
 func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error) {
 	k := KindsOf(row)
 	if k.X509 && k.JWT {
@@ -122,7 +120,7 @@ func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error)
 	})
 }
 
-// parseEndpoints reads all endpoints of a relationship in their order.
+// parseEndpoints parses all endpoints of a relationship, in order.
 func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]endpoint.Remote, error) {
 	urls := URLs(row)
 	if len(urls) > MaxEndpoints {
@@ -146,7 +144,7 @@ func parseEndpoints(r *Relationship, row *statev1.Relationship) ([]endpoint.Remo
 	return all, nil
 }
 
-// parseServing reads the bundle by which an operator has an endpoint in another domain verified; nil: none was given.
+// parseServing parses the bundle that verifies an endpoint in another domain. It returns nil if there is none.
 func parseServing(e endpoint.Remote, document []byte) (*bundle.Bundle, error) {
 	switch {
 	case len(document) == 0:

@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Stored is a bundle as it is stored, parsed when it is first looked at: most polls find that nothing has changed, and
-// need not. It is safe for concurrent use. A nil one stands for none.
+// Stored is a stored bundle, parsed on first use: most polls find nothing changed, and need not parse it. It is safe
+// for concurrent use. A nil Stored is no bundle.
 type Stored struct {
 	Row   *statev1.Bundle
 	parse func() (*bundle.Bundle, error)
@@ -22,7 +22,7 @@ func NewStored(row *statev1.Bundle) *Stored {
 	return &Stored{row, sync.OnceValues(func() (*bundle.Bundle, error) { return trust.Parse(row) })}
 }
 
-// Bundle returns it parsed, or nil if there is none.
+// Bundle returns the parsed bundle, or nil if there is none.
 func (s *Stored) Bundle() (*bundle.Bundle, error) {
 	if s == nil {
 		return nil, nil //nolint:nilnil // nil stands for none, as everywhere here
@@ -30,7 +30,7 @@ func (s *Stored) Bundle() (*bundle.Bundle, error) {
 	return s.parse()
 }
 
-// Accept is [Accept] for what follows it.
+// Accept applies [Accept] with the stored bundle.
 func (s *Stored) Accept(next *bundle.Bundle) error {
 	current, err := s.Bundle()
 	if err != nil {
@@ -39,7 +39,7 @@ func (s *Stored) Accept(next *bundle.Bundle) error {
 	return Accept(current, next)
 }
 
-// GetX509BundleForTrustDomain has it verify endpoints.
+// GetX509BundleForTrustDomain implements x509bundle.Source.
 func (s *Stored) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	b, err := s.parse()
 	if err != nil {

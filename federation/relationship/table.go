@@ -11,21 +11,21 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// The tables of this room. Both are keyed by the name of the foreign trust domain; a bundle has a row only while there
-// is a relationship with its domain.
+// The tables of relationships and of foreign bundles, keyed by the name of the foreign trust domain. A bundle has a row
+// only while there is a relationship with its domain.
 var (
 	Relationships  = raftstore.NewTable[*statev1.Relationship]("relationships")
 	ForeignBundles = raftstore.NewTable[*statev1.Bundle]("foreign_bundles")
 )
 
-// IsForeign reports whether there is a relationship with a trust domain, so that it cannot become a hosted one. Called
-// with a transaction it makes the answer a precondition of it.
+// IsForeign reports whether there is a relationship with a trust domain, so that the cluster cannot host it. With a
+// transaction the answer is a precondition of it.
 func IsForeign(r raftstore.Reader, trustDomain string) (bool, error) {
 	_, found, err := Relationships.Get(r, trustDomain)
 	return found, err
 }
 
-// TrustOf says the same of one row of [Relationships], for those who follow the table.
+// TrustOf returns the status of a trust domain by its row in [Relationships].
 func TrustOf(row *statev1.Relationship) trust.Status {
 	if row.GetSuspended() {
 		return trust.StatusOf(trust.Suspended)
@@ -45,7 +45,7 @@ func TrustOf(row *statev1.Relationship) trust.Status {
 	return t
 }
 
-// StandingOf reads a stored standing. What it does not know is the least that can be relied on.
+// StandingOf reads a stored standing. An unknown one is pending.
 func StandingOf(row *statev1.RelationshipStanding) Standing {
 	s := Standing{
 		State:       trust.FromFreshness(ententev1.Freshness(row.GetFreshness())),
@@ -59,7 +59,7 @@ func StandingOf(row *statev1.RelationshipStanding) Standing {
 	return s
 }
 
-// Row is the stored form of a standing, with the last success that was known then.
+// Row returns the stored form of a standing, with the last success that is known.
 func (s Standing) Row(lastSuccess time.Time) *statev1.RelationshipStanding {
 	out := &statev1.RelationshipStanding{
 		Freshness:   int32(s.State.Freshness()),
