@@ -75,7 +75,8 @@ func (m *Agreements) crossCheck(
 	}
 	return first, []string{
 		fmt.Sprintf(
-			"one of the %d members that the invitation names was reached, and no second one that says the same; the other operator can tell "+
+			"one of the %d members that the invitation names was reached, and no second one that says the same; the "+
+				"other operator can tell "+
 				"whether all of them are members still",
 			len(t.Identities),
 		),
@@ -130,8 +131,10 @@ func decided(err error) bool {
 func contradiction(first, second [32]byte, what string) error {
 	return status.Errorf(
 		codes.Aborted,
-		"the members with the identity keys %x and %x, which the invitation names, do not say the same: %s. Nothing is stored here. If that cluster is changing "+
-			"just now, accept the same token again; if it stays so, one of them may be a member no more: tell the other operator",
+		"the members with the identity keys %x and %x, which the invitation names, do not say the same: %s. Nothing "+
+			"is stored here. If that cluster is changing "+
+			"just now, accept the same token again; if it stays so, one of them may be a member no more: tell the "+
+			"other operator",
 		first[:8],
 		second[:8],
 		what,
@@ -167,6 +170,7 @@ func urlWarnings(a, b *ententev1.FederationOffer) []string {
 		return nil
 	}
 	return []string{
-		"two members of the other cluster name different URLs of its bundle endpoint, which proves itself by its host name alone: look at them with `entente federation show` before you approve",
+		"two members of the other cluster name different URLs of its bundle endpoint, which proves itself by its host " +
+			"name alone: look at them with `entente federation show` before you approve",
 	}
 }

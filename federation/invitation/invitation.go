@@ -146,7 +146,8 @@ func (m *Agreements) agreeable(r raftstore.Reader, own, foreign string) error {
 	if !hosted {
 		return status.Errorf(
 			codes.FailedPrecondition,
-			"%s is not hosted by this cluster, which can make agreements for its own domains alone; `entente domain list` shows them",
+			"%s is not hosted by this cluster, which can make agreements for its own domains alone; `entente domain "+
+				"list` shows them",
 			own,
 		)
 	}
@@ -164,7 +165,8 @@ func (m *Agreements) agreeable(r raftstore.Reader, own, foreign string) error {
 	if err == nil && found && row.Value.GetAgreement().GetEndTime() == nil {
 		err = status.Errorf(
 			codes.AlreadyExists,
-			"there is a relationship with %s already; `entente federation show %s`, and delete it first if it is to be made anew",
+			"there is a relationship with %s already; `entente federation show %s`, and delete it first if it is to "+
+				"be made anew",
 			foreign,
 			foreign,
 		)

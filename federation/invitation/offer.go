@@ -55,7 +55,8 @@ func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.Federatio
 		if len(d) > maxOfferedBundle {
 			return nil, status.Errorf(
 				codes.FailedPrecondition,
-				"the bundle of %s has %d bytes, and an invitation carries %d at most; federate with `entente federation create` and --bootstrap",
+				"the bundle of %s has %d bytes, and an invitation carries %d at most; federate with `entente "+
+					"federation create` and --bootstrap",
 				td,
 				len(d),
 				maxOfferedBundle,
@@ -168,7 +169,8 @@ func (m *Agreements) agree(
 		if hosted {
 			return status.Errorf(
 				codes.FailedPrecondition,
-				"%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to one cluster",
+				"%s is hosted by this cluster too, and a hosted domain is never foreign; each trust domain belongs to "+
+					"one cluster",
 				name,
 			)
 		}
@@ -183,8 +185,10 @@ func (m *Agreements) agree(
 			return refuseInvitation(
 				"other_home",
 				codes.FailedPrecondition,
-				"the cluster of %s says that its home trust domain is %s, with which there is a relationship, and has not shown that it is "+
-					"the same cluster; where it is, say so: `entente federation invite --for-home %s` or `accept --home %s`",
+				"the cluster of %s says that its home trust domain is %s, with which there is a relationship, and has "+
+					"not shown that it is "+
+					"the same cluster; where it is, say so: `entente federation invite --for-home %s` or `accept "+
+					"--home %s`",
 				all[len(all)-1].rel.TrustDomain,
 				name,
 				name,
@@ -194,7 +198,8 @@ func (m *Agreements) agree(
 			return refuseInvitation(
 				"other_home",
 				codes.FailedPrecondition,
-				"the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has not named it: "+
+				"the home trust domain of the cluster of %s is %s, which would be trusted too, and the operator has "+
+					"not named it: "+
 					"`entente federation invite --for-home %s` or `accept --home %s`, where that is meant",
 				all[len(all)-1].rel.TrustDomain,
 				name,

@@ -59,7 +59,8 @@ func (m *Agreements) RedeemInvitation(
 	if hosted, err := m.config.Trust.Hosted.Hosts(view, own); err == nil && !hosted {
 		return nil, status.Errorf(
 			codes.FailedPrecondition,
-			"the invitation is for %s, which this cluster does not host; it was not used. Accept it where %s is hosted, or ask for one for a domain of this cluster",
+			"the invitation is for %s, which this cluster does not host; it was not used. Accept it where %s is "+
+				"hosted, or ask for one for a domain of this cluster",
 			own,
 			own,
 		)
@@ -156,7 +157,8 @@ func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 	}
 	return []string{
 		fmt.Sprintf(
-			"this member's clock is %s %s the other cluster's; certificates count by the clock, so set the wrong one right",
+			"this member's clock is %s %s the other cluster's; certificates count by the clock, so set the wrong one "+
+				"right",
 			apart.Abs().Round(time.Second),
 			way,
 		),
@@ -199,7 +201,8 @@ func (m *Agreements) callMembers(
 	}
 	return nil, proven, status.Errorf(
 		codes.Unavailable,
-		"no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from here; then accept the same token again",
+		"no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from "+
+			"here; then accept the same token again",
 		t.TrustDomain.Name(),
 		strings.Join(failures, "; "),
 		late,

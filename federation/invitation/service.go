@@ -334,7 +334,8 @@ func (m *Agreements) redeem(
 			return false, refuseInvitation(
 				"spent",
 				codes.PermissionDenied,
-				"the invitation was used at %s, and the agreement that came of it has ended since; ask its operator for a new one",
+				"the invitation was used at %s, and the agreement that came of it has ended since; ask its operator "+
+					"for a new one",
 				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339),
 			)
 		}
@@ -374,7 +375,8 @@ func (m *Agreements) auditInvited(line audit.Event) error {
 		m.config.Log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
 		return status.Error(
 			codes.Unavailable,
-			"the audit log of the member that was asked cannot be written, and what cannot be audited is not done; try again, another member may be able to",
+			"the audit log of the member that was asked cannot be written, and what cannot be audited is not done; "+
+				"try again, another member may be able to",
 		)
 	}
 	return nil

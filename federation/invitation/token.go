@@ -37,7 +37,8 @@ const (
 
 // ErrToken is wrapped by every error of [ParseToken], besides those of package token.
 var ErrToken = errors.New(
-	"ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new one",
+	"ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new " +
+		"one",
 )
 
 // Text returns the argument of `entente federation accept`.
@@ -114,7 +115,8 @@ func (t Token) accepts(presented [32]byte) error {
 		return nil
 	}
 	return fmt.Errorf(
-		"who answers there has identity key %x, which the invitation does not name: it is not a member of the cluster that made the invitation, "+
+		"who answers there has identity key %x, which the invitation does not name: it is not a member of the cluster "+
+			"that made the invitation, "+
 			"or became one after that; nothing was sent to it",
 		presented[:8],
 	)

@@ -24,7 +24,8 @@ var (
 	// ErrEquivocation refuses a bundle that gives other keys under a sequence that is known.
 	ErrEquivocation = errors.New(
 		"it holds other keys than the stored bundle under the same sequence; have the peer's operator explain it; " +
-			"if the peer was rebuilt, let it in again with `entente federation update DOMAIN --bootstrap FILE --reset-sequence`",
+			"if the peer was rebuilt, let it in again with `entente federation update DOMAIN --bootstrap FILE " +
+			"--reset-sequence`",
 	)
 )
 

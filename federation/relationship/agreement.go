@@ -171,7 +171,8 @@ func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	case a == nil:
 		return status.Errorf(
 			codes.FailedPrecondition,
-			"the relationship with %s did not come of an invitation, and needs no approval; `entente federation show %s`",
+			"the relationship with %s did not come of an invitation, and needs no approval; `entente federation show "+
+				"%s`",
 			name,
 			name,
 		)
@@ -198,7 +199,8 @@ func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	case a.GetEndTime() != nil:
 		return status.Errorf(
 			codes.FailedPrecondition,
-			"the other side has ended the agreement with %s; delete the relationship, and begin anew with an invitation",
+			"the other side has ended the agreement with %s; delete the relationship, and begin anew with an "+
+				"invitation",
 			name,
 		)
 	}

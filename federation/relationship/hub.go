@@ -42,7 +42,8 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	}
 	if len(row.GetInclude()) == 0 {
 		return nil, errors.New(
-			"hub.include is empty; name the trust domains that the hub may bring, or all below a name as .example.org, or leave the hub out",
+			"hub.include is empty; name the trust domains that the hub may bring, or all below a name as " +
+				".example.org, or leave the hub out",
 		)
 	}
 	for field, patterns := range map[string][]string{"hub.include": row.GetInclude(), "hub.exclude": row.GetExclude()} {
@@ -52,7 +53,8 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 		for i, p := range patterns {
 			if _, err := bundle.ParseTrustDomain(strings.TrimPrefix(p, ".")); err != nil || strings.HasPrefix(p, "..") {
 				return nil, fmt.Errorf(
-					"%s names %s; write a trust domain, such as us.example.org, or all below a name by a leading dot, such as .example.org",
+					"%s names %s; write a trust domain, such as us.example.org, or all below a name by a leading dot, "+
+						"such as .example.org",
 					field,
 					Quote(p),
 				)
@@ -65,7 +67,8 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	if row.GetUrl() != "" {
 		if _, err := endpoint.ParseURL(row.GetUrl()); err != nil {
 			return nil, fmt.Errorf(
-				"hub.url is refused: %w; write https://HOST[:PORT]/PATH, or leave it out for /bundles at the relationship's url",
+				"hub.url is refused: %w; write https://HOST[:PORT]/PATH, or leave it out for /bundles at the "+
+					"relationship's url",
 				err,
 			)
 		}

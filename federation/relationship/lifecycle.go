@@ -52,8 +52,10 @@ func Delete(tx *raftstore.Tx, name string, toHub bool) error {
 	if word, found, err := AttestationOf(tx, name); err != nil {
 		return err
 	} else if found && word.Hub != name && !toHub {
-		return status.Errorf(codes.FailedPrecondition, "the hub %s attests %s too, and %s would be trusted by its attestation from then on; if that is intended, add --to-hub, "+
-			"else end it first with `entente federation update %s --hub-exclude %s`", word.Hub, name, name, word.Hub, name)
+		return status.Errorf(codes.FailedPrecondition, "the hub %s attests %s too, and %s would be trusted by its "+
+			"attestation from then on; if that is intended, add --to-hub, "+
+			"else end it first with `entente federation update %s --hub-exclude "+
+			"%s`", word.Hub, name, name, word.Hub, name)
 	}
 	if err := ForeignHistory.Delete(tx, name); err != nil {
 		return err
@@ -91,7 +93,8 @@ func Get(r raftstore.Reader, name string) (*statev1.Relationship, error) {
 		if word, brought, err := AttestationOf(r, name); err == nil && brought {
 			return nil, status.Errorf(
 				codes.FailedPrecondition,
-				"%s is trusted by an attestation of the hub %s and has no relationship of its own; `entente federation update %s --hub-exclude %s` "+
+				"%s is trusted by an attestation of the hub %s and has no relationship of its own; `entente "+
+					"federation update %s --hub-exclude %s` "+
 					"ends that, and `entente federation create %s` creates one",
 				name,
 				word.Hub,

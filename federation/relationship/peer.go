@@ -36,7 +36,8 @@ func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 	}
 	if row.GetHomeTrustDomain() == "" {
 		return nil, errors.New(
-			"peer.home_trust_domain is missing; name the home trust domain of the peer's cluster, such as us.example.org",
+			"peer.home_trust_domain is missing; name the home trust domain of the peer's cluster, such as " +
+				"us.example.org",
 		)
 	}
 	home, err := ParseTrustDomain(row.GetHomeTrustDomain())
@@ -60,7 +61,8 @@ func parseAddresses(raw []string) (addresses []string, err error) {
 		n, bad := strconv.ParseUint(port, 10, 16)
 		if err != nil || bad != nil || host == "" || n == 0 || len(address) > maxAddressBytes {
 			return nil, fmt.Errorf(
-				"peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440",
+				"peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as "+
+					"us-1.example.org:7440",
 				Quote(address),
 			)
 		}

@@ -112,7 +112,8 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 	}
 	if r.Attest && (!r.Kinds.X509 || !r.Kinds.JWT) {
 		return nil, errors.New(
-			"attest does not go with authority_kinds: a part of a bundle under the sequence of the whole would contradict what the domain itself shows",
+			"attest does not go with authority_kinds: a part of a bundle under the sequence of the whole would " +
+				"contradict what the domain itself shows",
 		)
 	}
 	if r.Peer, err = parsePeer(row.GetPeer()); err != nil {
@@ -159,7 +160,8 @@ func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship, field, ur
 	case ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE:
 		if len(row.GetWebRoots()) > 0 {
 			return endpoint.Remote{}, errors.New(
-				"web_roots belong to profile https_web; leave them out for https_spiffe, where the endpoint proves itself by an X509-SVID",
+				"web_roots belong to profile https_web; leave them out for https_spiffe, where the endpoint proves " +
+					"itself by an X509-SVID",
 			)
 		}
 		id, err := parseEndpointID(row.GetEndpointSpiffeId())
@@ -170,7 +172,8 @@ func parseEndpoint(td spiffeid.TrustDomain, row *statev1.Relationship, field, ur
 	case ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB:
 		if row.GetEndpointSpiffeId() != "" {
 			return endpoint.Remote{}, errors.New(
-				"endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name",
+				"endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint " +
+					"proves its host name",
 			)
 		}
 		if n := len(row.GetWebRoots()); n > maxWebRootsBytes {

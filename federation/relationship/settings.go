@@ -151,7 +151,8 @@ func parseServing(e endpoint.Remote, document []byte) (*bundle.Bundle, error) {
 		return nil, nil
 	case e.Profile() != endpoint.HTTPSSPIFFE, e.SelfServing():
 		return nil, errors.New(
-			"serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the relationship's; leave it out",
+			"serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the " +
+				"relationship's; leave it out",
 		)
 	case len(document) > maxServingBundleBytes:
 		return nil, fmt.Errorf("serving_bundle has %d bytes; %d are the most", len(document), maxServingBundleBytes)

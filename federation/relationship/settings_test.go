@@ -25,7 +25,8 @@ func TestParseSettings(t *testing.T) {
 		{"one endpoint twice", func(r *statev1.Relationship) { r.FallbackUrls = []string{r.Url} },
 			`fallback_urls has "https://a.example.org/" twice, url included; name each endpoint once`},
 		{"a fallback over http", func(r *statev1.Relationship) { r.FallbackUrls = []string{"http://b.example.org/"} },
-			"fallback_urls is refused: the URL is not a valid bundle endpoint URL: \"http://b.example.org/\" has scheme \"http\"; https is needed; write https://HOST[:PORT][/PATH]"},
+			"fallback_urls is refused: the URL is not a valid bundle endpoint URL: \"http://b.example.org/\" has " +
+				"scheme \"http\"; https is needed; write https://HOST[:PORT][/PATH]"},
 		{"an empty fallback", func(r *statev1.Relationship) { r.FallbackUrls = []string{""} },
 			"fallback_urls is missing; name the peer's bundle endpoint, such as https://bundle.us.example.org:7443/"},
 		{"too many endpoints", func(r *statev1.Relationship) { r.FallbackUrls = []string{"b", "c", "d", "e"} },
@@ -44,7 +45,8 @@ func TestParseSettings(t *testing.T) {
 		{"no time for a fetch", func(r *statev1.Relationship) { r.FetchTimeout = durationpb.New(0) },
 			"fetch_timeout must lie between 500ms and 30s; leave it out for the longest"},
 		{"a serving bundle where the domain serves itself", func(r *statev1.Relationship) { r.ServingBundle = hub.Bundle(t, 1).Marshal() },
-			"serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the relationship's; leave it out"},
+			"serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the " +
+				"relationship's; leave it out"},
 		{"a serving bundle", func(r *statev1.Relationship) { served(r); r.ServingBundle = hub.Bundle(t, 1).Marshal() }, ""},
 		{"a serving bundle without an X.509 authority", func(r *statev1.Relationship) { served(r); r.ServingBundle = []byte(`{"keys":[]}`) },
 			"serving_bundle of hub.example.org holds no X.509 authority, so no endpoint can be verified by it"},
