@@ -8,7 +8,8 @@ import (
 )
 
 func BenchmarkParse(b *testing.B) {
-	document := bundletest.NewBundle(b, bundletest.Home, 1, bundletest.NewAuthority(b, bundletest.Home), bundletest.NewAuthority(b, bundletest.Home), bundletest.NewAuthority(b, bundletest.Home)).
+	document := bundletest.NewBundle(b, bundletest.Home, 1, bundletest.NewAuthority(b, bundletest.Home),
+		bundletest.NewAuthority(b, bundletest.Home), bundletest.NewAuthority(b, bundletest.Home)).
 		Marshal()
 	b.SetBytes(int64(len(document)))
 	for b.Loop() {

@@ -268,15 +268,19 @@ func TestBundleMap(t *testing.T) {
 
 func TestParseMap(t *testing.T) {
 	for _, test := range []struct{ name, text, reason, err string }{
-		{"no trust_domains", `{}`, "no_trust_domains", "bundle map: the bundle map has no trust_domains: trust_domains must be present; it may be empty"},
-		{"null", `{"trust_domains":null}`, "no_trust_domains", "bundle map: the bundle map has no trust_domains: trust_domains must be present; it may be empty"},
-		{"a list", `{"trust_domains":[]}`, "malformed", "bundle map: the document is malformed: trust_domains is an array, not an object"},
+		{"no trust_domains", `{}`, "no_trust_domains",
+			"bundle map: the bundle map has no trust_domains: trust_domains must be present; it may be empty"},
+		{"null", `{"trust_domains":null}`, "no_trust_domains",
+			"bundle map: the bundle map has no trust_domains: trust_domains must be present; it may be empty"},
+		{"a list", `{"trust_domains":[]}`, "malformed",
+			"bundle map: the document is malformed: trust_domains is an array, not an object"},
 		{"a name twice", `{"trust_domains":{"a":{"keys":[]},"a":{"keys":[]}}}`, "duplicate_name",
 			`bundle map: a JSON object has two members of the same name: trust_domains has "a" twice`},
 		{"a SPIFFE ID as a name", `{"trust_domains":{"spiffe://a":{"keys":[]}}}`, "bad_trust_domain",
 			`bundle map: trust domain "spiffe://a": the name is not a valid trust domain: write the name alone, without scheme or path`},
 		{"one bad bundle", `{"trust_domains":{"a":{"keys":[]},"b":{}}}`, "no_keys",
-			"bundle map: bundle document of b: the document has no list of keys: keys must be present; an empty list says that no key is trusted"},
+			"bundle map: bundle document of b: the document has no list of keys: keys must be present; an empty list " +
+				"says that no key is trusted"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			read, _, err := bundle.ParseMap([]byte(test.text))

@@ -132,7 +132,9 @@ func FitMap(hosted, attested []MapEntry) (all []MapEntry, leftOut int) {
 	for _, h := range hosted {
 		size += h.size()
 	}
-	slices.SortFunc(attested, func(x, y MapEntry) int { return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name()) })
+	slices.SortFunc(attested, func(x, y MapEntry) int {
+		return cmp.Compare(x.TrustDomain.Name(), y.TrustDomain.Name())
+	})
 	all = slices.Clone(hosted)
 	for i, v := range attested {
 		if size += v.size(); size+64 > MaxMapBytes || len(all) == MaxMapDomains {

@@ -100,7 +100,8 @@ func Differences(from, to *Bundle) []Difference {
 // missing returns the certificates of these that are not among others. Both are sorted by their DER.
 func missing(these, others []*x509.Certificate) (gone []*x509.Certificate) {
 	for _, c := range these {
-		if _, found := slices.BinarySearchFunc(others, c.Raw, func(o *x509.Certificate, der []byte) int { return bytes.Compare(o.Raw, der) }); !found {
+		byDER := func(o *x509.Certificate, der []byte) int { return bytes.Compare(o.Raw, der) }
+		if _, found := slices.BinarySearchFunc(others, c.Raw, byDER); !found {
 			gone = append(gone, c)
 		}
 	}

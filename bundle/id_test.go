@@ -23,9 +23,11 @@ func TestParseID(t *testing.T) {
 		{"https://example.org", `it does not begin with "spiffe://"`},
 		{"SPIFFE://example.org", `it does not begin with "spiffe://"`},
 		{"spiffe:///x", "the name is not a valid trust domain: it is empty"},
-		{"spiffe://" + long + "a/x", `trust domain "` + strings.Repeat("a", 64) + `"…: the name is not a valid trust domain: it has 256 bytes; at most 255 are allowed`},
+		{"spiffe://" + long + "a/x", `trust domain "` + strings.Repeat("a", 64) +
+			`"…: the name is not a valid trust domain: it has 256 bytes; at most 255 are allowed`},
 		{"spiffe://a/" + strings.Repeat("x", 2049-len("spiffe://a/")), "it has 2049 bytes; at most 2048 are allowed"},
-		{"spiffe://Example.org", `trust domain "Example.org": the name is not a valid trust domain: byte 1 is 'E'; lower-case letters, digits, dot, dash and underscore are allowed`},
+		{"spiffe://Example.org",
+			`trust domain "Example.org": the name is not a valid trust domain: byte 1 is 'E'; lower-case letters, digits, dot, dash and underscore are allowed`},
 		{"spiffe://example.org:80/x", `byte 12 is ':'`},
 		{"spiffe://me@example.org/x", `byte 3 is '@'`},
 		{"spiffe://example.org?q", `byte 12 is '?'`},
@@ -73,7 +75,8 @@ func TestGoSPIFFEParsersAreWider(t *testing.T) {
 var idGrammar = regexp.MustCompile(`^spiffe://[a-z0-9._-]{1,255}(/[a-zA-Z0-9._-]+)*$`)
 
 func FuzzParseID(f *testing.F) {
-	for _, seed := range []string{"spiffe://example.org/a", "spiffe://a/.", "spiffe://a//", "spiffe://a:1/x", "spiffe://A", "spiffe://a/x?y#z", "spiffe://a/%2e"} {
+	for _, seed := range []string{"spiffe://example.org/a", "spiffe://a/.", "spiffe://a//", "spiffe://a:1/x",
+		"spiffe://A", "spiffe://a/x?y#z", "spiffe://a/%2e"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -21,8 +21,10 @@ func TestTooManyMembers(t *testing.T) {
 		return b.String()
 	}
 	for _, test := range []struct{ name, document, text string }{
-		{"in the document", `{` + members(1024) + `"keys":[]}`, "a JSON object has more members than allowed: the document has more than 1024"},
-		{"in a key", `{"keys":[{` + members(1024) + `"kty":"x"}]}`, "key 0: a JSON object has more members than allowed: the element has more than 1024"},
+		{"in the document", `{` + members(1024) + `"keys":[]}`,
+			"a JSON object has more members than allowed: the document has more than 1024"},
+		{"in a key", `{"keys":[{` + members(1024) + `"kty":"x"}]}`,
+			"key 0: a JSON object has more members than allowed: the element has more than 1024"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, _, err := bundle.Parse(bundletest.Home, []byte(test.document))

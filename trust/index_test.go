@@ -19,11 +19,12 @@ func TestIndexVerifiesCallers(t *testing.T) {
 	store, index := world(t), trust.NewIndex(sources())
 	index.Open(store)
 	for name, refusal := range map[string]string{
-		"hosted.test":    "",
-		"foreign.test":   "",
-		"attested.test":  "",
-		"suspended.test": "the relationship with suspended.test is suspended; resume it with 'entente federation resume suspended.test'",
-		"pending.test":   "no bundle of pending.test has been received yet; see 'entente federation show pending.test'",
+		"hosted.test":   "",
+		"foreign.test":  "",
+		"attested.test": "",
+		"suspended.test": "the relationship with suspended.test is suspended; resume it with 'entente federation " +
+			"resume suspended.test'",
+		"pending.test": "no bundle of pending.test has been received yet; see 'entente federation show pending.test'",
 		"other.test": "other.test is neither hosted here nor federated with; " +
 			"'entente federation create other.test' creates a relationship",
 	} {
@@ -112,7 +113,8 @@ func TestIndexMapEntries(t *testing.T) {
 		return relationships.Put(tx, "foreign.test", &statev1.Relationship{TrustDomain: "foreign.test", Attest: true})
 	})
 	for name, want := range map[string]bool{
-		"hosted.test": true, "foreign.test": true, "foreign-and-attested.test": false, "attested.test": false, "other.test": false,
+		"hosted.test": true, "foreign.test": true, "foreign-and-attested.test": false, "attested.test": false,
+		"other.test": false,
 	} {
 		entry, found, err := index.MapEntry(store.View(), name)
 		require.NoError(t, err)

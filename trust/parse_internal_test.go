@@ -48,7 +48,8 @@ func TestParse(t *testing.T) {
 func TestCacheIsBounded(t *testing.T) {
 	document := func(i int) []byte { return fmt.Appendf(nil, `{"keys":[],"spiffe_sequence":%04d}`, i) }
 	size := len(document(1000))
-	for name, c := range map[string]*cache{"by entries": newCache(3, 1<<20, 1<<20), "by bytes": newCache(100, 3*size, size)} {
+	for name, c := range map[string]*cache{"by entries": newCache(3, 1<<20, 1<<20), "by bytes": newCache(100, 3*size,
+		size)} {
 		t.Run(name, func(t *testing.T) {
 			get := func(i int) *bundle.Bundle {
 				b, err := c.get("eu.example.org", document(i))

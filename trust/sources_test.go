@@ -31,7 +31,7 @@ var (
 	attestations  = raftstore.NewTable[*statev1.HubBundle]("test_attestations")
 )
 
-// sources have simple rules: a relationship is fresh or suspended, the first hub counts, and a vouched relationship is
+// sources have simple rules: a relationship is fresh or suspended, the first hub counts, and a relationship with vouch is
 // in the map. A relationship for one kind of authorities uses none of a bundle.
 func sources() trust.Sources {
 	return trust.Sources{
@@ -115,8 +115,9 @@ func world(t *testing.T) *raftstore.Store {
 			}
 		}
 		for key, hub := range map[string]string{
-			"attested.test/a.test": "a.test", "attested.test/b.test": "b.test", "foreign-and-attested.test/a.test": "a.test",
-			"hosted-and-attested.test/a.test": "a.test", "pending.test/a.test": "a.test",
+			"attested.test/a.test": "a.test", "attested.test/b.test": "b.test",
+			"foreign-and-attested.test/a.test": "a.test",
+			"hosted-and-attested.test/a.test":  "a.test", "pending.test/a.test": "a.test",
 		} {
 			td := trust.DomainOf(key)
 			row := &statev1.HubBundle{TrustDomain: td, Hub: hub, Document: bundleOf(t, td, 9).Marshal()}
@@ -179,7 +180,8 @@ func TestAll(t *testing.T) {
 		names = append(names, d.Name)
 	}
 	require.Equal(t, []string{
-		"hosted-and-attested.test", "hosted.test", "foreign-and-attested.test", "foreign.test", "suspended.test", "attested.test",
+		"hosted-and-attested.test", "hosted.test", "foreign-and-attested.test", "foreign.test", "suspended.test",
+		"attested.test",
 	}, names)
 }
 

@@ -22,13 +22,15 @@ func TestState(t *testing.T) {
 		{trust.Unknown, "none", false, false, ententev1.Freshness_FRESHNESS_UNSPECIFIED,
 			"us.example.org is neither hosted here nor federated with; " +
 				"'entente federation create us.example.org' creates a relationship"},
-		{trust.Fresh, "fresh", true, false, ententev1.Freshness_FRESHNESS_FRESH, "the bundle of us.example.org is fresh"},
+		{trust.Fresh, "fresh", true, false, ententev1.Freshness_FRESHNESS_FRESH,
+			"the bundle of us.example.org is fresh"},
 		{trust.Stale, "stale", true, false, ententev1.Freshness_FRESHNESS_STALE,
 			"the bundle of us.example.org was not refreshed in time; see 'entente federation show us.example.org'"},
 		{trust.Expired, "expired", false, false, ententev1.Freshness_FRESHNESS_EXPIRED,
 			"the bundle of us.example.org has expired; see 'entente federation show us.example.org'"},
 		{trust.Suspended, "suspended", false, true, ententev1.Freshness_FRESHNESS_UNSPECIFIED,
-			"the relationship with us.example.org is suspended; resume it with 'entente federation resume us.example.org'"},
+			"the relationship with us.example.org is suspended; resume it with 'entente federation resume " +
+				"us.example.org'"},
 		{trust.Pending, "pending", false, false, ententev1.Freshness_FRESHNESS_UNSPECIFIED,
 			"no bundle of us.example.org has been received yet; see 'entente federation show us.example.org'"},
 		{trust.Unagreed, "unagreed", false, true, ententev1.Freshness_FRESHNESS_UNSPECIFIED,

@@ -146,7 +146,8 @@ func answer(secret *api.Secret) (own, chain []*x509.Certificate, err error) {
 	case nil:
 	case []any:
 		if len(list) > maxChain {
-			return nil, nil, fmt.Errorf("%w: a chain of %d certificates; %d is the limit", vault.ErrMalformed, len(list), maxChain)
+			return nil, nil, fmt.Errorf("%w: a chain of %d certificates; %d is the limit", vault.ErrMalformed,
+				len(list), maxChain)
 		}
 		for _, entry := range list {
 			text, _ := entry.(string)

@@ -46,7 +46,8 @@ func TestCertificateLogin(t *testing.T) {
 	auth := v.EnableAuth(t, "cert")
 	cert, key := clientCertificate(t)
 	v.Write(t, "auth/"+auth+"/certs/entente", map[string]any{
-		"certificate": cert, "token_policies": policyFor(t, v, mount), "token_no_default_policy": true, "token_ttl": "1h",
+		"certificate": cert, "token_policies": policyFor(t, v,
+			mount), "token_no_default_policy": true, "token_ttl": "1h",
 	})
 	folder := t.TempDir()
 	config := configFor(t, v, mount, nil)
@@ -82,7 +83,8 @@ func clientCertificate(t *testing.T) (certificate, key string) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(
 			time.Now().UnixNano(),
-		), Subject: pkix.Name{CommonName: "member"}, NotBefore: asked(t).Now.AddDate(0, 0, -1), NotAfter: asked(t).Now.AddDate(1, 0, 0),
+		), Subject: pkix.Name{CommonName: "member"}, NotBefore: asked(t).Now.AddDate(0, 0, -1),
+		NotAfter:    asked(t).Now.AddDate(1, 0, 0),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, DNSNames: []string{"member.example.org"},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
@@ -139,8 +141,9 @@ func serviceAccountJWT(id string) string {
 	}
 	return part(map[string]any{"alg": "RS256", "typ": "JWT"}) + "." + part(map[string]any{
 		"iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:mesh:entente", "jti": id,
-		"kubernetes.io/serviceaccount/namespace": "mesh", "kubernetes.io/serviceaccount/service-account.name": "entente",
-		"kubernetes.io/serviceaccount/service-account.uid": "1", "kubernetes.io/serviceaccount/secret.name": "s",
+		"kubernetes.io/serviceaccount/namespace":            "mesh",
+		"kubernetes.io/serviceaccount/service-account.name": "entente",
+		"kubernetes.io/serviceaccount/service-account.uid":  "1", "kubernetes.io/serviceaccount/secret.name": "s",
 	}) + "." + base64.RawURLEncoding.EncodeToString([]byte("signature"))
 }
 

@@ -124,7 +124,8 @@ func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors
 		return
 	}
 	_, remark, err := Examine(Asked{
-		TrustDomain: td, Key: csr.PublicKey, TTL: checkTTL, LongestSVID: k.config.LongestSVID(td), Now: k.config.Now(), Anchors: anchors,
+		TrustDomain: td, Key: csr.PublicKey, TTL: checkTTL, LongestSVID: k.config.LongestSVID(td), Now: k.config.Now(),
+		Anchors: anchors,
 	}, own[0], chain)
 	switch {
 	case err != nil:
@@ -190,7 +191,8 @@ func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 			k.Add(
 				vault.Warning,
 				subject,
-				"the token could %s, since its policies do not pin %s; use the output of `entente vault policy --mount %s`",
+				"the token could %s, since its policies do not pin %s; use the output of `entente vault policy "+
+					"--mount %s`",
 				try.what,
 				try.parameter,
 				m.Path,
@@ -230,7 +232,8 @@ func (k *pkiCheck) roles(ctx context.Context, td spiffeid.TrustDomain) {
 			k.Add(
 				vault.Warning,
 				subject,
-				"role %q in mount %s can issue SPIFFE IDs of %s beside Entente, since it allows the URI names %q; delete it, or narrow its allowed_uri_sans",
+				"role %q in mount %s can issue SPIFFE IDs of %s beside Entente, since it allows the URI names %q; "+
+					"delete it, or narrow its allowed_uri_sans",
 				name,
 				m.Path,
 				td,

@@ -45,7 +45,8 @@ func (m Mount) issuers() []string {
 }
 
 const (
-	defaultPollInterval = 15 * time.Second // with the longest pause and one attempt's timeout, within the 30 s that a new anchor may take
+	// with the longest pause and one attempt's timeout, within the 30 s that a new anchor may take
+	defaultPollInterval = 15 * time.Second
 	maxIssuers          = 8
 )
 
@@ -80,7 +81,8 @@ func (c Config) Validate() error {
 			errs = append(
 				errs,
 				fmt.Errorf(
-					"domains %s and %s both use the mount %s: whoever signs there could name anybody in either domain; give each a mount with a root of its own",
+					"domains %s and %s both use the mount %s: whoever signs there could name anybody in either "+
+						"domain; give each a mount with a root of its own",
 					other,
 					td,
 					m.Path,

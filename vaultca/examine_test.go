@@ -91,21 +91,37 @@ func TestExamine(t *testing.T) {
 		remark      Remark
 	}{
 		{name: "good", certificate: good},
-		{name: "the root in the chain does no harm", certificate: good, chain: []*x509.Certificate{good.Certificate, issuing.Certificate, root.Certificate}},
-		{name: "another key", certificate: issuing.make(t, "signed", newKey(t), named("spiffe://eu.example.org")), want: vault.ErrWrongKey},
-		{name: "a leaf", certificate: with(func(c *x509.Certificate) { c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature }), want: vault.ErrNotCA},
-		{name: "no right to sign", certificate: with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }), want: vault.ErrNotCA},
+		{name: "the root in the chain does no harm", certificate: good, chain: []*x509.Certificate{good.Certificate,
+			issuing.Certificate, root.Certificate}},
+		{name: "another key", certificate: issuing.make(t, "signed", newKey(t), named("spiffe://eu.example.org")),
+			want: vault.ErrWrongKey},
+		{name: "a leaf", certificate: with(func(c *x509.Certificate) {
+			c.IsCA, c.KeyUsage = false, x509.KeyUsageDigitalSignature
+		}), want: vault.ErrNotCA},
+		{name: "no right to sign", certificate: with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCRLSign }),
+			want: vault.ErrNotCA},
 		{name: "another domain", certificate: with(named("spiffe://us.example.org")), want: vault.ErrWrongName},
 		{name: "a path", certificate: with(named("spiffe://eu.example.org/a")), want: vault.ErrWrongName},
 		{name: "no name", certificate: with(func(c *x509.Certificate) { c.URIs = nil }), want: vault.ErrWrongName},
-		{name: "a second name", certificate: with(func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }), want: vault.ErrWrongName},
-		{name: "a DNS name", certificate: with(func(c *x509.Certificate) { c.DNSNames = []string{"example.org"} }), want: vault.ErrNotCA},
-		{name: "below another root", certificate: good, anchors: []*x509.Certificate{other.Certificate}, want: vault.ErrNoChain},
-		{name: "a link is missing", certificate: good, chain: []*x509.Certificate{good.Certificate}, want: vault.ErrNoChain},
-		{name: "two SVIDs", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2 * time.Hour) }), remark: Remark{Short: 22 * time.Hour}},
-		{name: "a second less", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2*time.Hour - time.Second) }), want: vault.ErrTooShort},
-		{name: "Vault is ahead", certificate: with(func(c *x509.Certificate) { c.NotBefore = began.Add(10 * time.Minute) }), remark: Remark{Ahead: 10 * time.Minute}},
-		{name: "Vault is behind", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(23*time.Hour + 50*time.Minute) }), remark: Remark{Short: 10 * time.Minute}},
+		{name: "a second name", certificate: with(func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }),
+			want: vault.ErrWrongName},
+		{name: "a DNS name", certificate: with(func(c *x509.Certificate) { c.DNSNames = []string{"example.org"} }),
+			want: vault.ErrNotCA},
+		{name: "below another root", certificate: good, anchors: []*x509.Certificate{other.Certificate},
+			want: vault.ErrNoChain},
+		{name: "a link is missing", certificate: good, chain: []*x509.Certificate{good.Certificate},
+			want: vault.ErrNoChain},
+		{name: "two SVIDs", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2 * time.Hour) }),
+			remark: Remark{Short: 22 * time.Hour}},
+		{name: "a second less",
+			certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2*time.Hour - time.Second) }),
+			want:        vault.ErrTooShort},
+		{name: "Vault is ahead",
+			certificate: with(func(c *x509.Certificate) { c.NotBefore = began.Add(10 * time.Minute) }),
+			remark:      Remark{Ahead: 10 * time.Minute}},
+		{name: "Vault is behind", certificate: with(func(c *x509.Certificate) {
+			c.NotAfter = began.Add(23*time.Hour + 50*time.Minute)
+		}), remark: Remark{Short: 10 * time.Minute}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := Asked{

@@ -17,14 +17,17 @@ type pkiMetrics struct {
 func newPKIMetrics(r prometheus.Registerer) (*pkiMetrics, error) {
 	m := &pkiMetrics{
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "entente_vaultca_up", Help: "1 while the last attempt of that task (sign, anchors) worked, 0 while it did not.",
+			Name: "entente_vaultca_up", Help: "1 while the last attempt of that task (sign, anchors) worked, 0 while " +
+				"it did not.",
 		}, []string{"trust_domain", "task"}),
 		looked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "entente_vaultca_anchors_seen_timestamp_seconds", Help: "When a domain's anchors were last read from Vault or their file.",
+			Name: "entente_vaultca_anchors_seen_timestamp_seconds", Help: "When a domain's anchors were last read " +
+				"from Vault or their file.",
 		}, []string{"trust_domain"}),
 		alarm: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "entente_vaultca_alarm",
-			Help: "1 while the newest signing certificate needs a person's look: short (Vault gave less lifetime than asked), clock (it begins in the future: Vault's clock is ahead).",
+			Help: "1 while the newest signing certificate needs a person's look: short (Vault gave less lifetime " +
+				"than asked), clock (it begins in the future: Vault's clock is ahead).",
 		}, []string{"trust_domain", "alarm"}),
 	}
 	return m, vault.Register(r, m.up, m.looked, m.alarm)

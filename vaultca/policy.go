@@ -29,7 +29,8 @@ func rights(p PolicyFor) []vault.Right {
 	for _, issuer := range (Mount{Issuers: p.Issuers}).issuers() {
 		all = append(all, vault.Right{
 			Path: p.Mount + "/issuer/" + issuer + "/sign-intermediate", Capabilities: `"update"`,
-			Why: "Sign this member's signing certificates: for this name, without a CA below, and nothing else from the request but its key.",
+			Why: "Sign this member's signing certificates: for this name, without a CA below, and nothing else from " +
+				"the request but its key.",
 			Allowed: []string{
 				`"csr"                  = []`,
 				fmt.Sprintf(`"common_name"          = [%q]`, commonName),
@@ -76,7 +77,8 @@ func Policies(pki []PolicyFor, transitPolicies []transit.PolicyFor) (string, err
 		all = append(all, rights(p)...)
 	}
 	for _, p := range transitPolicies {
-		if err := errors.Join(vault.CheckPath("transit mount", p.Mount), transit.CheckKeyPrefix(p.Prefix, p.Cluster, p.Member)); err != nil {
+		if err := errors.Join(vault.CheckPath("transit mount", p.Mount), transit.CheckKeyPrefix(p.Prefix, p.Cluster,
+			p.Member)); err != nil {
 			return "", err
 		}
 		all = append(all, transit.Rights(p)...)

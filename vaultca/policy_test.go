@@ -22,7 +22,7 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, raw, 0o600)
 }
 
-// worked says what of all that a member does with a token works.
+// worked returns the operations of a member that work with a token.
 func worked(t *testing.T, v *vaulttest.Vault, mount, rules string) []string {
 	t.Helper()
 	config := configFor(t, v, mount, nil)
@@ -92,8 +92,10 @@ func TestPolicyPinsEachParameter(t *testing.T) {
 	mount := v.PKI(t)
 	u := open(t, configFor(t, v, mount, nil))
 	for name, value := range map[string]any{
-		"uri_sans": "spiffe://us.example.org", "use_csr_values": true, "max_path_length": "1", "common_name": "x.example.org",
-		"exclude_cn_from_sans": false, "not_before_duration": "48h", "alt_names": "evil.example.org", "not_after": "9999-12-31T23:59:59Z",
+		"uri_sans": "spiffe://us.example.org", "use_csr_values": true, "max_path_length": "1",
+		"common_name":          "x.example.org",
+		"exclude_cn_from_sans": false, "not_before_duration": "48h", "alt_names": "evil.example.org",
+		"not_after": "9999-12-31T23:59:59Z",
 	} {
 		parameters := signParameters(domain, asked(t).CSR, 24*3600e9)
 		parameters[name] = value
@@ -167,9 +169,11 @@ func TestCheckSaysWhatIsWrong(t *testing.T) {
 
 func TestRolesThatCouldIssueSPIFFEIDs(t *testing.T) {
 	for pattern, want := range map[string]bool{
-		"*": true, "spiffe://*": true, "spiffe://eu.example.org/*": true, "spiffe://eu.example.org/ns/{{identity.entity.name}}": true,
-		"spiffe://eu.example.org/one": true, "*.example.org": true, "spiffe://eu*": true,
-		"": false, "https://*": false, "spiffe://us.example.org/*": false, "spiffe://eu.example.org.evil.org/*": false, "spiffe://eu": false,
+		"*": true, "spiffe://*": true, "spiffe://eu.example.org/*": true,
+		"spiffe://eu.example.org/ns/{{identity.entity.name}}": true,
+		"spiffe://eu.example.org/one":                         true, "*.example.org": true, "spiffe://eu*": true,
+		"": false, "https://*": false, "spiffe://us.example.org/*": false, "spiffe://eu.example.org.evil.org/*": false,
+		"spiffe://eu": false,
 	} {
 		_, got := issuesSPIFFE([]string{pattern}, domain)
 		require.Equal(t, want, got, pattern)
@@ -185,7 +189,8 @@ func TestPoliciesAsPrinted(t *testing.T) {
 	require.Equal(t, string(want), printed)
 	_, err = Policies(nil, nil)
 	require.EqualError(t, err, "name a PKI or a Transit mount")
-	for _, bad := range []transit.PolicyFor{{Mount: "a/../b", Cluster: "eu"}, {Mount: "transit"}, {Mount: "transit", Cluster: "eu", Member: "*"}, {Mount: "transit", Cluster: "eu", Prefix: "\"x"}} {
+	for _, bad := range []transit.PolicyFor{{Mount: "a/../b", Cluster: "eu"}, {Mount: "transit"}, {Mount: "transit",
+		Cluster: "eu", Member: "*"}, {Mount: "transit", Cluster: "eu", Prefix: "\"x"}} {
 		_, err := Policies(nil, []transit.PolicyFor{bad})
 		require.Error(t, err, bad)
 	}

@@ -50,7 +50,8 @@ func New(c Config) (*Upstream, error) {
 	}
 	return &Upstream{
 		config: c, caller: caller, metrics: m,
-		anchors: map[spiffeid.TrustDomain][]*x509.Certificate{}, changed: make(chan struct{}), failing: map[spiffeid.TrustDomain]map[string]string{},
+		anchors: map[spiffeid.TrustDomain][]*x509.Certificate{}, changed: make(chan struct{}),
+		failing: map[spiffeid.TrustDomain]map[string]string{},
 	}, nil
 }
 
@@ -271,7 +272,8 @@ func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upst
 	)
 	if remark.Short > 0 {
 		log.Warn(
-			"Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl, or renew its CA",
+			"Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl, or renew "+
+				"its CA",
 			"asked",
 			r.TTL,
 			"until",

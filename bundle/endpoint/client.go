@@ -135,7 +135,8 @@ func (c *Client) named(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("%w: %w", ErrTimeout, err)
-	case strings.HasPrefix(innermost(err).Error(), "tls: "): // crypto/tls has no type for the error of a message that is too long
+	// crypto/tls has no type for the error of a message that is too long
+	case strings.HasPrefix(innermost(err).Error(), "tls: "):
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	}
 	return fmt.Errorf("%w: %w", ErrNetwork, err)

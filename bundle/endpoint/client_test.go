@@ -97,7 +97,8 @@ func TestWeFetchFromGoSPIFFE(t *testing.T) {
 	require.NoError(t, err)
 	for _, e := range []endpoint.Remote{spiffe, web} {
 		t.Run(e.Profile().String(), func(t *testing.T) {
-			got, err := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1, ca)}).
+			got, err := endpoint.NewClient(endpoint.ClientConfig{Bundles: bundletest.NewBundle(t, bundletest.Home, 1,
+				ca)}).
 				Fetch(t.Context(), e, "")
 			require.NoError(t, err)
 			require.Empty(t, got.ETag, "go-spiffe sends none")
@@ -131,9 +132,11 @@ func TestHostileEndpoint(t *testing.T) {
 			w.WriteHeader(http.StatusNotModified)
 		}, "", "unasked_304", "the endpoint answered 304 to a request that named no ETag"},
 		{"HTML", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },
-			"", "malformed", "bundle document of eu.example.org: the document is malformed: it is not JSON, byte 1: invalid character '<' looking for beginning of value"},
+			"", "malformed", "bundle document of eu.example.org: the document is malformed: it is not JSON, byte 1: " +
+				"invalid character '<' looking for beginning of value"},
 		{"an empty object", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) },
-			"", "no_keys", "bundle document of eu.example.org: the document has no list of keys: keys must be present; an empty list says that no key is trusted"},
+			"", "no_keys", "bundle document of eu.example.org: the document has no list of keys: keys must be " +
+				"present; an empty list says that no key is trusted"},
 		{"too large, as announced", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1048577")
 		}, "", "too_large", "the document is larger than allowed: it has 1048577 bytes, at most 1048576 are allowed"},
@@ -169,7 +172,9 @@ func TestHostileEndpoint(t *testing.T) {
 		}, "", "timeout", "the endpoint took too long: no complete answer within 1s"},
 		{"silence", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 			"", "timeout", "the endpoint took too long: no complete answer within 1s"},
-		{"an endless header", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 32<<10)) },
+		{"an endless header", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X", strings.Repeat("x", 32<<10))
+		},
 			"", "too_large", "the document is larger than allowed: the header of the answer has more than 16384 bytes"},
 		{"cut off", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
@@ -180,12 +185,15 @@ func TestHostileEndpoint(t *testing.T) {
 		{"a redirect to plain HTTP", redirectTo("http://localhost/"), "", "bad_redirect",
 			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: "http://localhost/" has scheme "http"; https is needed`},
 		{"a redirect with a password", redirectTo("https://a:b@localhost/"), "", "bad_redirect",
-			"the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: it has user information; an endpoint is read by everybody"},
+			"the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: " +
+				"it has user information; an endpoint is read by everybody"},
 		{"a redirect to a file", redirectTo("file:///etc/passwd"), "", "bad_redirect",
 			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: "file:///etc/passwd" has scheme "file"; https is needed`},
-		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) }, "", "bad_redirect",
+		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) }, "",
+			"bad_redirect",
 			"the endpoint redirects to where a bundle may not come from: the answer 302 has a Location of 0 bytes"},
-		{"a circle", redirectTo("/again"), "", "too_many_redirects", "the endpoint redirects too often: more than 3 times, last to "},
+		{"a circle", redirectTo("/again"), "", "too_many_redirects",
+			"the endpoint redirects too often: more than 3 times, last to "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -302,21 +310,30 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 		endpoint           endpoint.Remote
 		bundles            *bundle.Bundle
 	}{
-		{"the right ID", "ok", "", spiffe(p.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1, p.ca)},
-		{"another ID", "unexpected_endpoint_id", "expected is spiffe://eu.example.org/x", spiffe(p.url("/"), "spiffe://eu.example.org/x"), bundletest.NewBundle(t, bundletest.Home, 1, p.ca)},
-		{"another authority", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1, stranger)},
-		{"every key revoked", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1)},
-		{"another domain's bundle", "no_bundle", "this is the bundle of us.example.org, not of eu.example.org", spiffe(p.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Foreign, 1, p.ca)},
-		{"a web certificate where an SVID is expected", "not_an_svid", "", spiffe(site.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1, site.ca)},
+		{"the right ID", "ok", "", spiffe(p.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t,
+			bundletest.Home, 1, p.ca)},
+		{"another ID", "unexpected_endpoint_id", "expected is spiffe://eu.example.org/x", spiffe(p.url("/"),
+			"spiffe://eu.example.org/x"), bundletest.NewBundle(t, bundletest.Home, 1, p.ca)},
+		{"another authority", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"),
+			bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1, stranger)},
+		{"every key revoked", "untrusted_svid", "does not lead to an authority of its trust domain", spiffe(p.url("/"),
+			bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1)},
+		{"another domain's bundle", "no_bundle", "this is the bundle of us.example.org, not of eu.example.org",
+			spiffe(p.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Foreign, 1, p.ca)},
+		{"a web certificate where an SVID is expected", "not_an_svid", "", spiffe(site.url("/"),
+			bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1, site.ca)},
 		{"the same where it is expected", "ok", "", web(site.url("/"), site.roots), nil},
 		{"a host name in the common name alone", "host_name", "", web(named.URL, named.roots), nil},
 		{"private roots", "ok", "", web(p.url("/"), p.roots), nil},
-		{"private roots are the only ones", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), strangerPEM), nil},
+		{"private roots are the only ones", "web_certificate", "certificate signed by unknown authority",
+			web(p.url("/"), strangerPEM), nil},
 		{"the system's roots", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), nil), nil},
-		{"another host name", "host_name", "certificate is valid for 127.0.0.1, not 127.0.0.2", web(strings.Replace(p.URL, "127.0.0.1", "127.0.0.2", 1), p.roots), nil},
-		{"no TLS", "tls", "first record does not look like a TLS handshake", web(strings.Replace(plain.URL, "http:", "https:", 1), nil), nil},
+		{"another host name", "host_name", "certificate is valid for 127.0.0.1, not 127.0.0.2",
+			web(strings.Replace(p.URL, "127.0.0.1", "127.0.0.2", 1), p.roots), nil},
+		{"no TLS", "tls", "first record does not look like a TLS handshake", web(strings.Replace(plain.URL, "http:",
+			"https:", 1), nil), nil},
 		{"TLS 1.1", "tls", "tls: protocol version not supported", web(old.url("/"), old.roots), nil},
-		{"nobody there", "network", "connection refused", web("https://"+free.Addr().String(), nil), nil},
+		{"no listener", "network", "connection refused", web("https://"+free.Addr().String(), nil), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			config := endpoint.ClientConfig{}
@@ -358,7 +375,8 @@ func TestFetchEndsWithItsCaller(t *testing.T) {
 
 func TestOnlyWellFormedETagsAreKept(t *testing.T) {
 	for _, test := range []struct{ sent, kept string }{
-		{`"a"`, `"a"`}, {`W/"a"`, `W/"a"`}, {`a`, ``}, {`"a`, ``}, {`"a"b"`, ``}, {`"` + strings.Repeat("a", 255) + `"`, ``}, {``, ``},
+		{`"a"`, `"a"`}, {`W/"a"`, `W/"a"`}, {`a`, ``}, {`"a`, ``}, {`"a"b"`, ``}, {`"` + strings.Repeat("a", 255) + `"`,
+			``}, {``, ``},
 	} {
 		p := newPeer(
 			t,

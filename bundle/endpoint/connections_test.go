@@ -55,7 +55,7 @@ func (k *keeping) present(t *testing.T, ca bundletest.Authority) {
 	k.cert.Store(ca.Sign(t, svid))
 }
 
-// fetch fetches with a client of its own, and says how many connections were opened for it.
+// fetch fetches with a client of its own, and returns the number of connections that were opened for it.
 func (k *keeping) fetch(t *testing.T, as, path string, trust *bundle.Bundle) (dials int64, err error) {
 	t.Helper()
 	return k.fetchVersion(t, as, path, trust, 0)
@@ -168,13 +168,13 @@ func TestKeptConnectionIsTrustedAnew(t *testing.T) {
 	require.EqualValues(t, 1, dials)
 }
 
-// asked counts how often it is asked for a bundle.
-type asked struct {
+// countingSource counts the calls for a bundle.
+type countingSource struct {
 	*bundle.Bundle
 	times int
 }
 
-func (a *asked) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+func (a *countingSource) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 	a.times++
 	return a.Bundle.GetX509BundleForTrustDomain(td)
 }
@@ -183,7 +183,7 @@ func (a *asked) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundl
 // certificate expires.
 func TestKeptConnectionIsVerifiedOncePerVersion(t *testing.T) {
 	k := newKeeping(t, serves(t))
-	trust := &asked{Bundle: bundletest.NewBundle(t, bundletest.Home, 1, k.ca)}
+	trust := &countingSource{Bundle: bundletest.NewBundle(t, bundletest.Home, 1, k.ca)}
 	fetch := func(version uint64, dials int64, asked int) {
 		t.Helper()
 		got, err := k.fetchVersion(t, "a", "/", trust, version)
@@ -212,7 +212,7 @@ func TestKeptConnectionIsVerifiedOncePerVersion(t *testing.T) {
 	require.EqualValues(t, 1, dials)
 }
 
-// TestLostConnection: a kept connection that is gone, was lost without a word, or brings what nobody asked for costs no
+// TestLostConnection: a kept connection that is gone, was lost silently, or brings an unrequested answer costs no
 // fetch.
 func TestLostConnection(t *testing.T) {
 	for _, test := range []struct {
@@ -224,7 +224,8 @@ func TestLostConnection(t *testing.T) {
 		{"it is closed before the request", func(*bufio.Reader) {}, ""},
 		{"it is closed at the request", func(request *bufio.Reader) { _, _ = http.ReadRequest(request) }, ""},
 		{"it is silent", func(request *bufio.Reader) { _, _ = io.Copy(io.Discard, request) }, ""},
-		{"something follows the answer", func(request *bufio.Reader) { _, _ = io.Copy(io.Discard, request) }, "HTTP/1.1 500 Oh\r\n\r\n"},
+		{"something follows the answer", func(request *bufio.Reader) { _, _ = io.Copy(io.Discard, request) },
+			"HTTP/1.1 500 Oh\r\n\r\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

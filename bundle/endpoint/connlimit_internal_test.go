@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// closing is a connection that says whether it was closed.
+// closing is a connection that records whether it was closed.
 type closing struct {
 	net.Conn
 	closed bool
@@ -18,8 +18,9 @@ type closing struct {
 
 func (c *closing) Close() error { c.closed = true; return nil }
 
-// TestPlaces: who lies idle for longest, and before all who asks for nothing, gives way; who is served does not.
-func TestPlaces(t *testing.T) {
+// TestConnLimiter: a connection without a request is replaced first, then the one that was idle for longest, and never one
+// with a request under way.
+func TestConnLimiter(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	p := newConnLimiter(4)
 	p.now = func() time.Time { now = now.Add(time.Millisecond); return now }
@@ -39,7 +40,7 @@ func TestPlaces(t *testing.T) {
 	first, second := enter(http.StateActive, http.StateIdle), enter(http.StateActive, http.StateIdle)
 	require.Equal(t, 4, p.count())
 
-	silent := enter() // which has not had the time to ask for anything
+	silent := enter() // which has not had the time to send a request
 	require.True(t, first.closed, "the one that lay idle for longest")
 	require.False(t, second.closed)
 	now = now.Add(2 * silentFor)

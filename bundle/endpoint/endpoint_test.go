@@ -71,7 +71,8 @@ func TestEndpoint(t *testing.T) {
 	require.EqualError(
 		t,
 		err,
-		"bundle endpoint of eu.example.org: the endpoint is not fully described: https_spiffe needs the endpoint's SPIFFE ID, with a path",
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: https_spiffe needs the endpoint's "+
+			"SPIFFE ID, with a path",
 	)
 	_, err = endpoint.NewSPIFFE(spiffeid.TrustDomain{}, "https://example.org/", id)
 	require.EqualError(t, err, "the endpoint is not fully described: it needs the trust domain that its bundle is for")
@@ -79,13 +80,15 @@ func TestEndpoint(t *testing.T) {
 	require.EqualError(
 		t,
 		err,
-		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 0 certificates there is something that is not PEM",
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 0 certificates "+
+			"there is something that is not PEM",
 	)
 	_, err = endpoint.NewWeb(bundletest.Home, "https://example.org/", append(roots, "rubbish"...))
 	require.EqualError(
 		t,
 		err,
-		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 1 certificates there is something that is not PEM",
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: after 1 certificates "+
+			"there is something that is not PEM",
 	)
 	_, err = endpoint.NewWeb(
 		bundletest.Home,
@@ -95,7 +98,8 @@ func TestEndpoint(t *testing.T) {
 	require.EqualError(
 		t,
 		err,
-		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: only 2 of 3 PEM blocks can be read",
+		"bundle endpoint of eu.example.org: the endpoint is not fully described: web roots: only 2 of 3 PEM blocks "+
+			"can be read",
 	)
 	_, err = endpoint.NewWeb(
 		bundletest.Home,

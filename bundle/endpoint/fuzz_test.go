@@ -11,7 +11,8 @@ import (
 )
 
 func FuzzParseURL(f *testing.F) {
-	for _, seed := range []string{"https://a.test/bundle?x=1", "https://user@a.test", "https://[::1]:443/", "http://a", "https://a:0/#f", "https:a", "https://a:/"} {
+	for _, seed := range []string{"https://a.test/bundle?x=1", "https://user@a.test", "https://[::1]:443/", "http://a",
+		"https://a:0/#f", "https:a", "https://a:/"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -44,7 +45,8 @@ func FuzzWebRoots(f *testing.F) {
 			}
 			return
 		}
-		if _, err := endpoint.NewWeb(bundletest.Home, "https://example.org/", slices.Concat(pem, broken, roots)); err == nil {
+		if _, err := endpoint.NewWeb(bundletest.Home, "https://example.org/", slices.Concat(pem, broken,
+			roots)); err == nil {
 			t.Fatal("a broken block was left out")
 		}
 	})

@@ -146,7 +146,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			h.refuse(
 				w,
 				http.StatusBadRequest,
-				"from is the lowest sequence of the statements that are asked for, a whole number",
+				"from is not a whole number; set it to the lowest sequence of the statements",
 			)
 			return
 		}

@@ -50,7 +50,7 @@ func TestHostileConnection(t *testing.T) {
 	for range 1000 {
 		long.Certificate = append(long.Certificate, svid.Certificate[0])
 	}
-	// over speaks TLS with a certificate, reads the request, and lets write do what it likes until the client is gone.
+	// over serves TLS with a certificate, reads the request, and calls write until the client is gone.
 	over := func(config *tls.Config, write func(w io.Writer) error) func(net.Conn) {
 		return func(conn net.Conn) {
 			secure := tls.Server(conn, config)
@@ -82,15 +82,22 @@ func TestHostileConnection(t *testing.T) {
 	}{
 		{"a handshake that never ends", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, "timeout"},
 		{"no TLS", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n{}") }, "tls"},
-		{"TLS 1.1", over(&tls.Config{Certificates: good.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, nil), "tls"}, //nolint:gosec // that is the point
-		{"a chain of a thousand certificates", over(&tls.Config{Certificates: []tls.Certificate{long}}, nil), "tls"},                            //nolint:gosec // a peer's choice
+		{"TLS 1.1", over(&tls.Config{Certificates: good.Certificates, MinVersion: tls.VersionTLS10,
+			MaxVersion: tls.VersionTLS11}, nil), "tls"}, //nolint:gosec // that is the point
+		{"a chain of a thousand certificates", over(&tls.Config{Certificates: []tls.Certificate{long}}, nil), "tls"}, //nolint:gosec // a peer's choice
 		{"a flood of header fields", over(good, endless("HTTP/1.1 200 OK\r\n", "X: y\r\n", 0)), "too_large"},
-		{"a header a byte at a time", over(good, endless("HTTP/1.1 200 OK\r\nX: ", "x", 20*time.Millisecond)), "timeout"},
-		{"a flood of interim answers", over(good, endless("", "HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", 0)), "network"},
-		{"chunks without end", over(good, endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", strings.Repeat("4\r\n    \r\n", 1000), 0)), "too_large"},
-		{"chunks with long extensions", over(good, endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1;"+strings.Repeat("x", 2000)+"\r\n \r\n", 0)), "network"},
-		{"a gigabyte, as announced", over(good, endless("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", "    ", 0)), "too_large"},
-		{"HTTP/2 that nobody asked for", over(good, endless("\x00\x00\x00\x04\x00\x00\x00\x00\x00", "\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", 0)), "too_large"},
+		{"a header a byte at a time", over(good, endless("HTTP/1.1 200 OK\r\nX: ", "x", 20*time.Millisecond)),
+			"timeout"},
+		{"a flood of interim answers", over(good, endless("", "HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n", 0)),
+			"network"},
+		{"chunks without end", over(good, endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+			strings.Repeat("4\r\n    \r\n", 1000), 0)), "too_large"},
+		{"chunks with long extensions", over(good, endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+			"1;"+strings.Repeat("x", 2000)+"\r\n \r\n", 0)), "network"},
+		{"a gigabyte, as announced", over(good, endless("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n", "    ",
+			0)), "too_large"},
+		{"HTTP/2 that nobody asked for", over(good, endless("\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+			"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678", 0)), "too_large"},
 		{"a chunked body that stops", over(good, func(w io.Writer) error {
 			_, err := io.WriteString(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
 			return err

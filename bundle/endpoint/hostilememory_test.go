@@ -94,17 +94,23 @@ func TestMemoryOfAFetch(t *testing.T) {
 		{"tiny keys, a third of a million", filled(most, `{"keys":[`, `{},`, `{}]}`), "too_many_keys"},
 		{"nested lists", filled(most, `{"keys":[`, `[`, ``), "malformed"},
 		{"nested objects", filled(most, `{"keys":[],"x":`, `{"x":`, ``), "malformed"},
-		{"members without meaning", counted(most, `{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) }, `"keys":[]}`), "too_many_members"},
-		{"members without meaning in each key", counted(most, `{"keys":[`, func(int) string { return `{` + manyMembers + `},` }, `{}]}`), "ok"},
+		{"members without meaning", counted(most, `{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) },
+			`"keys":[]}`), "too_many_members"},
+		{"members without meaning in each key", counted(most, `{"keys":[`, func(int) string {
+			return `{` + manyMembers +
+				`},`
+		}, `{}]}`), "ok"},
 		{"one long string of escapes", filled(most, `{"keys":[],"x":"`, `\u0000`, `"}`), "ok"},
 		{"a long name", filled(most, `{"keys":[],"`, `\u00e9`, `":0}`), "ok"},
 		{"a long kty", filled(most, `{"keys":[{"kty":"`, `\u00e9`, `"}]}`), "ok"},
 		{"a long kid", filled(most, `{"keys":[{"kty":"EC","use":"jwt-svid","kid":"`, `x`, `"}]}`), "ok"},
-		{"a long key", filled(most, `{"keys":[{"kty":"RSA","use":"jwt-svid","kid":"k","e":"AQAB","n":"`, `AAECAw`, `"}]}`), "bad_key"},
+		{"a long key", filled(most, `{"keys":[{"kty":"RSA","use":"jwt-svid","kid":"k","e":"AQAB","n":"`, `AAECAw`,
+			`"}]}`), "bad_key"},
 		{"a long number", filled(most, `{"keys":[],"spiffe_sequence":`, `9`, `}`), "bad_sequence"},
 		{"a long number without meaning", filled(most, `{"keys":[],"x":`, `9`, `}`), "ok"},
 		{"a long hint", filled(most, `{"keys":[],"spiffe_refresh_hint":`, `9`, `}`), "ok"},
-		{"a key with a long list of certificates", filled(most, `{"keys":[{"use":"x509-svid","kty":"EC","x5c":[`, `"",`, `""]}]}`), "too_many_keys"},
+		{"a key with a long list of certificates", filled(most, `{"keys":[{"use":"x509-svid","kty":"EC","x5c":[`, `"",`,
+			`""]}]}`), "too_many_keys"},
 		{"as many JWT keys as there may be", counted(140<<10, `{"keys":[`, jwt, `{}]}`), "ok"},
 		{"as many certificates as there may be", certs(func(i int) *x509.Certificate {
 			c := bundletest.CATemplate(bundletest.Home)
@@ -112,7 +118,8 @@ func TestMemoryOfAFetch(t *testing.T) {
 			return c
 		}, 640), "ok"},
 		{"a certificate of names", stuffed(namesOf(39_000)), "too_complex"},
-		{"a certificate of as many names as it may have", stuffed(namesOf(4_000)), "ok"}, // in its subject and again in its issuer
+		// in its subject and again in its issuer
+		{"a certificate of as many names as it may have", stuffed(namesOf(4_000)), "ok"},
 		{"a certificate of one long identifier", stuffed(func(c *x509.Certificate) {
 			long := make(asn1.ObjectIdentifier, 350<<10)
 			long[0] = 1
@@ -246,7 +253,8 @@ func TestMemoryOfStatements(t *testing.T) {
 	}{
 		{"statements that name many keys", statement.MarshalList(bundletest.Home, full), "ok"},
 		{"tiny statements", filled(most, first, `"",`, `""]}`), "bad_statement"},
-		{"members without meaning", counted(most, `{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) }, `"x":0}`), "too_many_members"},
+		{"members without meaning", counted(most, `{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) },
+			`"x":0}`), "too_many_members"},
 		{"one long statement", filled(most, first+`"`, `.`, `"]}`), "bad_statement"},
 		{"a statement of escapes", filled(most, first+`"`, `\u002e`, `"]}`), "bad_statement"},
 		{"a statement of members without meaning", []byte(first + string(members) + `]}`), "bad_statement"},
@@ -282,11 +290,17 @@ func TestMemoryOfAMap(t *testing.T) {
 		document []byte
 		want     string
 	}{
-		{"tiny bundles, a quarter of what there may be", counted(96<<10, `{"trust_domains":{`, func(i int) string { return fmt.Sprintf(`"%x":{"keys":[]},`, i) }, `"x":{"keys":[]}}}`), "ok"},
-		{"members without meaning", counted(most, `{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) }, `"x":0}`), "too_many_members"},
-		{"one domain again and again", filled(most, `{"trust_domains":{`, `"a":{"keys":[]},`, `"a":{"keys":[]}}}`), "duplicate_name"},
+		{"tiny bundles, a quarter of what there may be", counted(96<<10, `{"trust_domains":{`,
+			func(i int) string { return fmt.Sprintf(`"%x":{"keys":[]},`, i) }, `"x":{"keys":[]}}}`), "ok"},
+		{"members without meaning", counted(most, `{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) },
+			`"x":0}`), "too_many_members"},
+		{"one domain again and again", filled(most, `{"trust_domains":{`, `"a":{"keys":[]},`, `"a":{"keys":[]}}}`),
+			"duplicate_name"},
 		{"tiny keys", filled(most, `{"trust_domains":{"a":{"keys":[`, `{},`, `{}]}}}`), "too_many_keys"},
-		{"bundles that are none", counted(most, `{"trust_domains":{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) }, `"x":0}}`), "malformed"},
+		{"bundles that are none", counted(most, `{"trust_domains":{`, func(i int) string {
+			return fmt.Sprintf(`"%x":0,`,
+				i)
+		}, `"x":0}}`), "malformed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var err error

@@ -56,7 +56,7 @@ func ParseIssuer(text string) (Issuer, error) {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); hasPort &&
 		(err != nil || n == 0 || n == 443 || port != strconv.FormatUint(n, 10)) {
-		return refuse("its port is none from 1 to 65535, or is 443, which goes without saying")
+		return refuse("its port is none from 1 to 65535, or is the default 443")
 	}
 	i := Issuer{text: text, host: host}
 	if hasPath {
@@ -139,7 +139,8 @@ func (i Issuer) documents(b *bundle.Bundle) (config, keys []byte, err error) {
 	}
 	slices.Sort(algorithms)
 	config, err = json.Marshal(discovery{
-		Issuer: i.text, JWKS: i.text + jwksPath, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, Algorithms: algorithms,
+		Issuer: i.text, JWKS: i.text +
+			jwksPath, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, Algorithms: algorithms,
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("write the discovery document of %s: %w", i, err)

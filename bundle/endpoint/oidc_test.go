@@ -23,7 +23,8 @@ import (
 
 func TestParseIssuer(t *testing.T) {
 	for _, text := range []string{
-		"https://oidc.example.org", "https://localhost:7443", "https://oidc.example.org/eu", "https://oidc.example.org:8443/a/B_c-d.e~f/1",
+		"https://oidc.example.org", "https://localhost:7443", "https://oidc.example.org/eu",
+		"https://oidc.example.org:8443/a/B_c-d.e~f/1",
 		"https://1.example.org/bundles", "https://" + strings.Repeat("a", 63) + ".example",
 	} {
 		i, err := endpoint.ParseIssuer(text)
@@ -44,7 +45,7 @@ func TestParseIssuer(t *testing.T) {
 		"https://[::1]":                                        "its host is no host name in lower case",
 		"https://user@oidc.example.org":                        "its host is no host name in lower case",
 		"https://oidc.example.org?a":                           "its host is no host name in lower case",
-		"https://oidc.example.org:443":                         "its port is none from 1 to 65535, or is 443, which goes without saying",
+		"https://oidc.example.org:443":                         "its port is none from 1 to 65535, or is the default 443",
 		"https://oidc.example.org:0":                           "its port is none",
 		"https://oidc.example.org:":                            "its port is none",
 		"https://oidc.example.org:08443":                       "its port is none",

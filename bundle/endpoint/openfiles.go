@@ -5,7 +5,7 @@ import "syscall"
 // usualOpenFiles is the usual default limit of open files of a process.
 const usualOpenFiles = 1024
 
-// OpenFiles returns the number of files, and so of connections, that this process can have open at a time. Each keeper
+// OpenFiles returns the number of files, and so of connections, that this process can have open at a time. Each holder
 // of connections uses a part of them.
 func OpenFiles() int {
 	var files syscall.Rlimit

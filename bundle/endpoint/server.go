@@ -48,7 +48,8 @@ type Challenger interface {
 
 // ErrOtherHost is the error of a handshake for a host name that the endpoint does not have.
 var ErrOtherHost = errors.New(
-	"this endpoint has no certificate for that host name: it is neither in acme.hosts nor the endpoint host of a hosted domain",
+	"this endpoint has no certificate for that host name: it is neither in acme.hosts nor the endpoint host of a " +
+		"hosted domain",
 )
 
 // SVIDSource returns the X509-SVID that the endpoint presents for td under the https_spiffe profile. It is called for
@@ -90,7 +91,8 @@ func NewServer(c ServerConfig) (*Server, error) {
 	}
 	if (c.SVIDs != nil) == (c.Web != nil) {
 		return nil, errors.New(
-			"a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with ACME",
+			"a bundle endpoint has one profile: https_spiffe with SVIDs, or https_web with certificate files or with " +
+				"ACME",
 		)
 	}
 	if c.Logger == nil {

@@ -136,9 +136,12 @@ func TestServerTLS(t *testing.T) {
 	}{
 		{"TLS 1.3", &tls.Config{MinVersion: tls.VersionTLS13}, ""},
 		{"TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, ""},
-		{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "remote error: tls: protocol version not supported"},
-		{"no forward secrecy", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}}, "remote error: tls: handshake failure"},
-		{"CBC", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}, "remote error: tls: handshake failure"},
+		{"TLS 1.1", &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+			"remote error: tls: protocol version not supported"},
+		{"no forward secrecy", &tls.Config{MaxVersion: tls.VersionTLS12,
+			CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}}, "remote error: tls: handshake failure"},
+		{"CBC", &tls.Config{MaxVersion: tls.VersionTLS12,
+			CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}, "remote error: tls: handshake failure"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			config := test.config.Clone()
@@ -178,12 +181,12 @@ func TestServerBounds(t *testing.T) {
 	}
 	// However many keep their connections, there is one for the next.
 	first := open()
-	require.NoError(t, ask(first))
-	require.NoError(t, ask(first), "a connection is kept")
+	require.NoError(t, requestOver(first))
+	require.NoError(t, requestOver(first), "a connection is kept")
 	for range 5 {
-		require.NoError(t, ask(open()))
+		require.NoError(t, requestOver(open()))
 	}
-	require.Error(t, ask(first), "it has lain idle for longest")
+	require.Error(t, requestOver(first), "it has lain idle for longest")
 	families, err := registry.Gather()
 	require.NoError(t, err)
 	var names []string
@@ -248,7 +251,7 @@ func TestServerKeepsConnectionsBetweenPolls(t *testing.T) {
 			&tls.Config{RootCAs: pool, ServerName: "localhost", Time: func() time.Time { return now }},
 		)
 		for range 4 {
-			require.NoError(t, ask(conn))
+			require.NoError(t, requestOver(conn))
 			<-time.After(11 * time.Minute)
 		}
 		require.NoError(t, conn.Close())
@@ -257,8 +260,8 @@ func TestServerKeepsConnectionsBetweenPolls(t *testing.T) {
 	})
 }
 
-// ask makes a request over a connection, and reads all of the answer.
-func ask(conn net.Conn) error {
+// requestOver makes a request over a connection, and reads all of the answer.
+func requestOver(conn net.Conn) error {
 	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		return err
 	}

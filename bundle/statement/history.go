@@ -119,8 +119,10 @@ func Record(
 
 func withoutContent(v *statev1.BundleVersion) *statev1.BundleVersion {
 	return &statev1.BundleVersion{
-		TrustDomain: v.GetTrustDomain(), Number: v.GetNumber(), Sequence: v.Sequence, RefreshHint: v.RefreshHint, Digest: v.GetDigest(),
-		ContentGone: true, Time: v.GetTime(), Source: v.GetSource(), Statement: v.GetStatement(), Unstated: v.GetUnstated(), StatementDigest: v.GetStatementDigest(),
+		TrustDomain: v.GetTrustDomain(), Number: v.GetNumber(), Sequence: v.Sequence, RefreshHint: v.RefreshHint,
+		Digest:      v.GetDigest(),
+		ContentGone: true, Time: v.GetTime(), Source: v.GetSource(), Statement: v.GetStatement(),
+		Unstated: v.GetUnstated(), StatementDigest: v.GetStatementDigest(),
 	}
 }
 
@@ -247,7 +249,8 @@ func Recount(versions []*statev1.BundleVersion, r Recorded) []*statev1.BundleVer
 		if slices.Contains(r.Drop, v.GetNumber()) {
 			continue
 		}
-		if i := slices.IndexFunc(r.Put, func(put *statev1.BundleVersion) bool { return put.GetNumber() == v.GetNumber() }); i >= 0 {
+		if i := slices.IndexFunc(r.Put,
+			func(put *statev1.BundleVersion) bool { return put.GetNumber() == v.GetNumber() }); i >= 0 {
 			v = r.Put[i]
 		}
 		next = append(next, v)

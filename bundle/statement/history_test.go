@@ -114,7 +114,8 @@ func TestHistoryIsBoundedInBytes(t *testing.T) {
 	require.EqualError(
 		t,
 		err,
-		"version 1 of the bundle of eu.example.org: its authorities are not kept: the history of the domain would be too large with them",
+		"version 1 of the bundle of eu.example.org: its authorities are not kept: the history of the domain would be "+
+			"too large with them",
 	)
 	_, err = statement.FromVersion(a.versions[3], a.key)
 	require.NoError(t, err)
@@ -191,11 +192,14 @@ func TestDifferences(t *testing.T) {
 	}{
 		{"the same keys", one, bundletest.NewBundle(t, bundletest.ChainDomain, 2, root), nil},
 		{"from nothing", nil, one, []string{"X.509 authority added: " + described(root)}},
-		{"another root", one, bundletest.NewBundle(t, bundletest.ChainDomain, 2, other), []string{"X.509 authority removed: " + described(root), "X.509 authority added: " + described(other)}},
+		{"another root", one, bundletest.NewBundle(t, bundletest.ChainDomain, 2, other),
+			[]string{"X.509 authority removed: " + described(root), "X.509 authority added: " + described(other)}},
 		{"a JWT key", one, with(one, jwt("abc", key)), []string{"JWT authority added: key abc, EC P-256"}},
 		{"none any more", with(one, jwt("a b", key)), one, []string{`JWT authority removed: key "a b", EC P-256`}},
-		{"a kid used again", with(one, jwt("abc", key)), with(one, jwt("abc", bundletest.NewKey(t).Public())), []string{"JWT authority replaced: key abc stands for another key, EC P-256"}},
-		{"a hint", one, with(one, func(c *bundle.Content) { c.RefreshHint = new(90 * time.Second) }), []string{"refresh hint changed from 5m0s to 1m30s"}},
+		{"a kid used again", with(one, jwt("abc", key)), with(one, jwt("abc", bundletest.NewKey(t).Public())),
+			[]string{"JWT authority replaced: key abc stands for another key, EC P-256"}},
+		{"a hint", one, with(one, func(c *bundle.Content) { c.RefreshHint = new(90 * time.Second) }),
+			[]string{"refresh hint changed from 5m0s to 1m30s"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var words []string
@@ -208,8 +212,8 @@ func TestDifferences(t *testing.T) {
 }
 
 // FuzzDifferences: whatever two bundles hold, their difference is a line of printable text each, is nothing exactly if
-// they say the same, and a history brings back what it was given. Parts are picked from a few, and names alone are
-// free: two documents as input say nothing more of this, and are so long that each one of interest is minimized for a
+// they are equal, and a history returns what it was given. Parts are picked from a few, and names alone are
+// free: two documents as input test nothing more, and are so long that each one of interest is minimized for a
 // minute.
 func FuzzDifferences(f *testing.F) {
 	f.Add(uint16(0b0_01_01_001), uint16(0b1_10_00_011), "kid", "an authority", int64(300))

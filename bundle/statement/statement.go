@@ -313,7 +313,8 @@ func parseSigners(value json.RawMessage) (map[string]*ecdsa.PublicKey, error) {
 				2*p256Bytes,
 			)
 		}
-		if keys[m.Name], err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, point...)); err != nil {
+		if keys[m.Name], err = ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4},
+			point...)); err != nil {
 			return nil, fmt.Errorf("key %s in next is not on P-256", refusal.Clip(m.Name))
 		}
 	}
@@ -406,7 +407,7 @@ func (s *Statement) Continues(before *Statement) error {
 	case s.claims.Sequence <= before.claims.Sequence:
 		return fmt.Errorf("%w: sequence %d does not come after %d", ErrLink, s.claims.Sequence, before.claims.Sequence)
 	case s.Starts():
-		return fmt.Errorf("%w: a chain starts anew at sequence %d (%s)", ErrLink, s.claims.Sequence, s.claims.Start)
+		return fmt.Errorf("%w: the chain starts again at sequence %d (%s)", ErrLink, s.claims.Sequence, s.claims.Start)
 	case s.claims.Previous != before.Digest():
 		return fmt.Errorf(
 			"%w: that of sequence %d names another statement before it than that of sequence %d",

@@ -39,38 +39,56 @@ func TestVerifySVID(t *testing.T) {
 		{"as issued", func(*x509.Certificate) {}, "ok", ""},
 		{"no extended key usage", func(c *x509.Certificate) { c.ExtKeyUsage = nil }, "ok", ""},
 		{"empty subject, critical SAN", func(c *x509.Certificate) { c.Subject = pkix.Name{} }, "ok", ""},
-		{"no URI", func(c *x509.Certificate) { c.URIs = nil }, "not_an_svid", "the certificate is not a valid X509-SVID: it has 0 URI SANs, an X509-SVID has one"},
-		{"two URIs", func(c *x509.Certificate) { c.URIs = append(c.URIs, id.URL()) }, "not_an_svid", "the certificate is not a valid X509-SVID: it has 2 URI SANs, an X509-SVID has one"},
-		{"another scheme", func(c *x509.Certificate) { c.URIs = []*url.URL{parsed("https://eu.example.org/workload")} }, "not_an_svid",
+		{"no URI", func(c *x509.Certificate) { c.URIs = nil }, "not_an_svid",
+			"the certificate is not a valid X509-SVID: it has 0 URI SANs, an X509-SVID has one"},
+		{"two URIs", func(c *x509.Certificate) { c.URIs = append(c.URIs, id.URL()) }, "not_an_svid",
+			"the certificate is not a valid X509-SVID: it has 2 URI SANs, an X509-SVID has one"},
+		{"another scheme", func(c *x509.Certificate) { c.URIs = []*url.URL{parsed("https://eu.example.org/workload")} },
+			"not_an_svid",
 			`the certificate is not a valid X509-SVID: SPIFFE ID "https://eu.example.org/workload": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
 		{"no path", func(c *x509.Certificate) { c.URIs = []*url.URL{bundletest.Home.ID().URL()} }, "not_an_svid",
 			"the certificate is not a valid X509-SVID: spiffe://eu.example.org: the ID of a leaf has a path"},
-		{"a CA", func(c *x509.Certificate) { c.IsCA = true }, "not_an_svid", "the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: it is a CA certificate"},
+		{"a CA", func(c *x509.Certificate) { c.IsCA = true }, "not_an_svid",
+			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: it is a CA certificate"},
 		{"no key usage", func(c *x509.Certificate) { c.KeyUsage = 0 }, "not_an_svid",
-			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage is not there or not critical"},
-		{"key usage not critical", func(c *x509.Certificate) { c.KeyUsage, c.ExtraExtensions = 0, usage(false) }, "not_an_svid",
-			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage is not there or not critical"},
+			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage is not there " +
+				"or not critical"},
+		{"key usage not critical", func(c *x509.Certificate) { c.KeyUsage, c.ExtraExtensions = 0, usage(false) },
+			"not_an_svid",
+			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage is not there " +
+				"or not critical"},
 		{"no digitalSignature", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }, "not_an_svid",
-			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage has no digitalSignature"},
+			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage has no " +
+				"digitalSignature"},
 		{"keyCertSign", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }, "not_an_svid",
-			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage has keyCertSign or cRLSign"},
+			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage has " +
+				"keyCertSign or cRLSign"},
 		{"cRLSign", func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCRLSign }, "not_an_svid",
-			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage has keyCertSign or cRLSign"},
-		{"server authentication alone", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "not_an_svid",
-			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its extended key usage does not have both serverAuth and clientAuth"},
+			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its key usage has " +
+				"keyCertSign or cRLSign"},
+		{"server authentication alone",
+			func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "not_an_svid",
+			"the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its extended key usage does " +
+				"not have both serverAuth and clientAuth"},
 		{"empty subject, SAN not critical", func(c *x509.Certificate) {
 			c.Subject = pkix.Name{}
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{2, 5, 29, 17}, Value: uriSAN(t, id.String())}}
-		}, "not_an_svid", "the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its subject is empty and its subject alternative name is not critical"},
+		}, "not_an_svid", "the certificate is not a valid X509-SVID: spiffe://eu.example.org/workload: its subject " +
+			"is empty and its subject alternative name is not critical"},
 		{"expired", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = early, early.Add(time.Hour) }, "svid_expired",
-			"the X509-SVID has expired: spiffe://eu.example.org/workload: it ended at 2020-01-02T04:04:05Z; present a renewed one"},
-		{"not valid yet", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = late, late.Add(time.Hour) }, "svid_not_yet_valid",
-			"the X509-SVID is not valid yet: spiffe://eu.example.org/workload: it begins at 2090-01-02T03:04:05Z; compare the clocks"},
+			"the X509-SVID has expired: spiffe://eu.example.org/workload: it ended at 2020-01-02T04:04:05Z; present " +
+				"a renewed one"},
+		{"not valid yet", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = late, late.Add(time.Hour) },
+			"svid_not_yet_valid",
+			"the X509-SVID is not valid yet: spiffe://eu.example.org/workload: it begins at 2090-01-02T03:04:05Z; " +
+				"compare the clocks"},
 		{"an unknown critical extension", func(c *x509.Certificate) {
 			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		}, "untrusted_svid", "x509: unhandled critical extension"},
-		{"another domain", func(c *x509.Certificate) { c.URIs = []*url.URL{parsed("spiffe://us.example.org/x")} }, "no_bundle",
-			"there is no bundle to verify the X509-SVID with: spiffe://us.example.org/x: this is the bundle of eu.example.org, not of us.example.org"},
+		{"another domain", func(c *x509.Certificate) { c.URIs = []*url.URL{parsed("spiffe://us.example.org/x")} },
+			"no_bundle",
+			"there is no bundle to verify the X509-SVID with: spiffe://us.example.org/x: this is the bundle of " +
+				"eu.example.org, not of us.example.org"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			template := bundletest.SVIDTemplate(id)
@@ -123,10 +141,14 @@ func TestVerifySVIDThroughIntermediates(t *testing.T) {
 		{"with a path", func(c *x509.Certificate) {
 			c.URIs = []*url.URL{spiffeid.RequireFromString("spiffe://eu.example.org/ca").URL()}
 		}, "a signing certificate above it has the ID spiffe://eu.example.org/ca"},
-		{"of another domain", func(c *x509.Certificate) { c.URIs = []*url.URL{bundletest.Foreign.ID().URL()} }, "a signing certificate above it has the ID spiffe://us.example.org"},
-		{"without keyCertSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }, "does not lead to an authority"},
-		{"expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, "certificate has expired or is not yet valid"},
-		{"without key usage", func(c *x509.Certificate) { c.KeyUsage = 0 }, "a signing certificate above it has no critical key usage with keyCertSign"},
+		{"of another domain", func(c *x509.Certificate) { c.URIs = []*url.URL{bundletest.Foreign.ID().URL()} },
+			"a signing certificate above it has the ID spiffe://us.example.org"},
+		{"without keyCertSign", func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature },
+			"does not lead to an authority"},
+		{"expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) },
+			"certificate has expired or is not yet valid"},
+		{"without key usage", func(c *x509.Certificate) { c.KeyUsage = 0 },
+			"a signing certificate above it has no critical key usage with keyCertSign"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			template := bundletest.CATemplate(bundletest.Home)
@@ -157,9 +179,11 @@ func TestVerifySVIDNeedsAPath(t *testing.T) {
 		chain []*x509.Certificate
 		text  string
 	}{
-		"the intermediate is left out":  {[]*x509.Certificate{leaf}, "signed by unknown authority"},
-		"another anchor of the name":    {[]*x509.Certificate{other.SVID(t, "spiffe://eu.example.org/workload").Leaf}, "signed by unknown authority"},
-		"the anchor sent along":         {[]*x509.Certificate{other.SVID(t, "spiffe://eu.example.org/workload").Leaf, other.Cert}, "signed by unknown authority"},
+		"the intermediate is left out": {[]*x509.Certificate{leaf}, "signed by unknown authority"},
+		"another anchor of the name": {[]*x509.Certificate{other.SVID(t, "spiffe://eu.example.org/workload").Leaf},
+			"signed by unknown authority"},
+		"the anchor sent along": {[]*x509.Certificate{other.SVID(t, "spiffe://eu.example.org/workload").Leaf,
+			other.Cert}, "signed by unknown authority"},
 		"an anchor presented as a leaf": {[]*x509.Certificate{ca.Cert}, "the ID of a leaf has a path"},
 	} {
 		t.Run(name, func(t *testing.T) {

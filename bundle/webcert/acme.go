@@ -133,7 +133,8 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 	}
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_bundle_endpoint_certificate_expiry_timestamp_seconds",
-		Help: "When the certificate of the https_web endpoint expires; of several names the first to expire, 0 while one has none.",
+		Help: "When the certificate of the https_web endpoint expires; of several names the first to expire, 0 while " +
+			"one has none.",
 	}, a.firstExpiry)
 	if err := register(c.Registerer, a.orders, expiry); err != nil {
 		a.cache.Stop()
@@ -356,6 +357,7 @@ func (a *ACME) Challenge(ctx context.Context, serverName string) (*tls.Certifica
 		return nil, errNoChallenge
 	}
 	return acmez.TLSALPN01ChallengeCert(acme.Challenge{
-		Type: acme.ChallengeTypeTLSALPN01, KeyAuthorization: proof, Identifier: acme.Identifier{Type: "dns", Value: host},
+		Type: acme.ChallengeTypeTLSALPN01, KeyAuthorization: proof, Identifier: acme.Identifier{Type: "dns",
+			Value: host},
 	})
 }

@@ -143,7 +143,7 @@ func (e *webEndpoint) fetch(t *testing.T, host, root string) error {
 func contains(log *bundletest.LockedBuffer, parts ...string) error {
 	for _, part := range parts {
 		if !strings.Contains(log.String(), part) {
-			return fmt.Errorf("the log does not say %q", part)
+			return fmt.Errorf("the log does not contain %q", part)
 		}
 	}
 	return nil
@@ -201,7 +201,7 @@ func TestACMEOrdersAndServes(t *testing.T) {
 		}
 	}
 
-	// A client that asks for no name gets the first; one that asks for another gets none, and the log stays quiet.
+	// A client without SNI gets the first; one with another name gets none, and nothing is logged.
 	for _, asked := range []struct{ name, want string }{{"", ""}, {"other.example.org", "tls: internal error"}} {
 		conn, err := tls.Dial(
 			"tcp",
@@ -233,7 +233,7 @@ func TestACMEOrdersAndServes(t *testing.T) {
 		return nil
 	})
 
-	// Keys are this member's alone, and nobody else can read them.
+	// Keys are this member's alone, and no other user can read them.
 	keys := 0
 	require.NoError(
 		t,
@@ -263,7 +263,7 @@ func TestACMEProtocolIsForOrdersAlone(t *testing.T) {
 		t,
 		listener,
 		webcert.ACMEConfig{Directory: "https://127.0.0.1:1/dir", Hosts: []string{"alone.example.org"}},
-		nobody(t),
+		unusedRoot(t),
 	)
 	dial := func(name string, protocols ...string) (*tls.Conn, error) {
 		return tls.Dial(
@@ -288,8 +288,8 @@ func TestACMEProtocolIsForOrdersAlone(t *testing.T) {
 	require.ErrorContains(t, err, "internal error")
 }
 
-// nobody is a root that nothing verifies by.
-func nobody(t *testing.T) string {
+// unusedRoot returns a root that signed nothing.
+func unusedRoot(t *testing.T) string {
 	t.Helper()
 	_, _, roots := bundletest.WritePair(t, t.TempDir(), bundletest.NewAuthority(t, bundletest.Home))
 	return string(roots)
@@ -394,7 +394,8 @@ func TestACMERefusedConfigurations(t *testing.T) {
 		change func(*webcert.ACMEConfig)
 		want   string
 	}{
-		{"no host", func(c *webcert.ACMEConfig) { c.Hosts = nil }, "ACME needs 1 to 100 host names, a folder, the endpoint's address and a room for orders"},
+		{"no host", func(c *webcert.ACMEConfig) { c.Hosts = nil },
+			"ACME needs 1 to 100 host names, a folder, the endpoint's address and a room for orders"},
 		{"a wildcard", func(c *webcert.ACMEConfig) { c.Hosts = []string{"*.example.org"} },
 			`"*.example.org" is not a host name; ACME gives certificates for names such as "bundle.example.org"`},
 		{"plain HTTP", func(c *webcert.ACMEConfig) { c.Directory = "http://acme.example.org/" },

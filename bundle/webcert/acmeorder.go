@@ -23,7 +23,8 @@ const orderTimeout = 2 * time.Minute
 type acmeReason string
 
 const (
-	reasonUnreachable acmeReason = "unreachable"    // the ACME server does not answer, or its certificate does not verify
+	// the ACME server does not answer, or its certificate does not verify
+	reasonUnreachable acmeReason = "unreachable"
 	reasonValidation  acmeReason = "not_validated"  // the name does not lead to this cluster
 	reasonRateLimited acmeReason = "rate_limited"   // too many orders
 	reasonRefused     acmeReason = "refused"        // the server does not serve this name or this account
@@ -34,7 +35,8 @@ const (
 )
 
 var acmeReasons = []acmeReason{
-	reasonUnreachable, reasonValidation, reasonRateLimited, reasonRefused, reasonTimeout, reasonCluster, reasonDisk, reasonServer,
+	reasonUnreachable, reasonValidation, reasonRateLimited, reasonRefused, reasonTimeout, reasonCluster, reasonDisk,
+	reasonServer,
 }
 
 // reasonOf returns the reason of a failed order.

@@ -29,7 +29,8 @@ func TestCertificateFilesFollowTheirFiles(t *testing.T) {
 	var log bundletest.LockedBuffer
 	registry := prometheus.NewRegistry()
 	files, err := webcert.NewCertificateFiles(webcert.CertificateFilesConfig{
-		CertFile: certFile, KeyFile: keyFile, Registerer: registry, Logger: hclog.New(&hclog.LoggerOptions{Output: &log}),
+		CertFile: certFile, KeyFile: keyFile, Registerer: registry,
+		Logger: hclog.New(&hclog.LoggerOptions{Output: &log}),
 	})
 	require.NoError(t, err)
 	clocktest.Run(t, func(t *testing.T) {
@@ -59,7 +60,7 @@ func TestCertificateFilesFollowTheirFiles(t *testing.T) {
 		poll()
 		poll()
 		require.Equal(t, before, presented(), "a broken pair keeps the old one")
-		require.Equal(t, 1, strings.Count(log.String(), "bundle endpoint keeps its certificate"), "and says so once")
+		require.Equal(t, 1, strings.Count(log.String(), "bundle endpoint keeps its certificate"), "and logs it once")
 		require.Contains(t, log.String(), "tls: failed to find any PEM data in certificate input")
 
 		require.NoError(t, os.Remove(keyFile))

@@ -78,7 +78,8 @@ func (s *Service) CompareBundleVersions(
 	if to < 0 || from < 0 {
 		return nil, status.Errorf(
 			codes.FailedPrecondition,
-			"there is nothing to compare: the history of %s holds no version before; 'entente bundle history %s' shows what it holds",
+			"there is nothing to compare: the history of %s holds no version before; 'entente bundle history %s' "+
+				"shows what it holds",
 			td,
 			td,
 		)
@@ -157,7 +158,8 @@ func (s *Service) history(
 	if errors.Is(err, ErrNotFound) {
 		return td, h, status.Errorf(
 			codes.NotFound,
-			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are",
+			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows "+
+				"those that are",
 			td,
 		)
 	}
@@ -186,8 +188,10 @@ func (h History) find(td spiffeid.TrustDomain, sequence uint64) (int, error) {
 // message returns a version in the form of the API.
 func (h History) message(v *statev1.BundleVersion) *ententev1.BundleVersion {
 	m := &ententev1.BundleVersion{
-		Number: v.GetNumber(), Sequence: v.Sequence, Digest: hex.EncodeToString(v.GetDigest()), Time: v.GetTime(), Source: v.GetSource(),
-		Statement: v.GetStatement(), StatementDigest: hex.EncodeToString(v.GetStatementDigest()), ContentGone: v.GetContentGone(),
+		Number: v.GetNumber(), Sequence: v.Sequence, Digest: hex.EncodeToString(v.GetDigest()), Time: v.GetTime(),
+		Source:    v.GetSource(),
+		Statement: v.GetStatement(), StatementDigest: hex.EncodeToString(v.GetStatementDigest()),
+		ContentGone: v.GetContentGone(),
 	}
 	if v.RefreshHint != nil {
 		m.RefreshHint = durationpb.New(time.Duration(v.GetRefreshHint()) * time.Second)

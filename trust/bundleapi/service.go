@@ -122,7 +122,8 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 	if errors.Is(err, ErrNotFound) {
 		return nil, status.Errorf(
 			codes.NotFound,
-			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows those that are",
+			"there is no bundle of %s here: it is neither hosted nor federated with; \"entente bundle list\" shows "+
+				"those that are",
 			td,
 		)
 	}

@@ -198,9 +198,11 @@ func TestErrors(t *testing.T) {
 		{"no name of a domain", func() error {
 			_, err := client.GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: "X"})
 			return err
-		}, codes.InvalidArgument, `trust domain "X": the name is not a valid trust domain: byte 1 is 'X'; lower-case letters, digits, dot, dash and underscore are allowed`},
+		}, codes.InvalidArgument,
+			`trust domain "X": the name is not a valid trust domain: byte 1 is 'X'; lower-case letters, digits, dot, dash and underscore are allowed`},
 		{"unknown consistency", func() error {
-			_, err := client.GetBundle(t.Context(), &ententev1.GetBundleRequest{Read: &ententev1.ReadOptions{Consistency: 9}})
+			_, err := client.GetBundle(t.Context(),
+				&ententev1.GetBundleRequest{Read: &ententev1.ReadOptions{Consistency: 9}})
 			return err
 		}, codes.InvalidArgument, "consistency 9 is not known; use stale or linearizable"},
 		{"negative page", func() error {
@@ -218,11 +220,13 @@ func TestErrors(t *testing.T) {
 			return err
 		}, codes.InvalidArgument, "the name is not a valid trust domain: it is empty"},
 		{"a watch of too many", func() error {
-			w, err := client.WatchBundles(t.Context(), &ententev1.WatchBundlesRequest{TrustDomains: slices.Repeat([]string{"a"}, 1001)})
+			w, err := client.WatchBundles(t.Context(),
+				&ententev1.WatchBundlesRequest{TrustDomains: slices.Repeat([]string{"a"}, 1001)})
 			require.NoError(t, err)
 			_, err = w.Recv()
 			return err
-		}, codes.InvalidArgument, "a watch of 1001 trust domains is too large: name at most 1000, or none to watch all"},
+		}, codes.InvalidArgument,
+			"a watch of 1001 trust domains is too large: name at most 1000, or none to watch all"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			err := test.call()
@@ -265,8 +269,8 @@ func TestListBundlesInPages(t *testing.T) {
 	require.Equal(t, "d0.test d1.test d2.test d3.test d4.test d5.test d6.test", strings.Join(names, " "))
 }
 
-// told is a message of a watch in one line.
-func told(r *ententev1.WatchBundlesResponse) string {
+// line is a message of a watch in one line.
+func line(r *ententev1.WatchBundlesResponse) string {
 	var parts []string
 	for _, b := range r.GetChanged() {
 		parts = append(parts, fmt.Sprintf("%s=%d", b.GetTrustDomain(), b.GetSequence()))
@@ -290,7 +294,7 @@ func TestWatchBundles(t *testing.T) {
 			if err != nil {
 				return err.Error()
 			}
-			return told(r)
+			return line(r)
 		}
 	}
 	all, one, none := watch(), watch("a.test"), watch("z.test")

@@ -54,7 +54,8 @@ func difference(from, to *snapshot) step {
 	i, j := 0, 0
 	for i < len(from.messages) || j < len(to.messages) {
 		switch {
-		case j == len(to.messages) || i < len(from.messages) && from.messages[i].GetTrustDomain() < to.messages[j].GetTrustDomain():
+		case j == len(to.messages) || i < len(from.messages) &&
+			from.messages[i].GetTrustDomain() < to.messages[j].GetTrustDomain():
 			d.deleted = append(d.deleted, from.messages[i].GetTrustDomain())
 			i++
 		case i == len(from.messages) || from.messages[i].GetTrustDomain() > to.messages[j].GetTrustDomain():

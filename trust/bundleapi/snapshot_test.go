@@ -30,7 +30,8 @@ func newState(t require.TestingT, revision uint64, sequences map[string]uint64) 
 // up to the newest state, and only what it has is deleted.
 func TestWatcherArrivesAtTheNewestState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		history := rapid.SliceOfN(rapid.MapOf(rapid.SampledFrom([]string{"a", "b", "c", "d"}), rapid.Uint64Range(1, 3)), 1, 8).
+		history := rapid.SliceOfN(rapid.MapOf(rapid.SampledFrom([]string{"a", "b", "c", "d"}), rapid.Uint64Range(1, 3)),
+			1, 8).
 			Draw(t, "history")
 		most := rapid.IntRange(1, 400).Draw(t, "most")
 		var current, sent *snapshot

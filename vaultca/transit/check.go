@@ -55,7 +55,8 @@ func (k *checker) transitKey(ctx context.Context, c Config) {
 		k.Add(
 			vault.Failure,
 			subject,
-			"cannot make a key: is a Transit secrets engine mounted at %s? `vault secrets enable -path=%s transit` does that: %v",
+			"cannot make a key: is a Transit secrets engine mounted at %s? `vault secrets enable -path=%s transit` "+
+				"does that: %v",
 			c.Mount,
 			c.Mount,
 			err,
@@ -126,7 +127,8 @@ func (k *checker) bury(ctx context.Context, e entry) {
 		k.Add(
 			vault.Failure,
 			subject,
-			"cannot delete the key %s, which was made for this check; keys that are done with would stay. Delete it by hand: %v",
+			"cannot delete the key %s, which was made for this check; keys that are done with would stay. Delete it "+
+				"by hand: %v",
 			e.Key,
 			err,
 		)
@@ -162,7 +164,8 @@ func (k *checker) transitLimits(ctx context.Context, c Config) {
 		k.Add(
 			vault.Warning,
 			subject,
-			"the token could make keys that can be exported, since its policies do not pin exportable; use the output of `entente vault policy`",
+			"the token could make keys that can be exported, since its policies do not pin exportable; use the "+
+				"output of `entente vault policy`",
 		)
 		if err := deleteKey(ctx, k.Caller, e); err != nil {
 			k.Add(
@@ -180,7 +183,8 @@ func (k *checker) transitLimits(ctx context.Context, c Config) {
 		k.Add(
 			vault.Warning,
 			subject,
-			"the token reaches the keys of other members too; give each member a policy of its own, by `entente vault policy --transit-mount %s --cluster %s --member %s`",
+			"the token reaches the keys of other members too; give each member a policy of its own, by `entente "+
+				"vault policy --transit-mount %s --cluster %s --member %s`",
 			c.Mount,
 			c.Cluster,
 			c.Member,

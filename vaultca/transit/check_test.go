@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// transitWorked says what of all that a member does with keys in Transit works.
+// transitWorked returns the operations with keys in Transit that work.
 func transitWorked(t *testing.T, v *vaulttest.Vault, config Config, rules string) []string {
 	t.Helper()
 	config.Vault.Auth = vault.Token{Token: secretText(v.Token(t, v.Policy(t, rules), "1h"))}
@@ -83,8 +83,10 @@ func TestTransitPolicyPinsEachParameter(t *testing.T) {
 	k := openTransit(t, config)
 	e := k.entryOf(t, makes(t, k, "a"))
 	for path, settings := range map[string][]map[string]any{
-		"keys/" + e.Key:               {{"exportable": true}, {"allow_plaintext_backup": true}, {"type": "rsa-2048"}, {"auto_rotate_period": "1h"}},
-		"keys/" + e.Key + "/config":   {{"exportable": true}, {"allow_plaintext_backup": true}, {"min_encryption_version": 1}},
+		"keys/" + e.Key: {{"exportable": true}, {"allow_plaintext_backup": true}, {"type": "rsa-2048"},
+			{"auto_rotate_period": "1h"}},
+		"keys/" + e.Key + "/config": {{"exportable": true}, {"allow_plaintext_backup": true},
+			{"min_encryption_version": 1}},
 		"sign/" + e.Key:               {{"prehashed": false}, {"marshaling_algorithm": "jws"}, {"key_version": "2"}},
 		"export/signing-key/" + e.Key: {{}}, "keys/" + KeyPrefix("", "eu", "eu-2") + "a": {{}},
 	} {

@@ -67,7 +67,7 @@ func TestOutagesLoseNoKey(t *testing.T) {
 			proxy.Break(c.fault)
 			refuses(t, key, c.want)
 			runTransit(t, k)
-			for range 3 { // the watch asks too
+			for range 3 { // the watch reads it too
 				select {
 				case <-proxy.Broken():
 				case <-time.After(30 * time.Second):
@@ -105,7 +105,7 @@ func TestFailuresRestForAMoment(t *testing.T) {
 }
 
 // TestLostKeys: a key that was deleted or replaced behind our back is found out, by a signature or by a look, and the
-// authorities are told.
+// authorities learn it.
 func TestLostKeys(t *testing.T) {
 	v := vaulttest.Shared(t)
 	for _, c := range []struct {
@@ -115,7 +115,8 @@ func TestLostKeys(t *testing.T) {
 		reason string
 		left   int
 	}{
-		{"deleted", func(t *testing.T, mount, key string) { v.DeleteTransitKey(t, mount, key) }, vault.ErrRejected, "key_gone", 0},
+		{"deleted", func(t *testing.T, mount, key string) { v.DeleteTransitKey(t, mount, key) }, vault.ErrRejected,
+			"key_gone", 0},
 		{"replaced", func(t *testing.T, mount, key string) {
 			v.DeleteTransitKey(t, mount, key)
 			v.Write(t, mount+"/keys/"+key, map[string]any{"type": "ecdsa-p256"})
@@ -212,7 +213,8 @@ func TestKeysOfAnotherKindAreRefused(t *testing.T) {
 	mount := v.Transit(t)
 	k := openTransit(t, transitFor(t, v, mount, "eu-1"))
 	for name, settings := range map[string]map[string]any{
-		"exportable": {"type": "ecdsa-p256", "exportable": true}, "backup": {"type": "ecdsa-p256", "allow_plaintext_backup": true},
+		"exportable": {"type": "ecdsa-p256", "exportable": true}, "backup": {"type": "ecdsa-p256",
+			"allow_plaintext_backup": true},
 		"p384": {"type": "ecdsa-p384"}, "ed25519": {"type": "ed25519"}, "aes": {},
 	} {
 		e := entry{Name: name, Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + name}

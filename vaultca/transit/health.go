@@ -105,7 +105,8 @@ func (t *Store) outcome(ctx context.Context, task string, err error) {
 	switch {
 	case began:
 		t.config.Vault.Logger.Error(
-			"Vault's Transit is of no use at the moment; other members sign where their keys can be reached, and it is tried again",
+			"Vault's Transit is of no use at the moment; other members sign where their keys can be reached, and it "+
+				"is tried again",
 			"task",
 			task,
 			"mount",
@@ -128,16 +129,19 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, t *Store) (*metrics, error) {
 	m := &metrics{
 		up: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "entente_vaultca_transit_up", Help: "1 while the last attempt of each task (make, sign, look) worked, 0 while one did not, or before the first.",
+			Name: "entente_vaultca_transit_up", Help: "1 while the last attempt of each task (make, sign, look) " +
+				"worked, 0 while one did not, or before the first.",
 		}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_vaultca_transit_lost_total", Help: "Signing keys that Transit did not have any more (key_gone), or that another one had taken the place of (key_changed).",
+			Name: "entente_vaultca_transit_lost_total", Help: "Signing keys that Transit did not have any more " +
+				"(key_gone), or that another one had taken the place of (key_changed).",
 		}, []string{"reason"}),
 	}
 	count := func(state string, of func() int) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "entente_vaultca_transit_keys", ConstLabels: prometheus.Labels{"state": state},
-			Help: "Keys of this member in Transit: in use (ready), to be deleted as soon as Vault answers (doomed), in doubt (suspect), and those that can have left Vault (exposed).",
+			Help: "Keys of this member in Transit: in use (ready), to be deleted as soon as Vault answers (doomed), " +
+				"in doubt (suspect), and those that can have left Vault (exposed).",
 		}, func() float64 {
 			t.mu.Lock()
 			defer t.mu.Unlock()

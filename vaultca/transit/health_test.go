@@ -17,8 +17,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// TestWhoTriesAgain: while signing fails one tries after a rest, and nobody else waits.
-func TestWhoTriesAgain(t *testing.T) {
+// TestRetriesWhileSigningFails: while signing fails, one call retries after a rest, and the others fail at once.
+func TestRetriesWhileSigningFails(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		h := health{rest: time.Second, failing: map[string]error{}}
 		leave, err := h.enter()
@@ -54,7 +54,7 @@ func TestWhoTriesAgain(t *testing.T) {
 		_, ended = h.note(taskSign, nil)
 		require.True(t, ended)
 
-		// An outage is over when Vault answers whatever was asked.
+		// An outage is over when Vault answers any call.
 		h.note(taskSign, fmt.Errorf("x: %w", vault.ErrUnreachable))
 		began, _ = h.note(taskMake, vault.ErrUnreachable)
 		require.False(t, began, "one line for one outage")

@@ -173,7 +173,8 @@ func readKey(ctx context.Context, c *vault.Caller, e entry) (keyDescription, err
 			}
 			var refused *api.ResponseError
 			switch {
-			case errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound && !refused.RawError && len(refused.Errors) == 0:
+			case errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound && !refused.RawError &&
+				len(refused.Errors) == 0:
 				return nil, vault.ErrKeyGone
 			case err != nil:
 				return nil, err

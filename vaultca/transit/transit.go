@@ -89,12 +89,14 @@ const maxKeyPrefix = 140
 
 func CheckKeyPrefix(prefix, cluster, member string) error {
 	var errs []error
-	for _, n := range []struct{ what, name string }{{"key_prefix", cmp.Or(prefix, DefaultKeyPrefix)}, {"cluster", cluster}, {"member", member}} {
+	for _, n := range []struct{ what, name string }{{"key_prefix", cmp.Or(prefix, DefaultKeyPrefix)}, {"cluster",
+		cluster}, {"member", member}} {
 		if !namePattern.MatchString(n.name) && (n.what != "member" || n.name != "") {
 			errs = append(
 				errs,
 				fmt.Errorf(
-					"%s %q cannot stand in the name of a key; use 1 to 63 lower-case letters, digits, dots, dashes and underscores",
+					"%s %q cannot stand in the name of a key; use 1 to 63 lower-case letters, digits, dots, dashes "+
+						"and underscores",
 					n.what,
 					n.name,
 				),
@@ -105,7 +107,8 @@ func CheckKeyPrefix(prefix, cluster, member string) error {
 		errs = append(
 			errs,
 			fmt.Errorf(
-				"the names of keys would begin with %q, which is longer than %d characters; choose a shorter key_prefix",
+				"the names of keys would begin with %q, which is longer than %d characters; "+
+					"choose a shorter key_prefix",
 				p,
 				maxKeyPrefix,
 			),
@@ -169,7 +172,8 @@ func Open(c Config, shared *vault.Caller) (*Store, error) {
 	c = c.withDefaults()
 	t := &Store{
 		config: c, caller: shared, shared: shared != nil, signing: make(chan struct{}, maxSigning),
-		keys: map[string]*signingKey{}, doomed: map[string]*signingKey{}, suspect: map[string]suspicion{}, exposed: map[string]struct{}{}, blamed: map[string]time.Time{},
+		keys: map[string]*signingKey{}, doomed: map[string]*signingKey{}, suspect: map[string]suspicion{},
+		exposed: map[string]struct{}{}, blamed: map[string]time.Time{},
 		wake: make(chan struct{}, 1), lost: make(chan struct{}, 1),
 	}
 	var err error
@@ -197,7 +201,8 @@ func (t *Store) load() error {
 	}
 	for _, err := range unreadable {
 		t.config.Vault.Logger.Error(
-			"an entry of the index of keys cannot be read; its authority is replaced. Delete the key in Vault, and then the file",
+			"an entry of the index of keys cannot be read; its authority is replaced. Delete the key in Vault, and "+
+				"then the file",
 			"error",
 			err,
 		)

@@ -34,7 +34,8 @@ func transitFor(t testing.TB, v *vaulttest.Vault, mount, member string) Config {
 	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
 	return Config{
 		Vault: vault.Config{
-			Address: v.Address, CAFile: v.CAFile, Auth: vault.AppRole{Mount: auth, RoleID: secretText(roleID), SecretID: secretText(secretID)},
+			Address: v.Address, CAFile: v.CAFile, Auth: vault.AppRole{Mount: auth, RoleID: secretText(roleID),
+				SecretID: secretText(secretID)},
 			Registerer: prometheus.NewRegistry(), RetryFor: 300 * time.Millisecond, Timeout: 5 * time.Second,
 		},
 		Mount: mount, Cluster: "eu", Member: member, Dir: filepath.Join(t.TempDir(), "transit"),
@@ -178,7 +179,8 @@ func TestTransitMakesKeysThatStayInVault(t *testing.T) {
 	require.True(t, strings.HasPrefix(name, "entente-CLUSTER-eu-MEMBER-eu-1-KEY-a-"), name)
 	found, err := v.Client(t).Logical().Read(mount + "/keys/" + name)
 	require.NoError(t, err)
-	for setting, want := range map[string]any{"type": "ecdsa-p256", "exportable": false, "allow_plaintext_backup": false, "deletion_allowed": false} {
+	for setting, want := range map[string]any{"type": "ecdsa-p256", "exportable": false,
+		"allow_plaintext_backup": false, "deletion_allowed": false} {
 		require.Equal(t, want, found.Data[setting], setting)
 	}
 	files, err := os.ReadDir(config.Dir)

@@ -179,7 +179,7 @@ func (t *Store) round(ctx context.Context, after string) (string, error) {
 	return names[len(names)-1], t.look(ctx, keys)
 }
 
-// look asks Vault for keys, and draws the conclusions.
+// look reads keys, and decides which are lost.
 func (t *Store) look(ctx context.Context, keys []*signingKey) error {
 	var errs []error
 	for _, key := range keys {
@@ -201,7 +201,7 @@ func (t *Store) look(ctx context.Context, keys []*signingKey) error {
 	return errors.Join(errs...)
 }
 
-// cleared is that a key is in Vault as it was made.
+// cleared handles a key that is in Vault as it was made: it is no longer suspect.
 func (t *Store) cleared(key *signingKey, found keyDescription) {
 	e := key.entry
 	t.mu.Lock()
@@ -237,7 +237,7 @@ func (t *Store) cleared(key *signingKey, found keyDescription) {
 	}
 }
 
-// missing is that Vault does not have a key, or another one. Said twice, some time apart, the key is lost.
+// missing handles a key that Vault does not have, or has replaced. After two reports, some time apart, the key is lost.
 func (t *Store) missing(key *signingKey, why error) {
 	e := key.entry
 	t.mu.Lock()

@@ -17,14 +17,16 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_vaultca_calls_total",
-			Help: "Attempts of calls to Vault by operation (login, renew, sign, revoke, read_issuer, check, and transit_create, _read, _sign, _delete) and result: ok, or the reason of the failure.",
+			Help: "Attempts of calls to Vault by operation (login, renew, sign, revoke, read_issuer, check, and " +
+				"transit_create, _read, _sign, _delete) and result: ok, or the reason of the failure.",
 		}, []string{"operation", "result"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "entente_vaultca_call_seconds", Help: "Duration of one attempt of a call to Vault.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"operation"}),
 		expiry: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "entente_vaultca_login_expiry_timestamp_seconds", Help: "When the login to Vault ends; 0 while it never does or there is none.",
+			Name: "entente_vaultca_login_expiry_timestamp_seconds", Help: "When the login to Vault ends; 0 while it " +
+				"never does or there is none.",
 		}),
 	}
 	return m, Register(r, m.calls, m.duration, m.expiry)

@@ -60,7 +60,8 @@ func (r *rest) extend(d time.Duration) {
 
 // resting returns the error of a call that was not made because of a pause.
 func resting(left time.Duration) error {
-	return fmt.Errorf("%w; no calls are made until its Retry-After has passed (%w)", ErrBusy, &backoff.RetryAfterError{Duration: left})
+	return fmt.Errorf("%w; no calls are made until its Retry-After has passed (%w)", ErrBusy,
+		&backoff.RetryAfterError{Duration: left})
 }
 
 // restKey is the context key of the rest that receives a Retry-After.

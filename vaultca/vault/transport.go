@@ -61,7 +61,9 @@ func tlsConfig(c Config, address string) (*tls.Config, error) {
 		}
 	}
 	if auth, ok := c.Auth.(Certificate); ok {
-		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return auth.certificate() }
+		settings.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return auth.certificate()
+		}
 	}
 	return settings, nil
 }

@@ -52,7 +52,8 @@ func (v *Vault) CrossSigned(t testing.TB, mount, name, by string) string {
 	t.Helper()
 	subject := Name("Root")
 	made := v.Write(t, mount+"/root/generate/internal", map[string]any{
-		"common_name": subject, "issuer_name": name, "key_type": "ec", "key_bits": 256, "ttl": "8760h", "not_before_duration": "1h",
+		"common_name": subject, "issuer_name": name, "key_type": "ec", "key_bits": 256, "ttl": "8760h",
+		"not_before_duration": "1h",
 	})
 	request := v.Write(
 		t,
@@ -60,7 +61,8 @@ func (v *Vault) CrossSigned(t testing.TB, mount, name, by string) string {
 		map[string]any{"common_name": subject, "key_ref": made.Data["key_id"]},
 	)
 	signed := v.Write(t, mount+"/issuer/"+by+"/sign-intermediate", map[string]any{
-		"csr": request.Data["csr"], "common_name": subject, "use_csr_values": true, "ttl": "4380h", "not_before_duration": "1h",
+		"csr": request.Data["csr"], "common_name": subject, "use_csr_values": true, "ttl": "4380h",
+		"not_before_duration": "1h",
 	})
 	v.Write(t, mount+"/intermediate/set-signed", map[string]any{"certificate": signed.Data["certificate"]})
 	return made.Data["certificate"].(string)

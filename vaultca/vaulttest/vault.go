@@ -109,15 +109,15 @@ func start(folder string) (*Vault, error) {
 	return v, v.listen()
 }
 
-// listen reads one line of what the program says, and writes the CA to its file.
+// listen reads one line of the program's output, and writes the CA to its file.
 func (v *Vault) listen() error {
 	line, err := v.out.ReadBytes('\n')
 	if err != nil {
-		return fmt.Errorf("read what vaultdev says: %w", err)
+		return fmt.Errorf("read the output of vaultdev: %w", err)
 	}
 	var d description
 	if err := json.Unmarshal(line, &d); err != nil {
-		return fmt.Errorf("read what vaultdev says: %w", err)
+		return fmt.Errorf("read the output of vaultdev: %w", err)
 	}
 	if d.Error != "" {
 		return fmt.Errorf("vaultdev: %s", d.Error)

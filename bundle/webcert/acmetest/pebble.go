@@ -21,7 +21,7 @@ import (
 	"github.com/ententehq/entente/internal/shorttest"
 )
 
-// Options say how the server behaves.
+// Options are the settings of the server.
 type Options struct {
 	// Listen is where it listens; empty: anywhere on loopback.
 	Listen string
