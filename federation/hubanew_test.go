@@ -6,9 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
 )
 
@@ -50,35 +48,5 @@ func TestAHubBeginsAnewWithANewRelationship(t *testing.T) {
 		require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
 		require.Equal(t, trust.Unknown, r.trust(t, "c.example.org"), "it says nothing of it")
 		r.keep(t)
-	}
-}
-
-// TestAHubEndsWhileItsWordIsWritten: nothing of it is written, and it is a change of mind rather than a fault.
-func TestAHubEndsWhileItsWordIsWritten(t *testing.T) {
-	r := newRoom(t)
-	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
-	r.takes(t, hub, p, ".example.org")
-	view := r.store.View()
-	b, err := r.manager.basisOf(view, "hub.example.org")
-	require.NoError(t, err)
-	read := func() *reading {
-		out, err := r.manager.newReading(view, "hub.example.org", b.Rel.Hub)
-		require.NoError(t, err)
-		entry, err := bundle.NewMapEntry(a.Bundle(t, 5))
-		require.NoError(t, err)
-		require.NoError(t, out.see(a.TrustDomain, entry.Document))
-		require.Len(t, out.changes, 1)
-		return out
-	}
-	_, err = r.service.SuspendRelationship(t.Context(),
-		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
-	require.NoError(t, err)
-	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), relationship.ErrSuperseded)
-	r.ends(t, "hub.example.org")
-	require.ErrorIs(t, r.manager.writeMap(t.Context(), read(), b), relationship.ErrSuperseded)
-	for row, err := range relationship.HubBundles.All(r.store.View(), "") {
-		require.NoError(t, err)
-		require.Fail(t, "a word is stored", row.Key)
 	}
 }

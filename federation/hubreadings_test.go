@@ -1,16 +1,11 @@
 package federation
 
 import (
-	"context"
-	"net/http"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/federation/fetch"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -48,75 +43,4 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	require.Equal(t, before+1, *whole, "what was taken is gone")
 	_, sequence = r.word(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
-}
-
-// TestAStreamedMapIsLookedAt: while a stream keeps a map up to date, its endpoint is asked whether it serves one, and
-// the map is read where that is not said, once a day, and where an operator asks.
-func TestAStreamedMapIsLookedAt(t *testing.T) {
-	r, hub, ap := newRoom(t), federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
-		"ap.example.org")
-	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
-	rel := spiffeRelationship(hub, p)
-	rel.Peer, rel.Hub = &ententev1.Peer{
-		HomeTrustDomain: "hub.example.org",
-	}, &ententev1.Hub{
-		Include: []string{"ap.example.org"},
-	}
-	r.create(t, rel, hub.Bundle(t, 1))
-	document, heads := mapOf(t, ap.Bundle(t, 1)), true
-	p.Handle(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodHead && !heads {
-			w.WriteHeader(http.StatusMethodNotAllowed)
-			return
-		}
-		_, _ = w.Write(document)
-	})
-	m := r.manager
-	read := func(byHand bool) string {
-		t.Helper()
-		b, err := m.basisOf(r.store.View(), "hub.example.org")
-		require.NoError(t, err)
-		if byHand {
-			b.wait = fetch.Requested()
-		}
-		result, _, err := m.readMap(t.Context(), "hub.example.org", b)
-		require.NoError(t, err)
-		return result
-	}
-	require.Equal(t, relationship.ResultStored, read(false))
-	require.Equal(t, relationship.ResultUnchanged, read(false), "no stream keeps it up to date")
-
-	m.covers = func(home, name string) bool { return home == "hub.example.org" && name == home+relationship.MapSuffix }
-	require.Equal(t, relationship.ResultConfirmed, read(false))
-	require.Equal(t, relationship.ResultUnchanged, read(true), "an operator wants to know")
-	heads = false
-	require.Equal(t, relationship.ResultUnchanged, read(false), "the endpoint answers to GET alone")
-	heads = true
-	m.mapReadings.compared("hub.example.org", m.now().Add(-compareMapEvery))
-	require.Equal(t, relationship.ResultUnchanged, read(false))
-	require.Equal(t, relationship.ResultConfirmed, read(false))
-	m.mapReadings.forget("hub.example.org")
-	require.Equal(t, relationship.ResultUnchanged, read(false), "this member has never compared it")
-
-	require.Equal(t, relationship.ResultConfirmed, read(false))
-	over, cancel := context.WithCancel(t.Context())
-	cancel()
-	require.ErrorIs(t, m.followTables(over), context.Canceled)
-	require.Equal(t, relationship.ResultUnchanged, read(false), "the tables were read anew, as after a restore")
-}
-
-func TestComparedLately(t *testing.T) {
-	now := time.Unix(1_800_000_000, 0)
-	for name, c := range map[string]struct {
-		at   time.Time
-		want bool
-	}{
-		"never":                  {time.Time{}, false},
-		"just now":               {now, true},
-		"within the day":         {now.Add(time.Second - compareMapEvery), true},
-		"a day ago":              {now.Add(-compareMapEvery), false},
-		"the clock was set back": {now.Add(time.Second), false},
-	} {
-		require.Equal(t, c.want, comparedLately(c.at, now), name)
-	}
 }

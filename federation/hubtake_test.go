@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
-	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
@@ -79,7 +78,7 @@ func (r *room) keep(t testing.TB) {
 	t.Helper()
 	require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 	r.leader.Beat()
-	r.manager.keepHubs(t.Context(), time.Now().Add(-time.Hour))
+	r.manager.reconciler.Reconcile(t.Context(), time.Now().Add(-time.Hour))
 	require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 }
 
@@ -272,7 +271,7 @@ func TestTheFreshnessOfAHubsWord(t *testing.T) {
 	r.keep(t)
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 	now = now.Add(4 * relationship.DefaultRefresh)
-	r.manager.keepHubs(t.Context(), now.Add(-time.Hour))
+	r.manager.reconciler.Reconcile(t.Context(), now.Add(-time.Hour))
 	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"))
 	now = now.Add(time.Hour)
 	r.keep(t)
@@ -345,43 +344,6 @@ func TestALargeMapIsTakenInParts(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, brought, len(all))
 	require.Greater(t, len(p.Received), 2, "in more than one reading")
-}
-
-func TestWhatLedToAWordIsLookedAtAgain(t *testing.T) {
-	r := newRoom(t)
-	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
-	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
-	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
-	r.takes(t, hub, p, ".example.org")
-	b, err := r.manager.basisOf(r.store.View(), "hub.example.org")
-	require.NoError(t, err)
-
-	put := mapChange{td: "a.example.org", document: a.Bundle(t, 5).Marshal()}
-	done, err := r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put})
-	require.NoError(t, err)
-	require.True(t, done)
-	put.document = a.Bundle(t, 4).Marshal() // of a reading that began before
-	done, err = r.manager.writeSome(t.Context(), "hub.example.org", b,
-		[]mapChange{put, {td: "a.example.org", known: 1, gone: true}})
-	require.NoError(t, err)
-	require.False(t, done, "the row is another since")
-	_, sequence := r.word(t, "a.example.org")
-	require.EqualValues(t, 5, sequence)
-
-	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"b.example.org"}})
-	_, err = r.manager.writeSome(
-		t.Context(),
-		"hub.example.org",
-		b,
-		[]mapChange{
-			{td: "c.example.org", document: federationtest.NewAuthority(t, "c.example.org").Bundle(t, 1).Marshal()},
-		},
-	)
-	require.ErrorIs(t, err, relationship.ErrSuperseded, "the operator decided otherwise")
-
-	r.ledger.Full = true
-	_, err = r.manager.writeSome(t.Context(), "hub.example.org", b, []mapChange{put})
-	require.ErrorIs(t, err, audit.ErrUnaudited)
 }
 
 func TestHubsWordsSurviveARestore(t *testing.T) {

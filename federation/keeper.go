@@ -47,7 +47,7 @@ func (m *Manager) keepStandings(ctx context.Context) {
 				m.observations.Sweep(func(name string) bool { _, ok := m.catalog.Get(name); return ok })
 			}
 			m.commit(ctx, judged.look())
-			m.keepHubs(ctx, leading)
+			m.reconciler.Reconcile(ctx, leading)
 		}
 	}
 }

@@ -35,7 +35,7 @@ func newPollers(t *testing.T) *pollers {
 	m.config.MinRefresh = relationship.DefaultMinRefresh
 	p := &pollers{manager: m, fetched: map[string]int{}}
 	poller, err := fetch.New(fetch.Config{
-		Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Routes: m.routes, Maps: mapReader{m},
+		Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Routes: m.routes, Maps: m.importer,
 		Log: m.log, Now: time.Now,
 	})
 	require.NoError(t, err)

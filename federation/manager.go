@@ -20,6 +20,7 @@ import (
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/peer"
+	"github.com/ententehq/entente/federation/peer/receiver"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -67,17 +68,15 @@ type Manager struct {
 	rejudged     *feed.Set[string] // those that a leader has to judge anew
 	observations *observation.Section
 	intake       *intake.Intake
-	metrics      *metrics
 	routes       *fetch.Routes
 	poller       *fetch.Poller
 	scheduler    *fetch.Scheduler
 	streams      *peer.Streams
-	receiver     *receiver
+	receiver     *receiver.Receiver
 	publisher    *hub.Publisher
-	// covers is the method of streams.
-	covers      func(home, name string) bool
-	agreements  *invitation.Agreements
-	mapReadings *mapReadings
+	importer     *hub.Importer
+	reconciler   *hub.Reconciler
+	agreements   *invitation.Agreements
 	// alive reads which members there are to share the work, and aliveRows is what it reads.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
@@ -108,12 +107,20 @@ func New(c Config) (*Manager, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
-	m.publisher = hub.NewPublisher(hub.Config{
-		Store: c.Store, Mirror: m.catalog, Trust: c.Trust, Unreadable: m.unreadable,
-	}, func() { m.streams.MapChanged() })
+	if m.receiver, err = receiver.New(receiver.Config{
+		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Log: c.Logger, Registerer: c.Registerer,
+		Now: c.Now, LogAllowed: m.logAllowed,
+	}); err != nil {
+		return nil, fmt.Errorf("register the metrics of federation: %w", err)
+	}
+	h := m.hubConfig()
+	m.publisher, m.reconciler = hub.NewPublisher(h), hub.NewReconciler(h)
+	if m.importer, err = hub.NewImporter(h); err != nil {
+		return nil, fmt.Errorf("register the metrics of federation: %w", err)
+	}
 	if m.poller, err = fetch.New(fetch.Config{
 		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Client: c.Client, Routes: m.routes,
-		Maps: mapReader{m}, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
+		Maps: m.importer, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
@@ -121,7 +128,7 @@ func New(c Config) (*Manager, error) {
 		Transport: c.Invitations, Store: c.Store, Trust: c.Trust, Intake: m.intake, Mirror: m.catalog, Audit: c.Audit,
 		Home:     c.Peers.Home.Name(),
 		Alive:    func(r raftstore.Reader) ([]string, error) { return m.alive(r) },
-		Streamed: func(home, name string) bool { return m.covers(home, name) },
+		Streamed: func(home, name string) bool { return m.streams.Covers(home, name) },
 		Show: func(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
 			return m.show(ctx, view, name)
 		},
@@ -129,13 +136,14 @@ func New(c Config) (*Manager, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
-	if m.metrics, err = newMetrics(m, c.Registerer); err != nil {
-		return nil, fmt.Errorf("register the metrics of federation: %w", err)
+	if c.Registerer != nil {
+		if err := c.Registerer.Register(&bundleCollector{manager: m}); err != nil {
+			return nil, fmt.Errorf("register the metrics of federation: %w", err)
+		}
 	}
 	if m.streams, err = peer.New(m.peerConfig()); err != nil {
 		return nil, fmt.Errorf("federation: %w", err)
 	}
-	m.covers = m.streams.Covers
 	m.scheduler = fetch.NewScheduler(m.poller, m.member, m.streams)
 	c.Store.SurviveRestore("federation", surviveRestore)
 	return m, nil
@@ -147,9 +155,11 @@ func remembering(member string, now func() time.Time) *Manager {
 	m := &Manager{
 		intake: in, member: member, now: now, log: hclog.NewNullLogger(),
 		catalog: mirror.New(), rejudged: feed.NewSet[string](), observations: observation.New(now),
-		mapReadings: newMapReadings(), routes: fetch.NewRoutes(),
+		routes: fetch.NewRoutes(),
 	}
-	m.receiver = &receiver{manager: m, confirmed: confirmations{last: make(map[string]time.Time)}}
+	h := hub.Config{Mirror: m.catalog, Observations: m.observations, Intake: in, Log: m.log, Now: now}
+	m.reconciler = hub.NewReconciler(h)
+	m.importer, _ = hub.NewImporter(h) // as above
 	return m
 }
 
@@ -165,11 +175,34 @@ func (m *Manager) peerConfig() peer.Config {
 	return peer.Config{
 		Transport: c.Peers, Store: c.Store, Logger: c.Logger, Registerer: c.Registerer, Now: c.Now, Leader: c.Leader,
 		Trust:  c.Trust,
-		PlanOf: m.catalog.PlanOf, Homes: m.catalog.Homes, Receiver: m.receiver, Hub: hubSide{m.publisher, m},
+		PlanOf: m.catalog.PlanOf, Homes: m.catalog.Homes, Receiver: m.receiver, Hub: hubs{m.publisher, m.importer},
 		Alive:   func() ([]string, error) { return m.alive(c.Store.View()) },
 		Changed: func(names []string) { m.scheduler.Changed(names...) }, Ended: m.agreements.TriggerHome, Unreadable: m.unreadable,
 	}
 }
+
+// hubs implements [peer.Hub].
+type hubs struct {
+	*hub.Publisher
+	*hub.Importer
+}
+
+// hubConfig connects the two sides of hubs with the rest of the room.
+func (m *Manager) hubConfig() hub.Config {
+	c := m.config
+	return hub.Config{
+		Store: c.Store, Home: c.Peers.Home.Name(), Mirror: m.catalog, Trust: c.Trust, Intake: m.intake, Observations: m.observations,
+		Audit: c.Audit, Client: c.Client, Unreadable: m.unreadable, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
+		Endpoint: func(name string, rel *relationship.Relationship) endpoint.Remote {
+			return m.routes.Endpoint(name, rel, c.Now())
+		},
+		Covers:     func(home, name string) bool { return m.streams.Covers(home, name) },
+		LogAllowed: m.logAllowed, MapChanged: func() { m.streams.MapChanged() },
+	}
+}
+
+// logAllowed is [peer.Streams.LogAllowed] of the streams, which are built last.
+func (m *Manager) logAllowed(home string) bool { return m.streams.LogAllowed(home) }
 
 // Run fetches what this member owns, and keeps the standing of all relationships true while this member leads. It returns when ctx ends,
 // with nil, once everything that it started has ended; or with the error that makes it impossible to go on.
@@ -197,7 +230,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 			return err
 		}
 		m.publisher.UpdateAll(view)
-		m.mapReadings.forgetAll()
+		m.importer.ForgetAll()
 		m.scheduler.ChangedAll()
 		m.rejudged.AddAll()
 		m.streams.PlanAll()
@@ -218,7 +251,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		for _, name := range names {
 			if _, ok := m.catalog.Get(name); !ok {
 				m.poller.Forget(name)
-				m.receiver.confirmed.forget(name)
+				m.receiver.Forget(name)
 				m.observations.Ended(name)
 			}
 		}

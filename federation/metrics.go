@@ -4,34 +4,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of this room. Labels are bounded: results by the reasons that there are, trust domains by the relationships.
-type metrics struct {
-	// maps counts readings of hubs' maps.
-	maps *prometheus.CounterVec
-	// received counts bundles that peers sent over streams.
-	received *prometheus.CounterVec
-}
-
-func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
-	ms := &metrics{
-		maps: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_hub_maps_total", Help: "Readings of the bundle maps of hubs by this member, by what came of them.",
-		}, []string{"result"}),
-		received: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_stream_bundles_total", Help: "Bundles that peers sent over streams, by what became of them.",
-		}, []string{"result"}),
-	}
-	if registerer == nil {
-		return ms, nil
-	}
-	for _, c := range []prometheus.Collector{ms.maps, ms.received, &bundleCollector{manager: m}} {
-		if err := registerer.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return ms, nil
-}
-
 // bundleCollector reads the foreign bundles' metrics from the catalog when they are scraped, so that a domain that is foreign no
 // more leaves none behind.
 type bundleCollector struct{ manager *Manager }

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/peer"
+	"github.com/ententehq/entente/federation/peer/receiver"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
@@ -123,7 +124,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 			s := chain(t, 3)
 			raised, came := intake.JudgeStatements(test.stored(s), test.brought(s), now, time.Minute)
 			require.Equal(t, test.came, came)
-			require.Equal(t, test.fault, faultOf(came))
+			require.Equal(t, test.fault, receiver.FaultOf(came))
 			var names []string
 			for _, a := range raised {
 				names = append(names, a.Name)
@@ -186,7 +187,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	a := stateWith(t, us, keptIn(&log))
 	kinds, reasons := shownRefused(us)
 	for _, reason := range reasons {
-		require.Equal(t, peer.FaultPeer, faultOf(reason), reason)
+		require.Equal(t, peer.FaultPeer, receiver.FaultOf(reason), reason)
 	}
 	const streams = 4
 	for n := range streams {
@@ -240,12 +241,9 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 		goodbye, _ := ended(a.state(t, us, messages...))
 		require.Equal(t, "refused_bundles", goodbye.GetReason())
 	}
-	require.GreaterOrEqual(t, testutil.ToFloat64(a.manager.metrics.received.WithLabelValues("malformed")),
-		float64(streams*session.MaxRefusals))
-	audited := slices.DeleteFunc(a.ledger.Decisions(),
-		func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
-	warned := slices.DeleteFunc(log.lines("bundle from a peer refused"),
-		func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	require.GreaterOrEqual(t, a.metric(t, "entente_federation_stream_bundles_total", "result", "malformed"), float64(streams*session.MaxRefusals))
+	audited := slices.DeleteFunc(a.ledger.Decisions(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
+	warned := slices.DeleteFunc(log.lines("bundle from a peer refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	for _, lines := range [][]string{audited, warned} {
 		require.NotEmpty(t, lines)
 		require.Less(t, len(lines), streams*session.MaxRefusals, "of all that were refused")

@@ -3,6 +3,7 @@ package federation
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/federation/hub"
 	"github.com/ententehq/entente/federation/invitation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -47,7 +48,7 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 			}
 		}
 	}
-	return surviveRestoreOfHubs(before, restored, tx)
+	return hub.SurviveRestore(before, restored, tx)
 }
 
 // keepHistory keeps the history of a bundle as it was, where it is another. One that the snapshot alone has stays.

@@ -2,6 +2,8 @@ package federation
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -15,6 +17,7 @@ import (
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // Service serves entente.v1.FederationService. Who may call what is decided, and the calls are audited, before they come here.
@@ -211,11 +214,11 @@ func (m *Manager) listedAs(view *raftstore.View, name string, members []string, 
 		return nil, err
 	}
 	if !direct {
-		return m.shownByHub(view, name, m.mapTold(live))
+		return m.importer.ShowAttested(view, name, live)
 	}
 	shown, err := m.shown(view, row, members, live[name])
 	if err == nil {
-		m.addHub(shown, row.Value, m.mapTold(live))
+		m.importer.ShowHub(shown, row.Value, live)
 	}
 	return shown, err
 }
@@ -274,7 +277,7 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 
 // show shows a domain as the API has it.
 func (m *Manager) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-	if shown, err := m.showByHub(ctx, view, name); err != nil || shown != nil {
+	if shown, err := m.showAttested(ctx, view, name); err != nil || shown != nil {
 		return shown, raftstore.StatusError(err)
 	}
 	if _, err := relationship.Get(view, name); err != nil {
@@ -294,7 +297,7 @@ func (m *Manager) show(ctx context.Context, view *raftstore.View, name string) (
 		if row.Value.GetHub() != nil {
 			live = m.live(ctx, name+relationship.MapSuffix)
 		}
-		m.addHub(shown, row.Value, m.mapTold(live))
+		m.importer.ShowHub(shown, row.Value, live)
 	}
 	if peer := row.Value.GetPeer(); peer != nil && err == nil {
 		m.streams.Known(ctx, peer.GetHomeTrustDomain()).Add(shown)
@@ -336,4 +339,33 @@ func (m *Manager) live(ctx context.Context, name string) map[string]observation.
 			query.After = answer.GetObservations()[n-1].GetTrustDomain()
 		}
 	}
+}
+
+// listed returns, in order, the trust domains that ListRelationships returns: those with a relationship, and those that hubs
+// attest.
+func listed(view *raftstore.View) (names []string, err error) {
+	all := make(map[string]struct{})
+	for row, err := range relationship.Relationships.All(view, "") {
+		if err != nil {
+			return nil, err
+		}
+		all[row.Key] = struct{}{}
+	}
+	for td, err := range relationship.HubDomains(view) {
+		if err != nil {
+			return nil, err
+		}
+		all[td] = struct{}{}
+	}
+	return slices.Sorted(maps.Keys(all)), nil
+}
+
+// showAttested shows one domain without a relationship, or returns nil if no hub attests it.
+func (m *Manager) showAttested(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+	d, err := m.config.Trust.Decide(view, name)
+	if err != nil || d.Origin != trust.ByAttestation {
+		return nil, err
+	}
+	live := m.live(ctx, d.Attestation.Hub+relationship.MapSuffix)
+	return m.importer.ShowAttested(view, name, live)
 }

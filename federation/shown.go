@@ -40,7 +40,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 			out.NextAttemptTime = timestampOf(told.Next)
 		}
 	}
-	out.Alarms = shownAlarms(v.GetAlarms())
+	out.Alarms = relationship.AlarmMessages(v.GetAlarms())
 	stated, err := intake.StatedSequence(view, row.Key)
 	if err != nil {
 		return nil, err

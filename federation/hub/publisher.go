@@ -12,14 +12,10 @@ import (
 type Publisher struct {
 	config Config
 	log    *mapLog
-	// changed is called after the map has changed.
-	changed func()
 }
 
-// NewPublisher returns a publisher with an empty map. changed is called after every change of an attested domain.
-func NewPublisher(c Config, changed func()) *Publisher {
-	return &Publisher{config: c, log: newMapLog(), changed: changed}
-}
+// NewPublisher returns a publisher with an empty map.
+func NewPublisher(c Config) *Publisher { return &Publisher{config: c, log: newMapLog()} }
 
 // Serve returns the sender for a new stream.
 func (p *Publisher) Serve(budget peer.MapBudget) peer.MapSender {
@@ -45,14 +41,15 @@ func (p *Publisher) Update(view *raftstore.View, names []string) {
 		}
 		var v relationship.Version
 		if e, ok := p.config.Mirror.Get(td); ok && e.Rel.Attest {
-			if row, found, err := relationship.Relationships.Get(view, td); err == nil && found && relationship.Attested(row.Value) {
+			row, found, err := relationship.Relationships.Get(view, td)
+			if err == nil && found && relationship.Attested(row.Value) {
 				v = e.Holding.Version()
 			}
 		}
 		changed = p.log.set(td, v) || changed
 	}
 	if changed {
-		p.changed()
+		p.config.MapChanged()
 	}
 }
 

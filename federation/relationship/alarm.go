@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -107,4 +108,14 @@ func AlarmsOf(row *statev1.Relationship) (names []string) {
 		names = append(names, a.GetName())
 	}
 	return names
+}
+
+// AlarmMessages returns stored alarms in the form of the API.
+func AlarmMessages(alarms []*statev1.RelationshipAlarm) (out []*ententev1.RelationshipAlarm) {
+	for _, a := range alarms {
+		out = append(out, &ententev1.RelationshipAlarm{
+			Name: a.GetName(), Detail: a.GetDetail(), Time: a.GetTime(), Sequence: a.GetSequence(),
+		})
+	}
+	return out
 }
