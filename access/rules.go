@@ -197,7 +197,7 @@ var rules = map[string]Rule{
 			return Target{SPIFFEID: i.GetSpiffeId(), Object: i.GetService() + " " + i.GetAddress()}
 		})},
 	// A lease belongs to the caller that holds it, which the room checks. The room audits what else the stream changes.
-	v1.RoutingService_HoldLease_FullMethodName:  {Roles: registrars, Reach: Anywhere, Audit: Audited},
+	v1.RoutingService_KeepLease_FullMethodName:  {Roles: registrars, Reach: Anywhere, Audit: Audited},
 	v1.RoutingService_ListLeases_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	// The room calls Permits for each instance that the set adds or removes.
 	v1.RoutingService_ReplaceInstances_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,

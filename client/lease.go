@@ -46,7 +46,7 @@ type Lease struct {
 	// What follows belongs to the goroutine that renews.
 	instances []*ententev1.Instance
 	secret    string
-	stream    ententev1.RoutingService_HoldLeaseClient // nil if none is open
+	stream    ententev1.RoutingService_KeepLeaseClient // nil if none is open
 	drop      context.CancelFunc                       // ends the stream
 	failing   bool                                     // the last renewal failed, which was reported
 }
@@ -169,7 +169,7 @@ func (l *Lease) Close(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := l.exchange(&ententev1.HoldLeaseRequest{Release: true})
+	_, err := l.exchange(&ententev1.KeepLeaseRequest{Release: true})
 	return err
 }
 
@@ -189,7 +189,7 @@ func (l *Lease) run() {
 			continue
 		case <-tick.C:
 		}
-		switch err := l.renew(&ententev1.HoldLeaseRequest{}); {
+		switch err := l.renew(&ententev1.KeepLeaseRequest{}); {
 		case err == nil:
 			if l.failing {
 				l.cfg.OnEvent(Event{Kind: Recovered, Message: "is renewed again"})
@@ -215,7 +215,7 @@ func (l *Lease) setHealth(change *ententev1.HealthChange) error {
 		if i.GetService() == change.GetService() && i.GetAddress() == change.GetAddress() {
 			was := i.GetHealth()
 			i.Health = change.GetHealth()
-			err := l.renew(&ententev1.HoldLeaseRequest{Health: []*ententev1.HealthChange{change}})
+			err := l.renew(&ententev1.KeepLeaseRequest{Health: []*ententev1.HealthChange{change}})
 			if err != nil {
 				i.Health = was
 			}
@@ -230,7 +230,7 @@ func (l *Lease) open() error {
 	var ctx context.Context
 	ctx, l.drop = context.WithCancel(l.ctx)
 	var err error
-	if l.stream, err = l.routing.HoldLease(ctx); err != nil {
+	if l.stream, err = l.routing.KeepLease(ctx); err != nil {
 		l.dropStream()
 		return err
 	}
@@ -238,7 +238,7 @@ func (l *Lease) open() error {
 	if l.cfg.GoneAfter != 0 {
 		open.GoneAfter = durationpb.New(l.cfg.GoneAfter)
 	}
-	answer, err := l.exchange(&ententev1.HoldLeaseRequest{Open: open})
+	answer, err := l.exchange(&ententev1.KeepLeaseRequest{Open: open})
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (l *Lease) open() error {
 }
 
 // exchange sends a message and waits for its answer. After an error no stream is open.
-func (l *Lease) exchange(m *ententev1.HoldLeaseRequest) (*ententev1.HoldLeaseResponse, error) {
+func (l *Lease) exchange(m *ententev1.KeepLeaseRequest) (*ententev1.KeepLeaseResponse, error) {
 	late := time.AfterFunc(l.cfg.CallTimeout, l.drop)
 	defer late.Stop()
 	sent := l.stream.Send(m)
@@ -269,7 +269,7 @@ func (l *Lease) dropStream() {
 
 // renew sends a renewal, on a new stream if need be. If the lease is gone, a new one is taken and the instances are
 // registered again.
-func (l *Lease) renew(m *ententev1.HoldLeaseRequest) error {
+func (l *Lease) renew(m *ententev1.KeepLeaseRequest) error {
 	var err error
 	if l.stream != nil {
 		if _, err = l.exchange(m); err == nil {

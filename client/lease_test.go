@@ -34,27 +34,27 @@ func (r *registry) RegisterInstance(
 	return &ententev1.Instance{Service: "web", Address: "10.0.0.1:443", Lease: "ID"}, nil
 }
 
-func (r *registry) HoldLease(
+func (r *registry) KeepLease(
 	ctx context.Context,
 	_ ...grpc.CallOption,
-) (ententev1.RoutingService_HoldLeaseClient, error) {
+) (ententev1.RoutingService_KeepLeaseClient, error) {
 	return &holding{ctx: ctx, registry: r}, nil
 }
 
 // holding is the stream of a lease.
 type holding struct {
-	ententev1.RoutingService_HoldLeaseClient
+	ententev1.RoutingService_KeepLeaseClient
 	ctx      context.Context
 	registry *registry
-	sent     *ententev1.HoldLeaseRequest
+	sent     *ententev1.KeepLeaseRequest
 }
 
-func (h *holding) Send(m *ententev1.HoldLeaseRequest) error {
+func (h *holding) Send(m *ententev1.KeepLeaseRequest) error {
 	h.sent = m
 	return nil
 }
 
-func (h *holding) Recv() (*ententev1.HoldLeaseResponse, error) {
+func (h *holding) Recv() (*ententev1.KeepLeaseResponse, error) {
 	r := h.registry
 	next := func(list *[]error) error {
 		if len(*list) == 0 {
@@ -67,17 +67,17 @@ func (h *holding) Recv() (*ententev1.HoldLeaseResponse, error) {
 	switch {
 	case h.sent.GetOpen() != nil:
 		r.requests = append(r.requests, "open "+h.sent.GetOpen().GetSecret())
-		return &ententev1.HoldLeaseResponse{Secret: "L"}, next(&r.opens)
+		return &ententev1.KeepLeaseResponse{Secret: "L"}, next(&r.opens)
 	case h.sent.GetRelease():
 		r.requests = append(r.requests, "release")
-		return &ententev1.HoldLeaseResponse{}, h.ctx.Err()
+		return &ententev1.KeepLeaseResponse{}, h.ctx.Err()
 	}
 	for _, c := range h.sent.GetHealth() {
 		r.requests = append(r.requests, "health "+c.GetHealth().String())
-		return &ententev1.HoldLeaseResponse{}, next(&r.renews)
+		return &ententev1.KeepLeaseResponse{}, next(&r.renews)
 	}
 	r.requests = append(r.requests, "renew")
-	return &ententev1.HoldLeaseResponse{}, next(&r.renews)
+	return &ententev1.KeepLeaseResponse{}, next(&r.renews)
 }
 
 func TestLease(t *testing.T) {

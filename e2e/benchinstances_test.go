@@ -23,10 +23,10 @@ func BenchmarkManyInstances(b *testing.B) {
 	ctx, cancel := context.WithTimeout(b.Context(), 20*waitLimit)
 	defer cancel()
 	p := c.members[0]
-	lease, err := p.socket().Routing().HoldLease(ctx)
+	lease, err := p.socket().Routing().KeepLease(ctx)
 	require.NoError(b, err)
 	require.NoError(
-		b, lease.Send(&ententev1.HoldLeaseRequest{Open: &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Minute)}}),
+		b, lease.Send(&ententev1.KeepLeaseRequest{Open: &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Minute)}}),
 	)
 	held, err := lease.Recv()
 	require.NoError(b, err)

@@ -41,7 +41,7 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 	vouched, err := bundle.NewMapEntry(federationtest.NewAuthority(t, "ap.example.org").Large(t, 1))
 	require.NoError(t, err)
 	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-		TrustDomain: "hub.example.org", Interest: 1,
+		TrustDomain: "hub.example.org", Subscription: 1,
 		Bundles: []*ententev1.PeerBundle{{TrustDomain: "ap.example.org", Document: vouched.Document}},
 	}}}
 	own := &ententev1.PeerMessage{

@@ -95,7 +95,7 @@ func mapInterest(t testing.TB, call ententev1.PeerService_ExchangeClient) uint64
 	for {
 		m, err := call.Recv()
 		require.NoError(t, err)
-		if i := m.GetMessage().GetMapInterest(); i != nil && !i.GetMore() {
+		if i := m.GetMessage().GetMapSubscription(); i != nil && !i.GetMore() {
 			return i.GetNumber()
 		}
 	}
@@ -131,7 +131,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 		return &ententev1.PeerBundle{TrustDomain: b.TrustDomain().Name(), Document: v.Document}
 	}
 	say := func(call ententev1.PeerService_ExchangeClient, m *ententev1.PeerMapChanges) {
-		m.TrustDomain, m.Interest = "hub.example.org", 1
+		m.TrustDomain, m.Subscription = "hub.example.org", 1
 		_ = call.Send(
 			&ententev1.ExchangeRequest{
 				Message: &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: m}},
@@ -175,8 +175,8 @@ func TestHostileHubOverAStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			call := open()
 			say(call, m)
-			goodbye, _ := ended(call)
-			require.Equal(t, "refused_map", goodbye.GetReason())
+			termination, _ := ended(call)
+			require.Equal(t, "refused_map", termination.GetReason())
 		})
 	}
 	t.Run("more than it may have under way", func(t *testing.T) {
@@ -186,14 +186,14 @@ func TestHostileHubOverAStream(t *testing.T) {
 		for range session.MapWindow + 1 {
 			say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 5))}})
 		}
-		goodbye, _ := ended(call)
+		termination, _ := ended(call)
 		pace.Turn.Release(1)
-		require.Equal(t, "flood", goodbye.GetReason())
+		require.Equal(t, "flood", termination.GetReason())
 	})
 	t.Run("for another interest", func(t *testing.T) {
 		call := open()
 		m := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
-			TrustDomain: "hub.example.org", Interest: 2, Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 9))},
+			TrustDomain: "hub.example.org", Subscription: 2, Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 9))},
 			Complete: true,
 		}}}
 		for range 4 * session.MapWindow {
@@ -203,7 +203,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 		for taken := false; !taken; {
 			m, err := call.Recv()
 			require.NoError(t, err)
-			taken = m.GetMessage().GetMapTaken().GetInterest() == 1
+			taken = m.GetMessage().GetMapAcknowledgement().GetSubscription() == 1
 		}
 		_, n := spoke.word(t, "ap.example.org")
 		require.EqualValues(t, 5, n)
@@ -211,8 +211,8 @@ func TestHostileHubOverAStream(t *testing.T) {
 	t.Run("too much at once", func(t *testing.T) {
 		call := open()
 		say(call, &ententev1.PeerMapChanges{Withdrawn: make([]string, 2*session.MapChangesDomains+1)})
-		goodbye, _ := ended(call)
-		require.Equal(t, "too_many_domains", goodbye.GetReason())
+		termination, _ := ended(call)
+		require.Equal(t, "too_many_domains", termination.GetReason())
 	})
 	_, n = spoke.word(t, "ap.example.org")
 	require.Equal(t, uint64(5), n)
@@ -225,8 +225,8 @@ func TestHostileHubOverAStream(t *testing.T) {
 		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 7))}})
-	goodbye, _ := ended(call)
-	require.Equal(t, "suspended", goodbye.GetReason())
+	termination, _ := ended(call)
+	require.Equal(t, "suspended", termination.GetReason())
 	require.NotEqual(t, trust.Fresh, spoke.trust(t, "ap.example.org"))
 }
 
@@ -242,7 +242,7 @@ func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 		for taken := false; !taken; {
 			m, err := o.streams["hub.example.org"].Recv()
 			require.NoError(t, err)
-			taken = m.GetMessage().GetMapTaken() != nil
+			taken = m.GetMessage().GetMapAcknowledgement() != nil
 		}
 	}
 	lines := len(o.journal.lines("entries of a hub's map refused"))

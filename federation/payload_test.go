@@ -88,13 +88,13 @@ func TestStreamsCarryCargo(t *testing.T) {
 
 	interest := &ententev1.PeerMessage{
 		Content: &ententev1.PeerMessage_Services{
-			Services: &ententev1.PeerServices{Interest: &ententev1.PeerServiceInterest{Number: 7}},
+			Services: &ententev1.PeerServices{Subscription: &ententev1.PeerServiceSubscription{Number: 7}},
 		},
 	}
 	ours.load(interest)
 	until(t, "the message to arrive", func() bool { return theirs.taken() == 1 })
 	theirs.mu.Lock()
-	require.EqualValues(t, 7, theirs.came[0].GetServices().GetInterest().GetNumber())
+	require.EqualValues(t, 7, theirs.came[0].GetServices().GetSubscription().GetNumber())
 	theirs.mu.Unlock()
 	theirs.load(
 		&ententev1.PeerMessage{

@@ -195,9 +195,9 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		for i := range session.MaxRefusals + 1 {
 			messages = append(messages, kinds[i%len(kinds)])
 		}
-		goodbye, _ := ended(a.state(t, us, messages...))
-		require.Equal(t, "refused_statements", goodbye.GetReason())
-		require.Contains(t, goodbye.GetDetail(), "more than 32 bundles and statements that the peer sent were refused")
+		termination, _ := ended(a.state(t, us, messages...))
+		require.Equal(t, "refused_statements", termination.GetReason())
+		require.Contains(t, termination.GetDetail(), "more than 32 bundles and statements that the peer sent were refused")
 		until(t, "the metric", func() bool {
 			return a.streamsEnded(t, "refused_statements") == float64(n+1)
 		})
@@ -222,8 +222,8 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	for range session.MaxRefusals/2 + 1 {
 		mixed = append(mixed, bundleOf("us.example.org", []byte("garbage")), kinds[0])
 	}
-	goodbye, _ := ended(a.state(t, us, mixed...))
-	require.Contains(t, []string{"refused_statements", "refused_bundles"}, goodbye.GetReason())
+	termination, _ := ended(a.state(t, us, mixed...))
+	require.Contains(t, []string{"refused_statements", "refused_bundles"}, termination.GetReason())
 }
 
 // TestRefusedBundlesFillNoLog: neither the log nor the audit log, however often the peer opens a stream anew; the
@@ -238,8 +238,8 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 		for range session.MaxRefusals + 1 {
 			messages = append(messages, bundleOf("us.example.org", []byte(rand.Text())))
 		}
-		goodbye, _ := ended(a.state(t, us, messages...))
-		require.Equal(t, "refused_bundles", goodbye.GetReason())
+		termination, _ := ended(a.state(t, us, messages...))
+		require.Equal(t, "refused_bundles", termination.GetReason())
 	}
 	require.GreaterOrEqual(t, a.metric(t, "entente_federation_stream_bundles_total", "result", "malformed"), float64(streams*session.MaxRefusals))
 	audited := slices.DeleteFunc(a.ledger.Decisions(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
@@ -265,8 +265,8 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 			break
 		}
 	}
-	goodbye, _ := ended(call)
-	require.Equal(t, "refused_bundles", goodbye.GetReason())
+	termination, _ := ended(call)
+	require.Equal(t, "refused_bundles", termination.GetReason())
 }
 
 // TestEarlyStatementsEndNoStream: statements ahead of their bundles, and on domains that are not wanted any more, are
@@ -295,7 +295,7 @@ func TestEarlyStatementsEndNoStream(t *testing.T) {
 			break
 		}
 	}
-	goodbye, _ := ended(call)
-	require.Equal(t, "refused_statements", goodbye.GetReason())
-	require.Contains(t, goodbye.GetDetail(), intake.StatementsEarly)
+	termination, _ := ended(call)
+	require.Equal(t, "refused_statements", termination.GetReason())
+	require.Contains(t, termination.GetDetail(), intake.StatementsEarly)
 }

@@ -30,16 +30,16 @@ func (s *site) intrude(t testing.TB, a *federationtest.Authority, path string) e
 	return call
 }
 
-// ended reads a stream to its end: the goodbye that came, if any, and the status.
-func ended(call ententev1.PeerService_ExchangeClient) (*ententev1.PeerGoodbye, error) {
-	var goodbye *ententev1.PeerGoodbye
+// ended reads a stream to its end: the termination that came, if any, and the status.
+func ended(call ententev1.PeerService_ExchangeClient) (*ententev1.PeerTermination, error) {
+	var termination *ententev1.PeerTermination
 	for {
 		m, err := call.Recv()
 		if err != nil {
-			return goodbye, err
+			return termination, err
 		}
-		if g := m.GetMessage().GetGoodbye(); g != nil {
-			goodbye = g
+		if g := m.GetMessage().GetTermination(); g != nil {
+			termination = g
 		}
 	}
 }
@@ -84,8 +84,8 @@ func TestHostileStreams(t *testing.T) {
 	t.Run("huge", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
 		send(t, call, hello, bring("us.example.org", make([]byte, session.MaxMessage+1)))
-		goodbye, _ := ended(call)
-		require.Equal(t, "message_too_large", goodbye.GetReason())
+		termination, _ := ended(call)
+		require.Equal(t, "message_too_large", termination.GetReason())
 	})
 	t.Run("refused bundles", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
@@ -113,8 +113,8 @@ func TestHostileStreams(t *testing.T) {
 		for range session.MaxRefusals + 1 {
 			send(t, call, bring("us.example.org", []byte("garbage")))
 		}
-		goodbye, _ := ended(call)
-		require.Equal(t, "refused_bundles", goodbye.GetReason())
+		termination, _ := ended(call)
+		require.Equal(t, "refused_bundles", termination.GetReason())
 	})
 	t.Run("flood", func(t *testing.T) {
 		call := a.intrude(t, b.home, "/entente/member/member-1")
@@ -122,8 +122,8 @@ func TestHostileStreams(t *testing.T) {
 		for range 3 * peer.MessageBurst {
 			send(t, call, federationtest.Heartbeat())
 		}
-		goodbye, _ := ended(call)
-		require.Equal(t, "flood", goodbye.GetReason())
+		termination, _ := ended(call)
+		require.Equal(t, "flood", termination.GetReason())
 	})
 	for td, site := range map[string]*site{"us.example.org": b, "ap.example.org": third} {
 		sequence, _ := a.stored(t, td).Sequence()

@@ -58,7 +58,7 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 		if len(from) > 0 {
 			named.StatementsFrom = &from[0]
 		}
-		return federationtest.Interest(named)
+		return federationtest.Subscription(named)
 	}
 	for _, test := range []struct {
 		name     string

@@ -18,7 +18,7 @@ const (
 	kindBundle    = "bundle"
 	kindAnswer    = "acknowledgement"
 	kindHeartbeat = "heartbeat"
-	kindOpening   = "opening" // hello, interest, goodbye
+	kindOpening   = "opening" // hello, interest, termination
 	kindMap       = "map"     // what a hub vouches for, as it changes
 	kindOther     = "other"   // statements, services
 	kindUnchanged = "poll unchanged"
@@ -95,18 +95,18 @@ func kindOf(m *ententev1.PeerMessage) (kind string, bytes int) {
 	switch m.GetContent().(type) {
 	case *ententev1.PeerMessage_Bundle:
 		return kindBundle, bytes
-	case *ententev1.PeerMessage_Acknowledgement, *ententev1.PeerMessage_MapTaken:
+	case *ententev1.PeerMessage_Acknowledgement, *ententev1.PeerMessage_MapAcknowledgement:
 		return kindAnswer, bytes
 	case *ententev1.PeerMessage_Heartbeat:
 		return kindHeartbeat, bytes
-	case *ententev1.PeerMessage_MapInterest:
+	case *ententev1.PeerMessage_MapSubscription:
 		return kindOpening, bytes
 	case *ententev1.PeerMessage_MapChanges:
 		if c := m.GetMapChanges(); len(c.GetBundles()) == 0 && len(c.GetWithdrawn()) == 0 {
 			return kindHeartbeat, bytes
 		}
 		return kindMap, bytes
-	case *ententev1.PeerMessage_Hello, *ententev1.PeerMessage_Interest, *ententev1.PeerMessage_Goodbye:
+	case *ententev1.PeerMessage_Hello, *ententev1.PeerMessage_Subscription, *ententev1.PeerMessage_Termination:
 		return kindOpening, bytes
 	}
 	return kindOther, bytes

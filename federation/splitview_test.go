@@ -106,7 +106,7 @@ func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.
 		if o.interests[home] == 0 {
 			o.interests[home] = mapInterest(t, o.streams[home])
 		}
-		changes.Interest = o.interests[home]
+		changes.Subscription = o.interests[home]
 	}
 	require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: m}))
 }

@@ -25,7 +25,7 @@ func TestSimulateHint(t *testing.T) {
 		require.NoError(t, err)
 	}
 	answer, err := r.SimulateHint(routingtest.Admin(t), &ententev1.SimulateHintRequest{
-		Service: "shop", Locality: &ententev1.Locality{Region: "eu"}, AllCallers: true, Suppose: []string{
+		Service: "shop", Locality: &ententev1.Locality{Region: "eu"}, AllCallers: true, Scenario: []string{
 			"eu=down",
 			"asia=down",
 		},
@@ -44,7 +44,7 @@ func TestSimulateHint(t *testing.T) {
 		[]uint32{33, 100, 1, 1},
 		[]uint32{us.GetNow(), us.GetThen(), us.GetAvailableNow(), us.GetAvailableThen()},
 	)
-	require.Zero(t, answer.GetNowhereThen())
+	require.Zero(t, answer.GetUnservedThen())
 	require.EqualValues(t, 100, answer.GetHint().GetPriorities()[1].GetLoad())
 	require.Len(t, answer.GetHint().GetExcluded(), 2)
 	require.Equal(t, "it is assumed to be unhealthy", answer.GetHint().GetExcluded()[0].GetReason())
@@ -57,12 +57,12 @@ func TestSimulateHint(t *testing.T) {
 
 	_, err = r.SimulateHint(
 		routingtest.Admin(t),
-		&ententev1.SimulateHintRequest{Service: "shop", Suppose: []string{"eu=down"}},
+		&ententev1.SimulateHintRequest{Service: "shop", Scenario: []string{"eu=down"}},
 	)
 	routingtest.Refused(t, err, codes.InvalidArgument, "at least a region is required")
 	_, err = r.SimulateHint(
 		routingtest.Admin(t),
-		&ententev1.SimulateHintRequest{Service: "shop", AllCallers: true, Suppose: []string{"eu=broken"}},
+		&ententev1.SimulateHintRequest{Service: "shop", AllCallers: true, Scenario: []string{"eu=broken"}},
 	)
 	routingtest.Refused(t, err, codes.InvalidArgument, "a place can be down")
 }

@@ -29,7 +29,7 @@ type whatIfServer struct {
 func (s *whatIfServer) SimulateHint(
 	ctx context.Context, r *ententev1.SimulateHintRequest,
 ) (*ententev1.SimulateHintResponse, error) {
-	scenario, err := plan.ParseScenario(r.GetSuppose())
+	scenario, err := plan.ParseScenario(r.GetScenario())
 	if err != nil {
 		return nil, invalid(err)
 	}
@@ -82,6 +82,6 @@ func (s *whatIfServer) SimulateHint(
 			AvailableNow: now.Available[region], AvailableThen: then.Available[region],
 		})
 	}
-	response.NowhereNow, response.NowhereThen = now.Nowhere, then.Nowhere
+	response.UnservedNow, response.UnservedThen = now.Unserved, then.Unserved
 	return response, nil
 }

@@ -23,7 +23,7 @@ type connLimiter struct {
 	// most is the limit of open connections, and mostIdle that of idle ones.
 	most, mostIdle   int
 	now              func() time.Time
-	refused, gaveWay prometheus.Counter
+	refused, evicted prometheus.Counter
 	mu               sync.Mutex
 	open             int
 	silent, idle     *list.List // of *limitedConn, the longest first
@@ -36,8 +36,8 @@ func newConnLimiter(most int) *connLimiter {
 			Name: "entente_bundle_endpoint_connections_refused_total",
 			Help: "Connections closed at once because too many were open, each with a request under way.",
 		}),
-		gaveWay: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "entente_bundle_endpoint_connections_gave_way_total",
+		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "entente_bundle_endpoint_connections_evicted_total",
 			Help: "Connections that were idle, or had sent no request, and were closed to make room for others.",
 		}),
 	}
@@ -128,7 +128,7 @@ func (l *connLimiter) victim() *limitedConn {
 // close closes a replaced connection, if there is one.
 func (l *connLimiter) close(victim *limitedConn) {
 	if victim != nil {
-		l.gaveWay.Inc()
+		l.evicted.Inc()
 		_ = victim.Conn.Close() // the goroutine that serves it ends by an error
 	}
 }

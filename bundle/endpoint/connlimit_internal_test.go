@@ -47,7 +47,7 @@ func TestConnLimiter(t *testing.T) {
 	third := enter(http.StateActive, http.StateIdle)
 	require.True(t, silent.closed, "one that asks for nothing goes before one that has asked")
 	require.False(t, second.closed)
-	require.Equal(t, 3., testutil.ToFloat64(p.gaveWay)+1)
+	require.Equal(t, 3., testutil.ToFloat64(p.evicted)+1)
 
 	busy = append(busy, enter(http.StateActive), enter(http.StateActive))
 	require.True(t, second.closed)

@@ -115,7 +115,7 @@ func NewServer(c ServerConfig) (*Server, error) {
 		Name: "entente_bundle_endpoint_connections",
 		Help: "Connections open at the bundle endpoint.",
 	}, func() float64 { return float64(s.limiter.count()) })
-	if err := registerMetrics(c.Registerer, s.failures, s.limiter.refused, s.limiter.gaveWay, open); err != nil {
+	if err := registerMetrics(c.Registerer, s.failures, s.limiter.refused, s.limiter.evicted, open); err != nil {
 		return nil, err
 	}
 

@@ -199,7 +199,7 @@ func TestServerBounds(t *testing.T) {
 		[]string{
 			"entente_bundle_endpoint_connections",
 			"entente_bundle_endpoint_connections_refused_total",
-			"entente_bundle_endpoint_connections_gave_way_total",
+			"entente_bundle_endpoint_connections_evicted_total",
 		},
 	)
 

@@ -12,9 +12,9 @@ func Hello(home, member string) *ententev1.PeerMessage {
 	}
 }
 
-func Interest(wanted ...*ententev1.PeerBundleVersion) *ententev1.PeerMessage {
+func Subscription(wanted ...*ententev1.PeerBundleVersion) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{
-		Content: &ententev1.PeerMessage_Interest{Interest: &ententev1.PeerInterest{Wanted: wanted}},
+		Content: &ententev1.PeerMessage_Subscription{Subscription: &ententev1.PeerSubscription{Wanted: wanted}},
 	}
 }
 

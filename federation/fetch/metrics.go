@@ -8,11 +8,11 @@ import (
 
 // metrics of polling. Labels are bounded: the results are the reasons that there are.
 type metrics struct {
-	fetches    *prometheus.CounterVec
-	duration   prometheus.Histogram
-	passedOver *prometheus.CounterVec
-	owned      prometheus.Gauge
-	queues     *prometheus.GaugeVec
+	fetches   *prometheus.CounterVec
+	duration  prometheus.Histogram
+	failovers *prometheus.CounterVec
+	owned     prometheus.Gauge
+	queues    *prometheus.GaugeVec
 }
 
 func newMetrics(kept func() int, registerer prometheus.Registerer) (*metrics, error) {
@@ -20,8 +20,8 @@ func newMetrics(kept func() int, registerer prometheus.Registerer) (*metrics, er
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_fetches_total", Help: "Fetches of foreign bundles by this member, by result.",
 		}, []string{"result"}),
-		passedOver: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_endpoints_passed_over_total",
+		failovers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_federation_endpoint_failovers_total",
 			Help: "Endpoints that failed where the relationship has another one to try, by reason.",
 		}, []string{"result"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -46,7 +46,7 @@ func newMetrics(kept func() int, registerer prometheus.Registerer) (*metrics, er
 		return ms, nil
 	}
 	for _, c := range []prometheus.Collector{
-		ms.fetches, ms.passedOver, ms.duration, ms.owned, ms.queues, connections,
+		ms.fetches, ms.failovers, ms.duration, ms.owned, ms.queues, connections,
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err

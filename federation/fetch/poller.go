@@ -220,7 +220,7 @@ func (p *Poller) fetchAndKeep(ctx context.Context, name string, b intake.Basis, 
 			first = err
 		}
 		if n+1 < len(rel.Endpoints) {
-			p.metrics.passedOver.WithLabelValues(reason).Inc()
+			p.metrics.failovers.WithLabelValues(reason).Inc()
 			p.log.Warn("an endpoint was passed over; the relationship's next one is tried", "trust_domain", name,
 				"url", rel.Endpoints[i].URL(), "result", reason, "error", a.Error)
 		}

@@ -86,7 +86,7 @@ func (s *sender) dropLocked(hub string) {
 }
 
 // Subscribe implements [peer.MapSender].
-func (s *sender) Subscribe(m *ententev1.PeerMapInterest, now time.Time) error {
+func (s *sender) Subscribe(m *ententev1.PeerMapSubscription, now time.Time) error {
 	td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
 		return session.Errorf("malformed", "the peer follows the map of %s, which is no trust domain", relationship.Quote(m.GetTrustDomain()))
@@ -125,7 +125,7 @@ func (s *sender) Subscribe(m *ententev1.PeerMapInterest, now time.Time) error {
 }
 
 // beginLocked replaces the subscription for a domain. It returns nil if the peer unsubscribes. s.mu is held.
-func (s *sender) beginLocked(hub string, m *ententev1.PeerMapInterest, now time.Time) (*subscription, error) {
+func (s *sender) beginLocked(hub string, m *ententev1.PeerMapSubscription, now time.Time) (*subscription, error) {
 	if !s.budget.Subscriptions.AllowN(now, 1) {
 		return nil, session.Errorf("flood", "the peer subscribes to the map more often than %v times a second", s.budget.Subscriptions.Limit())
 	}
@@ -176,12 +176,12 @@ func tooMuchHeld() error {
 func pendingCost(td string) int64 { return int64(len(td) + heldPerPending) }
 
 // Acknowledge implements [peer.MapSender].
-func (s *sender) Acknowledge(m *ententev1.PeerMapTaken, now time.Time) error {
+func (s *sender) Acknowledge(m *ententev1.PeerMapAcknowledgement, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.subscriptions[m.GetTrustDomain()]
 	switch {
-	case sub == nil || sub.number != m.GetInterest():
+	case sub == nil || sub.number != m.GetSubscription():
 		return nil // the subscription was replaced meanwhile
 	case sub.outstanding == 0:
 		return session.Errorf("malformed", "the peer acknowledges changes of the map of %s that were not sent", m.GetTrustDomain())
@@ -272,7 +272,7 @@ func (s *sender) sendLocked(hub string, sub *subscription, now time.Time, every 
 
 // changes removes as much of what is pending as one message holds.
 func (s *subscription) changes(hub string, entry func(td string) []byte) (m *ententev1.PeerMapChanges, size int) {
-	m = &ententev1.PeerMapChanges{TrustDomain: hub, Interest: s.number}
+	m = &ententev1.PeerMapChanges{TrustDomain: hub, Subscription: s.number}
 	n := 0
 	for ; n < len(s.pending) && n < session.MapChangesDomains; n++ {
 		td := s.pending[n]

@@ -54,7 +54,7 @@ func (s *sender) acknowledgeAll(t *testing.T, messages []*ententev1.PeerMessage)
 	t.Helper()
 	for _, m := range messages {
 		if c := m.GetMapChanges(); session.DomainsNamed(c) > 0 {
-			require.NoError(t, s.Acknowledge(&ententev1.PeerMapTaken{TrustDomain: c.GetTrustDomain(), Interest: c.GetInterest()}, someTime))
+			require.NoError(t, s.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: c.GetTrustDomain(), Subscription: c.GetSubscription()}, someTime))
 		}
 	}
 }
@@ -83,7 +83,7 @@ func TestMapServing(t *testing.T) {
 		return told(t, out)
 	}
 	number := uint64(1)
-	ask := func(m *ententev1.PeerMapInterest) {
+	ask := func(m *ententev1.PeerMapSubscription) {
 		t.Helper()
 		m.Number = number
 		if !m.GetMore() {
@@ -94,10 +94,10 @@ func TestMapServing(t *testing.T) {
 	require.Empty(t, next(), "nobody asked")
 	require.False(t, serving.Active())
 
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}, Exclude: []string{"deep.b.test"}, More: true,
+	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}, Exclude: []string{"deep.b.test"}, More: true,
 		Has: []*ententev1.PeerBundleVersion{versionAt(1).Message("a.test")}})
 	require.Empty(t, next(), "it has not said all that it has")
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).Message("gone.test"), versionAt(9).Message("gone.else")}})
+	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).Message("gone.test"), versionAt(9).Message("gone.else")}})
 	require.Equal(t, "b.test=2 -gone.test complete", next())
 	require.Empty(t, next(), "it was told")
 	now = now.Add(6 * time.Second)
@@ -113,9 +113,9 @@ func TestMapServing(t *testing.T) {
 	require.False(t, log.set("a.test", versionAt(3)), "nothing changed")
 	require.Empty(t, next())
 
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{"c.else"}})
+	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{"c.else"}})
 	require.Equal(t, "c.else=4 complete", next(), "it takes others now")
-	ask(&ententev1.PeerMapInterest{TrustDomain: "hub.test"})
+	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test"})
 	log.set("c.else", versionAt(5))
 	require.Empty(t, next(), "it takes nothing any more")
 	require.False(t, serving.Active())
@@ -129,7 +129,7 @@ func TestMapServingIsPaced(t *testing.T) {
 	for i := range domains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
 	document := make([]byte, size)
 	now := time.Unix(1_800_000_000, 0)
 	began, sent, bytes := now, 0, 0
@@ -159,7 +159,7 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 	for i := range 2000 {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, time.Unix(1_800_000_000, 0)))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, time.Unix(1_800_000_000, 0)))
 	now, told := time.Unix(1_800_000_000, 0), map[string]int{}
 	for complete := false; !complete; {
 		serving.entry = func(string) []byte { return []byte("{}") }
@@ -184,7 +184,7 @@ func TestLargeEntriesGoByThemselves(t *testing.T) {
 	for _, td := range []string{"a.test", "b.test", "c.test"} {
 		log.set(td, versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
 	var names []string
 	for range 2 {
 		serving.entry = func(td string) []byte {
@@ -216,22 +216,22 @@ func TestMapServingRefuses(t *testing.T) {
 		long[i] = versionAt(1).Message(fmt.Sprintf("%s.%05d.test", strings.Repeat("x", 200), i))
 	}
 	for name, test := range map[string]struct {
-		interests []*ententev1.PeerMapInterest
+		interests []*ententev1.PeerMapSubscription
 		reason    string
 	}{
-		"no domain":          {[]*ententev1.PeerMapInterest{{TrustDomain: "HUB", Include: []string{".test"}}}, "malformed"},
-		"no suffix":          {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{"..test"}}}, "malformed"},
-		"too many names":     {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: slices.Repeat([]string{"a.test"}, relationship.MaxHubPatterns+1)}}, "malformed"},
-		"no version":         {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
-		"too many versions":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has}}, "too_many_domains"},
-		"too many in parts":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
-		"too many in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long, More: true}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long, More: true}}, "too_many_domains"},
-		"too long in all":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long}}, "too_many_domains"},
-		"a part of nothing":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
-		"a part of another":  {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}, More: true}, {TrustDomain: "other.test", Has: has[:1]}}, "malformed"},
-		"a part too late":    {[]*ententev1.PeerMapInterest{{TrustDomain: "hub.test", Include: []string{".test"}}, {TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
-		"too many interests": {manyInterests(peer.MaxMapSubscriptions + 1), "too_many_domains"},
-		"as many as may be":  {manyInterests(peer.MaxMapSubscriptions), ""},
+		"no domain":          {[]*ententev1.PeerMapSubscription{{TrustDomain: "HUB", Include: []string{".test"}}}, "malformed"},
+		"no suffix":          {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{"..test"}}}, "malformed"},
+		"too many names":     {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: slices.Repeat([]string{"a.test"}, relationship.MaxHubPatterns+1)}}, "malformed"},
+		"no version":         {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
+		"too many versions":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has}}, "too_many_domains"},
+		"too many in parts":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
+		"too many in all":    {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long, More: true}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long, More: true}}, "too_many_domains"},
+		"too long in all":    {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long}}, "too_many_domains"},
+		"a part of nothing":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
+		"a part of another":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, More: true}, {TrustDomain: "other.test", Has: has[:1]}}, "malformed"},
+		"a part too late":    {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}}, {TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
+		"too many interests": {manySubscriptions(peer.MaxMapSubscriptions + 1), "too_many_domains"},
+		"as many as may be":  {manySubscriptions(peer.MaxMapSubscriptions), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			serving, _ := newTestSender()
@@ -264,25 +264,25 @@ func TestInterestsWithoutEnd(t *testing.T) {
 	first, log := newTestSender()
 	second := newSender(first.budget, log, nil)
 	for n := range uint64(first.budget.Subscriptions.Burst()) {
-		m := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: n + 1, Include: []string{".test"}}
+		m := &ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: n + 1, Include: []string{".test"}}
 		if n%3 == 1 {
 			m.Include = nil
 		}
 		require.NoError(t, first.Subscribe(m, someTime))
 	}
 	for _, take := range [][]string{nil, {".test"}} {
-		again := &ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 1, Include: take}
+		again := &ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 1, Include: take}
 		require.Equal(t, "flood", session.ReasonOf(first.Subscribe(again, someTime)))
 		require.Equal(t, "flood", session.ReasonOf(second.Subscribe(again, someTime)))
 	}
-	require.NoError(t, first.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 2}, someTime.Add(2*time.Second)))
+	require.NoError(t, first.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 2}, someTime.Add(2*time.Second)))
 }
 
 // TestChangesThatWaitAreCounted: a peer that takes nothing in does not have a hub remember all that changes.
 func TestChangesThatWaitAreCounted(t *testing.T) {
 	serving, log := newTestSender()
 	for hub := range uint64(peer.MaxMapSubscriptions) {
-		require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Include: []string{".test"}}, someTime))
+		require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Include: []string{".test"}}, someTime))
 	}
 	next := func() error {
 		serving.entry = func(string) []byte { return []byte("{}") }
@@ -306,18 +306,18 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	for i := range 4 * session.MapChangesDomains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 7, Include: []string{".test"}}, now))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 7, Include: []string{".test"}}, now))
 	next := func() (out []*ententev1.PeerMessage, err error) {
 		serving.entry = func(string) []byte { return []byte("{}") }
 		out, again, err := serving.Next(now, 10*time.Second)
 		require.Zero(t, again)
 		return out, err
 	}
-	taken := &ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 7}
+	taken := &ententev1.PeerMapAcknowledgement{TrustDomain: "hub.test", Subscription: 7}
 	first, err := next()
 	require.NoError(t, err)
 	require.Len(t, first, session.MapWindow)
-	require.EqualValues(t, 7, first[0].GetMapChanges().GetInterest())
+	require.EqualValues(t, 7, first[0].GetMapChanges().GetSubscription())
 	none, err := next()
 	require.NoError(t, err)
 	require.Empty(t, none)
@@ -326,8 +326,8 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	one, err := next()
 	require.NoError(t, err)
 	require.Len(t, one, 1, "and one more for each that was taken in")
-	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapTaken{TrustDomain: "hub.test", Interest: 6}, now), "it is of before")
-	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapTaken{TrustDomain: "other.test", Interest: 7}, now))
+	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: "hub.test", Subscription: 6}, now), "it is of before")
+	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: "other.test", Subscription: 7}, now))
 	now = now.Add(session.AcknowledgeTimeout + time.Second)
 	_, err = next()
 	require.Equal(t, "unacknowledged", session.ReasonOf(err))
@@ -337,9 +337,9 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	require.Equal(t, "malformed", session.ReasonOf(serving.Acknowledge(taken, now)))
 }
 
-func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
+func manySubscriptions(n int) (all []*ententev1.PeerMapSubscription) {
 	for i := range n {
-		all = append(all, &ententev1.PeerMapInterest{TrustDomain: fmt.Sprintf("hub%d.test", i), Include: []string{".test"}})
+		all = append(all, &ententev1.PeerMapSubscription{TrustDomain: fmt.Sprintf("hub%d.test", i), Include: []string{".test"}})
 	}
 	return all
 }
@@ -347,7 +347,7 @@ func manyInterests(n int) (all []*ententev1.PeerMapInterest) {
 // TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
 func TestMapLogForgets(t *testing.T) {
 	serving, log := newTestSender()
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapInterest{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
+	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
 	for n := range uint64(2 * logSlack) {
 		log.set("a.test", versionAt(n))
 	}
@@ -361,18 +361,18 @@ func TestMapLogForgets(t *testing.T) {
 // TestUnfinishedSubscriptionIsReplaced: a new subscription replaces one of which parts are missing, and takes nothing from it.
 func TestUnfinishedSubscriptionIsReplaced(t *testing.T) {
 	s, _ := newTestSender()
-	subscribe := func(m *ententev1.PeerMapInterest) {
+	subscribe := func(m *ententev1.PeerMapSubscription) {
 		t.Helper()
 		m.TrustDomain = "hub.test"
 		require.NoError(t, s.Subscribe(m, someTime))
 	}
-	subscribe(&ententev1.PeerMapInterest{Number: 1, Include: []string{"wide.test"}, More: true})
-	subscribe(&ententev1.PeerMapInterest{Number: 2, Include: []string{"narrow.test"}})
+	subscribe(&ententev1.PeerMapSubscription{Number: 1, Include: []string{"wide.test"}, More: true})
+	subscribe(&ententev1.PeerMapSubscription{Number: 2, Include: []string{"narrow.test"}})
 	sub := s.subscriptions["hub.test"]
 	require.True(t, sub.ready)
 	require.True(t, sub.rules.Covers("narrow.test"))
 	require.False(t, sub.rules.Covers("wide.test"))
-	subscribe(&ententev1.PeerMapInterest{Number: 3, Include: []string{"wide.test"}, More: true})
-	subscribe(&ententev1.PeerMapInterest{Number: 4})
+	subscribe(&ententev1.PeerMapSubscription{Number: 3, Include: []string{"wide.test"}, More: true})
+	subscribe(&ententev1.PeerMapSubscription{Number: 4})
 	require.False(t, s.Active(), "it was withdrawn")
 }

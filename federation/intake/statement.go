@@ -68,7 +68,7 @@ func JudgeStatements(
 				},
 			}, StatementsUnjudged
 		}
-	} else if n := len(h.GetVersions()); n > 1 && !newest.GetBeginsAnew() {
+	} else if n := len(h.GetVersions()); n > 1 && !newest.GetResetsSequence() {
 		if before := h.GetVersions()[n-2]; before.Sequence != nil && before.GetSequence()+1 == newest.GetSequence() {
 			if b, err := relationship.VersionOf(h, before); err == nil {
 				known.Signers, known.SignedFrom = b.JWTAuthorities(), newest.GetSequence()

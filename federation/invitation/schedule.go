@@ -46,7 +46,7 @@ func (t schedule) after(q situation, now time.Time, chance float64) (next schedu
 	default:
 		t.wait = settledPoll
 		if !t.soon && q.streamed() {
-			return schedule{now.Add(settledPoll), settledPoll, false}, false // its goodbye would tell
+			return schedule{now.Add(settledPoll), settledPoll, false}, false // its termination would tell
 		}
 	}
 	return schedule{now.Add(time.Duration(float64(t.wait) * (0.75 + chance/4))), t.wait, false}, true

@@ -141,9 +141,9 @@ type Hub interface {
 // ends the stream.
 type MapSender interface {
 	// Subscribe takes over a subscription, or a part of one.
-	Subscribe(interest *ententev1.PeerMapInterest, now time.Time) error
+	Subscribe(interest *ententev1.PeerMapSubscription, now time.Time) error
 	// Acknowledge records that the peer has stored a message.
-	Acknowledge(stored *ententev1.PeerMapTaken, now time.Time) error
+	Acknowledge(stored *ententev1.PeerMapAcknowledgement, now time.Time) error
 	// Next returns the messages to send now. If again is positive, Next is to be called after that time. every is the
 	// interval of heartbeats.
 	Next(now time.Time, every time.Duration) (messages []*ententev1.PeerMessage, again time.Duration, err error)

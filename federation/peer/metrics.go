@@ -47,24 +47,24 @@ func kindOf(m *ententev1.PeerMessage) string {
 	switch m.GetContent().(type) {
 	case *ententev1.PeerMessage_Hello:
 		return "hello"
-	case *ententev1.PeerMessage_Interest:
-		return "interest"
+	case *ententev1.PeerMessage_Subscription:
+		return "subscription"
 	case *ententev1.PeerMessage_Bundle:
 		return "bundle"
 	case *ententev1.PeerMessage_Statements:
 		return "statements"
-	case *ententev1.PeerMessage_MapInterest:
-		return "map_interest"
+	case *ententev1.PeerMessage_MapSubscription:
+		return "map_subscription"
 	case *ententev1.PeerMessage_MapChanges:
 		return "map_changes"
-	case *ententev1.PeerMessage_MapTaken:
-		return "map_taken"
+	case *ententev1.PeerMessage_MapAcknowledgement:
+		return "map_acknowledgement"
 	case *ententev1.PeerMessage_Acknowledgement:
 		return "acknowledgement"
 	case *ententev1.PeerMessage_Heartbeat:
 		return "heartbeat"
-	case *ententev1.PeerMessage_Goodbye:
-		return "goodbye"
+	case *ententev1.PeerMessage_Termination:
+		return "termination"
 	case *ententev1.PeerMessage_Services:
 		return "services"
 	case *ententev1.PeerMessage_ServiceSets:

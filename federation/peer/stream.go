@@ -185,8 +185,8 @@ func (s *stream) sendReason() {
 		return
 	}
 	// The stream may be broken already.
-	_ = s.wire.Send(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Goodbye{
-		Goodbye: &ententev1.PeerGoodbye{Reason: e.Reason, Detail: relationship.Clip(e.Text)},
+	_ = s.wire.Send(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Termination{
+		Termination: &ententev1.PeerTermination{Reason: e.Reason, Detail: relationship.Clip(e.Text)},
 	}})
 }
 
@@ -238,8 +238,8 @@ func (s *stream) process(r session.Received, now time.Time) error {
 		return s.bundles.receiveBundle(r.Bundle)
 	case r.Statements != nil:
 		return s.bundles.receiveStatements(r.Statements)
-	case r.MapInterest != nil:
-		return s.maps.Subscribe(r.MapInterest, now)
+	case r.MapSubscription != nil:
+		return s.maps.Subscribe(r.MapSubscription, now)
 	case r.MapStored != nil:
 		return s.maps.Acknowledge(r.MapStored, now)
 	case r.MapChanges != nil:

@@ -104,7 +104,7 @@ func AddVersion(h *statev1.ForeignHistory, b *bundle.Bundle, source string, rese
 		return slices.ContainsFunc(r.Forget, func(id []byte) bool { return bytes.Equal(id, k.GetId()) })
 	})
 	if reset {
-		NewestVersion(h).BeginsAnew, h.Statement = true, ""
+		NewestVersion(h).ResetsSequence, h.Statement = true, ""
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func Shown(h *statev1.ForeignHistory, sequence uint64) (statement.View, bool) {
 			}
 			return view, true
 		}
-		if v.GetBeginsAnew() {
+		if v.GetResetsSequence() {
 			break
 		}
 	}

@@ -231,7 +231,7 @@ func TestAMemberCannotHinderItsRemovalByWrongAddresses(t *testing.T) {
 	probes := make(chan error, calls)
 	for range calls {
 		go func() {
-			_, err := ententev1.NewMemberServiceClient(conn).Enlist(t.Context(), &ententev1.EnlistRequest{
+			_, err := ententev1.NewMemberServiceClient(conn).AddServer(t.Context(), &ententev1.AddServerRequest{
 				Member: &ententev1.MemberIdentity{Id: "eu-3", Address: silent.Addr().String(),
 					Identity: c.identity.Digest[:]},
 			})

@@ -92,7 +92,7 @@ func (a *announcer) announce(ctx context.Context) error {
 // nothing from the leader and does not know which member that is, so it tries all of them.
 func (a *announcer) announceAddress(ctx context.Context) error {
 	own := &ententev1.MemberIdentity{Id: a.self.ID, Address: a.self.Address, Identity: a.self.Identity[:]}
-	_, err := a.changes.enlist(ctx, own)
+	_, err := a.changes.addServer(ctx, own)
 	if err == nil {
 		return nil
 	}
@@ -104,7 +104,7 @@ func (a *announcer) announceAddress(ctx context.Context) error {
 		}
 		conn, err := a.conns.Conn(m.ID)
 		if err == nil {
-			_, err = ententev1.NewMemberServiceClient(conn).Enlist(ctx, &ententev1.EnlistRequest{Member: own})
+			_, err = ententev1.NewMemberServiceClient(conn).AddServer(ctx, &ententev1.AddServerRequest{Member: own})
 		}
 		if err == nil {
 			return nil

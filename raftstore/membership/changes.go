@@ -36,9 +36,9 @@ type changes struct {
 	changing *sync.Mutex
 }
 
-// enlist adds a member whose row is stored to the Raft configuration, or adopts its new address, after it has verified
+// addServer adds a member whose row is stored to the Raft configuration, or adopts its new address, after it has verified
 // the member's identity key at the address.
-func (c *changes) enlist(ctx context.Context, m *ententev1.MemberIdentity) (*ententev1.EnlistResponse, error) {
+func (c *changes) addServer(ctx context.Context, m *ententev1.MemberIdentity) (*ententev1.AddServerResponse, error) {
 	entries, err := directory.Parse([]*ententev1.MemberIdentity{m})
 	if err == nil {
 		err = memberid.CheckAddress(m.GetAddress())
@@ -50,12 +50,12 @@ func (c *changes) enlist(ctx context.Context, m *ententev1.MemberIdentity) (*ent
 	if !c.leader.leads() {
 		return nil, raftstore.ErrNotLeader
 	}
-	server, done, err := c.enlistable(ctx, joiner)
+	server, done, err := c.checkJoiner(ctx, joiner)
 	if err != nil {
 		return nil, err
 	}
 	if done {
-		return c.enlisted(), nil
+		return c.serversAdded(), nil
 	}
 	// The lock is not held meanwhile: an address that does not answer must not keep this member from being removed.
 	if err := c.prober.ProbeIdentity(ctx, joiner.Address, joiner.Identity); err != nil {
@@ -71,11 +71,11 @@ func (c *changes) enlist(ctx context.Context, m *ententev1.MemberIdentity) (*ent
 	}
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	if server, done, err = c.enlistable(ctx, joiner); err != nil {
+	if server, done, err = c.checkJoiner(ctx, joiner); err != nil {
 		return nil, err
 	}
 	if done {
-		return c.enlisted(), nil
+		return c.serversAdded(), nil
 	}
 	if server.stored != joiner.Address {
 		if err := c.move(ctx, joiner); err != nil {
@@ -92,18 +92,18 @@ func (c *changes) enlist(ctx context.Context, m *ententev1.MemberIdentity) (*ent
 	}
 	c.log.Info("the member is in the Raft configuration", "member", joiner.ID, "address", joiner.Address,
 		"identity", memberid.Short(joiner.Identity), "voter", server.Voter)
-	return c.enlisted(), nil
+	return c.serversAdded(), nil
 }
 
-// enlistee is a server to be added to the Raft configuration, with the address of its row.
-type enlistee struct {
+// newServer is a server to be added to the Raft configuration, with the address of its row.
+type newServer struct {
 	raftstore.Server
 	stored string
 }
 
-// enlistable returns the server to add for a member whose row is stored. done means that it is in the Raft
+// checkJoiner returns the server to add for a member whose row is stored. done means that it is in the Raft
 // configuration already.
-func (c *changes) enlistable(ctx context.Context, joiner directory.Entry) (e enlistee, done bool, err error) {
+func (c *changes) checkJoiner(ctx context.Context, joiner directory.Entry) (e newServer, done bool, err error) {
 	v, err := c.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
 		return e, false, err
@@ -117,7 +117,7 @@ func (c *changes) enlistable(ctx context.Context, joiner directory.Entry) (e enl
 			"no token was redeemed for member %s with identity key %s; join it with a token",
 			joiner.ID, memberid.Short(joiner.Identity))
 	}
-	e = enlistee{
+	e = newServer{
 		raftstore.Server{MemberID: joiner.ID, Identity: joiner.Identity, Address: joiner.Address},
 		row.Value.GetAddress(),
 	}
@@ -130,9 +130,9 @@ func (c *changes) enlistable(ctx context.Context, joiner directory.Entry) (e enl
 	return e, done, nil
 }
 
-func (c *changes) enlisted() *ententev1.EnlistResponse {
+func (c *changes) serversAdded() *ententev1.AddServerResponse {
 	members, index := c.directory.Identities()
-	return &ententev1.EnlistResponse{Revision: uint64(index), Members: members}
+	return &ententev1.AddServerResponse{Revision: uint64(index), Members: members}
 }
 
 // move stores a member's new address.

@@ -57,7 +57,7 @@ func (s clusterService) ListMembers(
 		m := &ententev1.Member{
 			Id: row.Key, Region: row.Value.GetRegion(), Zone: row.Value.GetZone(), Address: row.Value.GetAddress(),
 			Identity: hexDigest(row.Value.GetIdentity()), Version: row.Value.GetVersion(),
-			JoinTime: row.Value.GetJoinTime(), LastHeard: heard[row.Key],
+			JoinTime: row.Value.GetJoinTime(), LastContact: heard[row.Key],
 		}
 		if _, m.Alive, err = alive.Get(v, row.Key); err != nil {
 			return nil, raftstore.StatusError(err)
@@ -86,7 +86,7 @@ func (s clusterService) lastHeard(ctx context.Context) map[string]*timestamppb.T
 	}
 	heard := make(map[string]*timestamppb.Timestamp)
 	for _, m := range answer.GetMembers() {
-		heard[m.GetId()] = m.GetLastHeard()
+		heard[m.GetId()] = m.GetLastContact()
 	}
 	return heard
 }

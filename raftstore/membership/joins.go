@@ -105,7 +105,7 @@ func (j *joins) join(ctx context.Context, req *ententev1.JoinRequest) (*ententev
 	if err != nil {
 		return nil, j.auditRefusal(req, identity, err, 0)
 	}
-	answer, err := j.enlist(ctx, &ententev1.MemberIdentity{
+	answer, err := j.addServer(ctx, &ententev1.MemberIdentity{
 		Id: req.GetId(), Address: req.GetAddress(), Identity: identity[:],
 	})
 	if err != nil {
@@ -147,17 +147,17 @@ func (j *joins) auditRefusal(
 	return why
 }
 
-// enlist adds a member to the Raft configuration, on the leader.
-func (j *joins) enlist(
+// addServer adds a member to the Raft configuration, on the leader.
+func (j *joins) addServer(
 	ctx context.Context, m *ententev1.MemberIdentity,
-) (answer *ententev1.EnlistResponse, err error) {
+) (answer *ententev1.AddServerResponse, err error) {
 	_, err = j.leader.forward(ctx,
 		func(ctx context.Context) (err error) {
-			answer, err = j.changes.enlist(ctx, m)
+			answer, err = j.changes.addServer(ctx, m)
 			return err
 		},
 		func(ctx context.Context, leader ententev1.MemberServiceClient) (err error) {
-			answer, err = leader.Enlist(ctx, &ententev1.EnlistRequest{Member: m})
+			answer, err = leader.AddServer(ctx, &ententev1.AddServerRequest{Member: m})
 			return err
 		})
 	return answer, err

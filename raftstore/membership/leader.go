@@ -69,7 +69,7 @@ func newHeartbeatSection() *memory.Section[string, beat] {
 		Answer: func([]byte) ([]byte, error) {
 			var answer ententev1.ListMembersResponse
 			for id, b := range section.Received.All() {
-				answer.Members = append(answer.Members, &ententev1.Member{Id: id, LastHeard: timestamppb.New(b.at)})
+				answer.Members = append(answer.Members, &ententev1.Member{Id: id, LastContact: timestamppb.New(b.at)})
 			}
 			return proto.Marshal(&answer)
 		},

@@ -75,12 +75,12 @@ func (s memberService) GetMembership(
 	return &ententev1.GetMembershipResponse{Revision: uint64(index), Members: members}, nil
 }
 
-// Enlist implements MemberService.
-func (s memberService) Enlist(ctx context.Context, req *ententev1.EnlistRequest) (*ententev1.EnlistResponse, error) {
+// AddServer implements MemberService.
+func (s memberService) AddServer(ctx context.Context, req *ententev1.AddServerRequest) (*ententev1.AddServerResponse, error) {
 	if _, err := s.authenticate(ctx); err != nil {
 		return nil, err
 	}
-	answer, err := s.changes.enlist(ctx, req.GetMember())
+	answer, err := s.changes.addServer(ctx, req.GetMember())
 	return answer, raftstore.StatusError(err)
 }
 
@@ -112,8 +112,8 @@ func (s memberService) Transfer(
 	return &ententev1.TransferResponse{LeaderId: leader}, nil
 }
 
-// Report implements MemberService.
-func (s memberService) Report(ctx context.Context, req *ententev1.ReportRequest) (*ententev1.ReportResponse, error) {
+// QueryReports implements MemberService.
+func (s memberService) QueryReports(ctx context.Context, req *ententev1.QueryReportsRequest) (*ententev1.QueryReportsResponse, error) {
 	if _, err := s.authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -121,5 +121,5 @@ func (s memberService) Report(ctx context.Context, req *ententev1.ReportRequest)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	return &ententev1.ReportResponse{Answer: answer}, nil
+	return &ententev1.QueryReportsResponse{Answer: answer}, nil
 }

@@ -112,7 +112,7 @@ func (s *sections) query(ctx context.Context, l *leaderClient, name string, quer
 	if id == l.self {
 		return s.answer(name, query)
 	}
-	answer, err := client.Report(ctx, &ententev1.ReportRequest{Section: name, Query: query})
+	answer, err := client.QueryReports(ctx, &ententev1.QueryReportsRequest{Section: name, Query: query})
 	if err != nil {
 		return nil, err
 	}

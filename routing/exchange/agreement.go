@@ -66,8 +66,8 @@ func requireAgreement(agreements Agreements, r raftstore.Reader, trustDomain str
 	return a, nil
 }
 
-// heldBack returns why nothing is shared under an agreement at present, or "".
-func (a Agreement) heldBack(trustDomain string) string {
+// inactiveReason returns why nothing is shared under an agreement at present, or "".
+func (a Agreement) inactiveReason(trustDomain string) string {
 	switch {
 	case !a.InForce:
 		return fmt.Sprintf(

@@ -66,11 +66,11 @@ func BenchmarkExportToPeers(b *testing.B) {
 		s = m.NewSync(Stream{
 			Home: domain, Domains: func() []string { return []string{domain} }, Wake: func() { woken <- s },
 		})
-		list := &ententev1.PeerServiceInterest{
+		list := &ententev1.PeerServiceSubscription{
 			Number: 1,
 			Wanted: []*ententev1.PeerServiceVersion{key.version(digest{})},
 		}
-		require.NoError(b, s.Receive(servicesMessage(&ententev1.PeerServices{Interest: list})))
+		require.NoError(b, s.Receive(servicesMessage(&ententev1.PeerServices{Subscription: list})))
 		woken <- s
 	}
 	// send sends what is due, and acknowledges it, until every stream has sent a set.

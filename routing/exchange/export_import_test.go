@@ -160,7 +160,7 @@ func TestExports(t *testing.T) {
 	}
 	require.Equal(t, "shop", shown().GetName())
 	m.agree(t, "us.example.org", "us.example.org", routingtest.Epoch, false)
-	require.Equal(t, ententev1.ExportState_EXPORT_STATE_HELD_BACK, shown().GetState())
+	require.Equal(t, ententev1.ExportState_EXPORT_STATE_INACTIVE, shown().GetState())
 	m.agree(t, "us.example.org", "", routingtest.Epoch, true)
 	require.Contains(t, shown().GetDetail(), "names no peer")
 	m.agree(t, "us.example.org", "us.example.org", routingtest.Epoch.Add(time.Hour), true)

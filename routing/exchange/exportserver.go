@@ -125,8 +125,8 @@ func (s *ExportServer) describe(
 	case !found || !e.counts(agreement):
 		m.State, m.Detail = ententev1.ExportState_EXPORT_STATE_ENDED, "the relationship that it was "+
 			"created under has ended"
-	case agreement.heldBack(e.To) != "":
-		m.State, m.Detail = ententev1.ExportState_EXPORT_STATE_HELD_BACK, agreement.heldBack(e.To)
+	case agreement.inactiveReason(e.To) != "":
+		m.State, m.Detail = ententev1.ExportState_EXPORT_STATE_INACTIVE, agreement.inactiveReason(e.To)
 	case m.Instances == 0:
 		m.Detail = "it covers no instance of a hosted domain"
 	}

@@ -220,7 +220,7 @@ func TestHostileStreamsEnd(t *testing.T) {
 	}
 	interest := func(number uint64, wanted ...*ententev1.PeerServiceVersion) *ententev1.PeerMessage {
 		return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{
-			Interest: &ententev1.PeerServiceInterest{Number: number, Wanted: wanted},
+			Subscription: &ententev1.PeerServiceSubscription{Number: number, Wanted: wanted},
 		}}}
 	}
 	shop := setKey{"eu.example.org", "shop"}

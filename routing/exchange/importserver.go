@@ -117,8 +117,8 @@ func (s *ImportServer) describe(r raftstore.Reader, i serviceImport) (*ententev1
 	case !found || !i.counts(agreement):
 		m.State, m.Detail = ententev1.ImportState_IMPORT_STATE_ENDED, "the relationship that it was "+
 			"created under has ended"
-	case agreement.heldBack(i.From) != "":
-		m.State, m.Detail = ententev1.ImportState_IMPORT_STATE_HELD_BACK, agreement.heldBack(i.From)
+	case agreement.inactiveReason(i.From) != "":
+		m.State, m.Detail = ententev1.ImportState_IMPORT_STATE_INACTIVE, agreement.inactiveReason(i.From)
 	}
 	return m, nil
 }

@@ -198,7 +198,7 @@ func (r *receiver) next(
 			r.log.Error("cannot read the imports", "error", err)
 		} else if list != nil {
 			r.lists.AllowN(now, 1)
-			out = append(out, servicesMessage(&ententev1.PeerServices{Interest: list}))
+			out = append(out, servicesMessage(&ententev1.PeerServices{Subscription: list}))
 		}
 	}
 	for len(r.acks) > 0 {
@@ -214,7 +214,7 @@ func servicesMessage(m *ententev1.PeerServices) *ententev1.PeerMessage {
 }
 
 // nextList returns the list of subscriptions, or nil if the peer has it already.
-func (r *receiver) nextList(view raftstore.Reader, domains []string) (*ententev1.PeerServiceInterest, error) {
+func (r *receiver) nextList(view raftstore.Reader, domains []string) (*ententev1.PeerServiceSubscription, error) {
 	all, err := listImports(view)
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (r *receiver) nextList(view raftstore.Reader, domains []string) (*ententev1
 	}
 	r.imports, r.confirmed, r.resend = next, false, false
 	r.number++
-	list := &ententev1.PeerServiceInterest{Number: r.number}
+	list := &ententev1.PeerServiceSubscription{Number: r.number}
 	clear(r.announced)
 	clear(r.changed)
 	for _, key := range slices.SortedFunc(maps.Keys(next), compareKeys) {

@@ -77,7 +77,7 @@ func compareKeys(a, b setKey) int {
 }
 
 // subscribe replaces the subscriptions of the peer.
-func (s *sender) subscribe(m *ententev1.PeerServiceInterest) error {
+func (s *sender) subscribe(m *ententev1.PeerServiceSubscription) error {
 	if n := len(m.GetWanted()); n > maxImports {
 		return fmt.Errorf("the peer subscribes to %d services; %d are allowed on one stream", n, maxImports)
 	}

@@ -76,8 +76,8 @@ func (s *Sync) Receive(m *ententev1.PeerMessage) error {
 				return err
 			}
 		}
-		if c.Services.GetInterest() != nil {
-			return s.sender.subscribe(c.Services.GetInterest())
+		if c.Services.GetSubscription() != nil {
+			return s.sender.subscribe(c.Services.GetSubscription())
 		}
 	case *ententev1.PeerMessage_ServiceSets:
 		for _, part := range c.ServiceSets.GetSets() {

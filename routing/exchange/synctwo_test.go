@@ -72,7 +72,7 @@ func TestMemberWithoutLeaderExportsNothing(t *testing.T) {
 	require.NoError(
 		t,
 		f.Receive(&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Services{Services: &ententev1.PeerServices{
-			Interest: &ententev1.PeerServiceInterest{
+			Subscription: &ententev1.PeerServiceSubscription{
 				Number: 1,
 				Wanted: []*ententev1.PeerServiceVersion{setKey{"eu.example.org", "shop"}.version(digest{})},
 			},

@@ -163,9 +163,9 @@ func (scenario Scenario) Apply(endpoints []Endpoint) (out []Endpoint, unmatched 
 
 // LoadDistribution is where the requests of all callers go.
 type LoadDistribution struct {
-	// Regions has percentages by region. With Nowhere they add up to 100, unless there is no caller.
-	Regions map[string]uint32
-	Nowhere uint32
+	// Regions has percentages by region. With Unserved they add up to 100, unless there is no caller.
+	Regions  map[string]uint32
+	Unserved uint32
 	// Available counts the endpoints of each region that get load without a panic.
 	Available map[string]uint32
 }
@@ -216,7 +216,7 @@ func (p *Policy) DistributeLoad(endpoints []Endpoint) LoadDistribution {
 	for i, region := range regions {
 		out.Regions[region] = uint32(parts[i])
 	}
-	out.Nowhere = uint32(parts[len(regions)])
+	out.Unserved = uint32(parts[len(regions)])
 	return out
 }
 

@@ -106,7 +106,7 @@ func TestDistributeLoadLaws(t *testing.T) {
 		for _, e := range imagined {
 			trusted[e.Locality.Region] = trusted[e.Locality.Region] || e.Trust.Verifiable()
 		}
-		sum := carried.Nowhere
+		sum := carried.Unserved
 		for region, percent := range carried.Regions {
 			sum += percent
 			require.True(t, percent == 0 || trusted[region], "load for %s, where nobody can be authenticated", region)

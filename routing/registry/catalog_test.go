@@ -56,7 +56,7 @@ func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 
 		// The newer lease runs out and the older one is held, so the older registration counts.
 		m.sweeps(t, 30, func() {
-			_, err := holders[0].send(&ententev1.HoldLeaseRequest{})
+			_, err := holders[0].send(&ententev1.KeepLeaseRequest{})
 			require.NoError(t, err)
 		})
 		in, _ := healths()

@@ -62,7 +62,7 @@ func (k *LeaseKeeper) changeHealth(ctx context.Context, h holder, changes []heal
 	}
 	var revision raftstore.Revision
 	err := audit.Do(k.audit, audit.Event{
-		Caller: access.CallerFrom(ctx).String(), Action: "RoutingService/HoldLease health", Object: "lease " + h.lease,
+		Caller: access.CallerFrom(ctx).String(), Action: "RoutingService/KeepLease health", Object: "lease " + h.lease,
 		Detail: healthChangesText(changes),
 	}, func(line *audit.Event) (err error) {
 		revision, err = k.writeHealth(ctx, h, changes)

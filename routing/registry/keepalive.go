@@ -42,9 +42,9 @@ type LeaseKeeper struct {
 // holder is a lease with the stream that holds it.
 type holder struct{ lease, stream string }
 
-// HoldLease opens a lease and renews it with each message. The end of the stream does not end the lease: until it runs
+// KeepLease opens a lease and renews it with each message. The end of the stream does not end the lease: until it runs
 // out, the holder may open another stream, at this member or at another.
-func (k *LeaseKeeper) HoldLease(stream ententev1.RoutingService_HoldLeaseServer) error {
+func (k *LeaseKeeper) KeepLease(stream ententev1.RoutingService_KeepLeaseServer) error {
 	ctx := stream.Context()
 	m, err := stream.Recv()
 	if err != nil {
@@ -84,7 +84,7 @@ func (k *LeaseKeeper) HoldLease(stream ententev1.RoutingService_HoldLeaseServer)
 				"the lease of this stream is open already; open another on a stream of its own",
 			)
 		}
-		response = &ententev1.HoldLeaseResponse{}
+		response = &ententev1.KeepLeaseResponse{}
 	}
 }
 
@@ -94,7 +94,7 @@ func (k *LeaseKeeper) open(
 	ctx context.Context,
 	open *ententev1.OpenLease,
 	h *holder,
-) (*ententev1.HoldLeaseResponse, error) {
+) (*ententev1.KeepLeaseResponse, error) {
 	terms, err := parseTerms(open)
 	if err != nil {
 		return nil, invalid(err)
@@ -130,11 +130,11 @@ func (k *LeaseKeeper) open(
 		return nil, err
 	}
 	h.lease = id
-	return &ententev1.HoldLeaseResponse{Lease: leaseProto(row, 0), Secret: secret, Revision: uint64(revision)}, nil
+	return &ententev1.KeepLeaseResponse{Lease: leaseProto(row, 0), Secret: secret, Revision: uint64(revision)}, nil
 }
 
 // renew applies one message of the holder and renews the lease.
-func (k *LeaseKeeper) renew(ctx context.Context, h holder, m *ententev1.HoldLeaseRequest) (raftstore.Revision, error) {
+func (k *LeaseKeeper) renew(ctx context.Context, h holder, m *ententev1.KeepLeaseRequest) (raftstore.Revision, error) {
 	row, err := heldLease(k.store.View(), h)
 	if err != nil {
 		return 0, err

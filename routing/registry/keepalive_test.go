@@ -22,22 +22,22 @@ import (
 // holderClient is a control plane with its stream.
 type holderClient struct {
 	t      *testing.T
-	stream ententev1.RoutingService_HoldLeaseClient
+	stream ententev1.RoutingService_KeepLeaseClient
 	lease  *ententev1.Lease
 	secret string
 }
 
 func (m *member) hold(t *testing.T, caller access.Caller, open *ententev1.OpenLease) (*holderClient, error) {
 	t.Helper()
-	stream, err := m.dial(t, caller).HoldLease(t.Context())
+	stream, err := m.dial(t, caller).KeepLease(t.Context())
 	require.NoError(t, err)
 	h := &holderClient{t: t, stream: stream}
-	answer, err := h.send(&ententev1.HoldLeaseRequest{Open: open})
+	answer, err := h.send(&ententev1.KeepLeaseRequest{Open: open})
 	h.lease, h.secret = answer.GetLease(), answer.GetSecret()
 	return h, err
 }
 
-func (h *holderClient) send(m *ententev1.HoldLeaseRequest) (*ententev1.HoldLeaseResponse, error) {
+func (h *holderClient) send(m *ententev1.KeepLeaseRequest) (*ententev1.KeepLeaseResponse, error) {
 	h.t.Helper()
 	if err := h.stream.Send(m); err != nil && !errors.Is(err, io.EOF) {
 		require.NoError(h.t, err)
@@ -94,13 +94,13 @@ func TestLease(t *testing.T) {
 	m.Tracker.Reset()
 	revision := m.store.View().Revision()
 	m.sweeps(t, 30, func() {
-		_, err := h.send(&ententev1.HoldLeaseRequest{})
+		_, err := h.send(&ententev1.KeepLeaseRequest{})
 		require.NoError(t, err)
 	})
 	require.Equal(t, revision, m.store.View().Revision(), "a renewal was written")
 	require.GreaterOrEqual(t, testutil.ToFloat64(m.Leases.metrics.renewals.WithLabelValues(renewalTaken)), 30.0)
 
-	_, err = h.send(&ententev1.HoldLeaseRequest{Health: []*ententev1.HealthChange{
+	_, err = h.send(&ententev1.KeepLeaseRequest{Health: []*ententev1.HealthChange{
 		{Service: "shop", Address: "10.0.0.1:443", Health: ententev1.Health_HEALTH_DEGRADED},
 		{Service: "shop", Address: "10.0.0.2:443", Health: ententev1.Health_HEALTH_DRAINING},
 	}})
@@ -152,7 +152,7 @@ func TestLease(t *testing.T) {
 	left, err := Instances.List(m.store.View(), "")
 	require.NoError(t, err)
 	require.Empty(t, left, "rows of a removed lease are left")
-	_, err = again.send(&ententev1.HoldLeaseRequest{})
+	_, err = again.send(&ententev1.KeepLeaseRequest{})
 	routingtest.Refused(t, err, codes.NotFound, "is gone, with all its instances")
 	_, err = m.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: one})
 	routingtest.Refused(t, err, codes.NotFound, "the lease does not exist, or no longer")
@@ -169,14 +169,14 @@ func TestNewestStreamHoldsLease(t *testing.T) {
 	second, err := m.hold(t, routingtest.Plane, open)
 	require.NoError(t, err)
 	require.Equal(t, first.lease.GetId(), second.lease.GetId())
-	_, err = first.send(&ententev1.HoldLeaseRequest{Release: true})
+	_, err = first.send(&ententev1.KeepLeaseRequest{Release: true})
 	routingtest.Refused(t, err, codes.Aborted, "the lease "+first.lease.GetId()+" is now held by another stream")
-	_, err = second.send(&ententev1.HoldLeaseRequest{})
+	_, err = second.send(&ententev1.KeepLeaseRequest{})
 	require.NoError(t, err)
 	open.Secret = first.secret
 	_, err = m.hold(t, routingtest.Mallory, open)
 	routingtest.Refused(t, err, codes.PermissionDenied, "belongs to another owner; open one of your own")
-	_, err = second.send(&ententev1.HoldLeaseRequest{Release: true})
+	_, err = second.send(&ententev1.KeepLeaseRequest{Release: true})
 	require.NoError(t, err)
 }
 
@@ -224,7 +224,7 @@ func TestLeaseIsReleased(t *testing.T) {
 	require.Len(t, list.GetLeases(), 1)
 	require.EqualValues(t, 1, list.GetLeases()[0].GetInstances())
 	require.Equal(t, "the local administrator", list.GetLeases()[0].GetOwner())
-	_, err = h.send(&ententev1.HoldLeaseRequest{Release: true})
+	_, err = h.send(&ententev1.KeepLeaseRequest{Release: true})
 	require.NoError(t, err)
 	_, exists := m.health(t, "10.0.0.1:443")
 	require.False(t, exists)
@@ -273,7 +273,7 @@ func TestInvalidLeases(t *testing.T) {
 	h, err := m.hold(t, routingtest.Plane, tenSeconds())
 	require.NoError(t, err)
 	_, err = h.send(
-		&ententev1.HoldLeaseRequest{
+		&ententev1.KeepLeaseRequest{
 			Health: []*ententev1.HealthChange{{Service: "shop", Address: "10.0.0.1:443", Health: 1}},
 		},
 	)
@@ -281,7 +281,7 @@ func TestInvalidLeases(t *testing.T) {
 	h, err = m.hold(t, routingtest.Plane, tenSeconds())
 	require.NoError(t, err)
 	m.clock.Isolate(6 * time.Second)
-	_, err = h.send(&ententev1.HoldLeaseRequest{})
+	_, err = h.send(&ententev1.KeepLeaseRequest{})
 	routingtest.Refused(
 		t,
 		err,

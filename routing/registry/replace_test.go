@@ -154,7 +154,7 @@ func TestReplaceStaged(t *testing.T) {
 	require.Greater(t, m.store.View().Revision(), revision)
 	// The instances of the staged set can be changed as before.
 	_, err = h.send(
-		&ententev1.HoldLeaseRequest{
+		&ententev1.KeepLeaseRequest{
 			Health: []*ententev1.HealthChange{
 				{Service: "shop", Address: "10.0.0.1:443", Health: ententev1.Health_HEALTH_DRAINING},
 			},

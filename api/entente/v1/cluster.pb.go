@@ -40,7 +40,7 @@ type Member struct {
 	// The software version that it announced.
 	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
 	JoinTime      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=join_time,json=joinTime,proto3" json:"join_time,omitempty"`
-	LastHeard     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
+	LastContact   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,9 +145,9 @@ func (x *Member) GetJoinTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Member) GetLastHeard() *timestamppb.Timestamp {
+func (x *Member) GetLastContact() *timestamppb.Timestamp {
 	if x != nil {
-		return x.LastHeard
+		return x.LastContact
 	}
 	return nil
 }
@@ -746,7 +746,7 @@ var File_entente_v1_cluster_proto protoreflect.FileDescriptor
 const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x18entente/v1/cluster.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x02\n" +
+	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -758,9 +758,8 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\x05alive\x18\b \x01(\bR\x05alive\x12\x18\n" +
 	"\aversion\x18\t \x01(\tR\aversion\x127\n" +
 	"\tjoin_time\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\bjoinTime\x129\n" +
-	"\n" +
-	"last_heard\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\"A\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bjoinTime\x12=\n" +
+	"\flast_contact\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vlastContact\"A\n" +
 	"\x12ListMembersRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xcd\x01\n" +
 	"\x13ListMembersResponse\x12\x1a\n" +
@@ -835,7 +834,7 @@ var file_entente_v1_cluster_proto_goTypes = []any{
 }
 var file_entente_v1_cluster_proto_depIdxs = []int32{
 	13, // 0: entente.v1.Member.join_time:type_name -> google.protobuf.Timestamp
-	13, // 1: entente.v1.Member.last_heard:type_name -> google.protobuf.Timestamp
+	13, // 1: entente.v1.Member.last_contact:type_name -> google.protobuf.Timestamp
 	14, // 2: entente.v1.ListMembersRequest.read:type_name -> entente.v1.ReadOptions
 	0,  // 3: entente.v1.ListMembersResponse.members:type_name -> entente.v1.Member
 	15, // 4: entente.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration

@@ -277,27 +277,27 @@ func (x *GetMembershipResponse) GetMembers() []*MemberIdentity {
 	return nil
 }
 
-type EnlistRequest struct {
+type AddServerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Member        *MemberIdentity        `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *EnlistRequest) Reset() {
-	*x = EnlistRequest{}
+func (x *AddServerRequest) Reset() {
+	*x = AddServerRequest{}
 	mi := &file_entente_v1_member_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *EnlistRequest) String() string {
+func (x *AddServerRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*EnlistRequest) ProtoMessage() {}
+func (*AddServerRequest) ProtoMessage() {}
 
-func (x *EnlistRequest) ProtoReflect() protoreflect.Message {
+func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_member_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -309,19 +309,19 @@ func (x *EnlistRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use EnlistRequest.ProtoReflect.Descriptor instead.
-func (*EnlistRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use AddServerRequest.ProtoReflect.Descriptor instead.
+func (*AddServerRequest) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *EnlistRequest) GetMember() *MemberIdentity {
+func (x *AddServerRequest) GetMember() *MemberIdentity {
 	if x != nil {
 		return x.Member
 	}
 	return nil
 }
 
-type EnlistResponse struct {
+type AddServerResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The members including the new one, and the Raft index of that configuration.
 	Revision      uint64            `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -330,20 +330,20 @@ type EnlistResponse struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *EnlistResponse) Reset() {
-	*x = EnlistResponse{}
+func (x *AddServerResponse) Reset() {
+	*x = AddServerResponse{}
 	mi := &file_entente_v1_member_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *EnlistResponse) String() string {
+func (x *AddServerResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*EnlistResponse) ProtoMessage() {}
+func (*AddServerResponse) ProtoMessage() {}
 
-func (x *EnlistResponse) ProtoReflect() protoreflect.Message {
+func (x *AddServerResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_member_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -355,19 +355,19 @@ func (x *EnlistResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use EnlistResponse.ProtoReflect.Descriptor instead.
-func (*EnlistResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use AddServerResponse.ProtoReflect.Descriptor instead.
+func (*AddServerResponse) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *EnlistResponse) GetRevision() uint64 {
+func (x *AddServerResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
 	}
 	return 0
 }
 
-func (x *EnlistResponse) GetMembers() []*MemberIdentity {
+func (x *AddServerResponse) GetMembers() []*MemberIdentity {
 	if x != nil {
 		return x.Members
 	}
@@ -559,7 +559,7 @@ func (x *TransferResponse) GetLeaderId() string {
 	return ""
 }
 
-type ReportRequest struct {
+type QueryReportsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Section       string                 `protobuf:"bytes,1,opt,name=section,proto3" json:"section,omitempty"`
 	Query         []byte                 `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`
@@ -567,20 +567,20 @@ type ReportRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ReportRequest) Reset() {
-	*x = ReportRequest{}
+func (x *QueryReportsRequest) Reset() {
+	*x = QueryReportsRequest{}
 	mi := &file_entente_v1_member_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ReportRequest) String() string {
+func (x *QueryReportsRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ReportRequest) ProtoMessage() {}
+func (*QueryReportsRequest) ProtoMessage() {}
 
-func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+func (x *QueryReportsRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_member_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -592,46 +592,46 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
-func (*ReportRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use QueryReportsRequest.ProtoReflect.Descriptor instead.
+func (*QueryReportsRequest) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *ReportRequest) GetSection() string {
+func (x *QueryReportsRequest) GetSection() string {
 	if x != nil {
 		return x.Section
 	}
 	return ""
 }
 
-func (x *ReportRequest) GetQuery() []byte {
+func (x *QueryReportsRequest) GetQuery() []byte {
 	if x != nil {
 		return x.Query
 	}
 	return nil
 }
 
-type ReportResponse struct {
+type QueryReportsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Answer        []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ReportResponse) Reset() {
-	*x = ReportResponse{}
+func (x *QueryReportsResponse) Reset() {
+	*x = QueryReportsResponse{}
 	mi := &file_entente_v1_member_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ReportResponse) String() string {
+func (x *QueryReportsResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ReportResponse) ProtoMessage() {}
+func (*QueryReportsResponse) ProtoMessage() {}
 
-func (x *ReportResponse) ProtoReflect() protoreflect.Message {
+func (x *QueryReportsResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_member_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -643,12 +643,12 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
-func (*ReportResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use QueryReportsResponse.ProtoReflect.Descriptor instead.
+func (*QueryReportsResponse) Descriptor() ([]byte, []int) {
 	return file_entente_v1_member_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *ReportResponse) GetAnswer() []byte {
+func (x *QueryReportsResponse) GetAnswer() []byte {
 	if x != nil {
 		return x.Answer
 	}
@@ -680,10 +680,10 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\x14GetMembershipRequest\"i\n" +
 	"\x15GetMembershipResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"C\n" +
-	"\rEnlistRequest\x122\n" +
-	"\x06member\x18\x01 \x01(\v2\x1a.entente.v1.MemberIdentityR\x06member\"b\n" +
-	"\x0eEnlistResponse\x12\x1a\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"F\n" +
+	"\x10AddServerRequest\x122\n" +
+	"\x06member\x18\x01 \x01(\v2\x1a.entente.v1.MemberIdentityR\x06member\"e\n" +
+	"\x11AddServerResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
 	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"G\n" +
 	"\x13RemoveServerRequest\x12\x0e\n" +
@@ -694,19 +694,19 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"/\n" +
 	"\x10TransferResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"?\n" +
-	"\rReportRequest\x12\x18\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"E\n" +
+	"\x13QueryReportsRequest\x12\x18\n" +
 	"\asection\x18\x01 \x01(\tR\asection\x12\x14\n" +
-	"\x05query\x18\x02 \x01(\fR\x05query\"(\n" +
-	"\x0eReportResponse\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answer2\xcb\x03\n" +
+	"\x05query\x18\x02 \x01(\fR\x05query\".\n" +
+	"\x14QueryReportsResponse\x12\x16\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer2\xe6\x03\n" +
 	"\rMemberService\x12H\n" +
 	"\tHeartbeat\x12\x1c.entente.v1.HeartbeatRequest\x1a\x1d.entente.v1.HeartbeatResponse\x12T\n" +
-	"\rGetMembership\x12 .entente.v1.GetMembershipRequest\x1a!.entente.v1.GetMembershipResponse\x12?\n" +
-	"\x06Enlist\x12\x19.entente.v1.EnlistRequest\x1a\x1a.entente.v1.EnlistResponse\x12Q\n" +
+	"\rGetMembership\x12 .entente.v1.GetMembershipRequest\x1a!.entente.v1.GetMembershipResponse\x12H\n" +
+	"\tAddServer\x12\x1c.entente.v1.AddServerRequest\x1a\x1d.entente.v1.AddServerResponse\x12Q\n" +
 	"\fRemoveServer\x12\x1f.entente.v1.RemoveServerRequest\x1a .entente.v1.RemoveServerResponse\x12E\n" +
-	"\bTransfer\x12\x1b.entente.v1.TransferRequest\x1a\x1c.entente.v1.TransferResponse\x12?\n" +
-	"\x06Report\x12\x19.entente.v1.ReportRequest\x1a\x1a.entente.v1.ReportResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"\bTransfer\x12\x1b.entente.v1.TransferRequest\x1a\x1c.entente.v1.TransferResponse\x12Q\n" +
+	"\fQueryReports\x12\x1f.entente.v1.QueryReportsRequest\x1a .entente.v1.QueryReportsResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_member_proto_rawDescOnce sync.Once
@@ -726,14 +726,14 @@ var file_entente_v1_member_proto_goTypes = []any{
 	(*HeartbeatResponse)(nil),     // 1: entente.v1.HeartbeatResponse
 	(*GetMembershipRequest)(nil),  // 2: entente.v1.GetMembershipRequest
 	(*GetMembershipResponse)(nil), // 3: entente.v1.GetMembershipResponse
-	(*EnlistRequest)(nil),         // 4: entente.v1.EnlistRequest
-	(*EnlistResponse)(nil),        // 5: entente.v1.EnlistResponse
+	(*AddServerRequest)(nil),      // 4: entente.v1.AddServerRequest
+	(*AddServerResponse)(nil),     // 5: entente.v1.AddServerResponse
 	(*RemoveServerRequest)(nil),   // 6: entente.v1.RemoveServerRequest
 	(*RemoveServerResponse)(nil),  // 7: entente.v1.RemoveServerResponse
 	(*TransferRequest)(nil),       // 8: entente.v1.TransferRequest
 	(*TransferResponse)(nil),      // 9: entente.v1.TransferResponse
-	(*ReportRequest)(nil),         // 10: entente.v1.ReportRequest
-	(*ReportResponse)(nil),        // 11: entente.v1.ReportResponse
+	(*QueryReportsRequest)(nil),   // 10: entente.v1.QueryReportsRequest
+	(*QueryReportsResponse)(nil),  // 11: entente.v1.QueryReportsResponse
 	nil,                           // 12: entente.v1.HeartbeatRequest.SectionsEntry
 	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
@@ -745,20 +745,20 @@ var file_entente_v1_member_proto_depIdxs = []int32{
 	13, // 2: entente.v1.HeartbeatResponse.clock:type_name -> google.protobuf.Timestamp
 	14, // 3: entente.v1.HeartbeatResponse.clock_distance:type_name -> google.protobuf.Duration
 	15, // 4: entente.v1.GetMembershipResponse.members:type_name -> entente.v1.MemberIdentity
-	15, // 5: entente.v1.EnlistRequest.member:type_name -> entente.v1.MemberIdentity
-	15, // 6: entente.v1.EnlistResponse.members:type_name -> entente.v1.MemberIdentity
+	15, // 5: entente.v1.AddServerRequest.member:type_name -> entente.v1.MemberIdentity
+	15, // 6: entente.v1.AddServerResponse.members:type_name -> entente.v1.MemberIdentity
 	0,  // 7: entente.v1.MemberService.Heartbeat:input_type -> entente.v1.HeartbeatRequest
 	2,  // 8: entente.v1.MemberService.GetMembership:input_type -> entente.v1.GetMembershipRequest
-	4,  // 9: entente.v1.MemberService.Enlist:input_type -> entente.v1.EnlistRequest
+	4,  // 9: entente.v1.MemberService.AddServer:input_type -> entente.v1.AddServerRequest
 	6,  // 10: entente.v1.MemberService.RemoveServer:input_type -> entente.v1.RemoveServerRequest
 	8,  // 11: entente.v1.MemberService.Transfer:input_type -> entente.v1.TransferRequest
-	10, // 12: entente.v1.MemberService.Report:input_type -> entente.v1.ReportRequest
+	10, // 12: entente.v1.MemberService.QueryReports:input_type -> entente.v1.QueryReportsRequest
 	1,  // 13: entente.v1.MemberService.Heartbeat:output_type -> entente.v1.HeartbeatResponse
 	3,  // 14: entente.v1.MemberService.GetMembership:output_type -> entente.v1.GetMembershipResponse
-	5,  // 15: entente.v1.MemberService.Enlist:output_type -> entente.v1.EnlistResponse
+	5,  // 15: entente.v1.MemberService.AddServer:output_type -> entente.v1.AddServerResponse
 	7,  // 16: entente.v1.MemberService.RemoveServer:output_type -> entente.v1.RemoveServerResponse
 	9,  // 17: entente.v1.MemberService.Transfer:output_type -> entente.v1.TransferResponse
-	11, // 18: entente.v1.MemberService.Report:output_type -> entente.v1.ReportResponse
+	11, // 18: entente.v1.MemberService.QueryReports:output_type -> entente.v1.QueryReportsResponse
 	13, // [13:19] is the sub-list for method output_type
 	7,  // [7:13] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name

@@ -21,10 +21,10 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	MemberService_Heartbeat_FullMethodName     = "/entente.v1.MemberService/Heartbeat"
 	MemberService_GetMembership_FullMethodName = "/entente.v1.MemberService/GetMembership"
-	MemberService_Enlist_FullMethodName        = "/entente.v1.MemberService/Enlist"
+	MemberService_AddServer_FullMethodName     = "/entente.v1.MemberService/AddServer"
 	MemberService_RemoveServer_FullMethodName  = "/entente.v1.MemberService/RemoveServer"
 	MemberService_Transfer_FullMethodName      = "/entente.v1.MemberService/Transfer"
-	MemberService_Report_FullMethodName        = "/entente.v1.MemberService/Report"
+	MemberService_QueryReports_FullMethodName  = "/entente.v1.MemberService/QueryReports"
 )
 
 // MemberServiceClient is the client API for MemberService service.
@@ -38,15 +38,15 @@ type MemberServiceClient interface {
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
-	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
+	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
 	// it.
-	Enlist(ctx context.Context, in *EnlistRequest, opts ...grpc.CallOption) (*EnlistResponse, error)
+	AddServer(ctx context.Context, in *AddServerRequest, opts ...grpc.CallOption) (*AddServerResponse, error)
 	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
 	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
-	// Report returns the reports of a section in the leader's memory, by member.
-	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error)
+	// QueryReports returns the reports of a section in the leader's memory, by member.
+	QueryReports(ctx context.Context, in *QueryReportsRequest, opts ...grpc.CallOption) (*QueryReportsResponse, error)
 }
 
 type memberServiceClient struct {
@@ -77,10 +77,10 @@ func (c *memberServiceClient) GetMembership(ctx context.Context, in *GetMembersh
 	return out, nil
 }
 
-func (c *memberServiceClient) Enlist(ctx context.Context, in *EnlistRequest, opts ...grpc.CallOption) (*EnlistResponse, error) {
+func (c *memberServiceClient) AddServer(ctx context.Context, in *AddServerRequest, opts ...grpc.CallOption) (*AddServerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(EnlistResponse)
-	err := c.cc.Invoke(ctx, MemberService_Enlist_FullMethodName, in, out, cOpts...)
+	out := new(AddServerResponse)
+	err := c.cc.Invoke(ctx, MemberService_AddServer_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -107,10 +107,10 @@ func (c *memberServiceClient) Transfer(ctx context.Context, in *TransferRequest,
 	return out, nil
 }
 
-func (c *memberServiceClient) Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error) {
+func (c *memberServiceClient) QueryReports(ctx context.Context, in *QueryReportsRequest, opts ...grpc.CallOption) (*QueryReportsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ReportResponse)
-	err := c.cc.Invoke(ctx, MemberService_Report_FullMethodName, in, out, cOpts...)
+	out := new(QueryReportsResponse)
+	err := c.cc.Invoke(ctx, MemberService_QueryReports_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -128,15 +128,15 @@ type MemberServiceServer interface {
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
-	// Enlist adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
+	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
 	// it.
-	Enlist(context.Context, *EnlistRequest) (*EnlistResponse, error)
+	AddServer(context.Context, *AddServerRequest) (*AddServerResponse, error)
 	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
 	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
-	// Report returns the reports of a section in the leader's memory, by member.
-	Report(context.Context, *ReportRequest) (*ReportResponse, error)
+	// QueryReports returns the reports of a section in the leader's memory, by member.
+	QueryReports(context.Context, *QueryReportsRequest) (*QueryReportsResponse, error)
 	mustEmbedUnimplementedMemberServiceServer()
 }
 
@@ -153,8 +153,8 @@ func (UnimplementedMemberServiceServer) Heartbeat(context.Context, *HeartbeatReq
 func (UnimplementedMemberServiceServer) GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetMembership not implemented")
 }
-func (UnimplementedMemberServiceServer) Enlist(context.Context, *EnlistRequest) (*EnlistResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Enlist not implemented")
+func (UnimplementedMemberServiceServer) AddServer(context.Context, *AddServerRequest) (*AddServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddServer not implemented")
 }
 func (UnimplementedMemberServiceServer) RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveServer not implemented")
@@ -162,8 +162,8 @@ func (UnimplementedMemberServiceServer) RemoveServer(context.Context, *RemoveSer
 func (UnimplementedMemberServiceServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
 }
-func (UnimplementedMemberServiceServer) Report(context.Context, *ReportRequest) (*ReportResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Report not implemented")
+func (UnimplementedMemberServiceServer) QueryReports(context.Context, *QueryReportsRequest) (*QueryReportsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method QueryReports not implemented")
 }
 func (UnimplementedMemberServiceServer) mustEmbedUnimplementedMemberServiceServer() {}
 func (UnimplementedMemberServiceServer) testEmbeddedByValue()                       {}
@@ -222,20 +222,20 @@ func _MemberService_GetMembership_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
-func _MemberService_Enlist_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(EnlistRequest)
+func _MemberService_AddServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddServerRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(MemberServiceServer).Enlist(ctx, in)
+		return srv.(MemberServiceServer).AddServer(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: MemberService_Enlist_FullMethodName,
+		FullMethod: MemberService_AddServer_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(MemberServiceServer).Enlist(ctx, req.(*EnlistRequest))
+		return srv.(MemberServiceServer).AddServer(ctx, req.(*AddServerRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -276,20 +276,20 @@ func _MemberService_Transfer_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
-func _MemberService_Report_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ReportRequest)
+func _MemberService_QueryReports_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(QueryReportsRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(MemberServiceServer).Report(ctx, in)
+		return srv.(MemberServiceServer).QueryReports(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: MemberService_Report_FullMethodName,
+		FullMethod: MemberService_QueryReports_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(MemberServiceServer).Report(ctx, req.(*ReportRequest))
+		return srv.(MemberServiceServer).QueryReports(ctx, req.(*QueryReportsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -310,8 +310,8 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MemberService_GetMembership_Handler,
 		},
 		{
-			MethodName: "Enlist",
-			Handler:    _MemberService_Enlist_Handler,
+			MethodName: "AddServer",
+			Handler:    _MemberService_AddServer_Handler,
 		},
 		{
 			MethodName: "RemoveServer",
@@ -322,8 +322,8 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MemberService_Transfer_Handler,
 		},
 		{
-			MethodName: "Report",
-			Handler:    _MemberService_Report_Handler,
+			MethodName: "QueryReports",
+			Handler:    _MemberService_QueryReports_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

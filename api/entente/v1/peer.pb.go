@@ -117,17 +117,17 @@ type PeerMessage struct {
 	// Types that are valid to be assigned to Content:
 	//
 	//	*PeerMessage_Hello
-	//	*PeerMessage_Interest
+	//	*PeerMessage_Subscription
 	//	*PeerMessage_Bundle
 	//	*PeerMessage_Acknowledgement
 	//	*PeerMessage_Heartbeat
-	//	*PeerMessage_Goodbye
+	//	*PeerMessage_Termination
 	//	*PeerMessage_Statements
-	//	*PeerMessage_MapInterest
+	//	*PeerMessage_MapSubscription
 	//	*PeerMessage_MapChanges
 	//	*PeerMessage_Services
 	//	*PeerMessage_ServiceSets
-	//	*PeerMessage_MapTaken
+	//	*PeerMessage_MapAcknowledgement
 	Content       isPeerMessage_Content `protobuf_oneof:"content"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -179,10 +179,10 @@ func (x *PeerMessage) GetHello() *PeerHello {
 	return nil
 }
 
-func (x *PeerMessage) GetInterest() *PeerInterest {
+func (x *PeerMessage) GetSubscription() *PeerSubscription {
 	if x != nil {
-		if x, ok := x.Content.(*PeerMessage_Interest); ok {
-			return x.Interest
+		if x, ok := x.Content.(*PeerMessage_Subscription); ok {
+			return x.Subscription
 		}
 	}
 	return nil
@@ -215,10 +215,10 @@ func (x *PeerMessage) GetHeartbeat() *PeerHeartbeat {
 	return nil
 }
 
-func (x *PeerMessage) GetGoodbye() *PeerGoodbye {
+func (x *PeerMessage) GetTermination() *PeerTermination {
 	if x != nil {
-		if x, ok := x.Content.(*PeerMessage_Goodbye); ok {
-			return x.Goodbye
+		if x, ok := x.Content.(*PeerMessage_Termination); ok {
+			return x.Termination
 		}
 	}
 	return nil
@@ -233,10 +233,10 @@ func (x *PeerMessage) GetStatements() *PeerStatements {
 	return nil
 }
 
-func (x *PeerMessage) GetMapInterest() *PeerMapInterest {
+func (x *PeerMessage) GetMapSubscription() *PeerMapSubscription {
 	if x != nil {
-		if x, ok := x.Content.(*PeerMessage_MapInterest); ok {
-			return x.MapInterest
+		if x, ok := x.Content.(*PeerMessage_MapSubscription); ok {
+			return x.MapSubscription
 		}
 	}
 	return nil
@@ -269,10 +269,10 @@ func (x *PeerMessage) GetServiceSets() *PeerServiceSets {
 	return nil
 }
 
-func (x *PeerMessage) GetMapTaken() *PeerMapTaken {
+func (x *PeerMessage) GetMapAcknowledgement() *PeerMapAcknowledgement {
 	if x != nil {
-		if x, ok := x.Content.(*PeerMessage_MapTaken); ok {
-			return x.MapTaken
+		if x, ok := x.Content.(*PeerMessage_MapAcknowledgement); ok {
+			return x.MapAcknowledgement
 		}
 	}
 	return nil
@@ -286,8 +286,8 @@ type PeerMessage_Hello struct {
 	Hello *PeerHello `protobuf:"bytes,1,opt,name=hello,proto3,oneof"`
 }
 
-type PeerMessage_Interest struct {
-	Interest *PeerInterest `protobuf:"bytes,2,opt,name=interest,proto3,oneof"`
+type PeerMessage_Subscription struct {
+	Subscription *PeerSubscription `protobuf:"bytes,2,opt,name=subscription,proto3,oneof"`
 }
 
 type PeerMessage_Bundle struct {
@@ -302,16 +302,16 @@ type PeerMessage_Heartbeat struct {
 	Heartbeat *PeerHeartbeat `protobuf:"bytes,5,opt,name=heartbeat,proto3,oneof"`
 }
 
-type PeerMessage_Goodbye struct {
-	Goodbye *PeerGoodbye `protobuf:"bytes,6,opt,name=goodbye,proto3,oneof"`
+type PeerMessage_Termination struct {
+	Termination *PeerTermination `protobuf:"bytes,6,opt,name=termination,proto3,oneof"`
 }
 
 type PeerMessage_Statements struct {
 	Statements *PeerStatements `protobuf:"bytes,7,opt,name=statements,proto3,oneof"`
 }
 
-type PeerMessage_MapInterest struct {
-	MapInterest *PeerMapInterest `protobuf:"bytes,8,opt,name=map_interest,json=mapInterest,proto3,oneof"`
+type PeerMessage_MapSubscription struct {
+	MapSubscription *PeerMapSubscription `protobuf:"bytes,8,opt,name=map_subscription,json=mapSubscription,proto3,oneof"`
 }
 
 type PeerMessage_MapChanges struct {
@@ -326,13 +326,13 @@ type PeerMessage_ServiceSets struct {
 	ServiceSets *PeerServiceSets `protobuf:"bytes,11,opt,name=service_sets,json=serviceSets,proto3,oneof"`
 }
 
-type PeerMessage_MapTaken struct {
-	MapTaken *PeerMapTaken `protobuf:"bytes,12,opt,name=map_taken,json=mapTaken,proto3,oneof"`
+type PeerMessage_MapAcknowledgement struct {
+	MapAcknowledgement *PeerMapAcknowledgement `protobuf:"bytes,12,opt,name=map_acknowledgement,json=mapAcknowledgement,proto3,oneof"`
 }
 
 func (*PeerMessage_Hello) isPeerMessage_Content() {}
 
-func (*PeerMessage_Interest) isPeerMessage_Content() {}
+func (*PeerMessage_Subscription) isPeerMessage_Content() {}
 
 func (*PeerMessage_Bundle) isPeerMessage_Content() {}
 
@@ -340,11 +340,11 @@ func (*PeerMessage_Acknowledgement) isPeerMessage_Content() {}
 
 func (*PeerMessage_Heartbeat) isPeerMessage_Content() {}
 
-func (*PeerMessage_Goodbye) isPeerMessage_Content() {}
+func (*PeerMessage_Termination) isPeerMessage_Content() {}
 
 func (*PeerMessage_Statements) isPeerMessage_Content() {}
 
-func (*PeerMessage_MapInterest) isPeerMessage_Content() {}
+func (*PeerMessage_MapSubscription) isPeerMessage_Content() {}
 
 func (*PeerMessage_MapChanges) isPeerMessage_Content() {}
 
@@ -352,7 +352,7 @@ func (*PeerMessage_Services) isPeerMessage_Content() {}
 
 func (*PeerMessage_ServiceSets) isPeerMessage_Content() {}
 
-func (*PeerMessage_MapTaken) isPeerMessage_Content() {}
+func (*PeerMessage_MapAcknowledgement) isPeerMessage_Content() {}
 
 // PeerHello is the first message of each side, sent once.
 type PeerHello struct {
@@ -417,29 +417,29 @@ func (x *PeerHello) GetMember() string {
 	return ""
 }
 
-// PeerInterest lists the trust domains whose bundles the sender subscribes to, each with the sender's present version.
+// PeerSubscription lists the trust domains whose bundles the sender subscribes to, each with the sender's present version.
 // It follows the hello, and is sent again in full when the set changes.
-type PeerInterest struct {
+type PeerSubscription struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Wanted        []*PeerBundleVersion   `protobuf:"bytes,1,rep,name=wanted,proto3" json:"wanted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PeerInterest) Reset() {
-	*x = PeerInterest{}
+func (x *PeerSubscription) Reset() {
+	*x = PeerSubscription{}
 	mi := &file_entente_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PeerInterest) String() string {
+func (x *PeerSubscription) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PeerInterest) ProtoMessage() {}
+func (*PeerSubscription) ProtoMessage() {}
 
-func (x *PeerInterest) ProtoReflect() protoreflect.Message {
+func (x *PeerSubscription) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -451,12 +451,12 @@ func (x *PeerInterest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PeerInterest.ProtoReflect.Descriptor instead.
-func (*PeerInterest) Descriptor() ([]byte, []int) {
+// Deprecated: Use PeerSubscription.ProtoReflect.Descriptor instead.
+func (*PeerSubscription) Descriptor() ([]byte, []int) {
 	return file_entente_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *PeerInterest) GetWanted() []*PeerBundleVersion {
+func (x *PeerSubscription) GetWanted() []*PeerBundleVersion {
 	if x != nil {
 		return x.Wanted
 	}
@@ -646,10 +646,10 @@ func (x *PeerStatements) GetDocument() []byte {
 	return nil
 }
 
-// PeerMapInterest subscribes to the receiver's bundle map, as that of a hub: to the selected trust domains that the
+// PeerMapSubscription subscribes to the receiver's bundle map, as that of a hub: to the selected trust domains that the
 // sender does not have at the same version, and to every later change. A long subscription has several parts. It is
 // sent again in full when the selection changes.
-type PeerMapInterest struct {
+type PeerMapSubscription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The receiver's trust domain. The sender's relationship with it has the selection.
 	TrustDomain string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -668,20 +668,20 @@ type PeerMapInterest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PeerMapInterest) Reset() {
-	*x = PeerMapInterest{}
+func (x *PeerMapSubscription) Reset() {
+	*x = PeerMapSubscription{}
 	mi := &file_entente_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PeerMapInterest) String() string {
+func (x *PeerMapSubscription) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PeerMapInterest) ProtoMessage() {}
+func (*PeerMapSubscription) ProtoMessage() {}
 
-func (x *PeerMapInterest) ProtoReflect() protoreflect.Message {
+func (x *PeerMapSubscription) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -693,47 +693,47 @@ func (x *PeerMapInterest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PeerMapInterest.ProtoReflect.Descriptor instead.
-func (*PeerMapInterest) Descriptor() ([]byte, []int) {
+// Deprecated: Use PeerMapSubscription.ProtoReflect.Descriptor instead.
+func (*PeerMapSubscription) Descriptor() ([]byte, []int) {
 	return file_entente_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *PeerMapInterest) GetTrustDomain() string {
+func (x *PeerMapSubscription) GetTrustDomain() string {
 	if x != nil {
 		return x.TrustDomain
 	}
 	return ""
 }
 
-func (x *PeerMapInterest) GetInclude() []string {
+func (x *PeerMapSubscription) GetInclude() []string {
 	if x != nil {
 		return x.Include
 	}
 	return nil
 }
 
-func (x *PeerMapInterest) GetExclude() []string {
+func (x *PeerMapSubscription) GetExclude() []string {
 	if x != nil {
 		return x.Exclude
 	}
 	return nil
 }
 
-func (x *PeerMapInterest) GetHas() []*PeerBundleVersion {
+func (x *PeerMapSubscription) GetHas() []*PeerBundleVersion {
 	if x != nil {
 		return x.Has
 	}
 	return nil
 }
 
-func (x *PeerMapInterest) GetMore() bool {
+func (x *PeerMapSubscription) GetMore() bool {
 	if x != nil {
 		return x.More
 	}
 	return false
 }
 
-func (x *PeerMapInterest) GetNumber() uint64 {
+func (x *PeerMapSubscription) GetNumber() uint64 {
 	if x != nil {
 		return x.Number
 	}
@@ -753,7 +753,7 @@ type PeerMapChanges struct {
 	// The receiver has received everything. Sent again with every heartbeat.
 	Complete bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
 	// The number of the subscription that this answers.
-	Interest      uint64 `protobuf:"varint,5,opt,name=interest,proto3" json:"interest,omitempty"`
+	Subscription  uint64 `protobuf:"varint,5,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -816,38 +816,38 @@ func (x *PeerMapChanges) GetComplete() bool {
 	return false
 }
 
-func (x *PeerMapChanges) GetInterest() uint64 {
+func (x *PeerMapChanges) GetSubscription() uint64 {
 	if x != nil {
-		return x.Interest
+		return x.Subscription
 	}
 	return 0
 }
 
-// PeerMapTaken acknowledges a message of changes that named trust domains. The sender of changes has at most two of
+// PeerMapAcknowledgement acknowledges a message of changes that named trust domains. The sender of changes has at most two of
 // them unacknowledged in one subscription, so the receiver controls the rate.
-type PeerMapTaken struct {
+type PeerMapAcknowledgement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in the changes.
 	TrustDomain   string `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	Interest      uint64 `protobuf:"varint,2,opt,name=interest,proto3" json:"interest,omitempty"`
+	Subscription  uint64 `protobuf:"varint,2,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PeerMapTaken) Reset() {
-	*x = PeerMapTaken{}
+func (x *PeerMapAcknowledgement) Reset() {
+	*x = PeerMapAcknowledgement{}
 	mi := &file_entente_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PeerMapTaken) String() string {
+func (x *PeerMapAcknowledgement) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PeerMapTaken) ProtoMessage() {}
+func (*PeerMapAcknowledgement) ProtoMessage() {}
 
-func (x *PeerMapTaken) ProtoReflect() protoreflect.Message {
+func (x *PeerMapAcknowledgement) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -859,21 +859,21 @@ func (x *PeerMapTaken) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PeerMapTaken.ProtoReflect.Descriptor instead.
-func (*PeerMapTaken) Descriptor() ([]byte, []int) {
+// Deprecated: Use PeerMapAcknowledgement.ProtoReflect.Descriptor instead.
+func (*PeerMapAcknowledgement) Descriptor() ([]byte, []int) {
 	return file_entente_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *PeerMapTaken) GetTrustDomain() string {
+func (x *PeerMapAcknowledgement) GetTrustDomain() string {
 	if x != nil {
 		return x.TrustDomain
 	}
 	return ""
 }
 
-func (x *PeerMapTaken) GetInterest() uint64 {
+func (x *PeerMapAcknowledgement) GetSubscription() uint64 {
 	if x != nil {
-		return x.Interest
+		return x.Subscription
 	}
 	return 0
 }
@@ -978,8 +978,8 @@ func (x *PeerHeartbeat) GetCurrent() []*PeerBundleVersion {
 	return nil
 }
 
-// PeerGoodbye is the last message of a side that ends the stream deliberately.
-type PeerGoodbye struct {
+// PeerTermination is the last message of a side that ends the stream deliberately.
+type PeerTermination struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A named reason, such as ended, suspended, draining, moved or duplicate.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -989,20 +989,20 @@ type PeerGoodbye struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PeerGoodbye) Reset() {
-	*x = PeerGoodbye{}
+func (x *PeerTermination) Reset() {
+	*x = PeerTermination{}
 	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PeerGoodbye) String() string {
+func (x *PeerTermination) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PeerGoodbye) ProtoMessage() {}
+func (*PeerTermination) ProtoMessage() {}
 
-func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
+func (x *PeerTermination) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1014,19 +1014,19 @@ func (x *PeerGoodbye) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PeerGoodbye.ProtoReflect.Descriptor instead.
-func (*PeerGoodbye) Descriptor() ([]byte, []int) {
+// Deprecated: Use PeerTermination.ProtoReflect.Descriptor instead.
+func (*PeerTermination) Descriptor() ([]byte, []int) {
 	return file_entente_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *PeerGoodbye) GetReason() string {
+func (x *PeerTermination) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
 	return ""
 }
 
-func (x *PeerGoodbye) GetDetail() string {
+func (x *PeerTermination) GetDetail() string {
 	if x != nil {
 		return x.Detail
 	}
@@ -1036,7 +1036,7 @@ func (x *PeerGoodbye) GetDetail() string {
 // PeerServices lists the services that the sender imports, and acknowledges the sets that it received.
 type PeerServices struct {
 	state            protoimpl.MessageState        `protogen:"open.v1"`
-	Interest         *PeerServiceInterest          `protobuf:"bytes,1,opt,name=interest,proto3" json:"interest,omitempty"`
+	Subscription     *PeerServiceSubscription      `protobuf:"bytes,1,opt,name=subscription,proto3" json:"subscription,omitempty"`
 	Acknowledgements []*PeerServiceAcknowledgement `protobuf:"bytes,2,rep,name=acknowledgements,proto3" json:"acknowledgements,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1072,9 +1072,9 @@ func (*PeerServices) Descriptor() ([]byte, []int) {
 	return file_entente_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *PeerServices) GetInterest() *PeerServiceInterest {
+func (x *PeerServices) GetSubscription() *PeerServiceSubscription {
 	if x != nil {
-		return x.Interest
+		return x.Subscription
 	}
 	return nil
 }
@@ -1086,9 +1086,9 @@ func (x *PeerServices) GetAcknowledgements() []*PeerServiceAcknowledgement {
 	return nil
 }
 
-// PeerServiceInterest lists the services that the sender imports from the receiver, each with the sender's present
+// PeerServiceSubscription lists the services that the sender imports from the receiver, each with the sender's present
 // version. It is sent again in full when the list changes.
-type PeerServiceInterest struct {
+type PeerServiceSubscription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of the list. It rises with each one on the stream.
 	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -1098,20 +1098,20 @@ type PeerServiceInterest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PeerServiceInterest) Reset() {
-	*x = PeerServiceInterest{}
+func (x *PeerServiceSubscription) Reset() {
+	*x = PeerServiceSubscription{}
 	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PeerServiceInterest) String() string {
+func (x *PeerServiceSubscription) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PeerServiceInterest) ProtoMessage() {}
+func (*PeerServiceSubscription) ProtoMessage() {}
 
-func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
+func (x *PeerServiceSubscription) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1123,19 +1123,19 @@ func (x *PeerServiceInterest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PeerServiceInterest.ProtoReflect.Descriptor instead.
-func (*PeerServiceInterest) Descriptor() ([]byte, []int) {
+// Deprecated: Use PeerServiceSubscription.ProtoReflect.Descriptor instead.
+func (*PeerServiceSubscription) Descriptor() ([]byte, []int) {
 	return file_entente_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *PeerServiceInterest) GetNumber() uint64 {
+func (x *PeerServiceSubscription) GetNumber() uint64 {
 	if x != nil {
 		return x.Number
 	}
 	return 0
 }
 
-func (x *PeerServiceInterest) GetWanted() []*PeerServiceVersion {
+func (x *PeerServiceSubscription) GetWanted() []*PeerServiceVersion {
 	if x != nil {
 		return x.Wanted
 	}
@@ -1472,30 +1472,30 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\x0fExchangeRequest\x121\n" +
 	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"E\n" +
 	"\x10ExchangeResponse\x121\n" +
-	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xe0\x05\n" +
+	"\amessage\x18\x01 \x01(\v2\x17.entente.v1.PeerMessageR\amessage\"\xa2\x06\n" +
 	"\vPeerMessage\x12-\n" +
-	"\x05hello\x18\x01 \x01(\v2\x15.entente.v1.PeerHelloH\x00R\x05hello\x126\n" +
-	"\binterest\x18\x02 \x01(\v2\x18.entente.v1.PeerInterestH\x00R\binterest\x120\n" +
+	"\x05hello\x18\x01 \x01(\v2\x15.entente.v1.PeerHelloH\x00R\x05hello\x12B\n" +
+	"\fsubscription\x18\x02 \x01(\v2\x1c.entente.v1.PeerSubscriptionH\x00R\fsubscription\x120\n" +
 	"\x06bundle\x18\x03 \x01(\v2\x16.entente.v1.PeerBundleH\x00R\x06bundle\x12K\n" +
 	"\x0facknowledgement\x18\x04 \x01(\v2\x1f.entente.v1.PeerAcknowledgementH\x00R\x0facknowledgement\x129\n" +
-	"\theartbeat\x18\x05 \x01(\v2\x19.entente.v1.PeerHeartbeatH\x00R\theartbeat\x123\n" +
-	"\agoodbye\x18\x06 \x01(\v2\x17.entente.v1.PeerGoodbyeH\x00R\agoodbye\x12<\n" +
+	"\theartbeat\x18\x05 \x01(\v2\x19.entente.v1.PeerHeartbeatH\x00R\theartbeat\x12?\n" +
+	"\vtermination\x18\x06 \x01(\v2\x1b.entente.v1.PeerTerminationH\x00R\vtermination\x12<\n" +
 	"\n" +
 	"statements\x18\a \x01(\v2\x1a.entente.v1.PeerStatementsH\x00R\n" +
-	"statements\x12@\n" +
-	"\fmap_interest\x18\b \x01(\v2\x1b.entente.v1.PeerMapInterestH\x00R\vmapInterest\x12=\n" +
+	"statements\x12L\n" +
+	"\x10map_subscription\x18\b \x01(\v2\x1f.entente.v1.PeerMapSubscriptionH\x00R\x0fmapSubscription\x12=\n" +
 	"\vmap_changes\x18\t \x01(\v2\x1a.entente.v1.PeerMapChangesH\x00R\n" +
 	"mapChanges\x126\n" +
 	"\bservices\x18\n" +
 	" \x01(\v2\x18.entente.v1.PeerServicesH\x00R\bservices\x12@\n" +
-	"\fservice_sets\x18\v \x01(\v2\x1b.entente.v1.PeerServiceSetsH\x00R\vserviceSets\x127\n" +
-	"\tmap_taken\x18\f \x01(\v2\x18.entente.v1.PeerMapTakenH\x00R\bmapTakenB\t\n" +
+	"\fservice_sets\x18\v \x01(\v2\x1b.entente.v1.PeerServiceSetsH\x00R\vserviceSets\x12U\n" +
+	"\x13map_acknowledgement\x18\f \x01(\v2\".entente.v1.PeerMapAcknowledgementH\x00R\x12mapAcknowledgementB\t\n" +
 	"\acontent\"i\n" +
 	"\tPeerHello\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12*\n" +
 	"\x11home_trust_domain\x18\x02 \x01(\tR\x0fhomeTrustDomain\x12\x16\n" +
-	"\x06member\x18\x03 \x01(\tR\x06member\"E\n" +
-	"\fPeerInterest\x125\n" +
+	"\x06member\x18\x03 \x01(\tR\x06member\"I\n" +
+	"\x10PeerSubscription\x125\n" +
 	"\x06wanted\x18\x01 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\x06wanted\"\xbe\x01\n" +
 	"\x11PeerBundleVersion\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1f\n" +
@@ -1510,35 +1510,35 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\"O\n" +
 	"\x0ePeerStatements\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\bdocument\x18\x02 \x01(\fR\bdocument\"\xc5\x01\n" +
-	"\x0fPeerMapInterest\x12!\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\"\xc9\x01\n" +
+	"\x13PeerMapSubscription\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x18\n" +
 	"\ainclude\x18\x02 \x03(\tR\ainclude\x12\x18\n" +
 	"\aexclude\x18\x03 \x03(\tR\aexclude\x12/\n" +
 	"\x03has\x18\x04 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\x03has\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\x12\x16\n" +
-	"\x06number\x18\x06 \x01(\x04R\x06number\"\xbb\x01\n" +
+	"\x06number\x18\x06 \x01(\x04R\x06number\"\xc3\x01\n" +
 	"\x0ePeerMapChanges\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
 	"\abundles\x18\x02 \x03(\v2\x16.entente.v1.PeerBundleR\abundles\x12\x1c\n" +
 	"\twithdrawn\x18\x03 \x03(\tR\twithdrawn\x12\x1a\n" +
-	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x12\x1a\n" +
-	"\binterest\x18\x05 \x01(\x04R\binterest\"M\n" +
-	"\fPeerMapTaken\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\binterest\x18\x02 \x01(\x04R\binterest\"h\n" +
+	"\bcomplete\x18\x04 \x01(\bR\bcomplete\x12\"\n" +
+	"\fsubscription\x18\x05 \x01(\x04R\fsubscription\"_\n" +
+	"\x16PeerMapAcknowledgement\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\"\n" +
+	"\fsubscription\x18\x02 \x01(\x04R\fsubscription\"h\n" +
 	"\x13PeerAcknowledgement\x127\n" +
 	"\aversion\x18\x01 \x01(\v2\x1d.entente.v1.PeerBundleVersionR\aversion\x12\x18\n" +
 	"\arefusal\x18\x02 \x01(\tR\arefusal\"H\n" +
 	"\rPeerHeartbeat\x127\n" +
-	"\acurrent\x18\x01 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\acurrent\"=\n" +
-	"\vPeerGoodbye\x12\x16\n" +
+	"\acurrent\x18\x01 \x03(\v2\x1d.entente.v1.PeerBundleVersionR\acurrent\"A\n" +
+	"\x0fPeerTermination\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"\x9f\x01\n" +
-	"\fPeerServices\x12;\n" +
-	"\binterest\x18\x01 \x01(\v2\x1f.entente.v1.PeerServiceInterestR\binterest\x12R\n" +
-	"\x10acknowledgements\x18\x02 \x03(\v2&.entente.v1.PeerServiceAcknowledgementR\x10acknowledgements\"e\n" +
-	"\x13PeerServiceInterest\x12\x16\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xab\x01\n" +
+	"\fPeerServices\x12G\n" +
+	"\fsubscription\x18\x01 \x01(\v2#.entente.v1.PeerServiceSubscriptionR\fsubscription\x12R\n" +
+	"\x10acknowledgements\x18\x02 \x03(\v2&.entente.v1.PeerServiceAcknowledgementR\x10acknowledgements\"i\n" +
+	"\x17PeerServiceSubscription\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x126\n" +
 	"\x06wanted\x18\x02 \x03(\v2\x1e.entente.v1.PeerServiceVersionR\x06wanted\"i\n" +
 	"\x12PeerServiceVersion\x12!\n" +
@@ -1583,18 +1583,18 @@ var file_entente_v1_peer_proto_goTypes = []any{
 	(*ExchangeResponse)(nil),           // 1: entente.v1.ExchangeResponse
 	(*PeerMessage)(nil),                // 2: entente.v1.PeerMessage
 	(*PeerHello)(nil),                  // 3: entente.v1.PeerHello
-	(*PeerInterest)(nil),               // 4: entente.v1.PeerInterest
+	(*PeerSubscription)(nil),           // 4: entente.v1.PeerSubscription
 	(*PeerBundleVersion)(nil),          // 5: entente.v1.PeerBundleVersion
 	(*PeerBundle)(nil),                 // 6: entente.v1.PeerBundle
 	(*PeerStatements)(nil),             // 7: entente.v1.PeerStatements
-	(*PeerMapInterest)(nil),            // 8: entente.v1.PeerMapInterest
+	(*PeerMapSubscription)(nil),        // 8: entente.v1.PeerMapSubscription
 	(*PeerMapChanges)(nil),             // 9: entente.v1.PeerMapChanges
-	(*PeerMapTaken)(nil),               // 10: entente.v1.PeerMapTaken
+	(*PeerMapAcknowledgement)(nil),     // 10: entente.v1.PeerMapAcknowledgement
 	(*PeerAcknowledgement)(nil),        // 11: entente.v1.PeerAcknowledgement
 	(*PeerHeartbeat)(nil),              // 12: entente.v1.PeerHeartbeat
-	(*PeerGoodbye)(nil),                // 13: entente.v1.PeerGoodbye
+	(*PeerTermination)(nil),            // 13: entente.v1.PeerTermination
 	(*PeerServices)(nil),               // 14: entente.v1.PeerServices
-	(*PeerServiceInterest)(nil),        // 15: entente.v1.PeerServiceInterest
+	(*PeerServiceSubscription)(nil),    // 15: entente.v1.PeerServiceSubscription
 	(*PeerServiceVersion)(nil),         // 16: entente.v1.PeerServiceVersion
 	(*PeerServiceAcknowledgement)(nil), // 17: entente.v1.PeerServiceAcknowledgement
 	(*PeerServiceSets)(nil),            // 18: entente.v1.PeerServiceSets
@@ -1607,25 +1607,25 @@ var file_entente_v1_peer_proto_depIdxs = []int32{
 	2,  // 0: entente.v1.ExchangeRequest.message:type_name -> entente.v1.PeerMessage
 	2,  // 1: entente.v1.ExchangeResponse.message:type_name -> entente.v1.PeerMessage
 	3,  // 2: entente.v1.PeerMessage.hello:type_name -> entente.v1.PeerHello
-	4,  // 3: entente.v1.PeerMessage.interest:type_name -> entente.v1.PeerInterest
+	4,  // 3: entente.v1.PeerMessage.subscription:type_name -> entente.v1.PeerSubscription
 	6,  // 4: entente.v1.PeerMessage.bundle:type_name -> entente.v1.PeerBundle
 	11, // 5: entente.v1.PeerMessage.acknowledgement:type_name -> entente.v1.PeerAcknowledgement
 	12, // 6: entente.v1.PeerMessage.heartbeat:type_name -> entente.v1.PeerHeartbeat
-	13, // 7: entente.v1.PeerMessage.goodbye:type_name -> entente.v1.PeerGoodbye
+	13, // 7: entente.v1.PeerMessage.termination:type_name -> entente.v1.PeerTermination
 	7,  // 8: entente.v1.PeerMessage.statements:type_name -> entente.v1.PeerStatements
-	8,  // 9: entente.v1.PeerMessage.map_interest:type_name -> entente.v1.PeerMapInterest
+	8,  // 9: entente.v1.PeerMessage.map_subscription:type_name -> entente.v1.PeerMapSubscription
 	9,  // 10: entente.v1.PeerMessage.map_changes:type_name -> entente.v1.PeerMapChanges
 	14, // 11: entente.v1.PeerMessage.services:type_name -> entente.v1.PeerServices
 	18, // 12: entente.v1.PeerMessage.service_sets:type_name -> entente.v1.PeerServiceSets
-	10, // 13: entente.v1.PeerMessage.map_taken:type_name -> entente.v1.PeerMapTaken
-	5,  // 14: entente.v1.PeerInterest.wanted:type_name -> entente.v1.PeerBundleVersion
-	5,  // 15: entente.v1.PeerMapInterest.has:type_name -> entente.v1.PeerBundleVersion
+	10, // 13: entente.v1.PeerMessage.map_acknowledgement:type_name -> entente.v1.PeerMapAcknowledgement
+	5,  // 14: entente.v1.PeerSubscription.wanted:type_name -> entente.v1.PeerBundleVersion
+	5,  // 15: entente.v1.PeerMapSubscription.has:type_name -> entente.v1.PeerBundleVersion
 	6,  // 16: entente.v1.PeerMapChanges.bundles:type_name -> entente.v1.PeerBundle
 	5,  // 17: entente.v1.PeerAcknowledgement.version:type_name -> entente.v1.PeerBundleVersion
 	5,  // 18: entente.v1.PeerHeartbeat.current:type_name -> entente.v1.PeerBundleVersion
-	15, // 19: entente.v1.PeerServices.interest:type_name -> entente.v1.PeerServiceInterest
+	15, // 19: entente.v1.PeerServices.subscription:type_name -> entente.v1.PeerServiceSubscription
 	17, // 20: entente.v1.PeerServices.acknowledgements:type_name -> entente.v1.PeerServiceAcknowledgement
-	16, // 21: entente.v1.PeerServiceInterest.wanted:type_name -> entente.v1.PeerServiceVersion
+	16, // 21: entente.v1.PeerServiceSubscription.wanted:type_name -> entente.v1.PeerServiceVersion
 	16, // 22: entente.v1.PeerServiceAcknowledgement.version:type_name -> entente.v1.PeerServiceVersion
 	19, // 23: entente.v1.PeerServiceSets.sets:type_name -> entente.v1.PeerServiceSet
 	16, // 24: entente.v1.PeerServiceSet.version:type_name -> entente.v1.PeerServiceVersion
@@ -1649,17 +1649,17 @@ func file_entente_v1_peer_proto_init() {
 	file_entente_v1_routing_proto_init()
 	file_entente_v1_peer_proto_msgTypes[2].OneofWrappers = []any{
 		(*PeerMessage_Hello)(nil),
-		(*PeerMessage_Interest)(nil),
+		(*PeerMessage_Subscription)(nil),
 		(*PeerMessage_Bundle)(nil),
 		(*PeerMessage_Acknowledgement)(nil),
 		(*PeerMessage_Heartbeat)(nil),
-		(*PeerMessage_Goodbye)(nil),
+		(*PeerMessage_Termination)(nil),
 		(*PeerMessage_Statements)(nil),
-		(*PeerMessage_MapInterest)(nil),
+		(*PeerMessage_MapSubscription)(nil),
 		(*PeerMessage_MapChanges)(nil),
 		(*PeerMessage_Services)(nil),
 		(*PeerMessage_ServiceSets)(nil),
-		(*PeerMessage_MapTaken)(nil),
+		(*PeerMessage_MapAcknowledgement)(nil),
 	}
 	file_entente_v1_peer_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}

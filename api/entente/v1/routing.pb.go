@@ -86,7 +86,7 @@ const (
 	// The relationship is active and names a peer.
 	ExportState_EXPORT_STATE_OFFERED ExportState = 1
 	// The relationship is suspended, waits for consent, or names no peer.
-	ExportState_EXPORT_STATE_HELD_BACK ExportState = 2
+	ExportState_EXPORT_STATE_INACTIVE ExportState = 2
 	// The relationship under which it was created has ended. The export will be removed.
 	ExportState_EXPORT_STATE_ENDED ExportState = 3
 	// The other cluster has stored the present set.
@@ -100,7 +100,7 @@ var (
 	ExportState_name = map[int32]string{
 		0: "EXPORT_STATE_UNSPECIFIED",
 		1: "EXPORT_STATE_OFFERED",
-		2: "EXPORT_STATE_HELD_BACK",
+		2: "EXPORT_STATE_INACTIVE",
 		3: "EXPORT_STATE_ENDED",
 		4: "EXPORT_STATE_ACKNOWLEDGED",
 		5: "EXPORT_STATE_REFUSED",
@@ -108,7 +108,7 @@ var (
 	ExportState_value = map[string]int32{
 		"EXPORT_STATE_UNSPECIFIED":  0,
 		"EXPORT_STATE_OFFERED":      1,
-		"EXPORT_STATE_HELD_BACK":    2,
+		"EXPORT_STATE_INACTIVE":     2,
 		"EXPORT_STATE_ENDED":        3,
 		"EXPORT_STATE_ACKNOWLEDGED": 4,
 		"EXPORT_STATE_REFUSED":      5,
@@ -155,7 +155,7 @@ const (
 	ImportState_IMPORT_STATE_EXPIRED ImportState = 4
 	// The relationship is suspended or waits for consent, and the instances are left out of hints; or it names no peer,
 	// so no set can arrive.
-	ImportState_IMPORT_STATE_HELD_BACK ImportState = 5
+	ImportState_IMPORT_STATE_INACTIVE ImportState = 5
 	// The relationship under which it was created has ended. The import will be removed.
 	ImportState_IMPORT_STATE_ENDED ImportState = 6
 )
@@ -168,7 +168,7 @@ var (
 		2: "IMPORT_STATE_CURRENT",
 		3: "IMPORT_STATE_NOT_EXPORTED",
 		4: "IMPORT_STATE_EXPIRED",
-		5: "IMPORT_STATE_HELD_BACK",
+		5: "IMPORT_STATE_INACTIVE",
 		6: "IMPORT_STATE_ENDED",
 	}
 	ImportState_value = map[string]int32{
@@ -177,7 +177,7 @@ var (
 		"IMPORT_STATE_CURRENT":      2,
 		"IMPORT_STATE_NOT_EXPORTED": 3,
 		"IMPORT_STATE_EXPIRED":      4,
-		"IMPORT_STATE_HELD_BACK":    5,
+		"IMPORT_STATE_INACTIVE":     5,
 		"IMPORT_STATE_ENDED":        6,
 	}
 )
@@ -284,7 +284,7 @@ type Instance struct {
 	Weight uint32 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"`
 	// If unspecified, healthy.
 	Health Health `protobuf:"varint,6,opt,name=health,proto3,enum=entente.v1.Health" json:"health,omitempty"`
-	// In a request: the secret of the instance's lease, as HoldLease returned it. If absent, the instance stays until it
+	// In a request: the secret of the instance's lease, as KeepLease returned it. If absent, the instance stays until it
 	// is deregistered. In a response: the ID of the lease, which is not secret.
 	Lease        string                 `protobuf:"bytes,8,opt,name=lease,proto3" json:"lease,omitempty"`
 	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
@@ -614,8 +614,8 @@ func (x *Lease) GetInstances() uint32 {
 	return 0
 }
 
-// HoldLeaseRequest renews the lease of the stream, and makes the other requested changes.
-type HoldLeaseRequest struct {
+// KeepLeaseRequest renews the lease of the stream, and makes the other requested changes.
+type KeepLeaseRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required in the first message, and not allowed in later ones.
 	Open *OpenLease `protobuf:"bytes,1,opt,name=open,proto3" json:"open,omitempty"`
@@ -627,20 +627,20 @@ type HoldLeaseRequest struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *HoldLeaseRequest) Reset() {
-	*x = HoldLeaseRequest{}
+func (x *KeepLeaseRequest) Reset() {
+	*x = KeepLeaseRequest{}
 	mi := &file_entente_v1_routing_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *HoldLeaseRequest) String() string {
+func (x *KeepLeaseRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*HoldLeaseRequest) ProtoMessage() {}
+func (*KeepLeaseRequest) ProtoMessage() {}
 
-func (x *HoldLeaseRequest) ProtoReflect() protoreflect.Message {
+func (x *KeepLeaseRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_routing_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -652,26 +652,26 @@ func (x *HoldLeaseRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use HoldLeaseRequest.ProtoReflect.Descriptor instead.
-func (*HoldLeaseRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use KeepLeaseRequest.ProtoReflect.Descriptor instead.
+func (*KeepLeaseRequest) Descriptor() ([]byte, []int) {
 	return file_entente_v1_routing_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *HoldLeaseRequest) GetOpen() *OpenLease {
+func (x *KeepLeaseRequest) GetOpen() *OpenLease {
 	if x != nil {
 		return x.Open
 	}
 	return nil
 }
 
-func (x *HoldLeaseRequest) GetHealth() []*HealthChange {
+func (x *KeepLeaseRequest) GetHealth() []*HealthChange {
 	if x != nil {
 		return x.Health
 	}
 	return nil
 }
 
-func (x *HoldLeaseRequest) GetRelease() bool {
+func (x *KeepLeaseRequest) GetRelease() bool {
 	if x != nil {
 		return x.Release
 	}
@@ -800,7 +800,7 @@ func (x *HealthChange) GetHealth() Health {
 	return Health_HEALTH_UNSPECIFIED
 }
 
-type HoldLeaseResponse struct {
+type KeepLeaseResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Only in the first response: the credential that adds instances to the lease and resumes it. It is accepted from the
@@ -811,20 +811,20 @@ type HoldLeaseResponse struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *HoldLeaseResponse) Reset() {
-	*x = HoldLeaseResponse{}
+func (x *KeepLeaseResponse) Reset() {
+	*x = KeepLeaseResponse{}
 	mi := &file_entente_v1_routing_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *HoldLeaseResponse) String() string {
+func (x *KeepLeaseResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*HoldLeaseResponse) ProtoMessage() {}
+func (*KeepLeaseResponse) ProtoMessage() {}
 
-func (x *HoldLeaseResponse) ProtoReflect() protoreflect.Message {
+func (x *KeepLeaseResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_entente_v1_routing_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -836,26 +836,26 @@ func (x *HoldLeaseResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use HoldLeaseResponse.ProtoReflect.Descriptor instead.
-func (*HoldLeaseResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use KeepLeaseResponse.ProtoReflect.Descriptor instead.
+func (*KeepLeaseResponse) Descriptor() ([]byte, []int) {
 	return file_entente_v1_routing_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *HoldLeaseResponse) GetLease() *Lease {
+func (x *KeepLeaseResponse) GetLease() *Lease {
 	if x != nil {
 		return x.Lease
 	}
 	return nil
 }
 
-func (x *HoldLeaseResponse) GetSecret() string {
+func (x *KeepLeaseResponse) GetSecret() string {
 	if x != nil {
 		return x.Secret
 	}
 	return ""
 }
 
-func (x *HoldLeaseResponse) GetRevision() uint64 {
+func (x *KeepLeaseResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -1914,7 +1914,7 @@ type SimulateHintRequest struct {
 	// only a zone) is "down" entirely or in part ("40%"). "domain:NAME" has a bundle that is "fresh", "stale", "expired"
 	// or "suspended". An instance ("IP:PORT") is "healthy", "degraded", "unhealthy" or "draining". Of two conditions on
 	// the same instance, the later one applies.
-	Suppose []string `protobuf:"bytes,3,rep,name=suppose,proto3" json:"suppose,omitempty"`
+	Scenario []string `protobuf:"bytes,3,rep,name=scenario,proto3" json:"scenario,omitempty"`
 	// Requests the load of each region under the callers of all localities that have instances of the service.
 	AllCallers    bool         `protobuf:"varint,4,opt,name=all_callers,json=allCallers,proto3" json:"all_callers,omitempty"`
 	Read          *ReadOptions `protobuf:"bytes,5,opt,name=read,proto3" json:"read,omitempty"`
@@ -1966,9 +1966,9 @@ func (x *SimulateHintRequest) GetLocality() *Locality {
 	return nil
 }
 
-func (x *SimulateHintRequest) GetSuppose() []string {
+func (x *SimulateHintRequest) GetScenario() []string {
 	if x != nil {
-		return x.Suppose
+		return x.Scenario
 	}
 	return nil
 }
@@ -1996,8 +1996,8 @@ type SimulateHintResponse struct {
 	// instances that are registered there, whatever their health.
 	Regions []*RegionLoad `protobuf:"bytes,3,rep,name=regions,proto3" json:"regions,omitempty"`
 	// The percentages of all requests that have no endpoint, at present and in the scenario.
-	NowhereNow  uint32 `protobuf:"varint,4,opt,name=nowhere_now,json=nowhereNow,proto3" json:"nowhere_now,omitempty"`
-	NowhereThen uint32 `protobuf:"varint,5,opt,name=nowhere_then,json=nowhereThen,proto3" json:"nowhere_then,omitempty"`
+	UnservedNow  uint32 `protobuf:"varint,4,opt,name=unserved_now,json=unservedNow,proto3" json:"unserved_now,omitempty"`
+	UnservedThen uint32 `protobuf:"varint,5,opt,name=unserved_then,json=unservedThen,proto3" json:"unserved_then,omitempty"`
 	// The conditions that match nothing of the service.
 	Unmatched     []string `protobuf:"bytes,6,rep,name=unmatched,proto3" json:"unmatched,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2055,16 +2055,16 @@ func (x *SimulateHintResponse) GetRegions() []*RegionLoad {
 	return nil
 }
 
-func (x *SimulateHintResponse) GetNowhereNow() uint32 {
+func (x *SimulateHintResponse) GetUnservedNow() uint32 {
 	if x != nil {
-		return x.NowhereNow
+		return x.UnservedNow
 	}
 	return 0
 }
 
-func (x *SimulateHintResponse) GetNowhereThen() uint32 {
+func (x *SimulateHintResponse) GetUnservedThen() uint32 {
 	if x != nil {
-		return x.NowhereThen
+		return x.UnservedThen
 	}
 	return 0
 }
@@ -3538,7 +3538,7 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"lapse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlapseTime\x12\x1c\n" +
 	"\tinstances\x18\a \x01(\rR\tinstances\"\x89\x01\n" +
-	"\x10HoldLeaseRequest\x12)\n" +
+	"\x10KeepLeaseRequest\x12)\n" +
 	"\x04open\x18\x01 \x01(\v2\x15.entente.v1.OpenLeaseR\x04open\x120\n" +
 	"\x06health\x18\x02 \x03(\v2\x18.entente.v1.HealthChangeR\x06health\x12\x18\n" +
 	"\arelease\x18\x03 \x01(\bR\arelease\"\x8a\x01\n" +
@@ -3551,7 +3551,7 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12*\n" +
 	"\x06health\x18\x03 \x01(\x0e2\x12.entente.v1.HealthR\x06health\"p\n" +
-	"\x11HoldLeaseResponse\x12'\n" +
+	"\x11KeepLeaseResponse\x12'\n" +
 	"\x05lease\x18\x01 \x01(\v2\x11.entente.v1.LeaseR\x05lease\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\"@\n" +
@@ -3627,21 +3627,20 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06origin\x18\x04 \x01(\tR\x06origin\x120\n" +
-	"\blocality\x18\x05 \x01(\v2\x14.entente.v1.LocalityR\blocality\"\xc9\x01\n" +
+	"\blocality\x18\x05 \x01(\v2\x14.entente.v1.LocalityR\blocality\"\xcb\x01\n" +
 	"\x13SimulateHintRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
-	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x18\n" +
-	"\asuppose\x18\x03 \x03(\tR\asuppose\x12\x1f\n" +
+	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x1a\n" +
+	"\bscenario\x18\x03 \x03(\tR\bscenario\x12\x1f\n" +
 	"\vall_callers\x18\x04 \x01(\bR\n" +
 	"allCallers\x12+\n" +
-	"\x04read\x18\x05 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xec\x01\n" +
+	"\x04read\x18\x05 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xf0\x01\n" +
 	"\x14SimulateHintResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12$\n" +
 	"\x04hint\x18\x02 \x01(\v2\x10.entente.v1.HintR\x04hint\x120\n" +
-	"\aregions\x18\x03 \x03(\v2\x16.entente.v1.RegionLoadR\aregions\x12\x1f\n" +
-	"\vnowhere_now\x18\x04 \x01(\rR\n" +
-	"nowhereNow\x12!\n" +
-	"\fnowhere_then\x18\x05 \x01(\rR\vnowhereThen\x12\x1c\n" +
+	"\aregions\x18\x03 \x03(\v2\x16.entente.v1.RegionLoadR\aregions\x12!\n" +
+	"\funserved_now\x18\x04 \x01(\rR\vunservedNow\x12#\n" +
+	"\runserved_then\x18\x05 \x01(\rR\funservedThen\x12\x1c\n" +
 	"\tunmatched\x18\x06 \x03(\tR\tunmatched\"\x96\x01\n" +
 	"\n" +
 	"RegionLoad\x12\x16\n" +
@@ -3759,24 +3758,24 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x13\n" +
 	"\x0fHEALTH_DEGRADED\x10\x02\x12\x14\n" +
 	"\x10HEALTH_UNHEALTHY\x10\x03\x12\x13\n" +
-	"\x0fHEALTH_DRAINING\x10\x04*\xb2\x01\n" +
+	"\x0fHEALTH_DRAINING\x10\x04*\xb1\x01\n" +
 	"\vExportState\x12\x1c\n" +
 	"\x18EXPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
-	"\x14EXPORT_STATE_OFFERED\x10\x01\x12\x1a\n" +
-	"\x16EXPORT_STATE_HELD_BACK\x10\x02\x12\x16\n" +
+	"\x14EXPORT_STATE_OFFERED\x10\x01\x12\x19\n" +
+	"\x15EXPORT_STATE_INACTIVE\x10\x02\x12\x16\n" +
 	"\x12EXPORT_STATE_ENDED\x10\x03\x12\x1d\n" +
 	"\x19EXPORT_STATE_ACKNOWLEDGED\x10\x04\x12\x18\n" +
-	"\x14EXPORT_STATE_REFUSED\x10\x05*\xcc\x01\n" +
+	"\x14EXPORT_STATE_REFUSED\x10\x05*\xcb\x01\n" +
 	"\vImportState\x12\x1c\n" +
 	"\x18IMPORT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14IMPORT_STATE_PENDING\x10\x01\x12\x18\n" +
 	"\x14IMPORT_STATE_CURRENT\x10\x02\x12\x1d\n" +
 	"\x19IMPORT_STATE_NOT_EXPORTED\x10\x03\x12\x18\n" +
-	"\x14IMPORT_STATE_EXPIRED\x10\x04\x12\x1a\n" +
-	"\x16IMPORT_STATE_HELD_BACK\x10\x05\x12\x16\n" +
+	"\x14IMPORT_STATE_EXPIRED\x10\x04\x12\x19\n" +
+	"\x15IMPORT_STATE_INACTIVE\x10\x05\x12\x16\n" +
 	"\x12IMPORT_STATE_ENDED\x10\x062\xdc\f\n" +
 	"\x0eRoutingService\x12L\n" +
-	"\tHoldLease\x12\x1c.entente.v1.HoldLeaseRequest\x1a\x1d.entente.v1.HoldLeaseResponse(\x010\x01\x12K\n" +
+	"\tKeepLease\x12\x1c.entente.v1.KeepLeaseRequest\x1a\x1d.entente.v1.KeepLeaseResponse(\x010\x01\x12K\n" +
 	"\n" +
 	"ListLeases\x12\x1d.entente.v1.ListLeasesRequest\x1a\x1e.entente.v1.ListLeasesResponse\x12M\n" +
 	"\x10RegisterInstance\x12#.entente.v1.RegisterInstanceRequest\x1a\x14.entente.v1.Instance\x12_\n" +
@@ -3823,10 +3822,10 @@ var file_entente_v1_routing_proto_goTypes = []any{
 	(*Service)(nil),                    // 5: entente.v1.Service
 	(*RegisterInstanceRequest)(nil),    // 6: entente.v1.RegisterInstanceRequest
 	(*Lease)(nil),                      // 7: entente.v1.Lease
-	(*HoldLeaseRequest)(nil),           // 8: entente.v1.HoldLeaseRequest
+	(*KeepLeaseRequest)(nil),           // 8: entente.v1.KeepLeaseRequest
 	(*OpenLease)(nil),                  // 9: entente.v1.OpenLease
 	(*HealthChange)(nil),               // 10: entente.v1.HealthChange
-	(*HoldLeaseResponse)(nil),          // 11: entente.v1.HoldLeaseResponse
+	(*KeepLeaseResponse)(nil),          // 11: entente.v1.KeepLeaseResponse
 	(*ListLeasesRequest)(nil),          // 12: entente.v1.ListLeasesRequest
 	(*ListLeasesResponse)(nil),         // 13: entente.v1.ListLeasesResponse
 	(*ReplaceInstancesRequest)(nil),    // 14: entente.v1.ReplaceInstancesRequest
@@ -3885,12 +3884,12 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	56, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
 	55, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
 	55, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
-	9,  // 9: entente.v1.HoldLeaseRequest.open:type_name -> entente.v1.OpenLease
-	10, // 10: entente.v1.HoldLeaseRequest.health:type_name -> entente.v1.HealthChange
+	9,  // 9: entente.v1.KeepLeaseRequest.open:type_name -> entente.v1.OpenLease
+	10, // 10: entente.v1.KeepLeaseRequest.health:type_name -> entente.v1.HealthChange
 	56, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
 	56, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
 	0,  // 13: entente.v1.HealthChange.health:type_name -> entente.v1.Health
-	7,  // 14: entente.v1.HoldLeaseResponse.lease:type_name -> entente.v1.Lease
+	7,  // 14: entente.v1.KeepLeaseResponse.lease:type_name -> entente.v1.Lease
 	57, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
 	7,  // 16: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
 	15, // 17: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
@@ -3937,7 +3936,7 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	48, // 58: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
 	57, // 59: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
 	48, // 60: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
-	8,  // 61: entente.v1.RoutingService.HoldLease:input_type -> entente.v1.HoldLeaseRequest
+	8,  // 61: entente.v1.RoutingService.KeepLease:input_type -> entente.v1.KeepLeaseRequest
 	12, // 62: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
 	6,  // 63: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
 	14, // 64: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
@@ -3957,7 +3956,7 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	49, // 78: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
 	50, // 79: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
 	52, // 80: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
-	11, // 81: entente.v1.RoutingService.HoldLease:output_type -> entente.v1.HoldLeaseResponse
+	11, // 81: entente.v1.RoutingService.KeepLease:output_type -> entente.v1.KeepLeaseResponse
 	13, // 82: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
 	4,  // 83: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
 	16, // 84: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse

@@ -19,7 +19,7 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RoutingService_HoldLease_FullMethodName          = "/entente.v1.RoutingService/HoldLease"
+	RoutingService_KeepLease_FullMethodName          = "/entente.v1.RoutingService/KeepLease"
 	RoutingService_ListLeases_FullMethodName         = "/entente.v1.RoutingService/ListLeases"
 	RoutingService_RegisterInstance_FullMethodName   = "/entente.v1.RoutingService/RegisterInstance"
 	RoutingService_ReplaceInstances_FullMethodName   = "/entente.v1.RoutingService/ReplaceInstances"
@@ -47,11 +47,11 @@ const (
 //
 // RoutingService registers the instances of services, and returns to callers which of them to use.
 type RoutingServiceClient interface {
-	// HoldLease creates a lease, or resumes one, and renews it with each message: one stream for everything that a
+	// KeepLease creates a lease, or resumes one, and renews it with each message: one stream for everything that a
 	// control plane registers. The first message opens it, and every message is answered. A renewal writes nothing. When
 	// a lease expires, all its instances become unhealthy, and after a further time they are removed. One stream keeps a
 	// lease alive: if another stream resumes it, the next message of the earlier stream is refused with ABORTED.
-	HoldLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse], error)
+	KeepLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KeepLeaseRequest, KeepLeaseResponse], error)
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
 	// RegisterInstance creates or replaces an instance.
 	RegisterInstance(ctx context.Context, in *RegisterInstanceRequest, opts ...grpc.CallOption) (*Instance, error)
@@ -94,18 +94,18 @@ func NewRoutingServiceClient(cc grpc.ClientConnInterface) RoutingServiceClient {
 	return &routingServiceClient{cc}
 }
 
-func (c *routingServiceClient) HoldLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse], error) {
+func (c *routingServiceClient) KeepLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KeepLeaseRequest, KeepLeaseResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &RoutingService_ServiceDesc.Streams[0], RoutingService_HoldLease_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &RoutingService_ServiceDesc.Streams[0], RoutingService_KeepLease_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[HoldLeaseRequest, HoldLeaseResponse]{ClientStream: stream}
+	x := &grpc.GenericClientStream[KeepLeaseRequest, KeepLeaseResponse]{ClientStream: stream}
 	return x, nil
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type RoutingService_HoldLeaseClient = grpc.BidiStreamingClient[HoldLeaseRequest, HoldLeaseResponse]
+type RoutingService_KeepLeaseClient = grpc.BidiStreamingClient[KeepLeaseRequest, KeepLeaseResponse]
 
 func (c *routingServiceClient) ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -315,11 +315,11 @@ func (c *routingServiceClient) UnimportService(ctx context.Context, in *Unimport
 //
 // RoutingService registers the instances of services, and returns to callers which of them to use.
 type RoutingServiceServer interface {
-	// HoldLease creates a lease, or resumes one, and renews it with each message: one stream for everything that a
+	// KeepLease creates a lease, or resumes one, and renews it with each message: one stream for everything that a
 	// control plane registers. The first message opens it, and every message is answered. A renewal writes nothing. When
 	// a lease expires, all its instances become unhealthy, and after a further time they are removed. One stream keeps a
 	// lease alive: if another stream resumes it, the next message of the earlier stream is refused with ABORTED.
-	HoldLease(grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]) error
+	KeepLease(grpc.BidiStreamingServer[KeepLeaseRequest, KeepLeaseResponse]) error
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
 	// RegisterInstance creates or replaces an instance.
 	RegisterInstance(context.Context, *RegisterInstanceRequest) (*Instance, error)
@@ -362,8 +362,8 @@ type RoutingServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedRoutingServiceServer struct{}
 
-func (UnimplementedRoutingServiceServer) HoldLease(grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]) error {
-	return status.Error(codes.Unimplemented, "method HoldLease not implemented")
+func (UnimplementedRoutingServiceServer) KeepLease(grpc.BidiStreamingServer[KeepLeaseRequest, KeepLeaseResponse]) error {
+	return status.Error(codes.Unimplemented, "method KeepLease not implemented")
 }
 func (UnimplementedRoutingServiceServer) ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLeases not implemented")
@@ -443,12 +443,12 @@ func RegisterRoutingServiceServer(s grpc.ServiceRegistrar, srv RoutingServiceSer
 	s.RegisterService(&RoutingService_ServiceDesc, srv)
 }
 
-func _RoutingService_HoldLease_Handler(srv interface{}, stream grpc.ServerStream) error {
-	return srv.(RoutingServiceServer).HoldLease(&grpc.GenericServerStream[HoldLeaseRequest, HoldLeaseResponse]{ServerStream: stream})
+func _RoutingService_KeepLease_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(RoutingServiceServer).KeepLease(&grpc.GenericServerStream[KeepLeaseRequest, KeepLeaseResponse]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type RoutingService_HoldLeaseServer = grpc.BidiStreamingServer[HoldLeaseRequest, HoldLeaseResponse]
+type RoutingService_KeepLeaseServer = grpc.BidiStreamingServer[KeepLeaseRequest, KeepLeaseResponse]
 
 func _RoutingService_ListLeases_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListLeasesRequest)
@@ -852,8 +852,8 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 	},
 	Streams: []grpc.StreamDesc{
 		{
-			StreamName:    "HoldLease",
-			Handler:       _RoutingService_HoldLease_Handler,
+			StreamName:    "KeepLease",
+			Handler:       _RoutingService_KeepLease_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -30,11 +30,11 @@ func membersCommand(env *cli.Env) *cobra.Command {
 				return err
 			}
 			return env.Print(list, func(t *cli.Table) {
-				t.Columns("ID", "ADDRESS", "REGION", "ZONE", "ROLE", "ALIVE", "LAST SEEN", "JOINED", "VERSION")
+				t.Columns("ID", "ADDRESS", "REGION", "ZONE", "ROLE", "ALIVE", "LAST CONTACT", "JOINED", "VERSION")
 				for _, m := range list.GetMembers() {
 					t.Row(
 						m.GetId(), m.GetAddress(), m.GetRegion(), m.GetZone(), memberRole(m), cli.YesNo(m.GetAlive()),
-						cli.Since(m.GetLastHeard()), cli.Since(m.GetJoinTime()), m.GetVersion(),
+						cli.Since(m.GetLastContact()), cli.Since(m.GetJoinTime()), m.GetVersion(),
 					)
 				}
 			})

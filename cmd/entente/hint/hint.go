@@ -15,7 +15,7 @@ import (
 // Command returns the command.
 func Command(env *cli.Env) *cobra.Command {
 	var locality cli.LocalityFlag
-	var suppose []string
+	var scenario []string
 	var allCallers bool
 	cmd := &cobra.Command{
 		Use:   "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
@@ -46,7 +46,7 @@ instances that are registered there, whatever their health, and to keep sending 
 		},
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			client := member.Routing()
-			if !allCallers && len(suppose) == 0 {
+			if !allCallers && len(scenario) == 0 {
 				hint, err := client.GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: locality.Value})
 				if err != nil {
 					return err
@@ -54,7 +54,7 @@ instances that are registered there, whatever their health, and to keep sending 
 				return env.Print(hint, hintTable(hint))
 			}
 			answer, err := client.SimulateHint(ctx, &ententev1.SimulateHintRequest{
-				Service: args[0], Locality: locality.Value, Suppose: suppose, AllCallers: allCallers,
+				Service: args[0], Locality: locality.Value, Scenario: scenario, AllCallers: allCallers,
 			})
 			if err != nil {
 				return err
@@ -63,7 +63,7 @@ instances that are registered there, whatever their health, and to keep sending 
 		}),
 	}
 	cmd.Flags().Var(&locality, "locality", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
-	cmd.Flags().StringArrayVar(&suppose, "what-if", nil, "an imagined state: `SUBJECT=STATE`; can be repeated")
+	cmd.Flags().StringArrayVar(&scenario, "what-if", nil, "a condition of the scenario: `SUBJECT=STATE`; can be repeated")
 	cmd.Flags().BoolVar(&allCallers, "all-callers", false, "show the load of each region from the callers of all "+
 		"localities")
 	return cmd
@@ -85,12 +85,12 @@ func simulationTable(service string, answer *ententev1.SimulateHintResponse) fun
 		if t.Note != "" {
 			notes = append(notes, t.Note)
 		}
-		if answer.GetNowhereNow()+answer.GetNowhereThen() > 0 {
+		if answer.GetUnservedNow()+answer.GetUnservedThen() > 0 {
 			notes = append(
 				notes,
 				fmt.Sprintf(
-					"Without a destination: %d%% of the requests now, %d%% then.", answer.GetNowhereNow(),
-					answer.GetNowhereThen(),
+					"Without a destination: %d%% of the requests now, %d%% then.", answer.GetUnservedNow(),
+					answer.GetUnservedThen(),
 				),
 			)
 		}

@@ -28,18 +28,18 @@ type mapAsked struct {
 	held               int
 }
 
-// nextMapInterests tells the peer what is taken from its map, when that has changed.
-func (s *Session) nextMapInterests(w World) (out []*ententev1.PeerMessage) {
-	send := func(m *ententev1.PeerMapInterest) {
+// nextMapSubscriptions tells the peer what is taken from its map, when that has changed.
+func (s *Session) nextMapSubscriptions(w World) (out []*ententev1.PeerMessage) {
+	send := func(m *ententev1.PeerMapSubscription) {
 		m.Number = s.mapNumber
-		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapInterest{MapInterest: m}})
+		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapSubscription{MapSubscription: m}})
 	}
 	for _, hub := range slices.Sorted(maps.Keys(s.mapAsked)) {
 		if _, ok := w.Plan.Hubs[hub]; !ok {
 			delete(s.mapAsked, hub)
 			delete(s.Confirmed, hub+relationship.MapSuffix)
 			s.mapNumber++
-			send(&ententev1.PeerMapInterest{TrustDomain: hub})
+			send(&ententev1.PeerMapSubscription{TrustDomain: hub})
 		}
 	}
 	for _, hub := range slices.Sorted(maps.Keys(w.Plan.Hubs)) {
@@ -50,13 +50,13 @@ func (s *Session) nextMapInterests(w World) (out []*ententev1.PeerMessage) {
 		s.mapNumber++
 		s.mapAsked[hub] = mapAsked{generation: rel.Generation, number: s.mapNumber}
 		delete(s.Confirmed, hub+relationship.MapSuffix)
-		m := &ententev1.PeerMapInterest{TrustDomain: hub, Include: rel.Hub.Include, Exclude: rel.Hub.Exclude}
+		m := &ententev1.PeerMapSubscription{TrustDomain: hub, Include: rel.Hub.Include, Exclude: rel.Hub.Exclude}
 		words := w.Attested(hub)
 		for _, td := range slices.Sorted(maps.Keys(words)) {
 			if len(m.Has) == maxVersionsTogether {
 				m.More = true
 				send(m)
-				m = &ententev1.PeerMapInterest{TrustDomain: hub}
+				m = &ententev1.PeerMapSubscription{TrustDomain: hub}
 			}
 			m.Has = append(m.Has, words[td].Message(td))
 		}
@@ -74,7 +74,7 @@ func DomainsNamed(m *ententev1.PeerMapChanges) int {
 func (s *Session) receiveMapChanges(m *ententev1.PeerMapChanges, w World) (Received, error) {
 	hub := m.GetTrustDomain()
 	asked, ok := s.mapAsked[hub]
-	if _, planned := w.Plan.Hubs[hub]; !planned || !ok || m.GetInterest() != asked.number {
+	if _, planned := w.Plan.Hubs[hub]; !planned || !ok || m.GetSubscription() != asked.number {
 		return Received{}, nil
 	}
 	if n := DomainsNamed(m); n > 2*MapChangesDomains {
@@ -93,13 +93,13 @@ func (s *Session) receiveMapChanges(m *ententev1.PeerMapChanges, w World) (Recei
 func (s *Session) MapStored(m *ententev1.PeerMapChanges, now time.Time) (generation uint64, current bool) {
 	hub := m.GetTrustDomain()
 	asked, ok := s.mapAsked[hub]
-	if !ok || m.GetInterest() != asked.number {
+	if !ok || m.GetSubscription() != asked.number {
 		return 0, false // the interest has changed meanwhile, and the hub begins anew
 	}
 	if DomainsNamed(m) > 0 {
 		asked.held--
 		s.mapAsked[hub] = asked
-		s.mapStored = append(s.mapStored, &ententev1.PeerMapTaken{TrustDomain: hub, Interest: asked.number})
+		s.mapStored = append(s.mapStored, &ententev1.PeerMapAcknowledgement{TrustDomain: hub, Subscription: asked.number})
 	}
 	if m.GetComplete() {
 		s.Confirmed[hub+relationship.MapSuffix] = now

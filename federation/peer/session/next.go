@@ -29,13 +29,13 @@ func (s *Session) Next(w World, now time.Time) (out []*ententev1.PeerMessage) {
 		}}})
 	}
 	out = append(out, s.nextInterest(w)...)
-	out = append(out, s.nextMapInterests(w)...)
+	out = append(out, s.nextMapSubscriptions(w)...)
 	for _, td := range slices.Sorted(maps.Keys(s.replies)) {
 		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Acknowledgement{Acknowledgement: s.replies[td]}})
 	}
 	clear(s.replies)
 	for _, m := range s.mapStored {
-		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapTaken{MapTaken: m}})
+		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapAcknowledgement{MapAcknowledgement: m}})
 	}
 	s.mapStored = nil
 	for _, td := range slices.Sorted(maps.Keys(s.Wanted)) {
@@ -71,7 +71,7 @@ func (s *Session) nextInterest(w World) (out []*ententev1.PeerMessage) {
 		}
 	}
 	if !same {
-		interest := &ententev1.PeerInterest{}
+		interest := &ententev1.PeerSubscription{}
 		s.announced = make(map[string]relationship.Version, len(names))
 		for _, td := range names {
 			s.announced[td] = w.Plan.Wanted[td].Version()
@@ -83,7 +83,7 @@ func (s *Session) nextInterest(w World) (out []*ententev1.PeerMessage) {
 			}
 			interest.Wanted = append(interest.Wanted, wanted)
 		}
-		return []*ententev1.PeerMessage{{Content: &ententev1.PeerMessage_Interest{Interest: interest}}}
+		return []*ententev1.PeerMessage{{Content: &ententev1.PeerMessage_Subscription{Subscription: interest}}}
 	}
 	for _, td := range names {
 		if has := w.Plan.Wanted[td].Version(); has != s.announced[td] && s.replies[td] == nil {

@@ -65,7 +65,7 @@ type Session struct {
 	// changes that were taken in.
 	mapAsked  map[string]mapAsked
 	mapNumber uint64
-	mapStored []*ententev1.PeerMapTaken
+	mapStored []*ententev1.PeerMapAcknowledgement
 	Refusals  int
 }
 
@@ -83,10 +83,10 @@ type Received struct {
 	Bundle *ententev1.PeerBundle
 	// Statements are such on a bundle, to be checked if the cluster wants it.
 	Statements *ententev1.PeerStatements
-	// MapInterest and mapTaken are of this cluster's map, mapChanges of the peer's.
-	MapInterest *ententev1.PeerMapInterest
-	MapChanges  *ententev1.PeerMapChanges
-	MapStored   *ententev1.PeerMapTaken
+	// MapSubscription and mapTaken are of this cluster's map, mapChanges of the peer's.
+	MapSubscription *ententev1.PeerMapSubscription
+	MapChanges      *ententev1.PeerMapChanges
+	MapStored       *ententev1.PeerMapAcknowledgement
 	// Confirmed are the domains of which the peer has what is stored here.
 	Confirmed []string
 }
@@ -105,8 +105,8 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 		return Received{}, Errorf("no_hello", "the peer's first message is no hello")
 	}
 	switch c := m.GetContent().(type) {
-	case *ententev1.PeerMessage_Interest:
-		return Received{}, s.receiveInterest(c.Interest, w, now)
+	case *ententev1.PeerMessage_Subscription:
+		return Received{}, s.receiveSubscription(c.Subscription, w, now)
 	case *ententev1.PeerMessage_Bundle:
 		if _, err := relationship.ParseTrustDomain(c.Bundle.GetTrustDomain()); err != nil {
 			return Received{}, Errorf("malformed", "the peer brings a bundle of %s, which is no trust domain", relationship.Quote(c.Bundle.GetTrustDomain()))
@@ -117,22 +117,22 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 			return Received{}, Errorf("malformed", "the peer brings statements on %s, which is no trust domain", relationship.Quote(c.Statements.GetTrustDomain()))
 		}
 		return Received{Statements: c.Statements}, nil
-	case *ententev1.PeerMessage_MapInterest:
-		return Received{MapInterest: c.MapInterest}, nil
+	case *ententev1.PeerMessage_MapSubscription:
+		return Received{MapSubscription: c.MapSubscription}, nil
 	case *ententev1.PeerMessage_MapChanges:
 		return s.receiveMapChanges(c.MapChanges, w)
-	case *ententev1.PeerMessage_MapTaken:
-		return Received{MapStored: c.MapTaken}, nil
+	case *ententev1.PeerMessage_MapAcknowledgement:
+		return Received{MapStored: c.MapAcknowledgement}, nil
 	case *ententev1.PeerMessage_Acknowledgement:
 		return Received{}, s.receiveAcknowledgement(c.Acknowledgement, w, now)
 	case *ententev1.PeerMessage_Heartbeat:
 		return s.receiveHeartbeat(c.Heartbeat, w, now)
-	case *ententev1.PeerMessage_Goodbye:
-		reason := c.Goodbye.GetReason()
+	case *ententev1.PeerMessage_Termination:
+		reason := c.Termination.GetReason()
 		if !slices.Contains(OrderlyReasons, reason) {
-			reason = "goodbye"
+			reason = "terminated"
 		}
-		return Received{}, &Error{reason, relationship.Clip(fmt.Sprintf("the peer ended the stream: %s", c.Goodbye.GetDetail())), true}
+		return Received{}, &Error{reason, relationship.Clip(fmt.Sprintf("the peer ended the stream: %s", c.Termination.GetDetail())), true}
 	}
 	return Received{}, nil // of a later version
 }
@@ -148,7 +148,7 @@ func (s *Session) checkHello(h *ententev1.PeerHello) error {
 	return nil
 }
 
-func (s *Session) receiveInterest(m *ententev1.PeerInterest, w World, now time.Time) error {
+func (s *Session) receiveSubscription(m *ententev1.PeerSubscription, w World, now time.Time) error {
 	if n := len(m.GetWanted()); n > MaxDomains {
 		return Errorf("too_many_domains", "the peer wants %d bundles; %d are the most on one stream", n, MaxDomains)
 	}

@@ -38,13 +38,13 @@ func TestSessionRefusesWithANamedReason(t *testing.T) {
 		"another home domain":    {[]*ententev1.PeerMessage{federationtest.Hello("eu.test", "us-1")}, "identity_mismatch", `the peer says that it is member "us-1" of "eu.test", and its X509-SVID says member us-1 of us.test`},
 		"another member":         {[]*ententev1.PeerMessage{federationtest.Hello("us.test", "us-2")}, "identity_mismatch", `the peer says that it is member "us-2" of "us.test", and its X509-SVID says member us-1 of us.test`},
 		"no version":             {[]*ententev1.PeerMessage{{Content: &ententev1.PeerMessage_Hello{Hello: &ententev1.PeerHello{HomeTrustDomain: "us.test", Member: "us-1"}}}}, "version", "the peer speaks version 0 of the protocol, and 1 is the first"},
-		"too many domains":       {[]*ententev1.PeerMessage{hello, federationtest.Interest(many...)}, "too_many_domains", "the peer wants 257 bundles; 256 are the most on one stream"},
+		"too many domains":       {[]*ententev1.PeerMessage{hello, federationtest.Subscription(many...)}, "too_many_domains", "the peer wants 257 bundles; 256 are the most on one stream"},
 		"a beat of too many":     {[]*ententev1.PeerMessage{hello, federationtest.Heartbeat(many...)}, "too_many_domains", "the peer's heartbeat names 257 bundles; 256 are the most on one stream"},
-		"no trust domain":        {[]*ententev1.PeerMessage{hello, federationtest.Interest(&ententev1.PeerBundleVersion{TrustDomain: "EU\x00"})}, "malformed", `the peer names "EU\x00", which is no trust domain`},
+		"no trust domain":        {[]*ententev1.PeerMessage{hello, federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "EU\x00"})}, "malformed", `the peer names "EU\x00", which is no trust domain`},
 		"a digest of other size": {[]*ententev1.PeerMessage{hello, federationtest.Acknowledgement(&ententev1.PeerBundleVersion{TrustDomain: "eu.test", Digest: []byte{1}}, "")}, "malformed", "the peer names a digest of 1 bytes for eu.test"},
 		"a bundle of nothing":    {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{}}}}, "malformed", `the peer brings a bundle of "", which is no trust domain`},
-		"goodbye":                {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Goodbye{Goodbye: &ententev1.PeerGoodbye{Reason: "draining", Detail: "see you\n\x1b[2J"}}}}, "draining", "the peer ended the stream: see you  [2J"},
-		"goodbye for no known reason": {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Goodbye{Goodbye: &ententev1.PeerGoodbye{Reason: strings.Repeat("x", 1000)}}}}, "goodbye",
+		"terminated":             {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Termination{Termination: &ententev1.PeerTermination{Reason: "draining", Detail: "see you\n\x1b[2J"}}}}, "draining", "the peer ended the stream: see you  [2J"},
+		"terminated for no known reason": {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Termination{Termination: &ententev1.PeerTermination{Reason: strings.Repeat("x", 1000)}}}}, "terminated",
 			"the peer ended the stream: "},
 		"of a later version":     {[]*ententev1.PeerMessage{hello, later(t)}, "", ""},
 		"an empty message":       {[]*ententev1.PeerMessage{hello, {}}, "", ""},
@@ -95,7 +95,7 @@ func TestSessionAcknowledgements(t *testing.T) {
 	}
 	require.Zero(t, bundles(w(4)), "nobody wants one")
 	say(w(4), federationtest.Hello("us.test", "us-1"))
-	say(w(4), federationtest.Interest(of(3).Message("eu.test")))
+	say(w(4), federationtest.Subscription(of(3).Message("eu.test")))
 	require.Equal(t, 1, bundles(w(4)))
 	require.Zero(t, bundles(w(4)), "it is on its way")
 	require.Equal(t, Acknowledgement{Time: now}, s.Acknowledged["eu.test"])
@@ -119,7 +119,7 @@ func TestSessionAcknowledgements(t *testing.T) {
 	now = now.Add(AcknowledgeTimeout + time.Second)
 	say(w(8), federationtest.Heartbeat())
 	require.EqualError(t, s.Overdue(now), "the peer did not acknowledge the bundle of eu.test within 1m0s")
-	say(w(8), federationtest.Interest())
+	say(w(8), federationtest.Subscription())
 	require.NoError(t, s.Overdue(now), "it wants it no more")
 	require.Empty(t, s.Acknowledged)
 }
@@ -137,7 +137,7 @@ func TestSessionSilence(t *testing.T) {
 
 // FuzzSessionTake: nothing that a peer sends does more than end its stream by a name from the set.
 func FuzzSessionTake(f *testing.F) {
-	for _, m := range []*ententev1.PeerMessage{federationtest.Hello("us.test", "us-1"), federationtest.Interest(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}), federationtest.Heartbeat(), {}} {
+	for _, m := range []*ententev1.PeerMessage{federationtest.Hello("us.test", "us-1"), federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}), federationtest.Heartbeat(), {}} {
 		b, err := proto.Marshal(m)
 		require.NoError(f, err)
 		f.Add(b)

@@ -131,9 +131,9 @@ type BundleVersion struct {
 	// Foreign domains: the digest of the verified statement on this version, or empty.
 	StatementDigest []byte `protobuf:"bytes,12,opt,name=statement_digest,json=statementDigest,proto3" json:"statement_digest,omitempty"`
 	// Foreign domains: an operator supplied it regardless of its sequence; earlier versions belong to another numbering.
-	BeginsAnew    bool `protobuf:"varint,13,opt,name=begins_anew,json=beginsAnew,proto3" json:"begins_anew,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ResetsSequence bool `protobuf:"varint,13,opt,name=resets_sequence,json=resetsSequence,proto3" json:"resets_sequence,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *BundleVersion) Reset() {
@@ -250,9 +250,9 @@ func (x *BundleVersion) GetStatementDigest() []byte {
 	return nil
 }
 
-func (x *BundleVersion) GetBeginsAnew() bool {
+func (x *BundleVersion) GetResetsSequence() bool {
 	if x != nil {
-		return x.BeginsAnew
+		return x.ResetsSequence
 	}
 	return false
 }
@@ -467,7 +467,7 @@ const file_entente_state_v1_bundle_proto_rawDesc = "" +
 	"\vchange_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"changeTime\x12?\n" +
 	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\x12\x18\n" +
-	"\adecided\x18\x1e \x01(\x04R\adecided\"\xee\x03\n" +
+	"\adecided\x18\x1e \x01(\x04R\adecided\"\xf6\x03\n" +
 	"\rBundleVersion\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1f\n" +
@@ -481,9 +481,8 @@ const file_entente_state_v1_bundle_proto_rawDesc = "" +
 	"\tstatement\x18\n" +
 	" \x01(\tR\tstatement\x12\x1a\n" +
 	"\bunstated\x18\v \x01(\tR\bunstated\x12)\n" +
-	"\x10statement_digest\x18\f \x01(\fR\x0fstatementDigest\x12\x1f\n" +
-	"\vbegins_anew\x18\r \x01(\bR\n" +
-	"beginsAnewB\v\n" +
+	"\x10statement_digest\x18\f \x01(\fR\x0fstatementDigest\x12'\n" +
+	"\x0fresets_sequence\x18\r \x01(\bR\x0eresetsSequenceB\v\n" +
 	"\t_sequenceB\x0f\n" +
 	"\r_refresh_hint\"2\n" +
 	"\fBundleKeyRef\x12\x0e\n" +
