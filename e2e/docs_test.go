@@ -172,3 +172,37 @@ func TestOperatingPagesAreShort(t *testing.T) {
 		assert.Contains(t, text, "\n- [", "%s has no table of contents", path)
 	}
 }
+
+var (
+	docStep = regexp.MustCompile("`([a-z0-9]+(?:/[a-z0-9]+)*(?:\\.[A-Za-z0-9]+){1,2})`")
+)
+
+// TestArchitectureNamesRealFunctions requires that each function of docs/ARCHITECTURE.md, written as folder.Function or
+// folder.Type.Method, exists.
+func TestArchitectureNamesRealFunctions(t *testing.T) {
+	page := pages(t)["docs/ARCHITECTURE.md"]
+	known := map[string]bool{}
+	for folder, files := range sourceFiles(t) {
+		for _, file := range files {
+			for _, declaration := range file.Decls {
+				f, ok := declaration.(*ast.FuncDecl)
+				if !ok {
+					continue
+				}
+				name := folder + "."
+				if f.Recv != nil {
+					name += receiver(f.Recv.List[0].Type) + "."
+				}
+				known[name+f.Name.Name] = true
+			}
+		}
+	}
+	steps := docStep.FindAllStringSubmatch(page, -1)
+	require.Greater(t, len(steps), 40, "docs/ARCHITECTURE.md names no functions")
+	for _, step := range steps {
+		if strings.HasSuffix(step[1], ".go") {
+			continue
+		}
+		assert.True(t, known[step[1]], "docs/ARCHITECTURE.md names %s, which does not exist", step[1])
+	}
+}
