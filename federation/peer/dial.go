@@ -48,11 +48,11 @@ type dialer struct {
 	worked, end string
 }
 
-// dialLocked starts a dialer. p.mu is held.
-func (p *Streams) dialLocked(ctx context.Context, home string) *dialer {
+// dialLocked starts a dialer. The mutex of streams is held.
+func (r *reconciler) dialLocked(ctx context.Context, home string) *dialer {
 	ctx, cancel := context.WithCancel(ctx)
-	d := &dialer{streams: p, home: home, cancel: cancel, first: p.dialing.After(p.config.Now())}
-	p.work.Go(func() { d.run(ctx) })
+	d := &dialer{streams: r.streams, home: home, cancel: cancel, first: r.dialing.After(r.streams.config.Now())}
+	r.streams.work.Go(func() { d.run(ctx) })
 	return d
 }
 
@@ -70,7 +70,7 @@ func (d *dialer) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		wait = yieldCheck
-		if !d.streams.yields(d.home) {
+		if !d.streams.reconciler.yields(d.home) {
 			began := now()
 			d.end = unreachable
 			d.attempt(ctx)

@@ -27,7 +27,7 @@ func TestPlansFollowEachChange(t *testing.T) {
 		Alive: func() ([]string, error) { return nil, nil },
 	})
 	require.NoError(t, err)
-	reconcile := func() { p.reconcile(t.Context(), p.due.Take()) }
+	reconcile := func() { p.reconciler.reconcile(t.Context(), p.due.Take()) }
 	refuse := func(err error) { t.Error(err) }
 	view := store.View()
 	require.NoError(t, tables.Load(view, refuse))

@@ -27,14 +27,15 @@ const (
 
 // Streams keeps this member's streams to other clusters.
 type Streams struct {
-	config   Config
-	metrics  *metrics
-	reports  *Reports
-	remote   *remote
-	hosted   *hosted
-	budgets  *budgets
-	coverage *coverage
-	plans    *plans
+	config     Config
+	metrics    *metrics
+	reports    *Reports
+	remote     *remote
+	hosted     *hosted
+	budgets    *budgets
+	coverage   *coverage
+	plans      *plans
+	reconciler *reconciler
 	// due holds the home trust domains of the peers to reconcile.
 	due *feed.Set[string]
 	// refusals limits the log lines about streams that were refused.
@@ -45,8 +46,6 @@ type Streams struct {
 	// mu also guards writes to plans, so that a stream joins only while its peer has a plan.
 	mu       sync.Mutex
 	streams  map[string][]*stream // by the peer's home trust domain
-	dialers  map[string]*dialer
-	dialing  relationship.Pacer
 	draining bool
 	read     bool            // the relationships were read
 	running  context.Context // nil before Run and after it
@@ -56,13 +55,14 @@ type Streams struct {
 func New(c Config) (*Streams, error) {
 	s := &Streams{
 		config: c, budgets: &budgets{byHome: map[string]*Budget{}}, plans: newPlans(c.Member()), due: feed.NewSet[string](),
-		refusals: rate.NewLimiter(logRate, LogBurst), streams: map[string][]*stream{}, dialers: map[string]*dialer{},
+		refusals: rate.NewLimiter(logRate, LogBurst), streams: map[string][]*stream{},
 	}
 	if s.config.Open == nil && c.Dial != nil {
 		s.config.Open = c.openCall
 	}
 	s.reports = newReports(c.Now, c.Alive, s.plans.homes)
 	s.remote = newRemote(s)
+	s.reconciler = &reconciler{streams: s, dialers: map[string]*dialer{}}
 	s.coverage = &coverage{streams: s, ended: map[string]bool{}}
 	s.hosted = &hosted{config: s.config, changed: func() {
 		for _, stream := range s.all() {
@@ -99,7 +99,7 @@ func (p *Streams) Run(ctx context.Context) error {
 	group.Go(func() error { return p.remote.run(ctx) })
 	group.Go(func() error {
 		return p.due.Each(ctx, feed.Pace{Least: reconcilePace}, func(due feed.Affected[string]) error {
-			p.reconcile(ctx, due)
+			p.reconciler.reconcile(ctx, due)
 			return nil
 		})
 	})
@@ -114,10 +114,7 @@ func (p *Streams) Run(ctx context.Context) error {
 func (p *Streams) Drain() {
 	p.mu.Lock()
 	p.draining = true
-	for home, d := range p.dialers {
-		d.cancel()
-		delete(p.dialers, home)
-	}
+	p.reconciler.stopLocked()
 	p.mu.Unlock()
 	for _, s := range p.all() {
 		s.close(session.Errorf("draining", "member %s of %s is stopping", p.config.Member(), p.config.Home.Name()))

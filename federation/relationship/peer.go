@@ -80,3 +80,14 @@ func peerRow(p *ententev1.Peer) *statev1.RelationshipPeer {
 	}
 	return &statev1.RelationshipPeer{HomeTrustDomain: p.GetHomeTrustDomain(), Addresses: p.GetAddresses()}
 }
+
+// PeerPlan is what the relationships in force require of one peer.
+type PeerPlan struct {
+	// Home is the home trust domain of the peer.
+	Home      string
+	Addresses []string
+	// Wanted holds the trust domains of the relationships that name the peer, with what is stored of each.
+	Wanted map[string]Holding
+	// Hubs holds those of them whose cluster is a hub.
+	Hubs map[string]*Relationship
+}

@@ -1,4 +1,4 @@
-package federation
+package relationship_test
 
 import (
 	"testing"
