@@ -15,6 +15,6 @@
 // Package vault below makes the calls, and keeps the login alive. Package transit keeps signing keys in Vault's
 // Transit.
 //
-// The package never retries a login that Vault refuses without a pause. [Policy] and [Policies] print the rights that
+// The package never retries a login that Vault refuses without a pause. [Policies] prints the rights that
 // it needs, and [Check] tries them. Start reading at upstream.go.
 package vaultca

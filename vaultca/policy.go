@@ -59,11 +59,6 @@ func rights(p PolicyFor) []vault.Right {
 	}...)
 }
 
-// Policy prints a Vault policy with exactly the rights that a member uses, and a reason for each.
-func Policy(p PolicyFor) (string, error) {
-	return Policies([]PolicyFor{p}, nil)
-}
-
 // Policies prints one Vault policy with exactly the rights that a member uses of some PKI and Transit mounts.
 func Policies(pki []PolicyFor, transitPolicies []transit.PolicyFor) (string, error) {
 	if len(pki)+len(transitPolicies) == 0 {

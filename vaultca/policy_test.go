@@ -106,13 +106,13 @@ func TestPolicyPinsEachParameter(t *testing.T) {
 }
 
 func TestPolicyAsPrinted(t *testing.T) {
-	printed, err := Policy(PolicyFor{Mount: "pki_eu", Issuers: []string{"eu-2026"}, TrustDomain: domain})
+	printed, err := Policies([]PolicyFor{{Mount: "pki_eu", Issuers: []string{"eu-2026"}, TrustDomain: domain}}, nil)
 	require.NoError(t, err)
 	want, err := os.ReadFile("testdata/policy.hcl")
 	require.NoError(t, err)
 	require.Equal(t, string(want), printed)
 	for _, bad := range []string{"", "a\"}", "a/../b", "/a", "a b", "*"} {
-		_, err := Policy(PolicyFor{Mount: bad})
+		_, err := Policies([]PolicyFor{PolicyFor{Mount: bad}}, nil)
 		require.Error(t, err, bad)
 	}
 }

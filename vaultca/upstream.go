@@ -299,7 +299,7 @@ const pathLength = "0"
 // commonName is the subject of signing certificates. SPIFFE ignores it, and Vault requires one.
 const commonName = "Entente authority"
 
-// signParameters returns all parameters of a signature. [Policy] pins those that a thief of the token would change.
+// signParameters returns all parameters of a signature. [Policies] pins those that a thief of the token would change.
 // They are strings, since Vault compares types too.
 func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl time.Duration) map[string]any {
 	return map[string]any{

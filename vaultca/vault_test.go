@@ -30,7 +30,7 @@ func text(s string) vault.Secret { return func() (string, error) { return s, nil
 // policyFor writes the policy that the product prints, and nothing more.
 func policyFor(t testing.TB, v *vaulttest.Vault, mount string) string {
 	t.Helper()
-	rules, err := Policy(PolicyFor{Mount: mount, TrustDomain: domain})
+	rules, err := Policies([]PolicyFor{PolicyFor{Mount: mount, TrustDomain: domain}}, nil)
 	require.NoError(t, err)
 	return v.Policy(t, rules)
 }
@@ -137,7 +137,7 @@ func TestTheFirstIssuerThatMaySignDoes(t *testing.T) {
 	fresh := v.Root(t, mount, "fresh")
 	config := configFor(t, v, mount, nil)
 	config.Mounts[domain] = Mount{Path: mount, Issuers: []string{"fresh", "root"}}
-	rules, err := Policy(config.PoliciesFor()[0])
+	rules, err := Policies(config.PoliciesFor(), nil)
 	require.NoError(t, err)
 	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
 	config.Auth = vault.AppRole{Mount: auth, RoleID: text(roleID), SecretID: text(secretID)}

@@ -71,3 +71,12 @@ func (s Standing) Row(lastSuccess time.Time) *statev1.RelationshipStanding {
 	}
 	return out
 }
+
+// TrustSource returns the tables and rules of relationships and of hubs' attestations, by which package trust decides
+// on foreign domains.
+func TrustSource() trust.Foreign {
+	return trust.Foreign{
+		Relationships: Relationships, Bundles: ForeignBundles, Attestations: HubBundles,
+		Status: TrustOf, Attest: AttestationOf, Usable: Relied, Attested: Attested,
+	}
+}

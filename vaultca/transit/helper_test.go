@@ -1,7 +1,6 @@
 package transit
 
 import (
-	"strings"
 	"sync"
 
 	"github.com/ententehq/entente/vaultca/vault"
@@ -24,13 +23,4 @@ func (l *logLines) Write(p []byte) (int, error) {
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, string(p))
 	return len(p), nil
-}
-
-func (l *logLines) count(part string) (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, line := range l.lines {
-		n += strings.Count(line, part)
-	}
-	return n
 }

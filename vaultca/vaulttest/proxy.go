@@ -28,7 +28,6 @@ type Proxy struct {
 	Address, CAFile string
 
 	fault   atomic.Pointer[Fault]
-	change  atomic.Pointer[func(*http.Request)]
 	seen    atomic.Pointer[chan *http.Request]
 	through http.Handler
 	broken  chan struct{} // a word for each request that met a fault
@@ -64,9 +63,6 @@ func NewProxy(t testing.TB, v *Vault) *Proxy {
 			case *seen <- r.Clone(context.WithoutCancel(r.Context())):
 			default:
 			}
-		}
-		if change := p.change.Load(); change != nil {
-			(*change)(r)
 		}
 		p.through.ServeHTTP(w, r)
 	}))
@@ -105,15 +101,6 @@ func (p *Proxy) Only(suffix string, f Fault) Fault {
 
 // Heal lets everything through again.
 func (p *Proxy) Heal() { p.fault.Store(nil) }
-
-// Change has each request changed that is let through from now on; nil: none.
-func (p *Proxy) Change(fn func(*http.Request)) {
-	if fn == nil {
-		p.change.Store(nil)
-		return
-	}
-	p.change.Store(&fn)
-}
 
 // Watch returns copies of the requests that are let through from now on, without their bodies' content; a thousand at
 // most wait.

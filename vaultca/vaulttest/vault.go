@@ -139,9 +139,6 @@ func (v *Vault) Stop(t testing.TB) { t.Helper(); v.say(t, "stop") }
 // Resume starts a stopped server on the same address, unsealed.
 func (v *Vault) Resume(t testing.TB) { t.Helper(); v.say(t, "start") }
 
-// Restart is Stop and Resume.
-func (v *Vault) Restart(t testing.TB) { t.Helper(); v.say(t, "restart") }
-
 // Reissue gives the listener a certificate from a new CA, which CAFile then holds.
 func (v *Vault) Reissue(t testing.TB) { t.Helper(); v.say(t, "reissue") }
 
