@@ -297,6 +297,6 @@ func refusedCommand(t *testing.T, args ...string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
-	require.Error(t, err, "entente %v: %s", args, out)
+	require.EqualError(t, err, "exit status 1", "entente %v: %s", args, out)
 	return string(out)
 }

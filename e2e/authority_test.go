@@ -198,5 +198,5 @@ func TestRevokedInVaultToo(t *testing.T) {
 	_, _, err = x509svid.Verify(last.svid.Certificates, last.bundle)
 	require.NoError(t, err)
 	_, _, err = x509svid.Verify(next.svid.Certificates, last.bundle)
-	require.Error(t, err)
+	require.ErrorContains(t, err, "certificate signed by unknown authority")
 }

@@ -59,7 +59,7 @@ upstream "vault" {
 	require.NoError(t, err, output)
 
 	output, err = check("somebody", secretID)
-	require.Error(t, err)
+	require.EqualError(t, err, "exit status 1")
 	require.Contains(
 		t,
 		output,
@@ -73,12 +73,12 @@ upstream "vault" {
 		map[string]any{"secret_id_accessor": spent["secret_id_accessor"]},
 	)
 	output, err = check(roleID, spent["secret_id"].(string))
-	require.Error(t, err)
+	require.EqualError(t, err, "exit status 1")
 	require.Contains(t, output, "failure  login: log in to Vault by approle: Vault does not accept the login")
 
 	v.Seal(t)
 	output, err = check(roleID, secretID)
-	require.Error(t, err)
+	require.EqualError(t, err, "exit status 1")
 	require.Contains(t, output, "Vault is sealed or has no active node; unseal it")
 	require.Contains(t, output, "with this configuration a member cannot use Vault as it must")
 }

@@ -232,7 +232,7 @@ func TestClocksApart(t *testing.T) {
 			"[WARN]", "the signing certificate begins in the future: Vault's clock is ahead of this member's; set both",
 		)
 		_, err := a.issue(t.Context())
-		require.Error(t, err)
+		require.ErrorContains(t, err, "member has an active")
 		a.pass(10 * time.Minute)
 		require.Equal(t, first.GetId(), a.newest("", active).GetId())
 		served := a.keepIssuing(false)
