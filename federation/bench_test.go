@@ -86,11 +86,11 @@ func BenchmarkTransitions(b *testing.B) {
 	r := newRoom(b)
 	fill(b, r.store, federationtest.Names(manyRelationships, "example.org"))
 	require.NoError(b, r.manager.catalog.Load(r.store.View(), func(err error) { b.Error(err) }))
-	r.manager.commit(context.Background(), r.manager.newStandings(time.Now()).look())
+	r.manager.freshness.commit(context.Background(), r.manager.freshness.lead(time.Now()).judge())
 	require.NoError(b, r.manager.catalog.Load(r.store.View(), func(err error) { b.Error(err) }))
-	judged := r.manager.newStandings(time.Now())
+	judged := r.manager.freshness.lead(time.Now())
 	for b.Loop() {
-		if found := judged.look(); len(found) != 0 {
+		if found := judged.judge(); len(found) != 0 {
 			b.Fatal(len(found))
 		}
 	}

@@ -31,7 +31,7 @@ type pollers struct {
 }
 
 func newPollers(t *testing.T) *pollers {
-	m := remembering("eu-1", time.Now)
+	m := newState("eu-1", time.Now)
 	m.config.MinRefresh = relationship.DefaultMinRefresh
 	p := &pollers{manager: m, fetched: map[string]int{}}
 	poller, err := fetch.New(fetch.Config{
@@ -130,7 +130,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 		tt.manager.observations.Reset()
 		leading := time.Now()
 		tt.manager.scheduler.SetMembers(after)
-		judged := tt.manager.newStandings(leading)
+		judged := tt.manager.freshness.lead(leading)
 		total := map[string]int{}
 		most, reports := 0, 0
 		first := tt.manager.observations.Collect(true)
@@ -153,7 +153,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 				reports += len(message.GetObservations())
 				tt.manager.observations.Deliver("eu-1", report)
 			}
-			require.Zero(t, len(judged.look()), "second %d", second)
+			require.Zero(t, len(judged.judge()), "second %d", second)
 		}
 		require.Less(t, most, 200, "a hundred a second are taken over, and some eleven a second were polled before")
 		for _, name := range append(owned["eu-1"], owned["eu-3"]...) {
@@ -167,7 +167,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 		for report := tt.manager.observations.Collect(false); report != nil; report = tt.manager.observations.Collect(false) {
 			tt.manager.observations.Deliver("eu-1", report)
 		}
-		found := judged.look()
+		found := judged.judge()
 		require.Equal(t, others, len(found)) // Len would print them all
 		for _, is := range found {
 			require.NotEqual(t, "eu-1", membership.Owner(is.name, after))

@@ -65,7 +65,7 @@ type Manager struct {
 	log          hclog.Logger
 	now          func() time.Time
 	catalog      *mirror.Mirror
-	rejudged     *feed.Set[string] // those that a leader has to judge anew
+	freshness    *freshness
 	observations *observation.Section
 	intake       *intake.Intake
 	routes       *fetch.Routes
@@ -98,7 +98,7 @@ func New(c Config) (*Manager, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	m := remembering(c.Store.MemberID(), c.Now)
+	m := newState(c.Store.MemberID(), c.Now)
 	m.config, m.log = c, c.Logger
 	m.alive, m.aliveRows = membership.Alive, membership.AlivePrefix()
 	var err error
@@ -144,22 +144,30 @@ func New(c Config) (*Manager, error) {
 	if m.streams, err = peer.New(m.peerConfig()); err != nil {
 		return nil, fmt.Errorf("federation: %w", err)
 	}
+	m.freshness = &freshness{
+		store: c.Store, mirror: m.catalog, observations: m.observations, hubs: m.reconciler, minRefresh: c.MinRefresh,
+		log: c.Logger, now: c.Now, changed: feed.NewSet[string](),
+	}
 	m.scheduler = fetch.NewScheduler(m.poller, m.member, m.streams)
 	c.Store.SurviveRestore("federation", surviveRestore)
 	return m, nil
 }
 
-// remembering is a manager with everything that it only remembers, still empty, and nothing that it works with.
-func remembering(member string, now func() time.Time) *Manager {
+// newState returns a Manager with empty in-memory caches and no store, network or metrics.
+func newState(member string, now func() time.Time) *Manager {
 	in, _ := intake.New(intake.Config{Log: hclog.NewNullLogger(), Now: now}) // registers no metrics, and so cannot fail
 	m := &Manager{
 		intake: in, member: member, now: now, log: hclog.NewNullLogger(),
-		catalog: mirror.New(), rejudged: feed.NewSet[string](), observations: observation.New(now),
+		catalog: mirror.New(), observations: observation.New(now),
 		routes: fetch.NewRoutes(),
 	}
 	h := hub.Config{Mirror: m.catalog, Observations: m.observations, Intake: in, Log: m.log, Now: now}
 	m.reconciler = hub.NewReconciler(h)
 	m.importer, _ = hub.NewImporter(h) // as above
+	m.freshness = &freshness{
+		mirror: m.catalog, observations: m.observations, hubs: m.reconciler, log: m.log, now: now,
+		minRefresh: relationship.DefaultMinRefresh, changed: feed.NewSet[string](),
+	}
 	return m
 }
 
@@ -214,7 +222,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	group.Go(func() error { return m.scheduler.Run(ctx) })
 	group.Go(func() error { return m.streams.Run(ctx) })
 	group.Go(func() error { return m.agreements.Run(ctx) })
-	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.keepStandings) })
+	group.Go(func() error { return m.config.Store.WhileLeading(ctx, m.freshness.run) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("federation: %w", err)
 	}
@@ -232,7 +240,7 @@ func (m *Manager) followTables(ctx context.Context) error {
 		m.publisher.UpdateAll(view)
 		m.importer.ForgetAll()
 		m.scheduler.ChangedAll()
-		m.rejudged.AddAll()
+		m.freshness.changed.AddAll()
 		m.streams.PlanAll()
 		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
 			return err
@@ -257,7 +265,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 		}
 		m.publisher.Update(m.config.Store.View(), names)
 		m.scheduler.Changed(names...)
-		m.rejudged.Add(names...)
+		m.freshness.changed.Add(names...)
 		m.streams.Plan(homes...)
 	}
 }

@@ -124,7 +124,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	}, us.Bundle(t, 1))
 	look := func(leading time.Time) []transition {
 		require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
-		return r.manager.newStandings(leading).look()
+		return r.manager.freshness.lead(leading).judge()
 	}
 	states := func(found []transition) (out []trust.State) {
 		for _, f := range found {
@@ -140,7 +140,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	now = now.Add(time.Second)
 	found := look(created.Add(10 * time.Hour))
 	require.Equal(t, []trust.State{trust.Stale}, states(found))
-	r.manager.commit(t.Context(), found)
+	r.manager.freshness.commit(t.Context(), found)
 	require.Empty(t, look(now), "stale stays stale under the next leader")
 
 	// The report of a success makes it fresh.
@@ -155,7 +155,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	before := r.store.View().Revision()
-	r.manager.commit(t.Context(), found)
+	r.manager.freshness.commit(t.Context(), found)
 	require.Equal(t, before, r.store.View().Revision())
 	require.Empty(t, look(now), "a suspended one is not judged")
 }

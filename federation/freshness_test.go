@@ -30,12 +30,12 @@ func TestRestsUntil(t *testing.T) {
 		{"stale in ten " +
 			"seconds", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15*time.Minute + 10*time.Second) }), 10 * time.Second},
 		{"stale after this very " +
-			"moment", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }), keepEvery},
-		{"stale", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-time.Hour) }), keepEvery},
+			"moment", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }), judgeEvery},
+		{"stale", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-time.Hour) }), judgeEvery},
 		{"X.509 authorities that expire", with(func(f *relationship.Facts) { f.X509Until = now.Add(20 * time.Second) }),
 			20 * time.Second},
 		{"X.509 authorities that expired, which a success can bring anew",
-			with(func(f *relationship.Facts) { f.X509Until = now.Add(-time.Second) }), keepEvery},
+			with(func(f *relationship.Facts) { f.X509Until = now.Add(-time.Second) }), judgeEvery},
 		{"no X.509 authority", with(func(f *relationship.Facts) { f.X509Until = time.Time{} }), longestRest},
 		{"no JWT authority", with(func(f *relationship.Facts) { f.JWTKeys = 0 }), longestRest},
 		{"JWT authorities on a short leash", with(func(f *relationship.Facts) { f.MaxStaleJWT = 30 * time.Second }),
@@ -44,7 +44,7 @@ func TestRestsUntil(t *testing.T) {
 			30 * time.Second},
 		{"confirmed by a clock that is ahead", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(time.Hour) }),
 			longestRest},
-		{"nothing stored yet", relationship.Facts{}, keepEvery},
+		{"nothing stored yet", relationship.Facts{}, judgeEvery},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.Equal(t, test.want, restsUntil(now, relationship.Judge(now, test.facts), test.facts).Sub(now))
@@ -76,7 +76,7 @@ func TestRestMissesNothing(t *testing.T) {
 				standing = relationship.Judge(now, f)
 				next = restsUntil(now, standing, f)
 			}
-			before := relationship.Judge(now.Add(-keepEvery), f)
+			before := relationship.Judge(now.Add(-judgeEvery), f)
 			require.Contains(t, []relationship.Standing{relationship.Judge(now, f), before}, standing, "%v: %+v",
 				now.Sub(begin), f)
 		}
