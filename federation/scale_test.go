@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/shorttest"
 )
 
 // TestScaleMesh: in a mesh with streams a distrust reaches everybody in the time that one message takes, and costs what
@@ -59,6 +60,7 @@ func TestScaleTwoLevels(t *testing.T) {
 // TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing
 // about that, and the death of a member makes its relationships be fetched once, by the others.
 func TestScalePolls(t *testing.T) {
+	shorttest.Skip(t, "forms a cluster of several members")
 	const size, hint, turns = 121, time.Minute, 2
 	const even = 2.5 // twenty polls in a window on the mean: chance alone makes it 1.5 now and then
 	usual := float64(size - 1)
@@ -77,6 +79,7 @@ func TestScalePolls(t *testing.T) {
 // TestScalePollsBesideStreams: where streams keep the bundles up to date hardly anything is polled, a change of leader
 // makes no stream break, and the death of a member has no bundle fetched twice.
 func TestScalePollsBesideStreams(t *testing.T) {
+	shorttest.Skip(t, "forms a cluster of several members")
 	const size, hint, turns = 121, time.Minute, 2
 	s := spreadOf(t, size, true, hint, turns)
 	require.Less(t, s.rest.count, size/4, "%+v", s)

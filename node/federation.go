@@ -19,7 +19,8 @@ func buildFederation(m *member) (err error) {
 	m.federation, err = federation.New(federation.Config{
 		Store: m.store, Leader: m.members, Trust: m.trust,
 		Peers: peer.Transport{
-			Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(), Payload: serviceSync{m},
+			Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(),
+			Payload: serviceSync{m},
 		},
 		Invitations: invitations(m),
 		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh,

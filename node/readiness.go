@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/node/operations"
 )
 
-// leaderSilence is how long a member counts as ready after it last heard from a leader.
+// leaderSilence is how long a member counts as ready after its last contact with a leader.
 const leaderSilence = 15 * time.Second
 
 // readiness returns the conditions under which /ready answers 200.

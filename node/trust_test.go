@@ -45,7 +45,11 @@ func testBundle(t *testing.T, name string) *bundle.Bundle {
 	return b
 }
 
-// world is a store with one hosted domain and a foreign one in each state.
+func standing(f ententev1.Freshness) *statev1.RelationshipStanding {
+	return &statev1.RelationshipStanding{Freshness: int32(f)}
+}
+
+// world returns a store with one hosted domain, and a foreign domain in each state.
 func world(t *testing.T) *raftstore.Store {
 	t.Helper()
 	store := raftstoretest.New(t)
@@ -53,16 +57,18 @@ func world(t *testing.T) *raftstore.Store {
 		if err := table.Domains.Put(tx, "eu.example.org", &statev1.Domain{TrustDomain: "eu.example.org"}); err != nil {
 			return err
 		}
-		if err := table.HostedBundles.Put(tx, "eu.example.org", testBundle(t, "eu.example.org").Row(time.Now())); err != nil {
+		own := testBundle(t, "eu.example.org").Row(time.Now())
+		if err := table.HostedBundles.Put(tx, "eu.example.org", own); err != nil {
 			return err
 		}
+		x509Expired := standing(ententev1.Freshness_FRESHNESS_FRESH)
+		x509Expired.X509Expired = true
 		for name, row := range map[string]*statev1.Relationship{
-			"fresh.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
-			"stale.example.org":   {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_STALE)}},
-			"expired.example.org": {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_EXPIRED)}},
-			"jwtonly.example.org": {Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH), X509Expired: true}},
-			"suspended.example.org": {Suspended: true,
-				Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}},
+			"fresh.example.org":   {Standing: standing(ententev1.Freshness_FRESHNESS_FRESH)},
+			"stale.example.org":   {Standing: standing(ententev1.Freshness_FRESHNESS_STALE)},
+			"expired.example.org": {Standing: standing(ententev1.Freshness_FRESHNESS_EXPIRED)},
+			"jwtonly.example.org": {Standing: x509Expired},
+			"suspended.example.org": {Suspended: true, Standing: standing(ententev1.Freshness_FRESHNESS_FRESH)},
 			"pending.example.org": {},
 		} {
 			row.TrustDomain = name
@@ -167,7 +173,7 @@ func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
 	}
 }
 
-// The history of a domain is as little handed out as its bundle while either side has not consented.
+// Without the consent of both sides, neither the bundle of a domain nor its history is returned.
 func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 	store := world(t)
 	now := timestamppb.Now()

@@ -106,9 +106,11 @@ telemetry { log_format = "json" }
 	require.Equal(t, "s3cret", token)
 }
 
-// TestAnchorApproval: a new anchor of the upstream waits for nobody unless the configuration says so.
+// A new anchor of the upstream waits for approval only if the configuration requires it.
 func TestAnchorApproval(t *testing.T) {
-	for setting, want := range map[string]bool{"": false, "anchor_approval = false": false, "anchor_approval = true": true} {
+	for setting, want := range map[string]bool{
+		"": false, "anchor_approval = false": false, "anchor_approval = true": true,
+	} {
 		cfg, err := decode(t, validHead+"upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = "+
 			"\"pki\"\n "+setting+"\n auth \"token\" { token = \"env:T\" }\n}")
 		require.NoError(t, err, setting)
@@ -116,7 +118,7 @@ func TestAnchorApproval(t *testing.T) {
 	}
 }
 
-// acmeBlock is a bundle endpoint with these settings of its ACME server, from line 14 on.
+// acmeBlock returns a bundle endpoint block with settings of an ACME server, which begin on line 14.
 func acmeBlock(settings string) string {
 	return "bundle_endpoint {\n profile \"https_web\" {\n acme {\n " + settings + "\n }\n }\n}"
 }

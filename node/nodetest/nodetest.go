@@ -40,8 +40,8 @@ type Member struct {
 	log   *log
 }
 
-// Start starts a member with self-signed authorities and its data in a temporary folder. It returns when the member leads
-// and can issue SVIDs.
+// Start starts a member with self-signed authorities and its data in a temporary folder. It returns when the member
+// leads and can issue SVIDs.
 func Start() (*Member, error) {
 	dir, err := os.MkdirTemp("", "nodetest-") // short, since the path of a socket has at most 107 bytes
 	if err != nil {
@@ -70,7 +70,9 @@ func (m *Member) start() error {
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	go func() {
-		m.ended <- node.Run(ctx, cfg, node.Options{Bootstrap: true, LogOutput: m.log, Started: func() { close(started) }})
+		m.ended <- node.Run(ctx, cfg, node.Options{
+			Bootstrap: true, LogOutput: m.log, Started: func() { close(started) },
+		})
 	}()
 	select {
 	case <-started:

@@ -21,8 +21,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// What is read with the help of what was read before is what is read without it, after each kind of change.
-func TestVouchedBundlesFollowTheTables(t *testing.T) {
+// The index with its caches returns what an index without them returns, after each kind of change.
+func TestAttestedBundlesFollowTheTables(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	store := raftstoretest.New(t)
@@ -32,8 +32,8 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		require.NoError(t, err)
 		return b.Row(time.Now())
 	}
-	rel := func(name string, vouch, suspended bool) *statev1.Relationship {
-		return &statev1.Relationship{TrustDomain: name, Attest: vouch, Suspended: suspended,
+	rel := func(name string, attest, suspended bool) *statev1.Relationship {
+		return &statev1.Relationship{TrustDomain: name, Attest: attest, Suspended: suspended,
 			Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
 	}
 	index := trust.NewIndex(trustSources())
@@ -44,8 +44,9 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 	}{
 		{"nothing is there", func(*raftstore.Tx) error { return nil }, nil},
 		{"relationships without bundles", func(tx *raftstore.Tx) error {
-			for name, vouch := range map[string]bool{"a.example.org": true, "b.example.org": true, "c.example.org": false} {
-				if err := relationship.Relationships.Put(tx, name, rel(name, vouch, false)); err != nil {
+			all := map[string]bool{"a.example.org": true, "b.example.org": true, "c.example.org": false}
+			for name, attest := range all {
+				if err := relationship.Relationships.Put(tx, name, rel(name, attest, false)); err != nil {
 					return err
 				}
 			}
@@ -62,7 +63,7 @@ func TestVouchedBundlesFollowTheTables(t *testing.T) {
 		{"another version", func(tx *raftstore.Tx) error {
 			return relationship.ForeignBundles.Put(tx, "a.example.org", stored("a.example.org", 2))
 		}, []string{"a.example.org", "b.example.org"}},
-		{"one more is vouched for", func(tx *raftstore.Tx) error {
+		{"one more is attested", func(tx *raftstore.Tx) error {
 			return relationship.Relationships.Put(tx, "c.example.org", rel("c.example.org", true, false))
 		}, []string{"a.example.org", "b.example.org", "c.example.org"}},
 		{"one is suspended", func(tx *raftstore.Tx) error {
