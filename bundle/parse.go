@@ -114,7 +114,7 @@ func (r *reader) document(document []byte) error {
 		return err
 	}
 	if keys == nil || strictjson.Kind(keys) == "null" {
-		return fmt.Errorf("%w: keys must be present; an empty list says that no key is trusted", ErrNoKeys)
+		return fmt.Errorf("%w: keys must be present; an empty list means that no key is trusted", ErrNoKeys)
 	}
 	if _, err := strictjson.CountElements(keys, "keys", MaxKeys, ErrTooManyKeys); err != nil {
 		return err

@@ -136,7 +136,7 @@ func TestHostileEndpoint(t *testing.T) {
 				"invalid character '<' looking for beginning of value"},
 		{"an empty object", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) },
 			"", "no_keys", "bundle document of eu.example.org: the document has no list of keys: keys must be " +
-				"present; an empty list says that no key is trusted"},
+				"present; an empty list means that no key is trusted"},
 		{"too large, as announced", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1048577")
 		}, "", "too_large", "the document is larger than allowed: it has 1048577 bytes, at most 1048576 are allowed"},
@@ -155,7 +155,7 @@ func TestHostileEndpoint(t *testing.T) {
 			z := gzip.NewWriter(w)
 			_, _ = z.Write(make([]byte, 1<<20))
 			_ = z.Close()
-		}, "", "encoded", `the answer is compressed, which was not asked for: Content-Encoding is "gzip"`},
+		}, "", "encoded", `the answer is compressed, which was not requested: Content-Encoding is "gzip"`},
 		{"a drip", func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write([]byte(`{"keys":[`))
 			tick := time.NewTicker(20 * time.Millisecond)

@@ -16,7 +16,7 @@ var (
 		"the endpoint redirects to where a bundle may not come from",
 	)
 	ErrTooManyRedirects error = refusal.New("too_many_redirects", "the endpoint redirects too often")
-	ErrEncoded          error = refusal.New("encoded", "the answer is compressed, which was not asked for")
+	ErrEncoded          error = refusal.New("encoded", "the answer is compressed, which was not requested")
 	ErrTimeout          error = refusal.New("timeout", "the endpoint took too long")
 	ErrNetwork          error = refusal.New("network", "the endpoint cannot be reached")
 	ErrTLS              error = refusal.New("tls", "no secure connection to the endpoint")

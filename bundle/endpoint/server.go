@@ -124,7 +124,7 @@ func NewServer(c ServerConfig) (*Server, error) {
 		cert, err := s.certs.Certificate(hello.Context(), hello.ServerName)
 		if errors.Is(err, ErrOtherHost) {
 			s.logger.Debug(
-				"a client asked for a host name that is none of the bundle endpoint's",
+				"client requested an unknown host name at the bundle endpoint",
 				"server_name",
 				refusal.Clip(hello.ServerName),
 			)

@@ -4,7 +4,7 @@ import "github.com/ententehq/entente/bundle/internal/refusal"
 
 // Refusals of X509-SVIDs.
 var (
-	ErrMissing   error = refusal.New("no_svid", "there is no certificate; an X509-SVID is asked for")
+	ErrMissing   error = refusal.New("no_svid", "there is no certificate; an X509-SVID is required")
 	ErrInvalid   error = refusal.New("not_an_svid", "the certificate is not a valid X509-SVID")
 	ErrNoBundle  error = refusal.New("no_bundle", "there is no bundle to verify the X509-SVID with")
 	ErrUntrusted error = refusal.New(

@@ -111,7 +111,7 @@ func TestVerifySVID(t *testing.T) {
 	}
 
 	_, err := svid.Verify(nil, bundletest.NewBundle(t, bundletest.Home, 1, ca), time.Now())
-	require.EqualError(t, err, "there is no certificate; an X509-SVID is asked for")
+	require.EqualError(t, err, "there is no certificate; an X509-SVID is required")
 	require.Equal(t, "no_svid", bundle.Reason(err))
 	_, err = svid.Verify(make([]*x509.Certificate, 9), bundletest.NewBundle(t, bundletest.Home, 1, ca), time.Now())
 	require.EqualError(
