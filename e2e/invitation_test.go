@@ -158,7 +158,7 @@ func TestTwoClustersFederateByOneToken(t *testing.T) {
 	require.NotNil(t, rel.GetAgreement().GetEndTime())
 	require.False(t, serves(t, usMember, eu.domain))
 	_, err = redeem(t, usMember, made.GetToken(), true)
-	require.ErrorContains(t, err, "the agreement that came of it has ended since")
+	require.ErrorContains(t, err, "its agreement has ended since")
 
 	// A new token replaces what is left of the previous agreement.
 	made = invite(t, euMember, eu.domain, us.domain, approved)
@@ -306,7 +306,7 @@ func TestInvitationsThatDoNotCount(t *testing.T) {
 
 	// A snapshot holds the invitation, and its restore voids it.
 	restore(t, eu.members[0], snapshot(t, eu.members[0]))
-	refused(whole, "the other cluster knows no such invitation")
+	refused(whole, "the other cluster has no such invitation")
 
 	// A server at the address without the identity key gets nothing.
 	late := invite(t, eu.members[0], eu.domain, us.domain)

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
+// TestRedeemable tests which requests may use an invitation.
 func TestRedeemable(t *testing.T) {
 	secret := token.NewSecret()
 	digest := secret.Digest()
@@ -35,7 +36,7 @@ func TestRedeemable(t *testing.T) {
 	used := func(i *statev1.Invitation) {
 		i.Redemption = &statev1.InvitationRedemption{Time: some, Identities: [][]byte{us[:]}}
 	}
-	asks := func(secret []byte, own, foreign string, clock time.Time) *ententev1.AcceptInvitationContent {
+	request := func(secret []byte, own, foreign string, clock time.Time) *ententev1.AcceptInvitationContent {
 		return &ententev1.AcceptInvitationContent{
 			Secret:              secret,
 			InvitingTrustDomain: own,
@@ -43,28 +44,38 @@ func TestRedeemable(t *testing.T) {
 			Time:                timestamppb.New(clock),
 		}
 	}
-	good := asks(secret[:], "eu.example.org", "us.example.org", someTime)
+	good := request(secret[:], "eu.example.org", "us.example.org", someTime)
 	for name, c := range map[string]struct {
-		row    *statev1.Invitation
-		asks   *ententev1.AcceptInvitationContent
-		signer [32]byte
-		now    time.Time
-		again  bool
-		name   string
-		says   string
+		row     *statev1.Invitation
+		request *ententev1.AcceptInvitationContent
+		signer  [32]byte
+		now     time.Time
+		again   bool
+		name    string
+		text    string
 	}{
-		"open":                  {row: row(), asks: good, now: someTime},
-		"none":                  {asks: good, now: someTime, name: "unknown", says: "knows no such invitation"},
-		"wrong secret":          {row: row(), asks: asks(make([]byte, 32), "eu.example.org", "us.example.org", someTime), now: someTime, name: "unknown", says: "knows no such invitation"},
-		"for another":           {row: row(), asks: asks(secret[:], "eu.example.org", "asia.example.org", someTime), now: someTime, name: "other_domain", says: "is from eu.example.org for us.example.org"},
-		"from another":          {row: row(), asks: asks(secret[:], "asia.example.org", "us.example.org", someTime), now: someTime, name: "other_domain", says: "was not used"},
-		"used by the same":      {row: row(used), asks: good, signer: us, now: someTime.Add(2 * time.Hour), again: true},
-		"used by another":       {row: row(used), asks: good, signer: [32]byte{8}, now: someTime, name: "spent", says: "by another cluster"},
-		"revoked":               {row: row(func(i *statev1.Invitation) { i.RevokeTime = some }), asks: good, now: someTime, name: "revoked", says: "was revoked at"},
-		"expired":               {row: row(), asks: asks(secret[:], "eu.example.org", "us.example.org", someTime.Add(time.Hour)), now: someTime.Add(time.Hour), name: "expired", says: "expired at 2026-05-01T13:00:00Z, by the clock of the cluster that made it, where it is 2026-05-01T13:00:00Z now; ask"},
-		"expired, clocks apart": {row: row(), asks: good, now: someTime.Add(2 * time.Hour), name: "expired", says: "the clocks of the two clusters are 2h0m0s apart"},
+		"open": {row: row(), request: good, now: someTime},
+		"none": {request: good, now: someTime, name: "unknown", text: "has no such invitation"},
+		"wrong secret": {row: row(), request: request(make([]byte, 32), "eu.example.org", "us.example.org",
+			someTime), now: someTime, name: "unknown", text: "has no such invitation"},
+		"for another": {row: row(), request: request(secret[:], "eu.example.org", "asia.example.org",
+			someTime), now: someTime, name: "other_domain", text: "is from eu.example.org for us.example.org"},
+		"from another": {row: row(), request: request(secret[:], "asia.example.org", "us.example.org",
+			someTime), now: someTime, name: "other_domain", text: "was not used"},
+		"used by the same": {row: row(used), request: good, signer: us, now: someTime.Add(2 * time.Hour),
+			again: true},
+		"used by another": {row: row(used), request: good, signer: [32]byte{8}, now: someTime, name: "spent",
+			text: "by another cluster"},
+		"revoked": {row: row(func(i *statev1.Invitation) { i.RevokeTime = some }), request: good,
+			now: someTime, name: "revoked", text: "was revoked at"},
+		"expired": {row: row(), request: request(secret[:], "eu.example.org", "us.example.org",
+			someTime.Add(time.Hour)), now: someTime.Add(time.Hour), name: "expired",
+			text: "expired at 2026-05-01T13:00:00Z, by the clock of the cluster that created it, " +
+				"where it is 2026-05-01T13:00:00Z now; request"},
+		"expired, clocks apart": {row: row(), request: good, now: someTime.Add(2 * time.Hour), name: "expired",
+			text: "the clocks of the two clusters are 2h0m0s apart"},
 	} {
-		again, err := redeemable(c.row, c.asks, c.signer, c.now)
+		again, err := redeemable(c.row, c.request, c.signer, c.now)
 		require.Equal(t, c.again, again, name)
 		if c.name == "" {
 			require.NoError(t, err, name)
@@ -73,24 +84,27 @@ func TestRedeemable(t *testing.T) {
 		refusal, ok := errors.AsType[*refusedInvitation](err)
 		require.True(t, ok, name)
 		require.Equal(t, c.name, refusal.name, name)
-		require.ErrorContains(t, err, c.says, name)
+		require.ErrorContains(t, err, c.text, name)
 	}
 }
 
+// TestClockWarnings tests that only clocks that differ by more than the tolerance cause a warning.
 func TestClockWarnings(t *testing.T) {
 	require.Empty(t, clockWarnings(some, someTime.Add(30*time.Second)))
 	require.Contains(t, clockWarnings(some, someTime.Add(time.Hour))[0], "1h0m0s ahead of the other")
 	require.Contains(t, clockWarnings(some, someTime.Add(-time.Hour))[0], "1h0m0s behind the other")
 }
 
-// An offer is refused as a whole where any part of it is not what it should be.
-func TestOffersThatAreRefused(t *testing.T) {
+// TestRefusedOffers tests that an offer is refused as a whole if any part of it is invalid.
+func TestRefusedOffers(t *testing.T) {
 	us, other := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "shop.example.org")
 	offer := func(change func(*ententev1.FederationOffer)) *ententev1.FederationOffer {
 		o := &ententev1.FederationOffer{
-			TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.Bundle(t, 1).Marshal(), Urls: []string{"https://us-1.example.org:7443/bundles/us.example.org"},
-			Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, EndpointSpiffeId: "spiffe://us.example.org/entente/bundle-endpoint",
-			PeerAddresses: []string{"us-1.example.org:7440"}, Identities: [][]byte{make([]byte, 32)},
+			TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.Bundle(t, 1).Marshal(),
+			Urls:             []string{"https://us-1.example.org:7443/bundles/us.example.org"},
+			Profile:          ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+			EndpointSpiffeId: "spiffe://us.example.org/entente/bundle-endpoint",
+			PeerAddresses:    []string{"us-1.example.org:7440"}, Identities: [][]byte{make([]byte, 32)},
 		}
 		change(o)
 		return o
@@ -108,30 +122,33 @@ func TestOffersThatAreRefused(t *testing.T) {
 	require.Len(t, all, 2)
 	require.True(t, all[0].row.GetAgreement().GetLinkedHome())
 
-	for says, change := range map[string]func(*ententev1.FederationOffer){
-		"is not of its home domain": func(o *ententev1.FederationOffer) {
+	for text, change := range map[string]func(*ententev1.FederationOffer){
+		"is not one of its home domain": func(o *ententev1.FederationOffer) {
 			o.EndpointSpiffeId = "spiffe://eu.example.org/entente/bundle-endpoint"
 		},
-		"identity keys of 0 members":   func(o *ententev1.FederationOffer) { o.Identities = nil },
-		"it names no endpoint":         func(o *ententev1.FederationOffer) { o.Urls = nil },
-		"url is refused":               func(o *ententev1.FederationOffer) { o.Urls[0] = "http://us-1.example.org/" },
-		"profile is missing":           func(o *ententev1.FederationOffer) { o.Profile = 0 },
-		"peer.addresses names":         func(o *ententev1.FederationOffer) { o.PeerAddresses[0] = "us-1" },
-		"it brings no X.509 authority": func(o *ententev1.FederationOffer) { o.Bundle = nil },
-		"bootstrap_bundle of":          func(o *ententev1.FederationOffer) { o.Bundle = []byte("{") },
-		"100 KiB":                      nil,
-		"its home domain":              func(o *ententev1.FederationOffer) { o.HomeTrustDomain = "" },
+		"identity keys of 0 members": func(o *ententev1.FederationOffer) { o.Identities = nil },
+		"it has no endpoint URL":     func(o *ententev1.FederationOffer) { o.Urls = nil },
+		"url is refused":             func(o *ententev1.FederationOffer) { o.Urls[0] = "http://us-1.example.org/" },
+		"profile is missing":         func(o *ententev1.FederationOffer) { o.Profile = 0 },
+		"peer.addresses names":       func(o *ententev1.FederationOffer) { o.PeerAddresses[0] = "us-1" },
+		"it has no X.509 authority":  func(o *ententev1.FederationOffer) { o.Bundle = nil },
+		"bootstrap_bundle of":        func(o *ententev1.FederationOffer) { o.Bundle = []byte("{") },
+		"100 KiB":                    nil,
+		"its home domain":            func(o *ententev1.FederationOffer) { o.HomeTrustDomain = "" },
 	} {
 		if change == nil {
-			change, says = func(o *ententev1.FederationOffer) { o.Bundle = make([]byte, maxOfferedBundle+1) }, "102400 are the most"
+			change, text = func(o *ententev1.FederationOffer) {
+				o.Bundle = make([]byte,
+					maxOfferedBundle+1)
+			}, "the limit is 102400"
 		}
 		_, err := relationshipsOf(offer(change), &statev1.RelationshipAgreement{})
-		require.ErrorContains(t, err, says)
+		require.ErrorContains(t, err, text)
 	}
 }
 
-// TestInvitationsOverARestore tests that open invitations are void after a restore, and that redeemed ones stay so.
-func TestInvitationsOverARestore(t *testing.T) {
+// TestSurviveRestore tests that open invitations are void after a restore, and that redeemed ones stay redeemed.
+func TestSurviveRestore(t *testing.T) {
 	r := newRoom(t)
 	put := func(id string, i *statev1.Invitation) *raftstore.View {
 		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return invitations.Put(tx, id, i) })
@@ -142,7 +159,7 @@ func TestInvitationsOverARestore(t *testing.T) {
 	restored := put("used", &statev1.Invitation{})
 	before := put("used", &statev1.Invitation{Redemption: &statev1.InvitationRedemption{Time: some}})
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		if err := invitations.Put(tx, "used", &statev1.Invitation{}); err != nil { // as the store does
+		if err := invitations.Put(tx, "used", &statev1.Invitation{}); err != nil { // as a restore does
 			return err
 		}
 		return SurviveRestore(before, restored, tx)
@@ -154,13 +171,13 @@ func TestInvitationsOverARestore(t *testing.T) {
 	require.NotNil(t, rows[0].Value.GetRedemption())
 }
 
-// someTime is the present in tests of rules, and some the same as a timestamp.
+// someTime is the current time in tests of rules, and some the same as a timestamp.
 var (
 	someTime = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	some     = timestamppb.New(someTime)
 )
 
-// mustGet reads the row of a relationship that exists.
+// mustGet returns the row of a relationship that exists.
 func mustGet(t testing.TB, v *raftstore.View, name string) *statev1.Relationship {
 	t.Helper()
 	row, found, err := relationship.Relationships.Get(v, name)

@@ -10,7 +10,7 @@ func (m *Agreements) ownIdentities() (out [][]byte) {
 	return out
 }
 
-// ownAddresses returns the addresses of this cluster's members, as many as another cluster accepts.
+// ownAddresses returns the addresses of members of this cluster, at most as many as another cluster stores.
 func (m *Agreements) ownAddresses() (out []string) {
 	for _, member := range m.config.Transport.Members() {
 		if len(out) < relationship.MaxPeerAddresses {
@@ -20,7 +20,7 @@ func (m *Agreements) ownAddresses() (out []string) {
 	return out
 }
 
-// announcement returns what this cluster announces of itself to the other side of an agreement on one of its domains.
+// announcement returns what this cluster sends to the other side of an agreement about one of its domains.
 func (m *Agreements) announcement(own string) relationship.Announcement {
 	urls := m.config.Transport.Endpoints
 	return relationship.Announcement{

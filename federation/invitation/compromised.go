@@ -15,15 +15,15 @@ import (
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
-// reasonCompromised is why an invitation is revoked that names a member which was removed as compromised.
+// reasonCompromised is the reason for revoking an invitation that names a member which was removed as compromised.
 const reasonCompromised = "a member that it names was removed as compromised"
 
-// RemoveMember is part of the transaction that removes a member. The identity key of a compromised member could answer
-// for this cluster to a cluster that accepts an invitation, so that each open invitation that names it becomes void. If
-// the identity of the member is not known any more, all open invitations do.
+// RemoveMember is part of the transaction that removes a member. If the member is compromised, it revokes each open
+// invitation that names it: the holder of its identity key could otherwise answer in the name of this cluster. If the
+// identity of the member is not known any more, it revokes all open invitations.
 func (m *Agreements) RemoveMember(tx *raftstore.Tx, member string, compromised bool) error {
 	if !compromised {
-		return nil // its key is nobody else's, and who does not find it asks the next
+		return nil // its key is safe, and the other cluster calls the next member
 	}
 	was, known, err := membership.Members.Get(tx, member)
 	if err != nil {
@@ -49,28 +49,24 @@ func (m *Agreements) RemoveMember(tx *raftstore.Tx, member string, compromised b
 	return nil
 }
 
-// revocable reports whether an invitation names a removed member, or may name it. known means that the identity of that
-// member is known.
+// revocable reports whether an invitation names a removed member, or may name it because known is false.
 func revocable(named [][]byte, removed []byte, known bool) bool {
 	return !known || len(named) == 0 ||
 		slices.ContainsFunc(named, func(d []byte) bool { return bytes.Equal(d, removed) })
 }
 
-// stillMembers checks, in the transaction that creates an invitation, that everyone it names is still a member.
+// stillMembers returns an error if a token names a member that was removed since the token was written. It runs in the
+// transaction that creates the invitation.
 func stillMembers(r raftstore.Reader, named [][]byte) error {
 	rows, err := membership.Members.List(r, "")
 	if err != nil {
 		return err
 	}
 	for _, d := range named {
-		if !slices.ContainsFunc(
-			rows,
-			func(row raftstore.Row[*statev1.Member]) bool { return bytes.Equal(row.Value.GetIdentity(), d) },
-		) {
-			return status.Error(
-				codes.Aborted,
-				"the members of this cluster changed while the invitation was made; make it again",
-			)
+		isNamed := func(row raftstore.Row[*statev1.Member]) bool { return bytes.Equal(row.Value.GetIdentity(), d) }
+		if !slices.ContainsFunc(rows, isNamed) {
+			return status.Error(codes.Aborted,
+				"the members of this cluster changed during the call; create the invitation again")
 		}
 	}
 	return nil

@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
-// Nobody can answer with the identity key of a compromised member for an invitation that still counts.
-func TestInvitationsOfACompromisedMember(t *testing.T) {
+// TestCompromisedMember tests that the removal of a compromised member revokes the open invitations that name it.
+func TestCompromisedMember(t *testing.T) {
 	open := timestamppb.New(time.Now().Add(time.Hour))
 	good, bad := make([]byte, 32), append(make([]byte, 31), 1)
 	for name, c := range map[string]struct {
@@ -24,17 +24,18 @@ func TestInvitationsOfACompromisedMember(t *testing.T) {
 		compromised bool
 		void        bool
 	}{
-		"names it":                  {[][]byte{good, bad}, true, true, true},
-		"does not name it":          {[][]byte{good}, true, true, false},
-		"the member only left":      {[][]byte{good, bad}, true, false, false},
-		"of an earlier version":     {nil, true, true, true},
-		"its identity is forgotten": {[][]byte{good}, false, true, true},
+		"named":                       {[][]byte{good, bad}, true, true, true},
+		"not named":                   {[][]byte{good}, true, true, false},
+		"the member only left":        {[][]byte{good, bad}, true, false, false},
+		"of an earlier version":       {nil, true, true, true},
+		"identity not known any more": {[][]byte{good}, false, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRoom(t)
 			_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 				if c.known {
-					if err := membership.Members.Put(tx, "eu-2", &statev1.Member{Id: "eu-2", Identity: bad}); err != nil {
+					member := &statev1.Member{Id: "eu-2", Identity: bad}
+					if err := membership.Members.Put(tx, member.GetId(), member); err != nil {
 						return err
 					}
 				}
@@ -43,25 +44,20 @@ func TestInvitationsOfACompromisedMember(t *testing.T) {
 					Identities: c.named,
 					Redemption: &statev1.InvitationRedemption{Time: some},
 				}
-				return errors.Join(
-					invitations.Put(tx, "open", &statev1.Invitation{ExpireTime: open, Identities: c.named}),
-					invitations.Put(tx, "spent", spent),
-				)
+				return errors.Join(invitations.Put(tx, "open",
+					&statev1.Invitation{ExpireTime: open, Identities: c.named}), invitations.Put(tx, "spent", spent))
 			})
 			require.NoError(t, err)
-			_, err = r.store.Update(
-				t.Context(),
-				func(tx *raftstore.Tx) error { return r.manager.RemoveMember(tx, "eu-2", c.compromised) },
-			)
+			_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+				return r.manager.RemoveMember(tx,
+					"eu-2", c.compromised)
+			})
 			require.NoError(t, err)
 			list, err := r.service.ListInvitations(t.Context(), &ententev1.ListInvitationsRequest{})
 			require.NoError(t, err)
 			require.Len(t, list.GetInvitations(), 2)
-			require.Equal(
-				t,
-				c.void,
-				list.GetInvitations()[0].GetState() == ententev1.InvitationState_INVITATION_STATE_REVOKED,
-			)
+			first := list.GetInvitations()[0].GetState()
+			require.Equal(t, c.void, first == ententev1.InvitationState_INVITATION_STATE_REVOKED)
 			require.Equal(t, ententev1.InvitationState_INVITATION_STATE_USED, list.GetInvitations()[1].GetState())
 			if c.void {
 				require.Equal(t, reasonCompromised, list.GetInvitations()[0].GetRevokeReason())
@@ -70,8 +66,8 @@ func TestInvitationsOfACompromisedMember(t *testing.T) {
 	}
 }
 
-// A member that is removed while an invitation is written is not in it.
-func TestAnInvitationNamesMembersAlone(t *testing.T) {
+// TestMemberRemovedMeanwhile tests that an invitation is not created if it names a member that was removed meanwhile.
+func TestMemberRemovedMeanwhile(t *testing.T) {
 	r := newRoom(t)
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		if err := membership.Members.Put(tx, "eu-1", &statev1.Member{Id: "eu-1", Identity: []byte{1}}); err != nil {
@@ -80,5 +76,5 @@ func TestAnInvitationNamesMembersAlone(t *testing.T) {
 		require.NoError(t, stillMembers(tx, [][]byte{{1}}))
 		return stillMembers(tx, [][]byte{{1}, {2}})
 	})
-	require.ErrorContains(t, err, "make it again")
+	require.ErrorContains(t, err, "the members of this cluster changed during the call; create the invitation again")
 }

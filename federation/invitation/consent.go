@@ -41,10 +41,11 @@ func (m *Agreements) receive(ctx context.Context, name, id string, consent enten
 		return err
 	}
 	if is == ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED {
-		m.config.Log.Warn("the other side has ended an agreement; its trust domain is not trusted any more",
+		m.config.Log.Warn("agreement ended by the other side; its trust domain is not trusted any more",
 			"trust_domain", name)
 	} else {
-		m.config.Log.Info("the other side of an agreement sent its consent", "trust_domain", name, "was", was, "is", is)
+		m.config.Log.Info("consent of the other side of an agreement received", "trust_domain", name, "was", was, "is",
+			is)
 	}
 	m.config.Intake.Record(actionConsent, name, consentName(consent), "by the other side of agreement "+id, revision)
 	return nil
@@ -71,9 +72,8 @@ func (s *Service) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeCo
 		return nil, raftstore.StatusError(err)
 	}
 	if !token.IsID(c.GetAgreementId()) { // this also excludes relationships without an agreement
-		return nil, raftstore.StatusError(
-			refuseInvitation("malformed", codes.InvalidArgument, "the agreement's id is malformed"),
-		)
+		return nil, raftstore.StatusError(refuseInvitation("malformed", codes.InvalidArgument,
+			"the agreement's id is malformed"))
 	}
 	m := s.agreements
 	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})

@@ -22,7 +22,7 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// callers counts who is called, and lets calls of names with "hang" hang.
+// callers counts the calls of each address. Calls of addresses that contain "hang" block.
 type callers struct {
 	mu      sync.Mutex
 	called  map[string]int
@@ -36,7 +36,7 @@ func (c *callers) dial(ctx context.Context, address string, _ func([32]byte) err
 	if strings.Contains(address, "hang") {
 		<-ctx.Done()
 	}
-	return nil, nil, errors.New("nobody is there")
+	return nil, nil, errors.New("connection refused")
 }
 
 func (c *callers) calls(address string) int {
@@ -73,31 +73,27 @@ func newConsentRoom(t *testing.T) (*room, *callers) {
 
 var someBinding = []byte("binding")
 
-// exchange puts a question as another cluster does.
+// exchange calls ExchangeConsent as another cluster does.
 func (r *room) exchange(t *testing.T, c *ententev1.ExchangeConsentContent) (*ententev1.ExchangeConsentResponse, error) {
 	t.Helper()
 	content, err := proto.Marshal(c)
 	require.NoError(t, err)
 	signed, err := r.manager.sign(purposeConsent, someBinding, content)
 	require.NoError(t, err)
-	return NewService(
-		r.manager,
-	).ExchangeConsent(t.Context(), &ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
+	return NewService(r.manager).ExchangeConsent(t.Context(),
+		&ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
 }
 
-// A stranger is not told with whom this cluster has relationships.
-func TestStrangersAreToldOfNoRelationship(t *testing.T) {
+// TestExchangeRevealsNoRelationship tests that a caller without an agreement does not learn which relationships exist.
+func TestExchangeRevealsNoRelationship(t *testing.T) {
 	r, _ := newConsentRoom(t)
 	r.agree(t, "us.example.org", true)
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		return relationship.Relationships.Put(
-			tx,
-			"asia.example.org",
-			&statev1.Relationship{TrustDomain: "asia.example.org"},
-		)
+		return relationship.Relationships.Put(tx, "asia.example.org",
+			&statev1.Relationship{TrustDomain: "asia.example.org"})
 	})
 	require.NoError(t, err)
-	for _, name := range []string{"us.example.org", "asia.example.org", "nobody.example.org"} {
+	for _, name := range []string{"us.example.org", "asia.example.org", "unknown.example.org"} {
 		answer, err := r.exchange(
 			t,
 			&ententev1.ExchangeConsentContent{
@@ -114,11 +110,12 @@ func TestStrangersAreToldOfNoRelationship(t *testing.T) {
 	}
 }
 
-// agree puts a relationship that came of an invitation into a room.
+// agree stores a relationship that was made by an invitation.
 func (r *room) agree(t *testing.T, name string, approved bool) {
 	t.Helper()
 	row := &statev1.Relationship{
-		TrustDomain: name, Url: "https://" + name + "/", Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB), Generation: 1,
+		TrustDomain: name, Url: "https://" + name + "/",
+		Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB), Generation: 1,
 		Peer: &statev1.RelationshipPeer{HomeTrustDomain: name, Addresses: []string{name + ":7440"}},
 		Agreement: &statev1.RelationshipAgreement{
 			Id:                token.NewID(),
@@ -130,36 +127,35 @@ func (r *room) agree(t *testing.T, name string, approved bool) {
 	if approved {
 		row.Agreement.ApproveTime, row.Agreement.PeerApproveTime = some, some
 	}
-	_, err := r.store.Update(
-		t.Context(),
-		func(tx *raftstore.Tx) error { return relationship.Relationships.Put(tx, name, row) },
-	)
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		return relationship.Relationships.Put(tx, name,
+			row)
+	})
 	require.NoError(t, err)
 }
 
-// Peers that hang do not keep an operator's word from reaching another one.
-func TestPeersThatHangKeepNobodysConsentWaiting(t *testing.T) {
+// TestHangingPeers tests that peers which hang do not delay an operator's consent to another one.
+func TestHangingPeers(t *testing.T) {
 	r, c := newConsentRoom(t)
 	for i := range 3 * maxCalls {
 		r.agree(t, fmt.Sprintf("hang-%d.example.org", i), false)
 	}
 	r.run(t)
-	until(t, "all lanes to hang", func() bool { return len(r.manager.poller.paced) == maxCalls })
+	until(t, "all paced exchanges to hang", func() bool { return len(r.manager.poller.paced) == maxCalls })
 	r.agree(t, "us.example.org", false)
-	_, err := r.service.ApproveRelationship(
-		t.Context(),
-		&ententev1.ApproveRelationshipRequest{TrustDomain: "us.example.org"},
-	)
+	_, err := r.service.ApproveRelationship(t.Context(),
+		&ententev1.ApproveRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	until(t, "us.example.org to be told", func() bool { return c.calls("us.example.org:7440") > 0 })
+	until(t, "us.example.org to be called", func() bool { return c.calls("us.example.org:7440") > 0 })
 }
 
-// Who is a member of this cluster no more is said to all that would listen to it, at once and until they have heard it.
-func TestAChangeOfMembersIsToldToAll(t *testing.T) {
+// TestChangedMembersAreAnnounced tests that a change of members is announced to the other sides at once, and repeated
+// until they have received it.
+func TestChangedMembersAreAnnounced(t *testing.T) {
 	r, c := newConsentRoom(t)
 	r.agree(t, "us.example.org", true)
 	r.run(t)
-	until(t, "a time for it", func() bool {
+	until(t, "its schedule", func() bool {
 		r.manager.poller.mu.Lock()
 		defer r.manager.poller.mu.Unlock()
 		return !r.manager.poller.next["us.example.org"].at.IsZero()
@@ -167,11 +163,11 @@ func TestAChangeOfMembersIsToldToAll(t *testing.T) {
 	c.mu.Lock()
 	c.members = append([]Member{{Address: "eu-2.example.org:7440", Identity: [32]byte{2}}}, c.members...)
 	c.mu.Unlock()
-	until(t, "it to be told, and told again", func() bool { return c.calls("us.example.org:7440") > 1 })
+	until(t, "the announcement and its repetition", func() bool { return c.calls("us.example.org:7440") > 1 })
 }
 
-// Where another cluster's members have moved to, they tell, and are looked for there from then on.
-func TestMembersThatMovedAreLookedForThere(t *testing.T) {
+// TestMovedMembers tests that new addresses of another cluster's members, once announced, are used for its stream.
+func TestMovedMembers(t *testing.T) {
 	r, c := newConsentRoom(t)
 	r.agree(t, "us.example.org", true)
 	var id string
@@ -183,34 +179,31 @@ func TestMembersThatMovedAreLookedForThere(t *testing.T) {
 		id = row.Value.GetAgreement().GetId()
 		row.Value.Agreement.Identities = [][]byte{
 			c.members[0].Identity[:],
-		} // who asks here signs with the room's own key
+		} // the test signs with the room's own key
 		row.Value.Agreement.Addresses = row.Value.GetPeer().GetAddresses()
 		return relationship.Relationships.Put(tx, row.Key, row.Value)
 	})
 	require.NoError(t, err)
 	r.run(t)
-	tells := func(addresses ...string) error {
+	announce := func(addresses ...string) error {
 		_, err := r.exchange(t, &ententev1.ExchangeConsentContent{
-			AgreementId: id, TrustDomain: "us.example.org", OtherTrustDomain: "eu.example.org", Consent: ententev1.Consent_CONSENT_APPROVED,
+			AgreementId: id, TrustDomain: "us.example.org", OtherTrustDomain: "eu.example.org",
+			Consent:    ententev1.Consent_CONSENT_APPROVED,
 			Identities: [][]byte{c.members[0].Identity[:]}, Addresses: addresses,
 		})
 		return err
 	}
-	require.NoError(t, tells("us-7.example.org:7440", "us-8.example.org:7440"))
+	require.NoError(t, announce("us-7.example.org:7440", "us-8.example.org:7440"))
 	until(t, "the plan of the stream to follow", func() bool {
 		plan, _ := r.mirror.PlanOf("us.example.org")
 		return slices.Equal(plan.Addresses, []string{"us-7.example.org:7440", "us-8.example.org:7440"})
 	})
-	require.ErrorContains(t, tells("us-7.example.org"), "HOST:PORT")
+	require.ErrorContains(t, announce("us-7.example.org"), "HOST:PORT")
 	for range receiveBurst {
-		if err = tells("us-7.example.org:7440"); err != nil {
+		if err = announce("us-7.example.org:7440"); err != nil {
 			break
 		}
 	}
-	require.ErrorContains(
-		t,
-		err,
-		"more than one call in 1s for the agreement with us.example.org",
-		"what it says is written, and nobody may have this cluster write without end",
-	)
+	require.ErrorContains(t, err, "more than one call in 1s for the agreement with us.example.org",
+		"each announcement is written, so their rate is limited")
 }

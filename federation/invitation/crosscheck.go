@@ -17,17 +17,17 @@ import (
 )
 
 const (
-	// crossCheckWithin bounds a call to a second member, which returns what it knows already.
+	// crossCheckWithin limits a call to a further member, which only reads what is stored there already.
 	crossCheckWithin = 5 * time.Second
-	// crossChecks is how often two members whose answers differ are called, crossCheckPause the time between. The
-	// bundle may change between two answers, and one member may learn of a new member before another.
+	// crossChecks is how often two members with different responses are called, and crossCheckPause the time between:
+	// the bundle may change between two responses, and one member may know of a new member before the other.
 	crossChecks, crossCheckPause = 8, 250 * time.Millisecond
 )
 
-// crossCheck calls a second member that the token names, if there is one, and returns the answer that both give. A
-// member that was removed from the inviting cluster still has its identity key, and could answer with keys of its own
-// or with a consent that was not given, so that its answer alone must not count. If no second member is reached,
-// crossCheck returns a warning for the operator.
+// crossCheck sends the same request to a second member that the token names, if there is one, and returns the response
+// that both agree on. A member that was removed from the inviting cluster still holds its identity key, and could
+// respond with keys of its own or with a consent that was not given; so one member alone is not believed. If no second
+// member is reached, crossCheck returns a warning for the operator.
 func (m *Agreements) crossCheck(
 	ctx context.Context,
 	t Token,
@@ -48,7 +48,7 @@ func (m *Agreements) crossCheck(
 			return nil, nil, contradiction(proven, who, relationship.Clip(status.Convert(err).Message()))
 		}
 		if err != nil {
-			continue // it is that member, or is not reached
+			continue // the same member, or not reached
 		}
 		for range crossChecks {
 			if differ(first, second) == "" {
@@ -75,25 +75,22 @@ func (m *Agreements) crossCheck(
 	}
 	return first, []string{
 		fmt.Sprintf(
-			"one of the %d members that the invitation names was reached, and no second one that says the same; the "+
-				"other operator can tell "+
-				"whether all of them are members still",
-			len(t.Identities),
-		),
+			"only one of the %d members that the invitation names was reached, so its response could not be "+
+				"cross-checked; verify with the other operator that all of them are still members", len(t.Identities)),
 	}, nil
 }
 
-// acceptsOther accepts the members that the token names, except one.
+// acceptsOther returns a check that accepts the identity keys that the token names, except one.
 func (t Token) acceptsOther(than [32]byte) func([32]byte) error {
 	return func(presented [32]byte) error {
 		if presented == than {
-			return errors.New("it is the member that was asked already")
+			return errors.New("it is the member that was called already")
 		}
 		return t.accepts(presented)
 	}
 }
 
-// callAgain calls the member with an identity key. It returns nil if that member does not answer any more.
+// callAgain calls the member with one identity key. It returns nil if that member does not respond any more.
 func (m *Agreements) callAgain(
 	ctx context.Context,
 	t Token,
@@ -114,7 +111,7 @@ func (m *Agreements) callAgain(
 	return nil
 }
 
-// decided reports whether a member has refused, as opposed to one that could not be called.
+// decided reports whether an error is a refusal by a member, as opposed to a failure to reach it.
 func decided(err error) bool {
 	switch status.Code(err) {
 	case codes.PermissionDenied,
@@ -129,39 +126,34 @@ func decided(err error) bool {
 }
 
 func contradiction(first, second [32]byte, what string) error {
-	return status.Errorf(
-		codes.Aborted,
-		"the members with the identity keys %x and %x, which the invitation names, do not say the same: %s. Nothing "+
-			"is stored here. If that cluster is changing "+
-			"just now, accept the same token again; if it stays so, one of them may be a member no more: tell the "+
-			"other operator",
-		first[:8],
-		second[:8],
-		what,
-	)
+	return status.Errorf(codes.Aborted,
+		"the members with the identity keys %x and %x, which the invitation names, disagree: %s. Nothing is stored "+
+			"here. If that cluster is changing at the moment, accept the same token again; if they still disagree, "+
+			"one of them may have been removed: inform the other operator", first[:8], second[:8], what)
 }
 
-// differ describes what differs between two answers for one invitation, or returns "". The URLs and addresses may
-// differ between members.
+// differ describes how two responses of one cluster to one invitation differ in what decides trust, or returns "".
+// Addresses and URLs may differ between members.
 func differ(a, b *ententev1.AcceptInvitationResponse) string {
 	one, two := a.GetOffer(), b.GetOffer()
 	sorted := func(identities [][]byte) [][]byte { return slices.SortedFunc(slices.Values(identities), bytes.Compare) }
 	switch {
 	case one.GetTrustDomain() != two.GetTrustDomain() || one.GetHomeTrustDomain() != two.GetHomeTrustDomain():
-		return "which trust domain it is of"
+		return "its trust domain or home trust domain"
 	case !bytes.Equal(one.GetBundle(), two.GetBundle()) || !bytes.Equal(one.GetHomeBundle(), two.GetHomeBundle()):
 		return "its bundle"
 	case one.GetProfile() != two.GetProfile() || one.GetEndpointSpiffeId() != two.GetEndpointSpiffeId():
-		return "how its endpoint proves itself"
+		return "how its endpoint authenticates"
 	case !slices.EqualFunc(sorted(one.GetIdentities()), sorted(two.GetIdentities()), bytes.Equal):
-		return "who its members are"
+		return "its members"
 	case a.GetApproved() != b.GetApproved():
 		return "whether the agreement is approved"
 	}
 	return ""
 }
 
-// urlWarnings warns about endpoints that authenticate by host name alone and differ between the two members.
+// urlWarnings returns a warning if two members name different URLs of endpoints that authenticate only by their host
+// names.
 func urlWarnings(a, b *ententev1.FederationOffer) []string {
 	urls := func(o *ententev1.FederationOffer) []string {
 		return slices.Sorted(slices.Values(slices.Concat(o.GetUrls(), o.GetHomeUrls())))
@@ -170,7 +162,7 @@ func urlWarnings(a, b *ententev1.FederationOffer) []string {
 		return nil
 	}
 	return []string{
-		"two members of the other cluster name different URLs of its bundle endpoint, which proves itself by its host " +
-			"name alone: look at them with `entente federation show` before you approve",
+		"two members of the other cluster name different URLs of its bundle endpoint, which authenticates only by " +
+			"its host name: check them with `entente federation show` before you approve",
 	}
 }

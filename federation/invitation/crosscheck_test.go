@@ -24,7 +24,7 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// inviting is a member of another cluster that answers as a test wants it to.
+// inviting is a member of another cluster with a response that the test defines.
 type inviting struct {
 	ententev1.UnimplementedInvitationServiceServer
 	identity [32]byte
@@ -39,7 +39,7 @@ func (i *inviting) AcceptInvitation(
 	return i.answer()
 }
 
-// invitingCluster serves its members, by address; one without an answer is not there.
+// invitingCluster serves members by address. A member without a response is not reachable.
 func invitingCluster(
 	t *testing.T,
 	members map[string]*inviting,
@@ -68,45 +68,62 @@ func invitingCluster(
 	}
 }
 
-// Whoever has the key of one member does not speak for its cluster alone.
-func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
+// TestCrossCheck tests that the holder of one member's key cannot answer for its cluster alone.
+func TestCrossCheck(t *testing.T) {
 	us, forged := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "us.example.org")
 	first, second := [32]byte{1}, [32]byte{2}
 	honest := &ententev1.AcceptInvitationResponse{Offer: &ententev1.FederationOffer{
-		TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.Bundle(t, 1).Marshal(), Urls: []string{"https://us.example.org/"},
-		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, PeerAddresses: []string{"us-1.example.org:7440"}, Identities: [][]byte{first[:], second[:]},
+		TrustDomain: "us.example.org", HomeTrustDomain: "us.example.org", Bundle: us.Bundle(t, 1).Marshal(),
+		Urls:    []string{"https://us.example.org/"},
+		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, PeerAddresses: []string{"us-1.example.org:7440"},
+		Identities: [][]byte{first[:], second[:]},
 	}}
-	other := func(change func(*ententev1.AcceptInvitationResponse)) *ententev1.AcceptInvitationResponse {
-		a := proto.Clone(honest).(*ententev1.AcceptInvitationResponse)
-		change(a)
-		return a
-	}
-	says := func(a *ententev1.AcceptInvitationResponse) func() (*ententev1.AcceptInvitationResponse, error) {
+	type response = func() (*ententev1.AcceptInvitationResponse, error)
+	respond := func(a *ententev1.AcceptInvitationResponse) response {
 		return func() (*ententev1.AcceptInvitationResponse, error) { return a, nil }
 	}
+	changed := func(change func(*ententev1.AcceptInvitationResponse)) response {
+		a := proto.Clone(honest).(*ententev1.AcceptInvitationResponse)
+		change(a)
+		return respond(a)
+	}
 	for name, c := range map[string]struct {
-		second  func() (*ententev1.AcceptInvitationResponse, error)
+		second  response
 		refused string
 		warned  string
 	}{
-		"both say the same": {second: says(other(func(a *ententev1.AcceptInvitationResponse) {
+		"the same": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
 			a.Offer.Identities[0], a.Offer.Identities[1] = a.Offer.Identities[1], a.Offer.Identities[0]
 			a.Offer.PeerAddresses = []string{"us-2.example.org:7440"}
-		}))},
-		"other keys":        {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = forged.Bundle(t, 1).Marshal() })), refused: "its bundle"},
-		"a higher sequence": {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Bundle = us.Bundle(t, 1<<63).Marshal() })), refused: "its bundle"},
-		"another member":    {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Identities[1] = make([]byte, 32) })), refused: "who its members are"},
-		"a consent":         {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Approved = true })), refused: "whether the agreement is approved"},
-		"another home":      {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.HomeTrustDomain = "ap.example.org" })), refused: "which trust domain it is of"},
-		"another profile":   {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Profile = 1 })), refused: "how its endpoint proves itself"},
-		"another place":     {second: says(other(func(a *ententev1.AcceptInvitationResponse) { a.Offer.Urls[0] = "https://evil.example.org/" })), warned: "name different URLs"},
-		"that it was revoked": {second: func() (*ententev1.AcceptInvitationResponse, error) {
+		})},
+		"other keys": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.Bundle = forged.Bundle(t, 1).Marshal()
+		}), refused: "disagree: its bundle"},
+		"a higher sequence": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.Bundle = us.Bundle(t, 1<<63).Marshal()
+		}), refused: "disagree: its bundle"},
+		"another member": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.Identities[1] = make([]byte, 32)
+		}), refused: "disagree: its members"},
+		"approved": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Approved = true
+		}), refused: "disagree: whether the agreement is approved"},
+		"another home": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.HomeTrustDomain = "ap.example.org"
+		}), refused: "disagree: its trust domain or home trust domain"},
+		"another profile": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.Profile = 1
+		}), refused: "disagree: how its endpoint authenticates"},
+		"another URL": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.Urls[0] = "https://evil.example.org/"
+		}), warned: "name different URLs"},
+		"revoked": {second: func() (*ententev1.AcceptInvitationResponse, error) {
 			return nil, status.Error(codes.PermissionDenied, "the invitation was revoked")
 		}, refused: "the invitation was revoked"},
-		"that it has no time": {second: func() (*ententev1.AcceptInvitationResponse, error) {
+		"overloaded": {second: func() (*ententev1.AcceptInvitationResponse, error) {
 			return nil, status.Error(codes.ResourceExhausted, "busy")
-		}, warned: "one of the 2 members"},
-		"nothing, for it is off": {warned: "one of the 2 members"},
+		}, warned: "only one of the 2 members"},
+		"unreachable": {warned: "only one of the 2 members"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -114,20 +131,25 @@ func TestOneMemberDoesNotSpeakForAll(t *testing.T) {
 			require.NoError(t, err)
 			eu := federationtest.NewAuthority(t, "eu.example.org")
 			members := map[string]*inviting{
-				"us-1.example.org:7440": {identity: first, answer: says(honest)},
+				"us-1.example.org:7440": {identity: first, answer: respond(honest)},
 				"us-2.example.org:7440": {identity: second, answer: c.second},
 			}
 			r := newRoom(t, func(config *Config) {
 				config.Home = eu.TrustDomain.Name()
 				config.Transport = Transport{
-					Identity: identity, Members: func() []Member { return []Member{{"eu-1.example.org:7440", identity.Digest}} },
-					Endpoints: func(string) []string { return []string{"https://eu.example.org/"} }, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
-					Dial: invitingCluster(t, members), Credentials: insecure.NewCredentials(),
+					Identity: identity, Members: func() []Member {
+						return []Member{{"eu-1.example.org:7440",
+							identity.Digest}}
+					},
+					Endpoints: func(string) []string { return []string{"https://eu.example.org/"} },
+					Profile:   ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+					Dial:      invitingCluster(t, members), Credentials: insecure.NewCredentials(),
 				}
 			})
 			r.host(t, eu)
 			text, err := Token{
-				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.TrustDomain, Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
+				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.TrustDomain,
+				Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
 				Addresses: []string{
 					"us-1.example.org:7440",
 					"us-2.example.org:7440",

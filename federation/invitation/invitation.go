@@ -17,22 +17,21 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// invitations has the invitations of this cluster, by ID, with the digests of their secrets.
+// invitations are the invitations of this cluster, by ID. A row has only a digest of the secret.
 var invitations = raftstore.NewTable[*statev1.Invitation]("federation_invitations")
 
 const (
-	// DefaultInvitationTTL is how long an invitation is valid by default.
+	// DefaultInvitationTTL is how long an invitation is open if the request has no TTL.
 	DefaultInvitationTTL = time.Hour
-	// MaxInvitationTTL bounds that. It covers a weekend and all time zones.
+	// MaxInvitationTTL is the longest TTL: enough for a weekend and time zones.
 	MaxInvitationTTL = 7 * 24 * time.Hour
-	// keptAfter is how long the outcome of an invitation is kept, so that the other side can call again if the answer
-	// was lost.
+	// keptAfter is how long a row is kept after its expiry, for a cluster that lost the response and repeats its call.
 	keptAfter = 24 * time.Hour
-	// maxOpenInvitations bounds the open invitations.
+	// maxOpenInvitations limits the invitations that are open at once.
 	maxOpenInvitations = 256
 )
 
-// invitationState returns the state of an invitation, and when it ended.
+// invitationState returns the state of an invitation, and when it was used or revoked.
 func invitationState(row *statev1.Invitation, now time.Time) (ententev1.InvitationState, *timestamppb.Timestamp) {
 	switch {
 	case row.GetRedemption() != nil:
@@ -47,9 +46,11 @@ func invitationState(row *statev1.Invitation, now time.Time) (ententev1.Invitati
 
 func invitationShown(id string, row *statev1.Invitation, now time.Time) *ententev1.Invitation {
 	out := &ententev1.Invitation{
-		Id: id, TrustDomain: row.GetTrustDomain(), ForeignTrustDomain: row.GetForeignTrustDomain(), CreateTime: row.GetCreateTime(),
-		ExpireTime: row.GetExpireTime(), Creator: row.GetCreator(), Approved: row.GetApproved(), ForeignHomeTrustDomain: row.GetForeignHomeTrustDomain(),
-		RevokeReason: row.GetRevokeReason(),
+		Id: id, TrustDomain: row.GetTrustDomain(), ForeignTrustDomain: row.GetForeignTrustDomain(),
+		CreateTime: row.GetCreateTime(),
+		ExpireTime: row.GetExpireTime(), Creator: row.GetCreator(), Approved: row.GetApproved(),
+		ForeignHomeTrustDomain: row.GetForeignHomeTrustDomain(),
+		RevokeReason:           row.GetRevokeReason(),
 	}
 	out.State, out.EndTime = invitationState(row, now)
 	return out
@@ -81,12 +82,8 @@ func (m *Agreements) CreateInvitation(
 		ttl = req.GetTtl().AsDuration()
 	}
 	if req.GetTtl().CheckValid() != nil && req.GetTtl() != nil || ttl < time.Second || ttl > MaxInvitationTTL {
-		return nil, status.Errorf(
-			codes.InvalidArgument,
-			"ttl is %s; an invitation lasts from 1s to %s",
-			ttl,
-			MaxInvitationTTL,
-		)
+		return nil, status.Errorf(codes.InvalidArgument, "ttl is %s; an invitation lasts from 1s to %s", ttl,
+			MaxInvitationTTL)
 	}
 	now := m.config.Now()
 	t := Token{
@@ -104,11 +101,12 @@ func (m *Agreements) CreateInvitation(
 	}
 	text, err := t.Text()
 	if err != nil {
-		return nil, status.Errorf(codes.Internal, "the invitation was not made: %v", err)
+		return nil, status.Errorf(codes.Internal, "create the invitation: %v", err)
 	}
 	digest := t.Secret.Digest()
 	row := &statev1.Invitation{
-		TrustDomain: own.Name(), ForeignTrustDomain: foreign.Name(), SecretSha256: digest[:], CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(t.Expires),
+		TrustDomain: own.Name(), ForeignTrustDomain: foreign.Name(), SecretSha256: digest[:],
+		CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(t.Expires),
 		Creator: access.CallerFrom(ctx).String(), ForeignHomeTrustDomain: req.GetForeignHomeTrustDomain(),
 		Approved: req.GetApprove() || m.config.Transport.NoApproval,
 	}
@@ -122,7 +120,7 @@ func (m *Agreements) CreateInvitation(
 		if err := stillMembers(tx, row.GetIdentities()); err != nil {
 			return err
 		}
-		if err := forgetInvitations(tx, now); err != nil {
+		if err := deleteOldInvitations(tx, now); err != nil {
 			return err
 		}
 		return invitations.Put(tx, t.ID, row)
@@ -137,45 +135,38 @@ func (m *Agreements) CreateInvitation(
 	}, nil
 }
 
-// agreeable returns a refusal unless an agreement between a hosted and a foreign domain is possible.
+// agreeable returns an error if an agreement between a hosted and a foreign domain is not possible.
 func (m *Agreements) agreeable(r raftstore.Reader, own, foreign string) error {
 	hosted, err := m.config.Trust.Hosted.Hosts(r, own)
 	if err != nil {
 		return err
 	}
 	if !hosted {
-		return status.Errorf(
-			codes.FailedPrecondition,
-			"%s is not hosted by this cluster, which can make agreements for its own domains alone; `entente domain "+
-				"list` shows them",
-			own,
-		)
+		return status.Errorf(codes.FailedPrecondition,
+			"%s is not hosted by this cluster, and an agreement is always for a hosted domain; `entente domain list` "+
+				"shows them",
+			own)
 	}
 	if hosted, err = m.config.Trust.Hosted.Hosts(r, foreign); err != nil {
 		return err
 	}
 	if hosted {
-		return status.Errorf(
-			codes.FailedPrecondition,
+		return status.Errorf(codes.FailedPrecondition,
 			"%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster",
-			foreign,
-		)
+			foreign)
 	}
 	row, found, err := relationship.Relationships.Get(r, foreign)
 	if err == nil && found && row.Value.GetAgreement().GetEndTime() == nil {
-		err = status.Errorf(
-			codes.AlreadyExists,
-			"there is a relationship with %s already; `entente federation show %s`, and delete it first if it is to "+
-				"be made anew",
-			foreign,
-			foreign,
-		)
+		err = status.Errorf(codes.AlreadyExists,
+			"there is a relationship with %s already; `entente federation show %s`, and delete it first to replace it",
+			foreign, foreign)
 	}
 	return err
 }
 
-// forgetInvitations deletes invitations that ended long ago, and refuses a new one if too many are open.
-func forgetInvitations(tx *raftstore.Tx, now time.Time) error {
+// deleteOldInvitations deletes invitations that expired more than keptAfter ago, and returns an error if too many are
+// open.
+func deleteOldInvitations(tx *raftstore.Tx, now time.Time) error {
 	rows, err := invitations.List(tx, "")
 	if err != nil {
 		return err
@@ -193,16 +184,13 @@ func forgetInvitations(tx *raftstore.Tx, now time.Time) error {
 		}
 	}
 	if open >= maxOpenInvitations {
-		return status.Errorf(
-			codes.ResourceExhausted,
-			"%d invitations are open, the most that there can be; revoke some, or wait until they expire",
-			open,
-		)
+		return status.Errorf(codes.ResourceExhausted,
+			"%d invitations are open, which is the limit; revoke some, or wait until they expire", open)
 	}
 	return nil
 }
 
-// ListInvitations returns the open invitations, and the outcome of others.
+// ListInvitations returns all invitations of this cluster with their states.
 func (m *Agreements) ListInvitations(
 	ctx context.Context,
 	req *ententev1.ListInvitationsRequest,
@@ -234,18 +222,13 @@ func (m *Agreements) RevokeInvitation(
 		case err != nil:
 			return err
 		case !found:
-			return status.Errorf(
-				codes.NotFound,
-				"there is no invitation %s; `entente federation invitations` shows those that there are",
-				relationship.Quote(req.GetId()),
-			)
+			return status.Errorf(codes.NotFound,
+				"there is no invitation %s; `entente federation invitations` lists all",
+				relationship.Quote(req.GetId()))
 		case row.Value.GetRedemption() != nil:
-			return status.Errorf(
-				codes.FailedPrecondition,
-				"the invitation was used at %s; `entente federation delete %s` ends the agreement that came of it",
-				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339),
-				row.Value.GetForeignTrustDomain(),
-			)
+			return status.Errorf(codes.FailedPrecondition,
+				"the invitation was used at %s; `entente federation delete %s` ends its agreement",
+				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339), row.Value.GetForeignTrustDomain())
 		case row.Value.GetRevokeTime() != nil:
 			return nil
 		}
@@ -258,8 +241,8 @@ func (m *Agreements) RevokeInvitation(
 	return &ententev1.RevokeInvitationResponse{Revision: uint64(revision)}, nil
 }
 
-// SurviveRestore keeps redeemed and revoked invitations over an operator's restore, and deletes open ones, which may
-// have been redeemed or revoked since the snapshot.
+// SurviveRestore keeps used and revoked invitations over an operator's restore, and deletes open ones: an invitation
+// that was open in the backup may have been used or revoked since.
 func SurviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	over := func(i *statev1.Invitation) bool { return i.GetRedemption() != nil || i.GetRevokeTime() != nil }
 	was, err := invitations.List(before, "")

@@ -61,7 +61,7 @@ type poller struct {
 	limits map[string]*rate.Limiter
 }
 
-// notice tells the other side that this side has ended an agreement.
+// notice is the message to the other side that this side has ended an agreement.
 type notice struct {
 	row   *statev1.Relationship
 	tries int
@@ -179,7 +179,7 @@ func (p *poller) poll(ctx context.Context) {
 		}
 		next, due := t.after(s, now, rand.Float64())
 		if due && !p.start(s.triggered, name, func() { p.exchange(ctx, name, own) }) {
-			if changed || s.appeared { // the next poll does not see it any more
+			if changed || s.appeared { // the next poll does not see the change any more
 				p.next[name] = schedule{at: now}
 			}
 			continue
@@ -255,13 +255,8 @@ func (p *poller) exchange(ctx context.Context, name, own string) {
 	answer, err := m.exchangeConsent(ctx, row.Value, relationship.ConsentOf(a))
 	if err != nil {
 		if ctx.Err() == nil {
-			m.config.Log.Info(
-				"the other side of an agreement was not reached; it is called again, and may call by itself",
-				"trust_domain",
-				name,
-				"error",
-				relationship.Clip(err.Error()),
-			)
+			m.config.Log.Info("other side of an agreement not reached; retrying", "trust_domain", name, "error",
+				relationship.Clip(err.Error()))
 		}
 		return
 	}
@@ -273,17 +268,11 @@ func (p *poller) exchange(ctx context.Context, name, own string) {
 		announced = relationship.Announcement{} // its consent counts all the same
 	}
 	if err := m.receive(ctx, name, a.GetId(), answer.GetConsent(), announced, false); err != nil && ctx.Err() == nil {
-		m.config.Log.Warn(
-			"the other side's consent was not stored; it is called again",
-			"trust_domain",
-			name,
-			"error",
-			err,
-		)
+		m.config.Log.Warn("consent of the other side not stored; retrying", "trust_domain", name, "error", err)
 	}
 }
 
-// notify sends a termination notice, and schedules another one if nobody was reached.
+// notify sends a termination notice, and schedules another attempt if no address answered.
 func (p *poller) notify(ctx context.Context, n notice) {
 	m := p.agreements
 	_, err := m.exchangeConsent(ctx, n.row, ententev1.Consent_CONSENT_ENDED)
@@ -291,7 +280,8 @@ func (p *poller) notify(ctx context.Context, n notice) {
 		return
 	}
 	if n.tries++; n.tries >= maxNotices {
-		m.config.Log.Warn("the other side was not notified that an agreement has ended; it learns of it when it calls",
+		m.config.Log.Warn(
+			"termination notice not delivered; the other side learns that the agreement has ended when it calls",
 			"trust_domain", n.row.GetTrustDomain(), "error", relationship.Clip(err.Error()))
 		return
 	}
@@ -327,18 +317,15 @@ func (m *Agreements) exchangeConsent(ctx context.Context, row *statev1.Relations
 				return nil
 			}
 			return fmt.Errorf(
-				"the member there has identity key %x, which the other side did not name; nothing was sent to it",
-				presented[:8],
-			)
+				"the other side does not name identity key %x, which was presented there; nothing was sent",
+				presented[:8])
 		}, func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error {
 			signed, err := m.sign(purposeConsent, binding, content)
 			if err != nil {
 				return err
 			}
-			answer, err = client.ExchangeConsent(
-				ctx,
-				&ententev1.ExchangeConsentRequest{Content: content, Signed: signed},
-			)
+			answer, err = client.ExchangeConsent(ctx,
+				&ententev1.ExchangeConsentRequest{Content: content, Signed: signed})
 			return err
 		})
 		if err == nil {

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// A caller with an invitation is unknown until its request is verified, which costs a signature and a query to the
-	// leader. These bound the calls per second and at once, of all hosts together and of each host, so that one cannot
-	// exclude the others.
+	// The caller is not authenticated before its signature is verified and the leader has confirmed a read. These
+	// limits per second, and their bursts, apply to all hosts together and to each host, so that one host does not lock
+	// the others out.
 	allRate, allBurst         = 100, 200
 	oneHostRate, oneHostBurst = 10, 20
 	maxHosts                  = 4096
 	forgetAfter               = time.Minute
 )
 
-// rateLimit bounds unauthenticated calls.
+// rateLimit limits calls that are not authenticated.
 type rateLimit struct {
 	all *rate.Limiter
 
@@ -34,7 +34,7 @@ func newRateLimit() *rateLimit {
 	return &rateLimit{all: rate.NewLimiter(allRate, allBurst), hosts: map[string]*hostLimit{}}
 }
 
-// allow reports whether a call of a host is processed now.
+// allow reports whether a call of a host is handled now.
 func (s *rateLimit) allow(host string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,7 +50,7 @@ func (s *rateLimit) allow(host string, now time.Time) bool {
 	return h.calls.AllowN(now, 1) && s.all.AllowN(now, 1)
 }
 
-// forget removes hosts whose burst has recovered. If all hosts still call, it removes all.
+// forget removes hosts that were idle for forgetAfter, whose burst is full again. If all are active, it removes all.
 func (s *rateLimit) forget(now time.Time) {
 	for host, h := range s.hosts {
 		if age := now.Sub(h.last); age < 0 || age > forgetAfter {

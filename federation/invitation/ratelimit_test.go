@@ -8,16 +8,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A host that calls without end is not looked at, and keeps no other one from being.
-func TestStrangers(t *testing.T) {
+// TestRateLimit tests that a host that calls without end is refused, and does not lock other hosts out.
+func TestRateLimit(t *testing.T) {
 	s, now := newRateLimit(), someTime
 	for i := range 10 * allBurst {
 		require.Equal(t, i < oneHostBurst, s.allow("192.0.2.1", now), i)
 	}
 	require.True(t, s.allow("192.0.2.2", now))
-	require.True(t, s.allow("192.0.2.1", now.Add(time.Second)), "it may again")
+	require.True(t, s.allow("192.0.2.1", now.Add(time.Second)), "the burst refills")
 
-	// All together are bounded, and what is remembered of them.
+	// All hosts together are limited, and so is the number of hosts in memory.
 	allowed := 0
 	for i := range 3 * maxHosts {
 		if s.allow(fmt.Sprint(i), now) {

@@ -25,14 +25,14 @@ import (
 )
 
 const (
-	// callWithin bounds one call to a member of another cluster, which may have to wait for an election.
+	// callWithin limits one call to a member of another cluster, which may have to wait for an election.
 	callWithin = 15 * time.Second
-	// maxJoinAnswer bounds its answer.
+	// maxJoinAnswer limits the response.
 	maxJoinAnswer = 256 << 10
 )
 
-// RedeemInvitation accepts another cluster's invitation. Nothing is stored until a member of that cluster, with an
-// identity key that the token names, has accepted the secret.
+// RedeemInvitation accepts another cluster's invitation. It stores nothing before a member of that cluster,
+// authenticated by an identity key that the token names, has accepted the secret.
 func (m *Agreements) RedeemInvitation(
 	ctx context.Context,
 	req *ententev1.RedeemInvitationRequest,
@@ -53,17 +53,13 @@ func (m *Agreements) RedeemInvitation(
 	case err != nil:
 		return nil, raftstore.StatusError(err)
 	case found && row.Value.GetAgreement().GetId() == t.ID && row.Value.GetAgreement().GetEndTime() == nil:
-		shown, err := m.config.Show(ctx, view, foreign) // it was accepted, and the answer lost
+		shown, err := m.config.Show(ctx, view, foreign) // accepted earlier, but the response was lost
 		return &ententev1.RedeemInvitationResponse{Relationship: shown}, err
 	}
 	if hosted, err := m.config.Trust.Hosted.Hosts(view, own); err == nil && !hosted {
-		return nil, status.Errorf(
-			codes.FailedPrecondition,
+		return nil, status.Errorf(codes.FailedPrecondition,
 			"the invitation is for %s, which this cluster does not host; it was not used. Accept it where %s is "+
-				"hosted, or ask for one for a domain of this cluster",
-			own,
-			own,
-		)
+				"hosted, or request one for a domain of this cluster", own, own)
 	}
 	if err := m.agreeable(view, own, foreign); err != nil {
 		return nil, raftstore.StatusError(err)
@@ -74,7 +70,8 @@ func (m *Agreements) RedeemInvitation(
 	}
 	approved, now := req.GetApprove() || m.config.Transport.NoApproval, m.config.Now()
 	content := &ententev1.AcceptInvitationContent{
-		InvitationId: t.ID, Secret: t.Secret[:], InvitingTrustDomain: foreign, Offer: offer, Approved: approved, Time: timestamppb.New(now),
+		InvitationId: t.ID, Secret: t.Secret[:], InvitingTrustDomain: foreign, Offer: offer, Approved: approved,
+		Time: timestamppb.New(now),
 	}
 	answer, proven, err := m.callMembers(ctx, t, content)
 	if err != nil {
@@ -93,20 +90,14 @@ func (m *Agreements) RedeemInvitation(
 		agreement.PeerApproveTime = timestamppb.New(now)
 	}
 	if answer.GetOffer().GetTrustDomain() != foreign {
-		return nil, status.Errorf(
-			codes.Aborted,
-			"the other cluster answers for %s, not for %s",
-			relationship.Quote(answer.GetOffer().GetTrustDomain()),
-			foreign,
-		)
+		return nil, status.Errorf(codes.Aborted, "the response of the other cluster is for %s, not for %s",
+			relationship.Quote(answer.GetOffer().GetTrustDomain()), foreign)
 	}
 	all, err := relationshipsOf(answer.GetOffer(), agreement)
 	if err != nil {
-		return nil, status.Errorf(
-			codes.Aborted,
-			"the other cluster took the invitation, and what it offers is refused here: %s",
-			relationship.Clip(err.Error()),
-		)
+		return nil, status.Errorf(codes.Aborted,
+			"the other cluster accepted the invitation, but its offer is refused here: %s",
+			relationship.Clip(err.Error()))
 	}
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		if row, found, err := relationship.Relationships.Get(tx, foreign); err != nil ||
@@ -117,19 +108,13 @@ func (m *Agreements) RedeemInvitation(
 	})
 	if err != nil {
 		s := status.Convert(raftstore.StatusError(err))
-		return nil, status.Errorf(
-			s.Code(),
-			"the other cluster took the invitation, and nothing is stored here yet: %s; accept the same token again",
-			s.Message(),
-		)
+		return nil, status.Errorf(s.Code(),
+			"the other cluster accepted the invitation, but nothing is stored here yet: %s; accept the same token "+
+				"again",
+			s.Message())
 	}
-	m.config.Intake.Record(
-		actionInvited,
-		foreign,
-		audit.ResultDone,
-		fmt.Sprintf("invitation %s for %s, asked for by %s", t.ID, own, operator),
-		revision,
-	)
+	m.config.Intake.Record(actionInvited, foreign, audit.ResultDone,
+		fmt.Sprintf("invitation %s for %s, accepted by %s", t.ID, own, operator), revision)
 	for _, r := range all {
 		m.config.Intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
@@ -141,8 +126,8 @@ func (m *Agreements) RedeemInvitation(
 	}, err
 }
 
-// clockWarnings warns about clocks that differ so much that certificates of one cluster may not be valid yet in the
-// other.
+// clockWarnings returns a warning if the clocks differ so much that certificates of one cluster may not be valid yet in
+// the other.
 func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 	if !theirs.IsValid() {
 		return nil
@@ -157,15 +142,14 @@ func clockWarnings(theirs *timestamppb.Timestamp, now time.Time) []string {
 	}
 	return []string{
 		fmt.Sprintf(
-			"this member's clock is %s %s the other cluster's; certificates count by the clock, so set the wrong one "+
-				"right",
-			apart.Abs().Round(time.Second),
-			way,
-		),
+			"this member's clock is %s %s the other cluster's; certificates are valid by the clock, so correct the "+
+				"wrong one",
+			apart.Abs().Round(time.Second), way),
 	}
 }
 
-// callMembers calls the members that a token names, in random order, until one has decided. proven is its identity key.
+// callMembers calls the members that a token names, in random order, until one decides. proven is the identity key of
+// that member.
 func (m *Agreements) callMembers(
 	ctx context.Context,
 	t Token,
@@ -184,7 +168,8 @@ func (m *Agreements) callMembers(
 			return answer, proven, nil
 		}
 		if s := status.Convert(err); decided(err) {
-			return nil, proven, status.Error(s.Code(), relationship.Clip(s.Message())) // and so would the others
+			return nil, proven, status.Error(s.Code(),
+				relationship.Clip(s.Message())) // the other members would decide the same
 		}
 		failures = append(failures, fmt.Sprintf("%s: %s", address, relationship.Clip(status.Convert(err).Message())))
 		if ctx.Err() != nil {
@@ -194,22 +179,15 @@ func (m *Agreements) callMembers(
 	slices.Sort(failures)
 	late := ""
 	if !m.config.Now().Before(t.Expires) {
-		late = fmt.Sprintf(
-			"; by this member's clock the invitation expired at %s",
-			t.Expires.UTC().Format(time.RFC3339),
-		)
+		late = fmt.Sprintf("; by this member's clock the invitation expired at %s",
+			t.Expires.UTC().Format(time.RFC3339))
 	}
-	return nil, proven, status.Errorf(
-		codes.Unavailable,
-		"no member of the cluster of %s took the invitation: %s%s. One of these addresses must be reachable from "+
-			"here; then accept the same token again",
-		t.TrustDomain.Name(),
-		strings.Join(failures, "; "),
-		late,
-	)
+	return nil, proven, status.Errorf(codes.Unavailable,
+		"no member of the cluster of %s accepted the invitation: %s%s. Make one of these addresses reachable from "+
+			"here, and accept the same token again", t.TrustDomain.Name(), strings.Join(failures, "; "), late)
 }
 
-// callOne calls the member at one address, if accept accepts its identity key.
+// callOne calls the member at one address. accept checks its identity key first.
 func (m *Agreements) callOne(
 	ctx context.Context,
 	within time.Duration,
@@ -244,8 +222,8 @@ func (m *Agreements) sign(purpose string, binding, content []byte) (*ententev1.I
 	}, nil
 }
 
-// callMember calls a member of another cluster. If accept refuses its identity key, the handshake is aborted before
-// anything is sent.
+// callMember calls a member of another cluster that is known by its identity key. If accept returns an error, the
+// handshake is aborted and nothing is sent, so that only the holder of an accepted key receives the request.
 func (m *Agreements) callMember(ctx context.Context, within time.Duration, address string, accept func([32]byte) error,
 	call func(ctx context.Context, client ententev1.InvitationServiceClient, binding []byte) error,
 ) error {
@@ -262,7 +240,7 @@ func (m *Agreements) callMember(ctx context.Context, within time.Duration, addre
 	if err != nil {
 		return err
 	}
-	defer func() { _ = raw.Close() }() // gRPC closes it, unless it never took it
+	defer func() { _ = raw.Close() }() // gRPC closes it, unless it never dialed
 	once := make(chan net.Conn, 1)
 	once <- raw
 	conn, err := grpc.NewClient("passthrough:///"+address,
@@ -279,6 +257,6 @@ func (m *Agreements) callMember(ctx context.Context, within time.Duration, addre
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // done with it
+	defer func() { _ = conn.Close() }()
 	return call(ctx, ententev1.NewInvitationServiceClient(conn), binding)
 }

@@ -34,7 +34,8 @@ func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 	r := &room{store: raftstoretest.New(t), mirror: mirror.New()}
 	federationtest.MarkAlive(t, r.store, r.store.MemberID())
 	c := Config{
-		Store: r.store, Trust: federationtest.Trust(relationship.TrustSource()), Mirror: r.mirror, Audit: &federationtest.AuditLog{}, Alive: federationtest.Alive,
+		Store: r.store, Trust: federationtest.Trust(relationship.TrustSource()), Mirror: r.mirror,
+		Audit: &federationtest.AuditLog{}, Alive: federationtest.Alive,
 		Home: "eu.example.org", Log: hclog.NewNullLogger(), Now: time.Now,
 		Streamed: func(string, string) bool { return false },
 		Show: func(_ context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
@@ -47,7 +48,8 @@ func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 	}
 	var err error
 	c.Intake, err = intake.New(intake.Config{
-		Store: c.Store, Trust: c.Trust, Audit: c.Audit, MinRefresh: relationship.DefaultMinRefresh, Log: c.Log, Now: c.Now,
+		Store: c.Store, Trust: c.Trust, Audit: c.Audit, MinRefresh: relationship.DefaultMinRefresh, Log: c.Log,
+		Now: c.Now,
 	})
 	require.NoError(t, err)
 	r.manager, err = New(c)
@@ -63,9 +65,10 @@ func (r *room) run(t testing.TB) {
 	ended := make(chan error, 2)
 	go func() { ended <- r.manager.Run(ctx) }()
 	go func() {
-		ended <- feed.Latest(ctx, r.store, []raftstore.Prefix{relationship.Relationships.Prefix("")}, func(v *raftstore.View) error {
-			return r.mirror.Load(v, func(err error) { t.Error(err) })
-		})
+		ended <- feed.Latest(ctx, r.store, []raftstore.Prefix{relationship.Relationships.Prefix("")},
+			func(v *raftstore.View) error {
+				return r.mirror.Load(v, func(err error) { t.Error(err) })
+			})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -77,7 +80,7 @@ func (r *room) run(t testing.TB) {
 	})
 }
 
-// host makes the cluster the authority for a domain.
+// host makes the cluster the authority of a domain.
 func (r *room) host(t testing.TB, a *federationtest.Authority) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
@@ -86,7 +89,7 @@ func (r *room) host(t testing.TB, a *federationtest.Authority) {
 	require.NoError(t, err)
 }
 
-// operator makes the decisions of operators that are calls of another part of the room.
+// operator has the operators' calls that another package serves.
 type operator struct{ *Agreements }
 
 func (o operator) ApproveRelationship(
@@ -115,6 +118,7 @@ func (o operator) DeleteRelationship(
 	return revision, err
 }
 
+// until waits for a condition.
 func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(federationtest.Patience)
@@ -125,7 +129,7 @@ func until(t testing.TB, what string, condition func() bool) {
 		select {
 		case <-ticker.C:
 		case <-deadline.C:
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	// The purposes of the signatures of identity keys.
+	// The purposes of signatures by identity keys.
 	purposeAccept, purposeConsent = "accept invitation", "exchange consent"
-	// clockTolerance is the difference between two clusters' clocks above which operators are warned.
+	// clockTolerance is the difference of two clusters' clocks above which operators are warned.
 	clockTolerance = time.Minute
 
 	actionInvited = "accept invitation"
@@ -32,20 +32,20 @@ const (
 )
 
 // Service serves entente.v1.InvitationService: calls of clusters that are known only by an invitation or an agreement.
-// Each call is signed with a member's identity key for the TLS session that carries it, so that neither an eavesdropper
-// nor the receiver can reuse it.
+// Each call is signed with a member's identity key for the TLS session that it uses, so that neither an eavesdropper
+// nor the receiver can replay it elsewhere.
 type Service struct {
 	ententev1.UnimplementedInvitationServiceServer
 	agreements *Agreements
 	calls      *rateLimit
 }
 
-// NewService returns the service of agreements.
+// NewService returns the service of the invitations and agreements of m.
 func NewService(m *Agreements) *Service {
 	return &Service{agreements: m, calls: newRateLimit()}
 }
 
-// refusedInvitation is why an invitation was not accepted. Its name is from a bounded set.
+// refusedInvitation is the reason why an invitation was not accepted. name is from a fixed set, for metrics.
 type refusedInvitation struct {
 	name string
 	code codes.Code
@@ -54,76 +54,54 @@ type refusedInvitation struct {
 
 func (e *refusedInvitation) Error() string { return e.text }
 
-// GRPCStatus implements the interface of package status.
+// GRPCStatus returns the status that the other side receives.
 func (e *refusedInvitation) GRPCStatus() *status.Status { return status.New(e.code, e.text) }
 
 func refuseInvitation(name string, code codes.Code, format string, args ...any) error {
 	return &refusedInvitation{name, code, fmt.Sprintf(format, args...)}
 }
 
-// redeemable decides whether an invitation may be redeemed. again means that the same cluster has redeemed it before.
-// row is nil if no invitation has the ID.
+// redeemable decides whether an invitation may be used. again is true if the same cluster has used it before. row is
+// nil if there is no invitation with the ID in the request.
 func redeemable(
 	row *statev1.Invitation,
 	c *ententev1.AcceptInvitationContent,
 	signer [32]byte,
 	now time.Time,
 ) (again bool, err error) {
-	const remedy = "ask its operator for a new one"
+	const remedy = "request a new one from its operator"
 	if row == nil || !token.Proves(c.GetSecret(), row.GetSecretSha256()) {
-		// One answer for both does not reveal which invitations exist.
-		return false, refuseInvitation(
-			"unknown",
-			codes.PermissionDenied,
-			"the other cluster knows no such invitation; it was void after a restore, or is long over: %s",
-			remedy,
-		)
+		// The same error for both, so that it does not reveal which invitations exist.
+		return false, refuseInvitation("unknown", codes.PermissionDenied,
+			"the other cluster has no such invitation; it became void with a restore, or expired long ago: %s", remedy)
 	}
 	if c.GetInvitingTrustDomain() != row.GetTrustDomain() ||
 		c.GetOffer().GetTrustDomain() != row.GetForeignTrustDomain() {
-		return false, refuseInvitation(
-			"other_domain",
-			codes.FailedPrecondition,
-			"the invitation is from %s for %s, and was not used; no other domain can accept it",
-			row.GetTrustDomain(),
-			row.GetForeignTrustDomain(),
-		)
+		return false, refuseInvitation("other_domain", codes.FailedPrecondition,
+			"the invitation is from %s for %s, and was not used; only that domain can accept it",
+			row.GetTrustDomain(), row.GetForeignTrustDomain())
 	}
 	if r := row.GetRedemption(); r != nil {
 		if relationship.HasMember(r.GetIdentities(), signer) {
 			return true, nil
 		}
-		return false, refuseInvitation(
-			"spent",
-			codes.PermissionDenied,
-			"the invitation was used at %s by another cluster, and is good for one; if that was not yours, "+
-				"have the other operator end the agreement with `entente federation delete %s`, and %s",
-			r.GetTime().AsTime().Format(time.RFC3339),
-			row.GetForeignTrustDomain(),
-			remedy,
-		)
+		return false, refuseInvitation("spent", codes.PermissionDenied,
+			"the invitation was used at %s by another cluster, and can be used once; if that was not yours, have the "+
+				"other operator end the agreement with `entente federation delete %s`, and %s",
+			r.GetTime().AsTime().Format(time.RFC3339), row.GetForeignTrustDomain(), remedy)
 	}
 	if t := row.GetRevokeTime(); t != nil {
-		return false, refuseInvitation(
-			"revoked",
-			codes.PermissionDenied,
-			"%s; %s",
-			revokedText(t.AsTime(), row.GetRevokeReason()),
-			remedy,
-		)
+		return false, refuseInvitation("revoked", codes.PermissionDenied, "%s; %s",
+			revokedText(t.AsTime(), row.GetRevokeReason()), remedy)
 	}
 	if expires := row.GetExpireTime().AsTime(); !now.Before(expires) {
 		text := fmt.Sprintf(
-			"the invitation expired at %s, by the clock of the cluster that made it, where it is %s now",
-			expires.Format(time.RFC3339),
-			now.UTC().Format(time.RFC3339),
-		)
+			"the invitation expired at %s, by the clock of the cluster that created it, where it is %s now",
+			expires.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 		if theirs := c.GetTime(); theirs.IsValid() {
 			if apart := now.Sub(theirs.AsTime()).Abs(); apart > clockTolerance {
-				text += fmt.Sprintf(
-					"; the clocks of the two clusters are %s apart, so set the wrong one right",
-					apart.Round(time.Second),
-				)
+				text += fmt.Sprintf("; the clocks of the two clusters are %s apart, so correct the wrong one",
+					apart.Round(time.Second))
 			}
 		}
 		return false, refuseInvitation("expired", codes.FailedPrecondition, "%s; %s", text, remedy)
@@ -131,7 +109,7 @@ func redeemable(
 	return false, nil
 }
 
-// signer returns the identity key that has signed a request for this session.
+// signer returns the identity key that signed a request for this session, and decodes the request into into.
 func (s *Service) signer(
 	ctx context.Context,
 	purpose string,
@@ -147,43 +125,27 @@ func (s *Service) signer(
 		host = s.agreements.config.Transport.Host(ctx)
 	}
 	if !s.calls.allow(host, s.agreements.config.Now()) {
-		return [32]byte{}, refuseInvitation(
-			"too_many",
-			codes.ResourceExhausted,
-			"too many calls of other clusters at the moment; try again in a second",
-		)
+		return [32]byte{}, refuseInvitation("too_many", codes.ResourceExhausted,
+			"too many calls by other clusters at the moment; try again in a second")
 	}
 	binding, ok := s.agreements.config.Transport.Binding(ctx)
 	if !ok {
-		return [32]byte{}, refuseInvitation(
-			"unsigned",
-			codes.Unauthenticated,
-			"the call did not come in under entente-join/1",
-		)
+		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated, "the call did not use entente-join/1")
 	}
-	digest, err := memberid.VerifyIdentity(
-		signed.GetIdentityCertificate(),
-		purpose,
-		signed.GetSignature(),
-		binding,
-		content,
-	)
+	digest, err := memberid.VerifyIdentity(signed.GetIdentityCertificate(), purpose, signed.GetSignature(), binding,
+		content)
 	if err != nil {
-		return [32]byte{}, refuseInvitation(
-			"unsigned",
-			codes.Unauthenticated,
-			"the request is not signed by a member for this session: %s",
-			relationship.Clip(err.Error()),
-		)
+		return [32]byte{}, refuseInvitation("unsigned", codes.Unauthenticated,
+			"the request has no valid signature of a member for this session: %s", relationship.Clip(err.Error()))
 	}
 	if err := proto.Unmarshal(content, into); err != nil {
-		return [32]byte{}, refuseInvitation("malformed", codes.InvalidArgument, "the request cannot be read")
+		return [32]byte{}, refuseInvitation("malformed", codes.InvalidArgument, "the request cannot be decoded")
 	}
 	return digest, nil
 }
 
-// AcceptInvitation redeems an invitation. Its transaction decides for all members: of two clusters that redeem one
-// invitation at the same moment, one is refused.
+// AcceptInvitation redeems an invitation. The decision is one transaction of the whole cluster: of two concurrent calls
+// only one finds the invitation open, and the other one is a repetition by the same cluster or is refused.
 func (s *Service) AcceptInvitation(
 	ctx context.Context,
 	req *ententev1.AcceptInvitationRequest,
@@ -195,13 +157,7 @@ func (s *Service) AcceptInvitation(
 		if r, ok := errors.AsType[*refusedInvitation](err); ok {
 			result = r.name
 		}
-		s.agreements.config.Log.Warn(
-			"an invitation was not accepted",
-			"result",
-			result,
-			"error",
-			relationship.Clip(err.Error()),
-		)
+		s.agreements.config.Log.Warn("invitation refused", "result", result, "error", relationship.Clip(err.Error()))
 	}
 	s.agreements.redemptions.WithLabelValues(result).Inc()
 	return answer, raftstore.StatusError(err)
@@ -219,7 +175,7 @@ func (s *Service) accept(
 	if !token.IsID(c.GetInvitationId()) {
 		return nil, refuseInvitation("malformed", codes.InvalidArgument, "the invitation's id is malformed")
 	}
-	// The invitation may have been made on another member a moment ago.
+	// The invitation may have been created on another member a moment ago.
 	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
 		return nil, err
@@ -230,10 +186,8 @@ func (s *Service) accept(
 	}
 	now := m.config.Now()
 	line := audit.Event{
-		Caller: fmt.Sprintf(
-			"identity key %x",
-			signer[:8],
-		), Action: actionInvited, Object: row.Value.GetForeignTrustDomain(), Result: audit.ResultBegun,
+		Caller: fmt.Sprintf("identity key %x", signer[:8]), Action: actionInvited,
+		Object: row.Value.GetForeignTrustDomain(), Result: audit.ResultBegun,
 		Detail: "invitation " + c.GetInvitationId(), Durable: true,
 	}
 	if _, err := redeemable(row.Value, c, signer, now); err != nil {
@@ -255,19 +209,13 @@ func (s *Service) accept(
 	}
 	all, err := relationshipsOf(c.GetOffer(), agreement)
 	if err != nil {
-		return nil, refuseInvitation(
-			"malformed",
-			codes.InvalidArgument,
-			"the invitation was not used, for what the accepting cluster offers is refused: %s",
-			relationship.Clip(err.Error()),
-		)
+		return nil, refuseInvitation("malformed", codes.InvalidArgument,
+			"the invitation was not used, because the offer of the accepting cluster is refused: %s",
+			relationship.Clip(err.Error()))
 	}
 	if !relationship.HasMember(agreement.GetIdentities(), signer) {
-		return nil, refuseInvitation(
-			"unsigned",
-			codes.Unauthenticated,
-			"the member that signed the request is none of those that it names",
-		)
+		return nil, refuseInvitation("unsigned", codes.Unauthenticated,
+			"the offer does not name the member that signed the request")
 	}
 	offer, err := m.offer(view, row.Value.GetTrustDomain())
 	if err != nil {
@@ -292,23 +240,13 @@ func (s *Service) accept(
 	for _, r := range all {
 		m.config.Intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
 	}
-	m.config.Log.Info(
-		"an invitation was accepted",
-		"trust_domain",
-		c.GetOffer().GetTrustDomain(),
-		"for",
-		row.Value.GetTrustDomain(),
-		"invitation",
-		c.GetInvitationId(),
-		"approved_here",
-		approved,
-		"approved_there",
-		c.GetApproved(),
-	)
+	m.config.Log.Info("invitation accepted", "trust_domain", c.GetOffer().GetTrustDomain(), "for",
+		row.Value.GetTrustDomain(), "invitation", c.GetInvitationId(),
+		"approved_here", approved, "approved_there", c.GetApproved())
 	return &ententev1.AcceptInvitationResponse{Offer: offer, Approved: approved, Time: timestamppb.New(now)}, nil
 }
 
-// redeem is the transaction of a redemption: the invitation is spent and the relationships exist, or neither.
+// redeem is the transaction of an invitation: it marks the invitation as used and creates the relationships.
 func (m *Agreements) redeem(
 	tx *raftstore.Tx,
 	c *ententev1.AcceptInvitationContent,
@@ -331,26 +269,15 @@ func (m *Agreements) redeem(
 			return false, err
 		}
 		if a := is.Value.GetAgreement(); !found || a.GetId() != row.Key || a.GetEndTime() != nil {
-			return false, refuseInvitation(
-				"spent",
-				codes.PermissionDenied,
-				"the invitation was used at %s, and the agreement that came of it has ended since; ask its operator "+
-					"for a new one",
-				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339),
-			)
+			return false, refuseInvitation("spent", codes.PermissionDenied,
+				"the invitation was used at %s, and its agreement has ended since; request a new one from its operator",
+				row.Value.GetRedemption().GetTime().AsTime().Format(time.RFC3339))
 		}
 		return is.Value.GetAgreement().GetApproveTime() != nil, nil
 	}
 	if hosted, err := m.config.Trust.Hosted.Hosts(tx, row.Value.GetTrustDomain()); err != nil || !hosted {
-		return false, errors.Join(
-			err,
-			refuseInvitation(
-				"not_hosted",
-				codes.FailedPrecondition,
-				"%s is no longer hosted by the cluster that invited",
-				row.Value.GetTrustDomain(),
-			),
-		)
+		return false, errors.Join(err, refuseInvitation("not_hosted", codes.FailedPrecondition,
+			"%s is no longer hosted by the inviting cluster", row.Value.GetTrustDomain()))
 	}
 	row.Value.Redemption = &statev1.InvitationRedemption{
 		Time:       timestamppb.New(now),
@@ -359,25 +286,17 @@ func (m *Agreements) redeem(
 	if err := invitations.Put(tx, row.Key, row.Value); err != nil {
 		return false, err
 	}
-	return row.Value.GetApproved(), m.agree(
-		tx,
-		all,
-		row.Value.GetForeignHomeTrustDomain(),
-		"invitation "+row.Key,
-		signer,
-		now,
-	)
+	return row.Value.GetApproved(), m.agree(tx, all, row.Value.GetForeignHomeTrustDomain(), "invitation "+row.Key,
+		signer, now)
 }
 
-// auditInvited records a decision on an invitation. A decision that cannot be audited is not carried out.
+// auditInvited records a decision on an invitation in the audit log. The decision fails if that fails.
 func (m *Agreements) auditInvited(line audit.Event) error {
 	if err := m.config.Audit.Record(line); err != nil {
 		m.config.Log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
-		return status.Error(
-			codes.Unavailable,
-			"the audit log of the member that was asked cannot be written, and what cannot be audited is not done; "+
-				"try again, another member may be able to",
-		)
+		return status.Error(codes.Unavailable,
+			"the called member cannot write its audit log, so it does not accept the invitation; try again, another "+
+				"member may be able to")
 	}
 	return nil
 }

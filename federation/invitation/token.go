@@ -15,52 +15,53 @@ import (
 	"github.com/ententehq/entente/raftstore/token"
 )
 
-// Token is what one cluster hands to another so that they federate. Its text is a secret until it is redeemed.
+// Token is what one cluster's operator hands to another one, so that the two clusters federate. Its text is a secret
+// until it is used.
 type Token struct {
 	ID     string
 	Secret token.Secret
-	// TrustDomain is the domain that is offered, and Foreign the domain that is invited.
+	// TrustDomain is the domain of the inviting cluster, and Foreign the domain that is invited.
 	TrustDomain, Foreign spiffeid.TrustDomain
-	// Addresses are the addresses of members of the inviting cluster, and Identities the digests of their identity
-	// keys. The secret is sent only to the holder of one of these keys.
+	// Addresses are the members of the inviting cluster, and Identities the digests of their identity keys. The secret
+	// is sent only to the holder of one of these keys.
 	Addresses  []string
 	Identities [][32]byte
 	Expires    time.Time
 }
 
 const (
-	// invitationPrefix names the kind of the text and the version of its format.
+	// invitationPrefix names the kind of the token and the version of its format.
 	invitationPrefix = "entente-federate-1-"
 	// maxUnixSeconds is the end of the year 9999.
 	maxUnixSeconds = 253402300799
 )
 
-// ErrToken is wrapped by every error of [ParseToken], besides those of package token.
+// ErrToken is wrapped by every error of [ParseToken], in addition to the error of package token.
 var ErrToken = errors.New(
-	"ask the other cluster's operator for the whole line that `entente federation invite` printed there, or for a new " +
-		"one",
+	"get the whole line that `entente federation invite` printed from the other cluster's operator, or a new one",
 )
 
-// Text returns the argument of `entente federation accept`.
+// Text returns the text for `entente federation accept`.
 func (t Token) Text() (string, error) {
 	content := &statev1.InvitationContent{
-		Id: t.ID, Secret: t.Secret[:], TrustDomain: t.TrustDomain.Name(), ForeignTrustDomain: t.Foreign.Name(), Addresses: t.Addresses, ExpireSeconds: t.Expires.Unix(),
+		Id: t.ID, Secret: t.Secret[:], TrustDomain: t.TrustDomain.Name(), ForeignTrustDomain: t.Foreign.Name(),
+		Addresses: t.Addresses, ExpireSeconds: t.Expires.Unix(),
 	}
 	for _, d := range t.Identities {
 		content.Identities = append(content.Identities, d[:])
 	}
 	text, err := token.Encode(invitationPrefix, content)
 	if err == nil && len(text) > token.MaxText {
-		err = fmt.Errorf("the token would have %d characters; %d are the most", len(text), token.MaxText)
+		err = fmt.Errorf("the token would have %d characters; the limit is %d", len(text), token.MaxText)
 	}
 	return text, err
 }
 
-// String identifies the token without revealing its secret.
+// String returns the ID, without the secret.
 func (t Token) String() string { return "invitation " + t.ID }
 
-// ParseToken parses a token. Errors wrap [token.ErrDamaged] or [token.ErrNotAToken]. White space around the text is
-// ignored.
+// ParseToken reads a token, with or without white space around it. Its errors wrap [token.ErrDamaged] for a damaged
+// token, and [token.ErrNotAToken] for another text.
 func ParseToken(text string) (Token, error) {
 	var content statev1.InvitationContent
 	err := token.Decode(invitationPrefix, strings.TrimSpace(text), &content)
@@ -84,11 +85,8 @@ func invitationTokenOf(c *statev1.InvitationContent) (t Token, err error) {
 	case c.GetExpireSeconds() < 0 || c.GetExpireSeconds() > maxUnixSeconds:
 		return t, errors.New("its expiry is malformed")
 	case len(t.Addresses) == 0 || len(t.Addresses) > relationship.MaxPeerAddresses:
-		return t, fmt.Errorf(
-			"it names %d addresses; 1 to %d are possible",
-			len(t.Addresses),
-			relationship.MaxPeerAddresses,
-		)
+		return t, fmt.Errorf("it has %d addresses; 1 to %d are possible", len(t.Addresses),
+			relationship.MaxPeerAddresses)
 	}
 	copy(t.Secret[:], c.GetSecret())
 	if t.TrustDomain, err = relationship.ParseTrustDomain(c.GetTrustDomain()); err != nil {
@@ -109,15 +107,12 @@ func invitationTokenOf(c *statev1.InvitationContent) (t Token, err error) {
 	return t, err
 }
 
-// accepts checks the identity key of a member before anything is sent to it.
+// accepts returns an error if the token does not name an identity key. It runs before anything is sent.
 func (t Token) accepts(presented [32]byte) error {
 	if slices.Contains(t.Identities, presented) {
 		return nil
 	}
 	return fmt.Errorf(
-		"who answers there has identity key %x, which the invitation does not name: it is not a member of the cluster "+
-			"that made the invitation, "+
-			"or became one after that; nothing was sent to it",
-		presented[:8],
-	)
+		"the invitation does not name identity key %x, which was presented there: it is not of a member of the "+
+			"inviting cluster, or of one that joined later; nothing was sent", presented[:8])
 }
