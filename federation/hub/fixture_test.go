@@ -38,7 +38,11 @@ type spoke struct {
 func newSpoke(t testing.TB, take ...string) *spoke {
 	t.Helper()
 	store := raftstoretest.New(t)
-	s := &spoke{store: store, hub: federationtest.NewAuthority(t, "hub.example.org"), ledger: &federationtest.AuditLog{}}
+	s := &spoke{
+		store:  store,
+		hub:    federationtest.NewAuthority(t, "hub.example.org"),
+		ledger: &federationtest.AuditLog{},
+	}
 	s.endpoint = federationtest.NewEndpoint(t, s.hub, s.hub.Bundle(t, 1))
 	index := trust.NewIndex(trust.Sources{
 		Hosted: trust.Hosted{
@@ -67,7 +71,8 @@ func newSpoke(t testing.TB, take ...string) *spoke {
 	})
 	require.NoError(t, err)
 	s.change(t, func(row *statev1.Relationship) {
-		row.Url, row.Profile, row.EndpointSpiffeId = s.endpoint.URL, federationtest.SpiffeProfile, s.hub.EndpointID().String()
+		row.Url, row.Profile, row.EndpointSpiffeId = s.endpoint.URL, federationtest.SpiffeProfile, s.hub.EndpointID().
+			String()
 		row.CreateTime, row.Hub = timestamppb.Now(), &statev1.RelationshipHub{Include: take}
 		row.Peer = &statev1.RelationshipPeer{HomeTrustDomain: "hub.example.org"}
 	})

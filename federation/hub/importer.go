@@ -71,7 +71,8 @@ func (i *Importer) Refresh(ctx context.Context, hub string, w *fetch.Wait) error
 	var b intake.Basis
 	for range maxPasses {
 		view := i.config.Store.View()
-		if row, found, err := relationship.Relationships.Get(view, hub); err != nil || !found || row.Value.GetHub() == nil {
+		if row, found, err := relationship.Relationships.Get(view, hub); err != nil || !found ||
+			row.Value.GetHub() == nil {
 			return nil //nolint:nilerr // as below, without parsing the many that are no hub
 		}
 		if b, err = i.config.Intake.BasisOf(view, hub); err != nil || b.Rel.Hub == nil {
@@ -91,7 +92,15 @@ func (i *Importer) Refresh(ctx context.Context, hub string, w *fetch.Wait) error
 	failure := ""
 	if err != nil {
 		result, failure = relationship.ReasonOf(err), relationship.Clip(err.Error())
-		i.config.Log.Warn("bundle map of a hub not stored; what was stored before is kept", "hub", hub, "result", result, "error", failure)
+		i.config.Log.Warn(
+			"bundle map of a hub not stored; what was stored before is kept",
+			"hub",
+			hub,
+			"result",
+			result,
+			"error",
+			failure,
+		)
 		if relationship.IsDecision(result) {
 			i.config.Intake.Record(actionRefuseMap, hub, result, failure, 0)
 		}
@@ -125,7 +134,12 @@ func (i *Importer) client(hub string, b intake.Basis) (*endpoint.Client, error) 
 }
 
 // readOnce reads the map once and writes what differs.
-func (i *Importer) readOnce(ctx context.Context, hub string, b intake.Basis, w *fetch.Wait) (result string, count observation.MapCount, err error) {
+func (i *Importer) readOnce(
+	ctx context.Context,
+	hub string,
+	b intake.Basis,
+	w *fetch.Wait,
+) (result string, count observation.MapCount, err error) {
 	client, err := i.client(hub, b)
 	if err != nil {
 		return "", count, err
@@ -196,7 +210,8 @@ func (i *Importer) ReceiveChanges(ctx context.Context, home string, changes *ent
 	for range attempts {
 		view := i.config.Store.View()
 		b, err := i.config.Intake.BasisOf(view, hub)
-		if errors.Is(err, relationship.ErrEnded) || err == nil && (b.Rel.Hub == nil || b.Rel.Peer == nil || b.Rel.Peer.Home.Name() != home) {
+		if errors.Is(err, relationship.ErrEnded) ||
+			err == nil && (b.Rel.Hub == nil || b.Rel.Peer == nil || b.Rel.Peer.Home.Name() != home) {
 			return nil // nothing is stored any more
 		}
 		var r *reading
@@ -225,7 +240,15 @@ func (i *Importer) ReceiveChanges(ctx context.Context, home string, changes *ent
 		}
 		result, failure := relationship.ReasonOf(err), relationship.Clip(err.Error())
 		i.maps.WithLabelValues(result).Inc()
-		i.config.Log.Warn("map changes of a hub not stored; what was stored before is kept", "hub", hub, "result", result, "error", failure)
+		i.config.Log.Warn(
+			"map changes of a hub not stored; what was stored before is kept",
+			"hub",
+			hub,
+			"result",
+			result,
+			"error",
+			failure,
+		)
 		if relationship.IsDecision(result) {
 			i.config.Intake.Record(actionRefuseMap, hub, result, failure, 0)
 			return session.Errorf("refused_map", "the map changes of %s are refused: %s", hub, failure)
@@ -249,7 +272,14 @@ func (i *Importer) ConfirmMap(hub string, generation uint64) {
 	}
 	now, every := i.config.Now(), i.config.Intake.Interval(e.Holding)/relationship.StaleAfter
 	if i.confirmed.Due(hub, now, every) {
-		i.config.Observations.Attempted(hub+relationship.MapSuffix, generation, now, true, relationship.ResultConfirmed, "")
+		i.config.Observations.Attempted(
+			hub+relationship.MapSuffix,
+			generation,
+			now,
+			true,
+			relationship.ResultConfirmed,
+			"",
+		)
 	}
 }
 

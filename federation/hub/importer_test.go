@@ -40,7 +40,12 @@ func TestStreamedMapIsChecked(t *testing.T) {
 
 	s.streamed = true
 	require.Equal(t, relationship.ResultConfirmed, s.read(t.Context(), t, nil))
-	require.Equal(t, relationship.ResultUnchanged, s.read(t.Context(), t, fetch.Requested()), "an operator requested it")
+	require.Equal(
+		t,
+		relationship.ResultUnchanged,
+		s.read(t.Context(), t, fetch.Requested()),
+		"an operator requested it",
+	)
 	heads = false
 	require.Equal(t, relationship.ResultUnchanged, s.read(t.Context(), t, nil), "the endpoint answers to GET alone")
 	heads = true
@@ -51,7 +56,12 @@ func TestStreamedMapIsChecked(t *testing.T) {
 	require.Equal(t, relationship.ResultUnchanged, s.read(t.Context(), t, nil), "this member has never compared it")
 	require.Equal(t, relationship.ResultConfirmed, s.read(t.Context(), t, nil))
 	s.ForgetAll()
-	require.Equal(t, relationship.ResultUnchanged, s.read(t.Context(), t, nil), "the tables were read again, as after a restore")
+	require.Equal(
+		t,
+		relationship.ResultUnchanged,
+		s.read(t.Context(), t, nil),
+		"the tables were read again, as after a restore",
+	)
 }
 
 func TestComparedLately(t *testing.T) {
@@ -85,7 +95,10 @@ func TestHubEndsWhileItsMapIsWritten(t *testing.T) {
 	}
 	s.change(t, func(row *statev1.Relationship) { row.Suspended = true })
 	require.ErrorIs(t, s.writer.write(t.Context(), read(), b), relationship.ErrSuperseded)
-	_, err := s.store.Update(t.Context(), func(tx *raftstore.Tx) error { return relationship.Relationships.Delete(tx, "hub.example.org") })
+	_, err := s.store.Update(
+		t.Context(),
+		func(tx *raftstore.Tx) error { return relationship.Relationships.Delete(tx, "hub.example.org") },
+	)
 	require.NoError(t, err)
 	require.ErrorIs(t, s.writer.write(t.Context(), read(), b), relationship.ErrSuperseded)
 	for row, err := range relationship.HubBundles.All(s.store.View(), "") {
@@ -104,7 +117,12 @@ func TestWriteChecksWhatLedToIt(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, done)
 	put.document = a.Bundle(t, 4).Marshal() // of a reading that began before
-	done, err = s.writer.writeBatch(t.Context(), "hub.example.org", b, []change{put, {td: "a.example.org", known: 1, withdrawn: true}})
+	done, err = s.writer.writeBatch(
+		t.Context(),
+		"hub.example.org",
+		b,
+		[]change{put, {td: "a.example.org", known: 1, withdrawn: true}},
+	)
 	require.NoError(t, err)
 	require.False(t, done, "the row has changed")
 	require.EqualValues(t, 5, s.sequence(t, "a.example.org"))

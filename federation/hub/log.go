@@ -72,7 +72,11 @@ func (l *mapLog) after(number uint64) (names []string, now uint64, ok bool) {
 	if number < l.dropped {
 		return nil, number, false
 	}
-	first, found := slices.BinarySearchFunc(l.changes, number, func(c mapLogChange, n uint64) int { return cmp.Compare(c.number, n) })
+	first, found := slices.BinarySearchFunc(
+		l.changes,
+		number,
+		func(c mapLogChange, n uint64) int { return cmp.Compare(c.number, n) },
+	)
 	if found {
 		first++
 	}
@@ -85,7 +89,10 @@ func (l *mapLog) after(number uint64) (names []string, now uint64, ok bool) {
 
 // differing returns, in order, the covered domains of which the map has another version than has, and the number of the
 // latest change.
-func (l *mapLog) differing(covers func(td string) bool, has map[string]relationship.Version) (names []string, now uint64) {
+func (l *mapLog) differing(
+	covers func(td string) bool,
+	has map[string]relationship.Version,
+) (names []string, now uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for td, v := range l.known {

@@ -107,7 +107,12 @@ func (c *Config) readingOfAll(view *raftstore.View, hub string, rules *relations
 }
 
 // readingOf returns a reading of some domains of a map.
-func (c *Config) readingOf(view *raftstore.View, hub string, rules *relationship.Hub, names []string) (*reading, error) {
+func (c *Config) readingOf(
+	view *raftstore.View,
+	hub string,
+	rules *relationship.Hub,
+	names []string,
+) (*reading, error) {
 	r := &reading{view: view, hub: hub, rules: rules, known: map[string]*stored{}, hosted: map[string]bool{}}
 	rel, _, err := relationship.Relationships.Get(view, hub)
 	if err != nil {
@@ -233,7 +238,12 @@ func (r *reading) refuse(ch change, known *stored, err error) {
 // refuseLarge replaces a change that is too large to be stored by its refusal. It returns a change without a refusal if
 // nothing has to be written.
 func (r *reading) refuseLarge(ch change, err error) change {
-	refusal := change{td: ch.td, known: ch.known, refused: relationship.ReasonOf(err), refusal: relationship.Clip(err.Error())}
+	refusal := change{
+		td:      ch.td,
+		known:   ch.known,
+		refused: relationship.ReasonOf(err),
+		refusal: relationship.Clip(err.Error()),
+	}
 	r.count.Accepted--
 	r.count.Refused++
 	if r.firstRefused == "" {

@@ -49,7 +49,12 @@ type transition struct {
 
 // judgeMap returns the standing of a hub's map at now, by when it was last read. The authorities of a kind count as expired
 // if nothing has confirmed them for the relationship's max_stale. When each X.509 authority expires is checked by domain.
-func judgeMap(now time.Time, r *relationship.Relationship, last time.Time, interval time.Duration) relationship.Standing {
+func judgeMap(
+	now time.Time,
+	r *relationship.Relationship,
+	last time.Time,
+	interval time.Duration,
+) relationship.Standing {
 	return relationship.Judge(now, relationship.Facts{
 		Stored: true, LastSuccess: last, Interval: interval, X509Until: now.Add(time.Hour), JWTKeys: 1,
 		MaxStaleX509: r.MaxStaleX509, MaxStaleJWT: r.MaxStaleJWT,
@@ -184,6 +189,12 @@ func (r *Reconciler) delete(ctx context.Context, keys []string) {
 	}
 	for _, key := range deleted {
 		td, hub, _ := strings.Cut(key, "/")
-		r.config.Intake.Record(actionWithdraw, td, audit.ResultDone, "it is taken from the hub "+hub+" no more", revision)
+		r.config.Intake.Record(
+			actionWithdraw,
+			td,
+			audit.ResultDone,
+			"it is taken from the hub "+hub+" no more",
+			revision,
+		)
 	}
 }

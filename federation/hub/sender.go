@@ -89,7 +89,11 @@ func (s *sender) dropLocked(hub string) {
 func (s *sender) Subscribe(m *ententev1.PeerMapSubscription, now time.Time) error {
 	td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
-		return session.Errorf("malformed", "the peer follows the map of %s, which is no trust domain", relationship.Quote(m.GetTrustDomain()))
+		return session.Errorf(
+			"malformed",
+			"the peer follows the map of %s, which is no trust domain",
+			relationship.Quote(m.GetTrustDomain()),
+		)
 	}
 	hub := td.Name()
 	s.mu.Lock()
@@ -104,7 +108,13 @@ func (s *sender) Subscribe(m *ententev1.PeerMapSubscription, now time.Time) erro
 			return err
 		}
 	case sub == nil || sub.number != n || sub.ready || len(m.GetInclude())+len(m.GetExclude()) > 0:
-		return session.Errorf("malformed", "the peer subscribes to the map of %s under number %d, after %d", hub, n, s.newest)
+		return session.Errorf(
+			"malformed",
+			"the peer subscribes to the map of %s under number %d, after %d",
+			hub,
+			n,
+			s.newest,
+		)
 	}
 	if err := s.addLocked(sub, m.GetHas()); err != nil || m.GetMore() {
 		return err
@@ -127,7 +137,11 @@ func (s *sender) Subscribe(m *ententev1.PeerMapSubscription, now time.Time) erro
 // beginLocked replaces the subscription for a domain. It returns nil if the peer unsubscribes. s.mu is held.
 func (s *sender) beginLocked(hub string, m *ententev1.PeerMapSubscription, now time.Time) (*subscription, error) {
 	if !s.budget.Subscriptions.AllowN(now, 1) {
-		return nil, session.Errorf("flood", "the peer subscribes to the map more often than %v times a second", s.budget.Subscriptions.Limit())
+		return nil, session.Errorf(
+			"flood",
+			"the peer subscribes to the map more often than %v times a second",
+			s.budget.Subscriptions.Limit(),
+		)
 	}
 	s.newest = m.GetNumber()
 	s.dropLocked(hub)
@@ -140,7 +154,11 @@ func (s *sender) beginLocked(hub string, m *ententev1.PeerMapSubscription, now t
 	}
 	rules, err := relationship.ParseHub(&statev1.RelationshipHub{Include: m.GetInclude(), Exclude: m.GetExclude()})
 	if err != nil {
-		return nil, session.Errorf("malformed", "the peer's subscription to the map cannot be read: %s", relationship.Clip(err.Error()))
+		return nil, session.Errorf(
+			"malformed",
+			"the peer's subscription to the map cannot be read: %s",
+			relationship.Clip(err.Error()),
+		)
 	}
 	sub := &subscription{number: m.GetNumber(), rules: rules, has: map[string]relationship.Version{}}
 	s.subscriptions[hub] = sub
@@ -150,7 +168,12 @@ func (s *sender) beginLocked(hub string, m *ententev1.PeerMapSubscription, now t
 // addLocked adds what the peer has. s.mu is held.
 func (s *sender) addLocked(sub *subscription, has []*ententev1.PeerBundleVersion) error {
 	if n := len(sub.has) + len(has); n > bundle.MaxMapDomains {
-		return session.Errorf("too_many_domains", "the peer has %d domains of the map; %d are the most", n, bundle.MaxMapDomains)
+		return session.Errorf(
+			"too_many_domains",
+			"the peer has %d domains of the map; %d are the most",
+			n,
+			bundle.MaxMapDomains,
+		)
 	}
 	for _, named := range has {
 		td, v, err := session.ParseVersion(named)
@@ -170,7 +193,11 @@ func (s *sender) addLocked(sub *subscription, has []*ententev1.PeerBundleVersion
 }
 
 func tooMuchHeld() error {
-	return session.Errorf("too_many_domains", "what the peer has of the map, over all its streams, takes more than %d bytes", peer.MaxHeld)
+	return session.Errorf(
+		"too_many_domains",
+		"what the peer has of the map, over all its streams, takes more than %d bytes",
+		peer.MaxHeld,
+	)
 }
 
 func pendingCost(td string) int64 { return int64(len(td) + heldPerPending) }
@@ -184,7 +211,11 @@ func (s *sender) Acknowledge(m *ententev1.PeerMapAcknowledgement, now time.Time)
 	case sub == nil || sub.number != m.GetSubscription():
 		return nil // the subscription was replaced meanwhile
 	case sub.outstanding == 0:
-		return session.Errorf("malformed", "the peer acknowledges changes of the map of %s that were not sent", m.GetTrustDomain())
+		return session.Errorf(
+			"malformed",
+			"the peer acknowledges changes of the map of %s that were not sent",
+			m.GetTrustDomain(),
+		)
 	}
 	sub.outstanding--
 	sub.since = now
@@ -192,7 +223,10 @@ func (s *sender) Acknowledge(m *ententev1.PeerMapAcknowledgement, now time.Time)
 }
 
 // Next implements [peer.MapSender].
-func (s *sender) Next(now time.Time, every time.Duration) (out []*ententev1.PeerMessage, again time.Duration, err error) {
+func (s *sender) Next(
+	now time.Time,
+	every time.Duration,
+) (out []*ententev1.PeerMessage, again time.Duration, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for hub, sub := range s.subscriptions {
@@ -214,11 +248,19 @@ func (s *sender) Next(now time.Time, every time.Duration) (out []*ententev1.Peer
 func (s *sender) followLocked(hub string, sub *subscription, now time.Time) error {
 	names, number, ok := s.log.after(sub.logNumber)
 	if !ok {
-		return session.Errorf("lagging", "the peer is too far behind the changes of the map; it is sent what it lacks on the next stream")
+		return session.Errorf(
+			"lagging",
+			"the peer is too far behind the changes of the map; it is sent what it lacks on the next stream",
+		)
 	}
 	sub.logNumber = number
 	if sub.outstanding > 0 && now.Sub(sub.since) > session.AcknowledgeTimeout {
-		return session.Errorf("unacknowledged", "the peer did not acknowledge changes of the map of %s within %s", hub, session.AcknowledgeTimeout)
+		return session.Errorf(
+			"unacknowledged",
+			"the peer did not acknowledge changes of the map of %s within %s",
+			hub,
+			session.AcknowledgeTimeout,
+		)
 	}
 	if len(names) == 0 {
 		return nil
@@ -235,7 +277,10 @@ func (s *sender) followLocked(hub string, sub *subscription, now time.Time) erro
 		}
 	}
 	if !s.budget.Held.TryAcquire(more) {
-		return session.Errorf("lagging", "the map changes faster than the peer acknowledges; it is sent what it lacks on the next stream")
+		return session.Errorf(
+			"lagging",
+			"the map changes faster than the peer acknowledges; it is sent what it lacks on the next stream",
+		)
 	}
 	sub.held += more
 	return nil
@@ -243,7 +288,12 @@ func (s *sender) followLocked(hub string, sub *subscription, now time.Time) erro
 
 // sendLocked returns as much of what is pending as may be sent now, or the confirmation that everything was sent if that is
 // due, and when to look again. s.mu is held.
-func (s *sender) sendLocked(hub string, sub *subscription, now time.Time, every time.Duration) (out []*ententev1.PeerMessage, again time.Duration) {
+func (s *sender) sendLocked(
+	hub string,
+	sub *subscription,
+	now time.Time,
+	every time.Duration,
+) (out []*ententev1.PeerMessage, again time.Duration) {
 	for range session.MapWindow + 1 {
 		switch {
 		case len(sub.pending) == 0 && sub.complete && now.Before(sub.confirmAt):

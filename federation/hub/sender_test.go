@@ -54,7 +54,16 @@ func (s *sender) acknowledgeAll(t *testing.T, messages []*ententev1.PeerMessage)
 	t.Helper()
 	for _, m := range messages {
 		if c := m.GetMapChanges(); session.DomainsNamed(c) > 0 {
-			require.NoError(t, s.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: c.GetTrustDomain(), Subscription: c.GetSubscription()}, someTime))
+			require.NoError(
+				t,
+				s.Acknowledge(
+					&ententev1.PeerMapAcknowledgement{
+						TrustDomain:  c.GetTrustDomain(),
+						Subscription: c.GetSubscription(),
+					},
+					someTime,
+				),
+			)
 		}
 	}
 }
@@ -94,10 +103,26 @@ func TestMapServing(t *testing.T) {
 	require.Empty(t, next(), "nobody asked")
 	require.False(t, serving.Active())
 
-	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}, Exclude: []string{"deep.b.test"}, More: true,
-		Has: []*ententev1.PeerBundleVersion{versionAt(1).Message("a.test")}})
+	ask(
+		&ententev1.PeerMapSubscription{
+			TrustDomain: "hub.test",
+			Number:      1,
+			Include:     []string{".test"},
+			Exclude:     []string{"deep.b.test"},
+			More:        true,
+			Has:         []*ententev1.PeerBundleVersion{versionAt(1).Message("a.test")},
+		},
+	)
 	require.Empty(t, next(), "it has not said all that it has")
-	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Has: []*ententev1.PeerBundleVersion{versionAt(9).Message("gone.test"), versionAt(9).Message("gone.else")}})
+	ask(
+		&ententev1.PeerMapSubscription{
+			TrustDomain: "hub.test",
+			Has: []*ententev1.PeerBundleVersion{
+				versionAt(9).Message("gone.test"),
+				versionAt(9).Message("gone.else"),
+			},
+		},
+	)
 	require.Equal(t, "b.test=2 -gone.test complete", next())
 	require.Empty(t, next(), "it was told")
 	now = now.Add(6 * time.Second)
@@ -129,7 +154,13 @@ func TestMapServingIsPaced(t *testing.T) {
 	for i := range domains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
+	require.NoError(
+		t,
+		serving.Subscribe(
+			&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}},
+			someTime,
+		),
+	)
 	document := make([]byte, size)
 	now := time.Unix(1_800_000_000, 0)
 	began, sent, bytes := now, 0, 0
@@ -150,7 +181,12 @@ func TestMapServingIsPaced(t *testing.T) {
 		now = now.Add(again)
 	}
 	require.Equal(t, domains, sent)
-	require.Less(t, float64(bytes-serving.budget.Bytes.Burst())/now.Sub(began).Seconds(), 1.1*float64(serving.budget.Bytes.Limit()), "bytes a second beyond what may come at once")
+	require.Less(
+		t,
+		float64(bytes-serving.budget.Bytes.Burst())/now.Sub(began).Seconds(),
+		1.1*float64(serving.budget.Bytes.Limit()),
+		"bytes a second beyond what may come at once",
+	)
 }
 
 // TestADomainThatWaitsIsToldOnce: one that changes while it waits for its turn stands in no message twice, which a peer would refuse.
@@ -159,7 +195,13 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 	for i := range 2000 {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, time.Unix(1_800_000_000, 0)))
+	require.NoError(
+		t,
+		serving.Subscribe(
+			&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}},
+			time.Unix(1_800_000_000, 0),
+		),
+	)
 	now, told := time.Unix(1_800_000_000, 0), map[string]int{}
 	for complete := false; !complete; {
 		serving.entry = func(string) []byte { return []byte("{}") }
@@ -184,7 +226,13 @@ func TestLargeEntriesGoByThemselves(t *testing.T) {
 	for _, td := range []string{"a.test", "b.test", "c.test"} {
 		log.set(td, versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
+	require.NoError(
+		t,
+		serving.Subscribe(
+			&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}},
+			someTime,
+		),
+	)
 	var names []string
 	for range 2 {
 		serving.entry = func(td string) []byte {
@@ -271,18 +319,41 @@ func TestInterestsWithoutEnd(t *testing.T) {
 		require.NoError(t, first.Subscribe(m, someTime))
 	}
 	for _, take := range [][]string{nil, {".test"}} {
-		again := &ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 1, Include: take}
+		again := &ententev1.PeerMapSubscription{
+			TrustDomain: "hub.test",
+			Number:      uint64(first.budget.Subscriptions.Burst()) + 1,
+			Include:     take,
+		}
 		require.Equal(t, "flood", session.ReasonOf(first.Subscribe(again, someTime)))
 		require.Equal(t, "flood", session.ReasonOf(second.Subscribe(again, someTime)))
 	}
-	require.NoError(t, first.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: uint64(first.budget.Subscriptions.Burst()) + 2}, someTime.Add(2*time.Second)))
+	require.NoError(
+		t,
+		first.Subscribe(
+			&ententev1.PeerMapSubscription{
+				TrustDomain: "hub.test",
+				Number:      uint64(first.budget.Subscriptions.Burst()) + 2,
+			},
+			someTime.Add(2*time.Second),
+		),
+	)
 }
 
 // TestChangesThatWaitAreCounted: a peer that takes nothing in does not have a hub remember all that changes.
 func TestChangesThatWaitAreCounted(t *testing.T) {
 	serving, log := newTestSender()
 	for hub := range uint64(peer.MaxMapSubscriptions) {
-		require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: fmt.Sprintf("hub%d.test", hub), Number: hub + 1, Include: []string{".test"}}, someTime))
+		require.NoError(
+			t,
+			serving.Subscribe(
+				&ententev1.PeerMapSubscription{
+					TrustDomain: fmt.Sprintf("hub%d.test", hub),
+					Number:      hub + 1,
+					Include:     []string{".test"},
+				},
+				someTime,
+			),
+		)
 	}
 	next := func() error {
 		serving.entry = func(string) []byte { return []byte("{}") }
@@ -306,7 +377,13 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	for i := range 4 * session.MapChangesDomains {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
 	}
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 7, Include: []string{".test"}}, now))
+	require.NoError(
+		t,
+		serving.Subscribe(
+			&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 7, Include: []string{".test"}},
+			now,
+		),
+	)
 	next := func() (out []*ententev1.PeerMessage, err error) {
 		serving.entry = func(string) []byte { return []byte("{}") }
 		out, again, err := serving.Next(now, 10*time.Second)
@@ -326,8 +403,15 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 	one, err := next()
 	require.NoError(t, err)
 	require.Len(t, one, 1, "and one more for each that was taken in")
-	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: "hub.test", Subscription: 6}, now), "it is of before")
-	require.NoError(t, serving.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: "other.test", Subscription: 7}, now))
+	require.NoError(
+		t,
+		serving.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: "hub.test", Subscription: 6}, now),
+		"it is of before",
+	)
+	require.NoError(
+		t,
+		serving.Acknowledge(&ententev1.PeerMapAcknowledgement{TrustDomain: "other.test", Subscription: 7}, now),
+	)
 	now = now.Add(session.AcknowledgeTimeout + time.Second)
 	_, err = next()
 	require.Equal(t, "unacknowledged", session.ReasonOf(err))
@@ -339,7 +423,10 @@ func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
 
 func manySubscriptions(n int) (all []*ententev1.PeerMapSubscription) {
 	for i := range n {
-		all = append(all, &ententev1.PeerMapSubscription{TrustDomain: fmt.Sprintf("hub%d.test", i), Include: []string{".test"}})
+		all = append(
+			all,
+			&ententev1.PeerMapSubscription{TrustDomain: fmt.Sprintf("hub%d.test", i), Include: []string{".test"}},
+		)
 	}
 	return all
 }
@@ -347,7 +434,13 @@ func manySubscriptions(n int) (all []*ententev1.PeerMapSubscription) {
 // TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
 func TestMapLogForgets(t *testing.T) {
 	serving, log := newTestSender()
-	require.NoError(t, serving.Subscribe(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}}, someTime))
+	require.NoError(
+		t,
+		serving.Subscribe(
+			&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{".test"}},
+			someTime,
+		),
+	)
 	for n := range uint64(2 * logSlack) {
 		log.set("a.test", versionAt(n))
 	}

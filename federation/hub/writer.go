@@ -135,7 +135,13 @@ func (w writer) writeBatch(ctx context.Context, hub string, b intake.Basis, some
 		case ch.refused != "" && !written[i]:
 			w.config.Intake.Record(intake.ActionRefuse, ch.td, audit.ResultFailed, "superseded", 0)
 		case ch.refused != "":
-			w.config.Intake.Record(intake.ActionRefuse, ch.td, ch.refused, fmt.Sprintf(detailRefused, hub, ch.refusal), revision)
+			w.config.Intake.Record(
+				intake.ActionRefuse,
+				ch.td,
+				ch.refused,
+				fmt.Sprintf(detailRefused, hub, ch.refusal),
+				revision,
+			)
 		case err == nil && written[i]:
 			w.config.Intake.Announce(ch.td, raised[i], revision)
 		}
@@ -145,7 +151,12 @@ func (w writer) writeBatch(ctx context.Context, hub string, b intake.Basis, some
 
 // line returns the audit line of a change that is no refusal.
 func (ch change) line(hub string) (audit.Event, error) {
-	e := audit.Event{Caller: intake.Caller, Action: intake.ActionAccept, Object: ch.td, Detail: fmt.Sprintf(detailOfHub, hub)}
+	e := audit.Event{
+		Caller: intake.Caller,
+		Action: intake.ActionAccept,
+		Object: ch.td,
+		Detail: fmt.Sprintf(detailOfHub, hub),
+	}
 	switch {
 	case ch.withdrawn:
 		e.Action, e.Detail = actionWithdraw, fmt.Sprintf(detailWithdrawn, hub)
@@ -253,7 +264,11 @@ func setDocument(tx *raftstore.Tx, a *statev1.HubBundle, document []byte, now ti
 		}
 		if split := relationship.SplitOf(other.Value.GetHistory(), view); split != nil {
 			holder := &statev1.Relationship{Alarms: a.GetAlarms()}
-			alarm := relationship.Alarm{Name: relationship.AlarmSplitView, Sequence: view.Sequence, Detail: split.Error()}
+			alarm := relationship.Alarm{
+				Name:     relationship.AlarmSplitView,
+				Sequence: view.Sequence,
+				Detail:   split.Error(),
+			}
 			raised = append(raised, relationship.Raise(holder, []relationship.Alarm{alarm}, timestamppb.New(now))...)
 			a.Alarms = holder.GetAlarms()
 			break

@@ -52,7 +52,10 @@ func newBudget() *Budget {
 	return &Budget{
 		opens: rate.NewLimiter(openRate, OpenBurst), messages: rate.NewLimiter(messageRate, MessageBurst),
 		bytes: rate.NewLimiter(byteRate, byteBurst), bundles: rate.NewLimiter(bundleRate, bundleBurst),
-		attestations: rate.NewLimiter(attestationRate, attestationBurst), excuses: rate.NewLimiter(excuseRate, ExcuseBurst),
+		attestations: rate.NewLimiter(
+			attestationRate,
+			attestationBurst,
+		), excuses: rate.NewLimiter(excuseRate, ExcuseBurst),
 		lines: rate.NewLimiter(logRate, LogBurst), Turn: semaphore.NewWeighted(1),
 		Maps: NewMapBudget(),
 	}

@@ -102,11 +102,20 @@ func calledMember(call ententev1.PeerService_ExchangeClient, home string) (strin
 func memberOf(c access.Caller, home string) (string, error) {
 	id, ok := c.SPIFFEID()
 	if !ok {
-		return "", session.Errorf("identity_mismatch", "only members of another cluster open streams, and this is %s", c)
+		return "", session.Errorf(
+			"identity_mismatch",
+			"only members of another cluster open streams, and this is %s",
+			c,
+		)
 	}
 	member, ok := strings.CutPrefix(id.Path(), access.MemberPath)
 	if !ok || member == "" || strings.Contains(member, "/") || home != "" && id.TrustDomain().Name() != home {
-		return "", session.Errorf("identity_mismatch", "%s is no member of a peer's cluster: spiffe://HOME%sID is", id, access.MemberPath)
+		return "", session.Errorf(
+			"identity_mismatch",
+			"%s is no member of a peer's cluster: spiffe://HOME%sID is",
+			id,
+			access.MemberPath,
+		)
 	}
 	return member, nil
 }

@@ -115,7 +115,11 @@ type Receiver interface {
 	// ReceiveBundle applies the rules for a fetched bundle, and stores the bundle if it is accepted.
 	ReceiveBundle(ctx context.Context, home, trustDomain string, document []byte) Outcome
 	// ReceiveStatements checks statements on a stored bundle. result is a name from a bounded set.
-	ReceiveStatements(ctx context.Context, home string, statements *ententev1.PeerStatements) (result string, fault Fault)
+	ReceiveStatements(
+		ctx context.Context,
+		home string,
+		statements *ententev1.PeerStatements,
+	) (result string, fault Fault)
 	// ConfirmBundle records that the peer still has what is stored of a domain.
 	ConfirmBundle(trustDomain string)
 	// MissingStatements returns the sequence from which statements on a foreign bundle are missing.

@@ -102,7 +102,15 @@ func (d *dialer) attempt(ctx context.Context) {
 			reason = e.Reason
 		}
 		d.streams.metrics.streamsEnded.WithLabelValues(reason).Inc()
-		d.streams.config.Logger.Warn("no stream to a peer; its bundles are fetched", "peer", d.home, "result", reason, "error", text)
+		d.streams.config.Logger.Warn(
+			"no stream to a peer; its bundles are fetched",
+			"peer",
+			d.home,
+			"result",
+			reason,
+			"error",
+			text,
+		)
 		d.streams.reports.ended(d.home, "", true, reason, text)
 	}
 }
@@ -131,7 +139,12 @@ func (d *dialer) streamAt(ctx context.Context, address string, home spiffeid.Tru
 	d.worked = address
 	c := d.streams.config
 	// The stream outlives ctx, so that the peer is sent the reason for its end.
-	s := newStream(context.WithoutCancel(ctx), d.streams, session.New(c.Home.Name(), c.Member(), d.home, o.Remote, true, c.Now()), o.Wire)
+	s := newStream(
+		context.WithoutCancel(ctx),
+		d.streams,
+		session.New(c.Home.Name(), c.Member(), d.home, o.Remote, true, c.Now()),
+		o.Wire,
+	)
 	if err := d.streams.join(s); err != nil {
 		return err
 	}

@@ -40,7 +40,14 @@ func (b *bundleIntake) receiveBundle(m *ententev1.PeerBundle) error {
 			case out.Unavailable:
 				// The peer does not repeat a version that was refused. It sends it again on a new stream. Until then, this side
 				// reads on, so that the peer receives the reason.
-				s.cancel(session.Errorf("not_stored", "%s cannot store the bundle of %s at the moment", s.session.OwnHome, td))
+				s.cancel(
+					session.Errorf(
+						"not_stored",
+						"%s cannot store the bundle of %s at the moment",
+						s.session.OwnHome,
+						td,
+					),
+				)
 				return nil
 			}
 			delete(b.refused, td)
@@ -85,8 +92,12 @@ func (b *bundleIntake) count(fault Fault, reason, result string) error {
 	case result == "":
 		return session.Errorf(reason, "more than %d bundles that the peer sent were refused", session.MaxRefusals)
 	}
-	return session.Errorf(reason, "more than %d bundles and statements that the peer sent were refused, the last ones: %s",
-		session.MaxRefusals, result)
+	return session.Errorf(
+		reason,
+		"more than %d bundles and statements that the peer sent were refused, the last ones: %s",
+		session.MaxRefusals,
+		result,
+	)
 }
 
 // mapQueue is how many messages of hubs wait on a stream.
@@ -119,7 +130,11 @@ func (i *mapIntake) add(m *ententev1.PeerMapChanges) error {
 	}
 	if session.DomainsNamed(m) > 0 {
 		if q.bytes = int64(proto.Size(m)); !held.TryAcquire(q.bytes) {
-			return session.Errorf("flood", "the map changes of the peer that wait, over all its streams, take more than %d bytes", MaxHeld)
+			return session.Errorf(
+				"flood",
+				"the map changes of the peer that wait, over all its streams, take more than %d bytes",
+				MaxHeld,
+			)
 		}
 	}
 	select {

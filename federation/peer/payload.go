@@ -54,7 +54,9 @@ func (s *stream) openPayload() {
 		return
 	}
 	home := s.session.Home
-	s.payload = payload.Open(PayloadStream{Home: home, Wake: s.signal, Domains: func() []string { return s.streams.Domains(home) }})
+	s.payload = payload.Open(
+		PayloadStream{Home: home, Wake: s.signal, Domains: func() []string { return s.streams.Domains(home) }},
+	)
 	s.streams.work.Go(func() { s.payload.Run(s.ctx) })
 }
 

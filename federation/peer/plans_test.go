@@ -31,7 +31,10 @@ func TestPlansFollowEachChange(t *testing.T) {
 	refuse := func(err error) { t.Error(err) }
 	view := store.View()
 	require.NoError(t, tables.Load(view, refuse))
-	watch := store.Watch([]raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")}, view.Revision())
+	watch := store.Watch(
+		[]raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix("")},
+		view.Revision(),
+	)
 	defer watch.Close()
 	p.Plan("never-named.example.org")
 	reconcile()
@@ -53,13 +56,20 @@ func TestPlansFollowEachChange(t *testing.T) {
 			case 1:
 				b := *a
 				b.TrustDomain = spiffeid.RequireTrustDomainFromString(name)
-				return relationship.ForeignBundles.Put(tx, name, b.Bundle(t, uint64(step+1)).Row(time.Now())) //nolint:gosec // small
+				return relationship.ForeignBundles.Put(
+					tx,
+					name,
+					b.Bundle(t, uint64(step+1)).Row(time.Now()),
+				) //nolint:gosec // small
 			}
 			row := &statev1.Relationship{
 				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.WebProfile, Generation: uint64(step + 1), Suspended: random.IntN(4) == 0, //nolint:gosec // small
 			}
 			if home := random.IntN(4); home > 0 {
-				row.Peer = &statev1.RelationshipPeer{HomeTrustDomain: fmt.Sprintf("h%d.example.org", home), Addresses: []string{fmt.Sprintf("127.0.0.1:%d", 1+random.IntN(9))}}
+				row.Peer = &statev1.RelationshipPeer{
+					HomeTrustDomain: fmt.Sprintf("h%d.example.org", home),
+					Addresses:       []string{fmt.Sprintf("127.0.0.1:%d", 1+random.IntN(9))},
+				}
 			}
 			return relationship.Relationships.Put(tx, name, row)
 		})
@@ -109,5 +119,10 @@ func TestBudgetSurvivesStreams(t *testing.T) {
 	require.True(t, all.of("ap.example.org").messages.AllowN(now, 1))
 	all.forget("us.example.org")
 	require.True(t, all.of("us.example.org").messages.AllowN(now, 1))
-	require.GreaterOrEqual(t, attestationBurst, 2*session.MapChangesDomains, "one message of a hub never exceeds the burst")
+	require.GreaterOrEqual(
+		t,
+		attestationBurst,
+		2*session.MapChangesDomains,
+		"one message of a hub never exceeds the burst",
+	)
 }

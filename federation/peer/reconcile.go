@@ -111,7 +111,11 @@ func (r *reconciler) known(homes map[string]struct{}) map[string]struct{} {
 // terminationNotice returns the reason for which no stream is kept with a peer any more.
 func (r *reconciler) terminationNotice(home string) error {
 	if r.streams.plans.isNamed(home) {
-		return session.Errorf("suspended", "every relationship of %s with this peer is suspended", r.streams.config.Home.Name())
+		return session.Errorf(
+			"suspended",
+			"every relationship of %s with this peer is suspended",
+			r.streams.config.Home.Name(),
+		)
 	}
 	return session.Errorf("ended", "%s has no relationship any more that names this peer", r.streams.config.Home.Name())
 }
@@ -134,7 +138,8 @@ func (r *reconciler) yields(home string) bool {
 	if r.streams.config.Home.Name() < home {
 		return false
 	}
-	return slices.ContainsFunc(r.streams.of(home), func(s *stream) bool { return !s.session.Outgoing }) || r.streams.remote.incoming(home)
+	return slices.ContainsFunc(r.streams.of(home), func(s *stream) bool { return !s.session.Outgoing }) ||
+		r.streams.remote.incoming(home)
 }
 
 // yield closes a dialled stream if another one is to be kept instead.

@@ -24,7 +24,11 @@ const (
 )
 
 // queryLeader queries the leader, page by page. complete reports whether the leader knows the streams of all members.
-func (c Config) queryLeader(ctx context.Context, query *statev1.PeerQuery, each func(*statev1.PeerObservation)) (complete bool, err error) {
+func (c Config) queryLeader(
+	ctx context.Context,
+	query *statev1.PeerQuery,
+	each func(*statev1.PeerObservation),
+) (complete bool, err error) {
 	for {
 		encoded, err := proto.Marshal(query)
 		if err != nil {
@@ -86,7 +90,11 @@ func (r *remote) refresh(ctx context.Context) {
 	r.mu.Unlock()
 	lead := query.GetLead()
 	var changed []*statev1.PeerObservation
-	_, err := r.streams.config.queryLeader(ctx, query, func(o *statev1.PeerObservation) { changed = append(changed, o) })
+	_, err := r.streams.config.queryLeader(
+		ctx,
+		query,
+		func(o *statev1.PeerObservation) { changed = append(changed, o) },
+	)
 	if err != nil {
 		r.streams.config.Logger.Debug("the streams of the other members are not known", "error", err)
 		r.expire()

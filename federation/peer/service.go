@@ -52,7 +52,15 @@ func (p *Service) refuse(caller access.Caller, err error) error {
 	reason := session.ReasonOf(err)
 	p.streams.metrics.streamsEnded.WithLabelValues(reason).Inc()
 	if p.streams.refusals.AllowN(p.streams.config.Now(), 1) {
-		p.streams.config.Logger.Info("stream refused", "caller", caller.String(), "result", reason, "error", relationship.Clip(err.Error()))
+		p.streams.config.Logger.Info(
+			"stream refused",
+			"caller",
+			caller.String(),
+			"result",
+			reason,
+			"error",
+			relationship.Clip(err.Error()),
+		)
 	}
 	if reason == "draining" || reason == "too_many_streams" {
 		return status.Error(codes.Unavailable, err.Error())

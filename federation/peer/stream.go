@@ -203,9 +203,19 @@ func (s *stream) receive() error {
 		now := s.streams.config.Now()
 		switch size := proto.Size(m); {
 		case size > session.MaxMessage:
-			return session.Errorf("message_too_large", "the peer sent a message of %d bytes; %d are the most", size, session.MaxMessage)
+			return session.Errorf(
+				"message_too_large",
+				"the peer sent a message of %d bytes; %d are the most",
+				size,
+				session.MaxMessage,
+			)
 		case !s.budget.messages.AllowN(now, 1) || !s.budget.bytes.AllowN(now, size):
-			return session.Errorf("flood", "the peer sends more than %d messages or %d bytes a second", messageRate, byteRate)
+			return session.Errorf(
+				"flood",
+				"the peer sends more than %d messages or %d bytes a second",
+				messageRate,
+				byteRate,
+			)
 		}
 		s.streams.metrics.countMessage("in", m)
 		w := s.streams.world(s.session.Home)

@@ -145,7 +145,11 @@ func (p *Streams) Domains(home string) []string {
 // world returns what the session with a peer depends on. The values that it refers to do not change.
 func (p *Streams) world(home string) session.World {
 	plan, _ := p.plans.of(home)
-	w := session.World{Plan: plan, MissingStatements: p.config.Receiver.MissingStatements, Attested: p.config.Hub.Attested}
+	w := session.World{
+		Plan:              plan,
+		MissingStatements: p.config.Receiver.MissingStatements,
+		Attested:          p.config.Hub.Attested,
+	}
 	if session.MayHave(plan) {
 		w.Hosted = p.hosted.get()
 	}
@@ -189,8 +193,12 @@ func (p *Streams) add(s *stream) (older *stream, err error) {
 		return nil, session.Errorf("draining", "this member is stopping; try another one")
 	}
 	if plan, ok := p.plans.of(home); !ok || len(plan.Wanted) == 0 {
-		return nil, session.Errorf("not_a_peer", "%s has no active relationship that names %s as its peer's home trust domain",
-			p.config.Home.Name(), relationship.Quote(home))
+		return nil, session.Errorf(
+			"not_a_peer",
+			"%s has no active relationship that names %s as its peer's home trust domain",
+			p.config.Home.Name(),
+			relationship.Quote(home),
+		)
 	}
 	streams := p.streams[home]
 	for _, other := range streams {
@@ -204,7 +212,12 @@ func (p *Streams) add(s *stream) (older *stream, err error) {
 		return nil, session.Errorf("too_many_streams", "this member has %d streams with %s already", open, home)
 	}
 	if !s.session.Outgoing && !budget.opens.AllowN(p.config.Now(), 1) {
-		return nil, session.Errorf("too_many_streams", "%s opens streams faster than %d a second; wait longer between two", home, openRate)
+		return nil, session.Errorf(
+			"too_many_streams",
+			"%s opens streams faster than %d a second; wait longer between two",
+			home,
+			openRate,
+		)
 	}
 	s.budget, s.maps = budget, p.config.Hub.Serve(budget.Maps)
 	p.streams[home] = append(streams, s)

@@ -94,7 +94,9 @@ func (r *Receiver) ReceiveBundle(ctx context.Context, home, td string, document 
 	received := peer.Outcome{Version: v, Unavailable: out.Local()}
 	failure := ""
 	if out.Err != nil {
-		received.Refusal, received.Fault, received.Final = out.Result, peer.FaultPeer, relationship.IsDecision(out.Result)
+		received.Refusal, received.Fault, received.Final = out.Result, peer.FaultPeer, relationship.IsDecision(
+			out.Result,
+		)
 		failure = relationship.Clip(out.Err.Error())
 	}
 	if ctx.Err() != nil {
@@ -108,7 +110,17 @@ func (r *Receiver) ReceiveBundle(ctx context.Context, home, td string, document 
 				c.Intake.Record(intake.ActionRefuse, td, out.Result, failure, 0)
 			}
 		}
-		level("bundle from a peer refused; the stored one is kept", "trust_domain", td, "peer", home, "result", out.Result, "error", failure)
+		level(
+			"bundle from a peer refused; the stored one is kept",
+			"trust_domain",
+			td,
+			"peer",
+			home,
+			"result",
+			out.Result,
+			"error",
+			failure,
+		)
 	} else {
 		c.Log.Info("bundle from a peer", "trust_domain", td, "peer", home, "result", out.Result, "took", c.Now().Sub(began))
 	}
@@ -116,13 +128,20 @@ func (r *Receiver) ReceiveBundle(ctx context.Context, home, td string, document 
 	return received
 }
 
-func (r *Receiver) attempt(ctx context.Context, home, td string, b intake.Basis, document []byte) (relationship.Version, intake.Outcome) {
+func (r *Receiver) attempt(
+	ctx context.Context,
+	home, td string,
+	b intake.Basis,
+	document []byte,
+) (relationship.Version, intake.Outcome) {
 	refuse := func(err error) (relationship.Version, intake.Outcome) {
 		err = fmt.Errorf("refuse the bundle of %s from the peer %s: %w", td, home, err)
 		return relationship.Version{}, intake.Outcome{Result: relationship.ReasonOf(err), Err: err}
 	}
 	if most := b.Rel.Limits.DocumentBytes; most > 0 && int64(len(document)) > most {
-		return refuse(fmt.Errorf("%w: it has %d bytes, and its relationship allows %d", bundle.ErrTooLarge, len(document), most))
+		return refuse(
+			fmt.Errorf("%w: it has %d bytes, and its relationship allows %d", bundle.ErrTooLarge, len(document), most),
+		)
 	}
 	next, _, err := bundle.Parse(b.Rel.TrustDomain, document)
 	if err != nil {
@@ -168,7 +187,11 @@ func (r *Receiver) MissingStatements(td string) (from uint64, missing bool) {
 
 // ReceiveStatements checks statements as if the domain's endpoint had served them. If they are not accepted, the endpoint
 // is queried for them.
-func (r *Receiver) ReceiveStatements(ctx context.Context, home string, m *ententev1.PeerStatements) (string, peer.Fault) {
+func (r *Receiver) ReceiveStatements(
+	ctx context.Context,
+	home string,
+	m *ententev1.PeerStatements,
+) (string, peer.Fault) {
 	result, err := r.statements(ctx, home, m)
 	fault := FaultOf(result)
 	if ctx.Err() != nil {
@@ -186,12 +209,26 @@ func (r *Receiver) ReceiveStatements(ctx context.Context, home string, m *entent
 		if fault != peer.FaultUnclear && r.config.LogAllowed(home) {
 			level = r.config.Log.Warn // the metric counts all
 		}
-		level(text, "trust_domain", m.GetTrustDomain(), "peer", home, "result", result, "error", relationship.Clip(err.Error()))
+		level(
+			text,
+			"trust_domain",
+			m.GetTrustDomain(),
+			"peer",
+			home,
+			"result",
+			result,
+			"error",
+			relationship.Clip(err.Error()),
+		)
 	}
 	return result, fault
 }
 
-func (r *Receiver) statements(ctx context.Context, home string, m *ententev1.PeerStatements) (result string, err error) {
+func (r *Receiver) statements(
+	ctx context.Context,
+	home string,
+	m *ententev1.PeerStatements,
+) (result string, err error) {
 	e, ok := r.config.Mirror.Get(m.GetTrustDomain())
 	if !ok || e.PeerHome() != home {
 		return relationship.ReasonNotWanted, relationship.ErrNotWanted
@@ -217,7 +254,10 @@ func FaultOf(result string) peer.Fault {
 	switch result {
 	case intake.StatementsTaken, intake.StatementsUnjudged:
 		return peer.FaultNone
-	case intake.StatementsEarly, relationship.ReasonNotWanted, relationship.AlarmSplitView, bundle.Reason(statement.ErrSignature):
+	case intake.StatementsEarly,
+		relationship.ReasonNotWanted,
+		relationship.AlarmSplitView,
+		bundle.Reason(statement.ErrSignature):
 		return peer.FaultUnclear
 	}
 	return peer.FaultPeer

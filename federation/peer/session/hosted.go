@@ -10,11 +10,15 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// ParseVersion reads a version that a peer names. Nothing of it is taken on trust but its form.
+// ParseVersion parses a version in a message of the peer. Only its form is checked.
 func ParseVersion(m *ententev1.PeerBundleVersion) (td string, v relationship.Version, err error) {
 	domain, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 	if err != nil {
-		return "", v, Errorf("malformed", "the peer names %s, which is no trust domain", relationship.Quote(m.GetTrustDomain()))
+		return "", v, Errorf(
+			"malformed",
+			"the peer sent the version of %s, which is no trust domain",
+			relationship.Quote(m.GetTrustDomain()),
+		)
 	}
 	switch len(m.GetDigest()) {
 	case 0:
@@ -24,20 +28,20 @@ func ParseVersion(m *ententev1.PeerBundleVersion) (td string, v relationship.Ver
 		v.Sequence, v.Ordered = m.GetSequence(), m.Sequence != nil
 		return domain.Name(), v, nil
 	}
-	return "", v, Errorf("malformed", "the peer names a digest of %d bytes for %s", len(m.GetDigest()), domain.Name())
+	return "", v, Errorf("malformed", "the peer sent a digest of %d bytes for %s", len(m.GetDigest()), domain.Name())
 }
 
-// Hosted is the bundle of a hosted domain, as peers are sent it.
+// Hosted is the bundle of a hosted domain in the form in which it is sent to peers.
 type Hosted struct {
 	Version  relationship.Version
 	Document []byte
 	Hint     time.Duration
 	Revision raftstore.Revision
-	// Statements are those on its versions, as of a revision of theirs.
+	// Statements are those on the versions of the bundle, as of StatementsRevision.
 	Statements         *statement.List
 	StatementsRevision raftstore.Revision
 }
 
-// MayHave decides whether a peer may have the bundles of hosted domains: one with which there is an active relationship may
-// have all that it asks for, since they are served to everybody at the bundle endpoint.
+// MayHave reports whether a peer may receive the bundles of hosted domains. A peer with an active relationship may receive
+// all of them, because they are public at the bundle endpoint.
 func MayHave(plan relationship.PeerPlan) bool { return len(plan.Wanted) > 0 }

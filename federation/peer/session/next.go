@@ -9,18 +9,18 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// World is what a session has to know of its cluster. It is never changed.
+// World is what a session depends on of its cluster. It is not modified.
 type World struct {
-	// Hosted are the bundles that the peer may have, plan what the relationships say of the peer.
+	// Hosted holds the bundles that the peer may receive, and Plan what the relationships require of the peer.
 	Hosted map[string]Hosted
 	Plan   relationship.PeerPlan
-	// MissingStatements says from which sequence on the statements on a foreign bundle are missing here.
+	// MissingStatements returns the sequence from which statements on a foreign bundle are missing. If nil, none are.
 	MissingStatements func(td string) (from uint64, missing bool)
-	// Attested are the versions of what is stored by a hub's word.
+	// Attested returns the versions of the bundles that are stored because of a hub's attestations.
 	Attested func(hub string) map[string]relationship.Version
 }
 
-// Next says what is to be sent now, in order. It counts as sent.
+// Next returns the messages to send now, in order, and counts them as sent.
 func (s *Session) Next(w World, now time.Time) (out []*ententev1.PeerMessage) {
 	if !s.introduced {
 		s.introduced = true
@@ -31,11 +31,17 @@ func (s *Session) Next(w World, now time.Time) (out []*ententev1.PeerMessage) {
 	out = append(out, s.nextInterest(w)...)
 	out = append(out, s.nextMapSubscriptions(w)...)
 	for _, td := range slices.Sorted(maps.Keys(s.replies)) {
-		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Acknowledgement{Acknowledgement: s.replies[td]}})
+		out = append(
+			out,
+			&ententev1.PeerMessage{Content: &ententev1.PeerMessage_Acknowledgement{Acknowledgement: s.replies[td]}},
+		)
 	}
 	clear(s.replies)
 	for _, m := range s.mapStored {
-		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapAcknowledgement{MapAcknowledgement: m}})
+		out = append(
+			out,
+			&ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapAcknowledgement{MapAcknowledgement: m}},
+		)
 	}
 	s.mapStored = nil
 	for _, td := range slices.Sorted(maps.Keys(s.Wanted)) {
@@ -51,7 +57,14 @@ func (s *Session) Next(w World, now time.Time) (out []*ententev1.PeerMessage) {
 		if _, waits := s.sentAt[td]; !waits {
 			s.sentAt[td] = now
 		}
-		out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: hosted.Document}}})
+		out = append(
+			out,
+			&ententev1.PeerMessage{
+				Content: &ententev1.PeerMessage_Bundle{
+					Bundle: &ententev1.PeerBundle{TrustDomain: td, Document: hosted.Document},
+				},
+			},
+		)
 	}
 	out = append(out, s.nextStatements(w)...)
 	if !now.Before(s.NextHeartbeat) {
@@ -61,12 +74,13 @@ func (s *Session) Next(w World, now time.Time) (out []*ententev1.PeerMessage) {
 	return out
 }
 
-// nextInterest tells what this cluster wants, when that has changed, and what it has of it, when that has.
+// nextInterest sends which bundles this cluster wants if that has changed, and otherwise acknowledges versions that it has
+// from another source.
 func (s *Session) nextInterest(w World) (out []*ententev1.PeerMessage) {
 	names := Domains(w.Plan)
 	same := s.announced != nil && len(names) == len(s.announced)
 	for _, td := range names {
-		if _, told := s.announced[td]; !told {
+		if _, announced := s.announced[td]; !announced {
 			same = false
 		}
 	}
@@ -94,16 +108,16 @@ func (s *Session) nextInterest(w World) (out []*ententev1.PeerMessage) {
 	return nil
 }
 
-// nextStatements brings the statements that the peer lacks on the versions that it has, or was sent.
+// nextStatements sends the statements that the peer lacks on the versions that it has or was sent.
 func (s *Session) nextStatements(w World) (out []*ententev1.PeerMessage) {
 	for _, td := range slices.Sorted(maps.Keys(s.Wanted)) {
 		hosted, ok := w.Hosted[td]
 		if !ok || hosted.Version != s.sent[td] && hosted.Version != s.Wanted[td] {
 			continue
 		}
-		from, told := s.statementsFrom[td]
-		if !told {
-			from = hosted.Version.Sequence // it had no bundle; what was before the first one tells it nothing
+		from, known := s.statementsFrom[td]
+		if !known {
+			from = hosted.Version.Sequence // it has no bundle yet, and cannot check older statements
 		}
 		for {
 			document, next := hosted.Statements.From(from)
@@ -111,7 +125,14 @@ func (s *Session) nextStatements(w World) (out []*ententev1.PeerMessage) {
 			if document == nil {
 				break
 			}
-			out = append(out, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Statements{Statements: &ententev1.PeerStatements{TrustDomain: td, Document: document}}})
+			out = append(
+				out,
+				&ententev1.PeerMessage{
+					Content: &ententev1.PeerMessage_Statements{
+						Statements: &ententev1.PeerStatements{TrustDomain: td, Document: document},
+					},
+				},
+			)
 		}
 	}
 	return out
@@ -127,7 +148,7 @@ func (s *Session) heartbeat(w World) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Heartbeat{Heartbeat: beat}}
 }
 
-// HeartbeatInterval is how often the peer is told what is current: often enough that it never takes the bundles for stale.
+// HeartbeatInterval returns the interval of heartbeats, which is short enough that the bundles never become stale at the peer.
 func (w World) HeartbeatInterval() time.Duration {
 	every := LongestHeartbeat
 	for _, h := range w.Hosted {

@@ -11,36 +11,37 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// The bounds of one stream. They leave room for a hundred times what a peer in good order needs.
+// The limits of one stream. They are about a hundred times what a working peer needs.
 const (
 	protocolVersion = 1
-	// MaxDomains is how many domains one stream carries each way. What goes beyond is polled.
+	// MaxDomains is how many domains one stream carries in each direction. Further ones are polled.
 	MaxDomains = 256
 	// MaxMessage is a bundle document with room for the rest of its message.
 	MaxMessage = 1<<20 + 64<<10
-	// SilenceTimeout is how long a peer may say nothing, and a message to it wait to be taken.
+	// SilenceTimeout is how long a peer may send nothing, and how long a message to it may wait in the network.
 	SilenceTimeout = 30 * time.Second
 	// HelloTimeout is how long the first message may take.
 	HelloTimeout = 10 * time.Second
-	// AcknowledgeTimeout is how long a peer may take to store a bundle, or to refuse it; an election there takes a second.
+	// AcknowledgeTimeout is how long a peer may take to store or refuse a bundle. An election there takes about a second.
 	AcknowledgeTimeout = time.Minute
-	// A heartbeat comes three times a refresh interval, within these bounds.
+	// Heartbeats are sent three times per refresh interval, within these limits.
 	LongestHeartbeat, ShortestHeartbeat = 10 * time.Second, 300 * time.Millisecond
-	// MaxRefusals is how many bundles and statements that were refused a stream outlives.
+	// MaxRefusals is how many refused bundles and statements do not end a stream.
 	MaxRefusals = 32
 )
 
-// Acknowledgement is what a peer said of a hosted domain's bundle.
+// Acknowledgement is what a peer has acknowledged of a hosted domain's bundle: the latest sequence, or why it refused a later
+// one.
 type Acknowledgement struct {
 	Sequence uint64
 	Refusal  string
 	Time     time.Time
 }
 
-// Session is the state of one stream, with the rules of its protocol: [session.take] says what a message means, and
-// [session.next] what is to be sent. It knows nothing of the network. Its user holds a lock around it.
+// Session is the state of one end of a stream. It is not safe for concurrent use. The exported fields are read by the owner
+// of the stream; only Refusals is also written by it.
 type Session struct {
-	Home, Remote string // the peer's home trust domain, and its member at the other end
+	Home, Remote string // the peer's home trust domain and its member at the other end
 	OwnHome, own string
 	Outgoing     bool
 	Opened       time.Time
@@ -49,55 +50,57 @@ type Session struct {
 	lastReceived        time.Time
 	NextHeartbeat       time.Time // when the next heartbeat is due
 
-	// Wanted is what the peer has of the hosted bundles that it wants, sent what was sent to it last and when, acked what it said.
+	// Wanted holds the hosted bundles that the peer wants, in the version that it has; sent and sentAt what was sent to it last,
+	// and since when it is not acknowledged; Acknowledged what the peer has acknowledged.
 	Wanted       map[string]relationship.Version
 	sent         map[string]relationship.Version
 	sentAt       map[string]time.Time
 	Acknowledged map[string]Acknowledgement
-	// statementsFrom is from which sequence on the peer lacks statements on a hosted bundle, those that were sent to it left out.
+	// statementsFrom is the sequence from which the peer lacks statements on a hosted bundle and was sent none.
 	statementsFrom map[string]uint64
-	// announced is what the peer was told that this cluster has of what it wants, confirmed when the peer last said that it is so.
+	// announced holds the versions of foreign bundles that the peer was informed of; Confirmed when the peer last confirmed that
+	// the stored version is current.
 	announced map[string]relationship.Version
 	Confirmed map[string]time.Time
-	// replies are acknowledgements to be sent, one a domain.
+	// replies holds the acknowledgements to send, at most one per domain.
 	replies map[string]*ententev1.PeerAcknowledgement
-	// mapAsked is how a hub's map was asked for, by its relationship; mapNumber is that of the last interest, mapTaken what is to be said of
-	// changes that were taken in.
-	mapAsked  map[string]mapAsked
-	mapNumber uint64
-	mapStored []*ententev1.PeerMapAcknowledgement
-	Refusals  int
+	// mapSubscriptions holds the subscriptions to hubs' maps; mapNumber is the number of the latest one, and mapStored are the
+	// acknowledgements of map changes to send.
+	mapSubscriptions map[string]mapSubscription
+	mapNumber        uint64
+	mapStored        []*ententev1.PeerMapAcknowledgement
+	Refusals         int
 }
 
+// New returns the session of a new stream.
 func New(ownHome, own, home, remote string, outgoing bool, now time.Time) *Session {
 	return &Session{
 		OwnHome: ownHome, own: own, Home: home, Remote: remote, Outgoing: outgoing, Opened: now, lastReceived: now, NextHeartbeat: now,
 		Wanted: map[string]relationship.Version{}, sent: map[string]relationship.Version{}, sentAt: map[string]time.Time{}, Acknowledged: map[string]Acknowledgement{},
-		mapAsked: map[string]mapAsked{}, statementsFrom: map[string]uint64{}, Confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
+		mapSubscriptions: map[string]mapSubscription{}, statementsFrom: map[string]uint64{}, Confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
 	}
 }
 
-// Received is what a message asks for beyond the session itself.
+// Received is what a message requires beyond the session itself. At most one of its messages is set.
 type Received struct {
-	// Bundle is one to be stored, if the cluster wants it.
-	Bundle *ententev1.PeerBundle
-	// Statements are such on a bundle, to be checked if the cluster wants it.
+	// Bundle is to be stored, and Statements to be checked, if this cluster wants them.
+	Bundle     *ententev1.PeerBundle
 	Statements *ententev1.PeerStatements
-	// MapSubscription and mapTaken are of this cluster's map, mapChanges of the peer's.
+	// MapSubscription and MapStored are about this cluster's map, MapChanges about the peer's.
 	MapSubscription *ententev1.PeerMapSubscription
 	MapChanges      *ententev1.PeerMapChanges
 	MapStored       *ententev1.PeerMapAcknowledgement
-	// Confirmed are the domains of which the peer has what is stored here.
+	// Confirmed are the domains of which the stored version is current.
 	Confirmed []string
 }
 
-// Receive takes in a message. An error ends the stream.
+// Receive updates the session by a message of the peer. An error ends the stream.
 func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Received, error) {
 	s.lastReceived = now
 	hello, isHello := m.GetContent().(*ententev1.PeerMessage_Hello)
 	switch {
 	case isHello && s.Greeted:
-		return Received{}, Errorf("unexpected_hello", "the peer said hello a second time")
+		return Received{}, Errorf("unexpected_hello", "the peer sent a second hello")
 	case isHello:
 		s.Greeted = true
 		return Received{}, s.checkHello(hello.Hello)
@@ -109,12 +112,12 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 		return Received{}, s.receiveSubscription(c.Subscription, w, now)
 	case *ententev1.PeerMessage_Bundle:
 		if _, err := relationship.ParseTrustDomain(c.Bundle.GetTrustDomain()); err != nil {
-			return Received{}, Errorf("malformed", "the peer brings a bundle of %s, which is no trust domain", relationship.Quote(c.Bundle.GetTrustDomain()))
+			return Received{}, Errorf("malformed", "the peer sent a bundle of %s, which is no trust domain", relationship.Quote(c.Bundle.GetTrustDomain()))
 		}
 		return Received{Bundle: c.Bundle}, nil
 	case *ententev1.PeerMessage_Statements:
 		if _, err := relationship.ParseTrustDomain(c.Statements.GetTrustDomain()); err != nil {
-			return Received{}, Errorf("malformed", "the peer brings statements on %s, which is no trust domain", relationship.Quote(c.Statements.GetTrustDomain()))
+			return Received{}, Errorf("malformed", "the peer sent statements on %s, which is no trust domain", relationship.Quote(c.Statements.GetTrustDomain()))
 		}
 		return Received{Statements: c.Statements}, nil
 	case *ententev1.PeerMessage_MapSubscription:
@@ -140,9 +143,14 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 func (s *Session) checkHello(h *ententev1.PeerHello) error {
 	switch {
 	case h.GetVersion() < protocolVersion:
-		return Errorf("version", "the peer speaks version %d of the protocol, and %d is the first", h.GetVersion(), protocolVersion)
+		return Errorf(
+			"version",
+			"the peer uses version %d of the protocol, and %d is the first",
+			h.GetVersion(),
+			protocolVersion,
+		)
 	case h.GetHomeTrustDomain() != s.Home || h.GetMember() != s.Remote:
-		return Errorf("identity_mismatch", "the peer says that it is member %s of %s, and its X509-SVID says member %s of %s",
+		return Errorf("identity_mismatch", "the peer's hello names member %s of %s, and its X509-SVID member %s of %s",
 			relationship.Quote(h.GetMember()), relationship.Quote(h.GetHomeTrustDomain()), s.Remote, s.Home)
 	}
 	return nil
@@ -152,7 +160,13 @@ func (s *Session) receiveSubscription(m *ententev1.PeerSubscription, w World, no
 	if n := len(m.GetWanted()); n > MaxDomains {
 		return Errorf("too_many_domains", "the peer wants %d bundles; %d are the most on one stream", n, MaxDomains)
 	}
-	wanted, from := make(map[string]relationship.Version, len(m.GetWanted())), make(map[string]uint64, len(m.GetWanted()))
+	wanted, from := make(
+		map[string]relationship.Version,
+		len(m.GetWanted()),
+	), make(
+		map[string]uint64,
+		len(m.GetWanted()),
+	)
 	for _, named := range m.GetWanted() {
 		td, v, err := ParseVersion(named)
 		if err != nil {
@@ -166,12 +180,12 @@ func (s *Session) receiveSubscription(m *ententev1.PeerSubscription, w World, no
 			from[td] = v.Sequence + 1
 		}
 		if sent, ok := s.statementsFrom[td]; ok {
-			from[td] = sent // nothing is brought twice, however often it is asked for
+			from[td] = sent // nothing is sent twice, however often it is requested
 		}
 	}
 	s.Wanted, s.statementsFrom = wanted, from
-	s.NextHeartbeat = now // so that it learns at once which of them are current
-	clear(s.sent)         // it says what it has now
+	s.NextHeartbeat = now // which of them are current is sent at once
+	clear(s.sent)         // the interest has the versions that the peer has now
 	maps.DeleteFunc(s.Acknowledged, func(td string, _ Acknowledgement) bool { _, ok := wanted[td]; return !ok })
 	maps.DeleteFunc(s.sentAt, func(td string, _ time.Time) bool { _, ok := wanted[td]; return !ok })
 	for td := range wanted {
@@ -180,7 +194,7 @@ func (s *Session) receiveSubscription(m *ententev1.PeerSubscription, w World, no
 	return nil
 }
 
-// confirmOwn looks at whether what a peer says that it has is a version that this cluster knows to be its own.
+// confirmOwn updates the acknowledgement of a domain, if the version that the peer has is known to be this cluster's own.
 func (s *Session) confirmOwn(td string, w World, now time.Time) {
 	hosted, ok := w.Hosted[td]
 	if !ok {
@@ -190,7 +204,8 @@ func (s *Session) confirmOwn(td string, w World, now time.Time) {
 	if !seen {
 		a.Time = now
 	}
-	if known := s.Wanted[td]; !known.None() && (known == hosted.Version || known == s.sent[td]) && (known.Sequence > a.Sequence || a.Refusal != "" || s.outstanding(td)) {
+	if known := s.Wanted[td]; !known.None() && (known == hosted.Version || known == s.sent[td]) &&
+		(known.Sequence > a.Sequence || a.Refusal != "" || s.outstanding(td)) {
 		a = Acknowledgement{max(known.Sequence, a.Sequence), "", now}
 		if known == s.sent[td] || known == hosted.Version {
 			delete(s.sentAt, td)
@@ -207,7 +222,7 @@ func (s *Session) receiveAcknowledgement(m *ententev1.PeerAcknowledgement, w Wor
 		return err
 	}
 	if _, wants := s.Wanted[td]; !wants {
-		return nil // it was on its way when the peer said that it wants it no more
+		return nil // it was sent before the peer unsubscribed
 	}
 	if m.GetRefusal() != "" {
 		if a := s.Acknowledged[td]; s.outstanding(td) {
@@ -221,7 +236,7 @@ func (s *Session) receiveAcknowledgement(m *ententev1.PeerAcknowledgement, w Wor
 	return nil
 }
 
-// refusalName is a peer's reason as it is shown: a short word, whatever the peer wrote.
+// refusalName returns the peer's reason for a refusal, or "other" if it is not a short name.
 func refusalName(reason string) string {
 	if len(reason) > 40 {
 		return "other"
@@ -236,7 +251,12 @@ func refusalName(reason string) string {
 
 func (s *Session) receiveHeartbeat(m *ententev1.PeerHeartbeat, w World, now time.Time) (Received, error) {
 	if n := len(m.GetCurrent()); n > MaxDomains {
-		return Received{}, Errorf("too_many_domains", "the peer's heartbeat names %d bundles; %d are the most on one stream", n, MaxDomains)
+		return Received{}, Errorf(
+			"too_many_domains",
+			"the peer's heartbeat names %d bundles; %d are the most on one stream",
+			n,
+			MaxDomains,
+		)
 	}
 	var t Received
 	s.expireMaps(now)
@@ -253,7 +273,7 @@ func (s *Session) receiveHeartbeat(m *ententev1.PeerHeartbeat, w World, now time
 	return t, nil
 }
 
-// Reply answers a bundle that the peer brought: stored, or refused for a reason.
+// Reply schedules the acknowledgement of a bundle that the peer sent: stored, or refused for a reason.
 func (s *Session) Reply(td string, v relationship.Version, refusal string) {
 	s.replies[td] = &ententev1.PeerAcknowledgement{Version: v.Message(td), Refusal: refusal}
 	if refusal == "" {
@@ -264,18 +284,23 @@ func (s *Session) Reply(td string, v relationship.Version, refusal string) {
 	}
 }
 
-// Overdue says why the stream has to end, by the clock alone.
+// Overdue returns an error if the peer has exceeded a timeout.
 func (s *Session) Overdue(now time.Time) error {
 	silent := now.Sub(s.lastReceived)
 	switch {
 	case !s.Greeted && now.Sub(s.Opened) > HelloTimeout:
-		return Errorf("silent", "the peer did not say hello within %s", HelloTimeout)
+		return Errorf("silent", "the peer did not send a hello within %s", HelloTimeout)
 	case silent > SilenceTimeout:
-		return Errorf("silent", "the peer said nothing for %s", silent.Round(time.Second))
+		return Errorf("silent", "the peer sent nothing for %s", silent.Round(time.Second))
 	}
 	for td, at := range s.sentAt {
 		if now.Sub(at) > AcknowledgeTimeout {
-			return Errorf("unacknowledged", "the peer did not acknowledge the bundle of %s within %s", td, AcknowledgeTimeout)
+			return Errorf(
+				"unacknowledged",
+				"the peer did not acknowledge the bundle of %s within %s",
+				td,
+				AcknowledgeTimeout,
+			)
 		}
 	}
 	return nil

@@ -17,7 +17,13 @@ import (
 // later is a message of a kind that only a later version knows.
 func later(t *testing.T) *ententev1.PeerMessage {
 	m := &ententev1.PeerMessage{}
-	require.NoError(t, proto.Unmarshal(protowire.AppendBytes(protowire.AppendTag(nil, 900, protowire.BytesType), []byte("exports")), m))
+	require.NoError(
+		t,
+		proto.Unmarshal(
+			protowire.AppendBytes(protowire.AppendTag(nil, 900, protowire.BytesType), []byte("exports")),
+			m,
+		),
+	)
 	return m
 }
 
@@ -33,22 +39,105 @@ func TestSessionRefusesWithANamedReason(t *testing.T) {
 		reason   string
 		text     string
 	}{
-		"no hello":               {[]*ententev1.PeerMessage{federationtest.Heartbeat()}, "no_hello", "the peer's first message is no hello"},
-		"two hellos":             {[]*ententev1.PeerMessage{hello, hello}, "unexpected_hello", "the peer said hello a second time"},
-		"another home domain":    {[]*ententev1.PeerMessage{federationtest.Hello("eu.test", "us-1")}, "identity_mismatch", `the peer says that it is member "us-1" of "eu.test", and its X509-SVID says member us-1 of us.test`},
-		"another member":         {[]*ententev1.PeerMessage{federationtest.Hello("us.test", "us-2")}, "identity_mismatch", `the peer says that it is member "us-2" of "us.test", and its X509-SVID says member us-1 of us.test`},
-		"no version":             {[]*ententev1.PeerMessage{{Content: &ententev1.PeerMessage_Hello{Hello: &ententev1.PeerHello{HomeTrustDomain: "us.test", Member: "us-1"}}}}, "version", "the peer speaks version 0 of the protocol, and 1 is the first"},
-		"too many domains":       {[]*ententev1.PeerMessage{hello, federationtest.Subscription(many...)}, "too_many_domains", "the peer wants 257 bundles; 256 are the most on one stream"},
-		"a beat of too many":     {[]*ententev1.PeerMessage{hello, federationtest.Heartbeat(many...)}, "too_many_domains", "the peer's heartbeat names 257 bundles; 256 are the most on one stream"},
-		"no trust domain":        {[]*ententev1.PeerMessage{hello, federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "EU\x00"})}, "malformed", `the peer names "EU\x00", which is no trust domain`},
-		"a digest of other size": {[]*ententev1.PeerMessage{hello, federationtest.Acknowledgement(&ententev1.PeerBundleVersion{TrustDomain: "eu.test", Digest: []byte{1}}, "")}, "malformed", "the peer names a digest of 1 bytes for eu.test"},
-		"a bundle of nothing":    {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{}}}}, "malformed", `the peer brings a bundle of "", which is no trust domain`},
-		"terminated":             {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Termination{Termination: &ententev1.PeerTermination{Reason: "draining", Detail: "see you\n\x1b[2J"}}}}, "draining", "the peer ended the stream: see you  [2J"},
-		"terminated for no known reason": {[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Termination{Termination: &ententev1.PeerTermination{Reason: strings.Repeat("x", 1000)}}}}, "terminated",
-			"the peer ended the stream: "},
-		"of a later version":     {[]*ententev1.PeerMessage{hello, later(t)}, "", ""},
-		"an empty message":       {[]*ententev1.PeerMessage{hello, {}}, "", ""},
-		"an ack of nothing sent": {[]*ententev1.PeerMessage{hello, federationtest.Acknowledgement(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}, "")}, "", ""},
+		"no hello": {
+			[]*ententev1.PeerMessage{federationtest.Heartbeat()},
+			"no_hello",
+			"the peer's first message is no hello",
+		},
+		"two hellos": {
+			[]*ententev1.PeerMessage{hello, hello},
+			"unexpected_hello",
+			"the peer sent a second hello",
+		},
+		"another home domain": {
+			[]*ententev1.PeerMessage{federationtest.Hello("eu.test", "us-1")},
+			"identity_mismatch",
+			`the peer's hello names member "us-1" of "eu.test", and its X509-SVID member us-1 of us.test`,
+		},
+		"another member": {
+			[]*ententev1.PeerMessage{federationtest.Hello("us.test", "us-2")},
+			"identity_mismatch",
+			`the peer's hello names member "us-2" of "us.test", and its X509-SVID member us-1 of us.test`,
+		},
+		"no version": {
+			[]*ententev1.PeerMessage{
+				{
+					Content: &ententev1.PeerMessage_Hello{
+						Hello: &ententev1.PeerHello{HomeTrustDomain: "us.test", Member: "us-1"},
+					},
+				},
+			},
+			"version",
+			"the peer uses version 0 of the protocol, and 1 is the first",
+		},
+		"too many domains": {
+			[]*ententev1.PeerMessage{hello, federationtest.Subscription(many...)},
+			"too_many_domains",
+			"the peer wants 257 bundles; 256 are the most on one stream",
+		},
+		"a beat of too many": {
+			[]*ententev1.PeerMessage{hello, federationtest.Heartbeat(many...)},
+			"too_many_domains",
+			"the peer's heartbeat names 257 bundles; 256 are the most on one stream",
+		},
+		"no trust domain": {
+			[]*ententev1.PeerMessage{
+				hello,
+				federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "EU\x00"}),
+			},
+			"malformed",
+			`the peer sent the version of "EU\x00", which is no trust domain`,
+		},
+		"a digest of other size": {
+			[]*ententev1.PeerMessage{
+				hello,
+				federationtest.Acknowledgement(
+					&ententev1.PeerBundleVersion{TrustDomain: "eu.test", Digest: []byte{1}},
+					"",
+				),
+			},
+			"malformed",
+			"the peer sent a digest of 1 bytes for eu.test",
+		},
+		"a bundle of nothing": {
+			[]*ententev1.PeerMessage{hello, {Content: &ententev1.PeerMessage_Bundle{Bundle: &ententev1.PeerBundle{}}}},
+			"malformed",
+			`the peer sent a bundle of "", which is no trust domain`,
+		},
+		"terminated": {
+			[]*ententev1.PeerMessage{
+				hello,
+				{
+					Content: &ententev1.PeerMessage_Termination{
+						Termination: &ententev1.PeerTermination{Reason: "draining", Detail: "see you\n\x1b[2J"},
+					},
+				},
+			},
+			"draining",
+			"the peer ended the stream: see you  [2J",
+		},
+		"terminated for no known reason": {
+			[]*ententev1.PeerMessage{
+				hello,
+				{
+					Content: &ententev1.PeerMessage_Termination{
+						Termination: &ententev1.PeerTermination{Reason: strings.Repeat("x", 1000)},
+					},
+				},
+			},
+			"terminated",
+			"the peer ended the stream: ",
+		},
+		"of a later version": {[]*ententev1.PeerMessage{hello, later(t)}, "", ""},
+		"an empty message":   {[]*ententev1.PeerMessage{hello, {}}, "", ""},
+		"an ack of nothing sent": {
+			[]*ententev1.PeerMessage{
+				hello,
+				federationtest.Acknowledgement(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}, ""),
+			},
+			"",
+			"",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -129,10 +218,10 @@ func TestSessionSilence(t *testing.T) {
 	now := time.Now()
 	s := New("eu.test", "eu-1", "us.test", "us-1", true, now)
 	require.NoError(t, s.Overdue(now.Add(HelloTimeout)))
-	require.EqualError(t, s.Overdue(now.Add(HelloTimeout+time.Second)), "the peer did not say hello within 10s")
+	require.EqualError(t, s.Overdue(now.Add(HelloTimeout+time.Second)), "the peer did not send a hello within 10s")
 	_, err := s.Receive(federationtest.Hello("us.test", "us-1"), World{}, now)
 	require.NoError(t, err)
-	require.EqualError(t, s.Overdue(now.Add(SilenceTimeout+time.Second)), "the peer said nothing for 31s")
+	require.EqualError(t, s.Overdue(now.Add(SilenceTimeout+time.Second)), "the peer sent nothing for 31s")
 }
 
 // FuzzSessionTake: nothing that a peer sends does more than end its stream by a name from the set.
