@@ -280,7 +280,7 @@ func TestParseMap(t *testing.T) {
 			`bundle map: trust domain "spiffe://a": the name is not a valid trust domain: write the name alone, without scheme or path`},
 		{"one bad bundle", `{"trust_domains":{"a":{"keys":[]},"b":{}}}`, "no_keys",
 			"bundle map: bundle document of b: the document has no list of keys: keys must be present; an empty list " +
-				"says that no key is trusted"},
+				"means that no key is trusted"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			read, _, err := bundle.ParseMap([]byte(test.text))
