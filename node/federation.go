@@ -34,8 +34,8 @@ func buildFederation(m *member) (err error) {
 	return nil
 }
 
-// serviceSync adds routing's service sync to the streams of federation. Routing is built after federation and before the
-// first stream opens.
+// serviceSync adds routing's service sync to the streams of federation. Routing is built after federation and before
+// the first stream opens.
 type serviceSync struct{ member *member }
 
 // Open implements [peer.Payload].

@@ -64,12 +64,12 @@ func world(t *testing.T) *raftstore.Store {
 		x509Expired := standing(ententev1.Freshness_FRESHNESS_FRESH)
 		x509Expired.X509Expired = true
 		for name, row := range map[string]*statev1.Relationship{
-			"fresh.example.org":   {Standing: standing(ententev1.Freshness_FRESHNESS_FRESH)},
-			"stale.example.org":   {Standing: standing(ententev1.Freshness_FRESHNESS_STALE)},
-			"expired.example.org": {Standing: standing(ententev1.Freshness_FRESHNESS_EXPIRED)},
-			"jwtonly.example.org": {Standing: x509Expired},
+			"fresh.example.org":     {Standing: standing(ententev1.Freshness_FRESHNESS_FRESH)},
+			"stale.example.org":     {Standing: standing(ententev1.Freshness_FRESHNESS_STALE)},
+			"expired.example.org":   {Standing: standing(ententev1.Freshness_FRESHNESS_EXPIRED)},
+			"jwtonly.example.org":   {Standing: x509Expired},
 			"suspended.example.org": {Suspended: true, Standing: standing(ententev1.Freshness_FRESHNESS_FRESH)},
-			"pending.example.org": {},
+			"pending.example.org":   {},
 		} {
 			row.TrustDomain = name
 			if err := relationship.Relationships.Put(tx, name, row); err != nil {
