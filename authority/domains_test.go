@@ -56,7 +56,7 @@ func TestDomains(t *testing.T) {
 	for name, test := range map[string]struct {
 		domain *ententev1.Domain
 		code   codes.Code
-		says   string
+		want   string
 	}{
 		"no name": {
 			&ententev1.Domain{}, codes.InvalidArgument, "trust_domain is empty; name one, such as example.org",
@@ -112,7 +112,7 @@ func TestDomains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := s.CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: test.domain})
 			require.Equal(t, test.code, status.Code(err), "%v", err)
-			require.ErrorContains(t, err, test.says)
+			require.ErrorContains(t, err, test.want)
 		})
 	}
 

@@ -34,9 +34,9 @@ func (c contact) LastContact() time.Time {
 	c.c.mu.Lock()
 	defer c.c.mu.Unlock()
 	if !c.c.silent {
-		c.c.heard = c.f.now()
+		c.c.lastContact = c.f.now()
 	}
-	return c.c.heard
+	return c.c.lastContact
 }
 
 func (c contact) ClockSane() bool { return c.c.is(func() bool { return !c.c.insane }) }

@@ -52,17 +52,17 @@ type fleet struct {
 // node is one member of the fleet.
 type node struct {
 	*Manager
-	id       string
-	store    *raftstore.Store
-	registry *prometheus.Registry
-	audit    *ledger
-	stop     func()
-	mu       sync.Mutex
-	down     bool
-	silent   bool
-	heard    time.Time
-	insane   bool
-	skew     time.Duration
+	id          string
+	store       *raftstore.Store
+	registry    *prometheus.Registry
+	audit       *ledger
+	stop        func()
+	mu          sync.Mutex
+	down        bool
+	silent      bool
+	lastContact time.Time
+	insane      bool
+	skew        time.Duration
 }
 
 // newFleet starts one manager on each store.

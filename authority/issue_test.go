@@ -144,7 +144,7 @@ func TestIssueRefusals(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*ententev1.IssueX509SVIDRequest)
 		code   codes.Code
-		says   string
+		want   string
 	}{
 		"no ID": {
 			func(r *ententev1.IssueX509SVIDRequest) { r.SpiffeId = "" }, codes.InvalidArgument,
@@ -255,13 +255,13 @@ func TestIssueRefusals(t *testing.T) {
 			test.change(r)
 			_, err := c.SVIDService().IssueX509SVID(caller, r)
 			require.Equal(t, test.code, status.Code(err), "%v", err)
-			require.ErrorContains(t, err, test.says)
+			require.ErrorContains(t, err, test.want)
 		})
 	}
 	for name, test := range map[string]struct {
 		request *ententev1.IssueJWTSVIDRequest
 		code    codes.Code
-		says    string
+		want    string
 	}{
 		"no audience": {
 			&ententev1.IssueJWTSVIDRequest{SpiffeId: workload(1)}, codes.InvalidArgument,
@@ -297,7 +297,7 @@ func TestIssueRefusals(t *testing.T) {
 		t.Run("jwt "+name, func(t *testing.T) {
 			_, err := c.SVIDService().IssueJWTSVID(caller, test.request)
 			require.Equal(t, test.code, status.Code(err), "%v", err)
-			require.ErrorContains(t, err, test.says)
+			require.ErrorContains(t, err, test.want)
 		})
 	}
 	require.Empty(t, refusedSignatures(c), "nothing that was refused reached the audit log as a signature")

@@ -58,7 +58,7 @@ func TestBatch(t *testing.T) {
 	}
 	for i, want := range map[int]struct {
 		code codes.Code
-		says string
+		want string
 	}{
 		1: {codes.PermissionDenied, "it needs the role issuer or admin in eu.example.org for the path /website"},
 		2: {codes.InvalidArgument, "csr is not signed by the key that it holds"},
@@ -79,7 +79,7 @@ func TestBatch(t *testing.T) {
 	} {
 		failure := response.GetResults()[i].GetFailure()
 		require.Equal(t, want.code, codes.Code(failure.GetCode()), "%v", failure)
-		require.Contains(t, failure.GetMessage(), want.says)
+		require.Contains(t, failure.GetMessage(), want.want)
 	}
 	require.Equal(
 		t,
@@ -137,7 +137,7 @@ func TestBatchRefusals(t *testing.T) {
 		domain   string
 		requests int
 		code     codes.Code
-		says     string
+		want     string
 	}{
 		"no domain":      {"", 1, codes.InvalidArgument, "trust domain"},
 		"another domain": {"us.example.org", 1, codes.PermissionDenied, "it needs the role issuer or admin"},
@@ -153,7 +153,7 @@ func TestBatchRefusals(t *testing.T) {
 				},
 			)
 			require.Equal(t, test.code, status.Code(err), "%v", err)
-			require.ErrorContains(t, err, test.says)
+			require.ErrorContains(t, err, test.want)
 			_, err = client.IssueJWTSVIDs(
 				t.Context(),
 				&ententev1.IssueJWTSVIDsRequest{
@@ -221,7 +221,7 @@ func TestRateLimit(t *testing.T) {
 	f.mu.Lock()
 	f.ahead += 101 * time.Millisecond
 	f.mu.Unlock()
-	require.NoError(t, issue(one), "it was told to ask again now")
+	require.NoError(t, issue(one), "its time to retry has come")
 
 	// In a batch each request counts, and has its own time after which to retry.
 	f.mu.Lock()

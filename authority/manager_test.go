@@ -137,7 +137,7 @@ func TestSigningServiceIsForMembers(t *testing.T) {
 		ctx       context.Context
 		id        string
 		forMember bool
-		says      string
+		want      string
 	}{
 		"a workload": {
 			caller, workload(1), false,
@@ -159,7 +159,7 @@ func TestSigningServiceIsForMembers(t *testing.T) {
 			request.ForMember = test.forMember
 			_, err := c.SigningService().SignX509SVID(test.ctx, request)
 			require.Equal(t, codes.PermissionDenied, status.Code(err))
-			require.ErrorContains(t, err, test.says)
+			require.ErrorContains(t, err, test.want)
 		})
 	}
 	for _, id := range []string{
@@ -281,7 +281,7 @@ func TestConfig(t *testing.T) {
 	_, c := newSingle(t, nil)
 	for name, test := range map[string]struct {
 		change func(*Config)
-		says   string
+		want   string
 	}{
 		"no store": {func(c *Config) { c.Store = nil }, "authority: Store, Contact, Conn and Audit are required"},
 		"no home": {
@@ -310,7 +310,7 @@ func TestConfig(t *testing.T) {
 			config.Registerer, config.Upstream = nil, nil
 			test.change(&config)
 			_, err := New(config)
-			require.ErrorContains(t, err, test.says)
+			require.ErrorContains(t, err, test.want)
 		})
 	}
 }

@@ -126,12 +126,12 @@ func TestTaint(t *testing.T) {
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, done.GetAuthorities()[0].GetState())
 	require.Equal(t, "It no longer signs. "+renewText, done.GetWarnings()[0])
 	for _, w := range []<-chan *ententev1.WatchAuthoritiesResponse{here, there} {
-		told := f.within(w)
-		require.Len(t, told, 1)
-		require.Equal(t, x.GetId(), told[0].GetId())
-		require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, told[0].GetState())
+		got := f.within(w)
+		require.Len(t, got, 1)
+		require.Equal(t, x.GetId(), got[0].GetId())
+		require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_TAINTED, got[0].GetState())
 		require.Equal(t, hex.EncodeToString(parse(t, leaf.GetCertificates())[0].AuthorityKeyId),
-			told[0].GetSubjectKeyId(), "a holder recognizes it by its certificate alone")
+			got[0].GetSubjectKeyId(), "a holder recognizes it by its certificate alone")
 	}
 	require.NotEqual(t, own.Authority,
 		f.awaitOwn(c, id, func(s *issue.OwnSVID) bool { return s.Authority != x.GetId() }).Authority)

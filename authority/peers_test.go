@@ -12,19 +12,19 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 )
 
-// toldPeers returns the acknowledgements that a test sets.
-type toldPeers struct {
+// fakePeers returns the acknowledgements that a test sets.
+type fakePeers struct {
 	mu    sync.Mutex
 	peers []plan.PeerStanding
 }
 
-func (p *toldPeers) Acknowledged(context.Context, string) ([]plan.PeerStanding, bool, error) {
+func (p *fakePeers) Acknowledged(context.Context, string) ([]plan.PeerStanding, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.peers, true, nil
 }
 
-func (p *toldPeers) tell(peers ...plan.PeerStanding) {
+func (p *fakePeers) set(peers ...plan.PeerStanding) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.peers = peers
@@ -33,9 +33,9 @@ func (p *toldPeers) tell(peers ...plan.PeerStanding) {
 // TestActivationWaitsForAPeer: a rotation waits for a peer that has not acknowledged it, reports that, and continues
 // when the peer has.
 func TestActivationWaitsForAPeer(t *testing.T) {
-	told := &toldPeers{}
-	told.tell(plan.PeerStanding{Peer: "us.test", Connected: true})
-	f, c := newSingle(t, func(config *Config) { config.Acknowledgements = told })
+	peers := &fakePeers{}
+	peers.set(plan.PeerStanding{Peer: "us.test", Connected: true})
+	f, c := newSingle(t, func(config *Config) { config.Acknowledgements = peers })
 	_, err := c.AuthorityService().
 		RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
 	require.NoError(t, err)
@@ -53,7 +53,7 @@ func TestActivationWaitsForAPeer(t *testing.T) {
 	require.NotZero(t, sequence, "it waits: %v", f.list(home))
 	published, ok := f.bundle(home).Sequence()
 	require.True(t, ok)
-	told.tell(plan.PeerStanding{Peer: "us.test", Sequence: published, Connected: true})
+	peers.set(plan.PeerStanding{Peer: "us.test", Sequence: published, Connected: true})
 	f.advance(time.Second)
 	for _, a := range f.list(home) {
 		require.NotEqual(t, ententev1.AuthorityState_AUTHORITY_STATE_PREPARED, a.GetState(), "%v", a)

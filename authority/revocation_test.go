@@ -39,7 +39,7 @@ func (v *vaultlike) Revoke(_ context.Context, _ spiffeid.TrustDomain, c *x509.Ce
 	return nil
 }
 
-func (v *vaultlike) told() int {
+func (v *vaultlike) count() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return len(v.revoked)
@@ -85,11 +85,11 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 		"The upstream has not revoked the certificate of " + x.GetId() + " yet; the leader retries: it is sealed; " +
 			"and far away.",
 	}, done.GetWarnings())
-	require.NoError(t, alive.verify(f.bundle(home), f.now()), "said plainly: verifiers accept it")
+	require.NoError(t, alive.verify(f.bundle(home), f.now()), "verifiers accept it, as the warning states")
 	upstream.mu.Lock()
 	upstream.down = false
 	upstream.mu.Unlock()
-	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 1 }, testTimeout, pollInterval)
+	require.Eventually(t, func() bool { f.wake(); return upstream.count() >= 1 }, testTimeout, pollInterval)
 	f.settle()
 	r, err := c.SVIDService().IssueX509SVID(caller, x509Request(t, workload(1)))
 	require.NoError(t, err)
@@ -108,7 +108,7 @@ func TestRevokeBelowAnUpstream(t *testing.T) {
 	require.Len(t, done.GetAuthorities(), 4)
 	require.Empty(t, f.bundle(home).X509Authorities())
 	requireUnverified(t, alive.verify(f.bundle(home), f.now()))
-	require.Eventually(t, func() bool { f.wake(); return upstream.told() >= 4 }, testTimeout, pollInterval)
+	require.Eventually(t, func() bool { f.wake(); return upstream.count() >= 4 }, testTimeout, pollInterval)
 	_, err = c.preparer.factory.make(ctx, plan.Situation{Now: f.now(), Settings: defaults()},
 		&statev1.Domain{TrustDomain: home.Name()}, plan.Action{Do: plan.Prepare, Kind: plan.X509})
 	require.ErrorContains(

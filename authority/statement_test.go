@@ -178,7 +178,7 @@ func TestChainOverARestore(t *testing.T) {
 	require.Empty(t, f.chain(home))
 	after, err := publish.Statements(c.store.View(), home.Name())
 	require.NoError(t, err)
-	require.Equal(t, before, after[:len(before)], "nothing that was said is taken back")
+	require.Equal(t, before, after[:len(before)], "no statement is withdrawn")
 	newest, err := statement.Parse(after[len(before)])
 	require.NoError(t, err)
 	require.Greater(t, newest.Sequence(), uint64(sequenceLeap))

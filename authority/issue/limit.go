@@ -51,7 +51,7 @@ func newLimiter(perSecond float64, burst int, now func() time.Time, r prometheus
 		rate: rate.Limit(perSecond), burst: burst, now: now, callers: callers,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_rate_limited_total",
-			Help: "Requests for SVIDs refused because their caller asked for more than issue_rate and issue_burst " +
+			Help: "Requests for SVIDs refused because their caller requested more than issue_rate and issue_burst " +
 				"allow, by kind.",
 		}, []string{"kind"}),
 	}

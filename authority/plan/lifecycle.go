@@ -140,11 +140,11 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 	case suspect[active.Anchor]:
 		why = "an authority below the same anchor as the active one was tainted"
 	case active.Rotation < s.Rotations.Last:
-		why = "an operator asked for a rotation"
+		why = "an operator requested a rotation"
 	case !s.Now.Before(active.renewal()):
 		why = "half of the life of the active one has passed"
 	case active.Reserve < s.Rotations.Reserve:
-		why, held = "an operator asked for one in reserve", true
+		why, held = "an operator requested one in reserve", true
 	default:
 		return actions, Sooner(next, active.renewal())
 	}

@@ -31,7 +31,7 @@ func TestPeersGateActivation(t *testing.T) {
 		alarm    bool
 		waits    string
 	}{
-		"nobody asked": {peers: nil, activate: true},
+		"peers unread": {peers: nil, activate: true},
 		"no peers":     {peers: &Peers{Complete: true}, activate: true},
 		"all have acknowledged": {
 			peers: &Peers{

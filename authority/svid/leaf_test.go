@@ -149,7 +149,7 @@ func TestLeafBreaksNoRule(t *testing.T) {
 		_, err := l.Sign(ca, watched, LintLeaf(id, ca))
 		require.ErrorContains(t, err, rule)
 		require.ErrorIs(t, err, ErrLint)
-		require.Zero(t, watched.calls, "the key was asked to sign what breaks a rule")
+		require.Zero(t, watched.calls, "the key signed what breaks a rule")
 	}
 	// The issuer has to be the authority that lint checks against.
 	l := newTestLeaf(t, id, public.Public(), nil, now, time.Minute, ca)

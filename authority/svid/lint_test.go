@@ -64,7 +64,7 @@ func TestLint(t *testing.T) {
 				linted{watched, LintLeaf(id, ca)})
 			require.ErrorIs(t, err, ErrLint)
 			require.ErrorContains(t, err, test.rule)
-			require.Zero(t, watched.calls, "the key was asked to sign what breaks a rule")
+			require.Zero(t, watched.calls, "the key signed what breaks a rule")
 		})
 	}
 	require.ErrorIs(t, LintCA(home)(issueLeaf(t, id, caKey, ca, now)), ErrLint)

@@ -204,15 +204,15 @@ func ParseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (JWTRequest, error) {
 }
 
 // Lifetime returns the requested lifetime, or that of the domain if none is requested. The latter is also the longest.
-func Lifetime(asked, domain time.Duration) (time.Duration, error) {
+func Lifetime(requested, domain time.Duration) (time.Duration, error) {
 	switch {
-	case asked == 0:
+	case requested == 0:
 		return domain, nil
-	case asked > domain:
+	case requested > domain:
 		return 0, fmt.Errorf("ttl is %v; the domain allows %v: request less, or raise it with 'entente domain update'",
-			asked, domain)
+			requested, domain)
 	}
-	return asked, nil
+	return requested, nil
 }
 
 // parseTTL parses a requested lifetime. It returns 0 if none is requested.

@@ -43,7 +43,7 @@ func TestSelfSignedRoots(t *testing.T) {
 	fourth := anchor(now.Add(20*time.Hour), false)
 	require.False(t, third.Equal(fourth), "a root that a clock made that was ahead cannot sign yet")
 	require.True(t, fourth.Equal(anchor(now.Add(20*time.Hour), false)),
-		"the newest is the newest, whatever the clock says")
+		"the newest is the newest, whatever the clock shows")
 
 	require.NoError(t, selfSigned.Prune(func(c *x509.Certificate) bool { return c.Equal(fourth) }))
 	names, err := store.Names(t.Context())
