@@ -29,8 +29,8 @@ func newTestSender() (*sender, *mapLog) {
 	return newSender(budget, log, func(string) []byte { return nil }), log
 }
 
-// told is what a hub's messages say, in words: what came, what is gone, and whether that was all.
-func told(t *testing.T, messages []*ententev1.PeerMessage) string {
+// sent returns the map changes in messages as text: bundles, withdrawn domains, and whether the map is complete.
+func sentText(t *testing.T, messages []*ententev1.PeerMessage) string {
 	t.Helper()
 	var words []string
 	for _, m := range messages {
@@ -49,7 +49,7 @@ func told(t *testing.T, messages []*ententev1.PeerMessage) string {
 	return strings.Join(words, " ")
 }
 
-// ready has a peer say that it has taken in all that it was told.
+// acknowledgeAll acknowledges all messages with map changes.
 func (s *sender) acknowledgeAll(t *testing.T, messages []*ententev1.PeerMessage) {
 	t.Helper()
 	for _, m := range messages {
@@ -68,8 +68,8 @@ func (s *sender) acknowledgeAll(t *testing.T, messages []*ententev1.PeerMessage)
 	}
 }
 
-// TestMapServing: a hub tells a peer what it lacks of what it takes, and then of each change.
-func TestMapServing(t *testing.T) {
+// TestMapIsSent: a peer is sent what it lacks of its subscription, and then each change.
+func TestMapIsSent(t *testing.T) {
 	serving, log := newTestSender()
 	entry := func(td string) []byte {
 		v, ok := log.known[td]
@@ -89,7 +89,7 @@ func TestMapServing(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, again)
 		serving.acknowledgeAll(t, out)
-		return told(t, out)
+		return sentText(t, out)
 	}
 	number := uint64(1)
 	ask := func(m *ententev1.PeerMapSubscription) {
@@ -100,7 +100,7 @@ func TestMapServing(t *testing.T) {
 		}
 		require.NoError(t, serving.Subscribe(m, someTime))
 	}
-	require.Empty(t, next(), "nobody asked")
+	require.Empty(t, next(), "there is no subscription")
 	require.False(t, serving.Active())
 
 	ask(
@@ -113,7 +113,7 @@ func TestMapServing(t *testing.T) {
 			Has:         []*ententev1.PeerBundleVersion{versionAt(1).Message("a.test")},
 		},
 	)
-	require.Empty(t, next(), "it has not said all that it has")
+	require.Empty(t, next(), "the subscription is not complete")
 	ask(
 		&ententev1.PeerMapSubscription{
 			TrustDomain: "hub.test",
@@ -124,9 +124,9 @@ func TestMapServing(t *testing.T) {
 		},
 	)
 	require.Equal(t, "b.test=2 -gone.test complete", next())
-	require.Empty(t, next(), "it was told")
+	require.Empty(t, next(), "it was sent")
 	now = now.Add(6 * time.Second)
-	require.Equal(t, "complete", next(), "it is told with each heartbeat that this is so")
+	require.Equal(t, "complete", next(), "this is repeated with each heartbeat")
 
 	log.set("a.test", versionAt(2))
 	log.set("a.test", versionAt(3))
@@ -139,16 +139,15 @@ func TestMapServing(t *testing.T) {
 	require.Empty(t, next())
 
 	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test", Number: 1, Include: []string{"c.else"}})
-	require.Equal(t, "c.else=4 complete", next(), "it takes others now")
+	require.Equal(t, "c.else=4 complete", next(), "the subscription was replaced")
 	ask(&ententev1.PeerMapSubscription{TrustDomain: "hub.test"})
 	log.set("c.else", versionAt(5))
-	require.Empty(t, next(), "it takes nothing any more")
+	require.Empty(t, next(), "it has unsubscribed")
 	require.False(t, serving.Active())
 }
 
-// TestMapServingIsPaced: a large map goes in messages of bounded size, with room for what else there is to send, and no faster than a
-// peer takes it.
-func TestMapServingIsPaced(t *testing.T) {
+// TestMapIsPaced: a large map is sent in messages of bounded size, and within the rate of a peer.
+func TestMapIsPaced(t *testing.T) {
 	serving, log := newTestSender()
 	const domains, size = 10_000, 4 << 10
 	for i := range domains {
@@ -189,8 +188,8 @@ func TestMapServingIsPaced(t *testing.T) {
 	)
 }
 
-// TestADomainThatWaitsIsToldOnce: one that changes while it waits for its turn stands in no message twice, which a peer would refuse.
-func TestADomainThatWaitsIsToldOnce(t *testing.T) {
+// TestWaitingDomainIsSentOnce: a domain that changes while it waits is in no message twice, which a peer would refuse.
+func TestWaitingDomainIsSentOnce(t *testing.T) {
 	serving, log := newTestSender()
 	for i := range 2000 {
 		log.set(fmt.Sprintf("d%05d.test", i), versionAt(1))
@@ -220,8 +219,8 @@ func TestADomainThatWaitsIsToldOnce(t *testing.T) {
 	require.Equal(t, 1, told["d01999.test"])
 }
 
-// TestLargeEntriesGoByThemselves: no message is larger than a peer takes.
-func TestLargeEntriesGoByThemselves(t *testing.T) {
+// TestLargeEntriesAreSentAlone: no message exceeds the limit of a peer.
+func TestLargeEntriesAreSentAlone(t *testing.T) {
 	serving, log := newTestSender()
 	for _, td := range []string{"a.test", "b.test", "c.test"} {
 		log.set(td, versionAt(1))
@@ -253,39 +252,55 @@ func TestLargeEntriesGoByThemselves(t *testing.T) {
 	require.Equal(t, []string{"a.test", "b.test", "c.test"}, names)
 }
 
-// TestMapServingRefuses: what a hostile peer asks for ends the stream, by a name.
-func TestMapServingRefuses(t *testing.T) {
+// TestSubscriptionsRefused: an invalid subscription ends the stream with a named reason.
+func TestSubscriptionsRefused(t *testing.T) {
+	type subs = []*ententev1.PeerMapSubscription
 	has := make([]*ententev1.PeerBundleVersion, bundle.MaxMapDomains+1)
 	for i := range has {
 		has[i] = versionAt(1).Message(fmt.Sprintf("d%d.test", i))
 	}
-	long := make([]*ententev1.PeerBundleVersion, 8000) // by names as long as they can be
+	long := make([]*ententev1.PeerBundleVersion, 8000) // with names of the greatest length
 	for i := range long {
 		long[i] = versionAt(1).Message(fmt.Sprintf("%s.%05d.test", strings.Repeat("x", 200), i))
 	}
+	all, many := []string{".test"}, slices.Repeat([]string{"a.test"}, relationship.MaxHubPatterns+1)
+	noVersion := []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}
+	last := len(has) - 1
 	for name, test := range map[string]struct {
-		interests []*ententev1.PeerMapSubscription
-		reason    string
+		sent   subs
+		reason string
+		text   string
 	}{
-		"no domain":          {[]*ententev1.PeerMapSubscription{{TrustDomain: "HUB", Include: []string{".test"}}}, "malformed"},
-		"no suffix":          {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{"..test"}}}, "malformed"},
-		"too many names":     {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: slices.Repeat([]string{"a.test"}, relationship.MaxHubPatterns+1)}}, "malformed"},
-		"no version":         {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: []*ententev1.PeerBundleVersion{{TrustDomain: "a.test", Digest: []byte{1}}}}}, "malformed"},
-		"too many versions":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has}}, "too_many_domains"},
-		"too many in parts":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: has[:len(has)-1], More: true}, {TrustDomain: "hub.test", Has: has[len(has)-1:]}}, "too_many_domains"},
-		"too many in all":    {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long, More: true}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long, More: true}}, "too_many_domains"},
-		"too long in all":    {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, Has: long}, {TrustDomain: "other.test", Include: []string{".test"}, Has: long}}, "too_many_domains"},
-		"a part of nothing":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
-		"a part of another":  {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}, More: true}, {TrustDomain: "other.test", Has: has[:1]}}, "malformed"},
-		"a part too late":    {[]*ententev1.PeerMapSubscription{{TrustDomain: "hub.test", Include: []string{".test"}}, {TrustDomain: "hub.test", Has: has[:1]}}, "malformed"},
-		"too many interests": {manySubscriptions(peer.MaxMapSubscriptions + 1), "too_many_domains"},
-		"as many as may be":  {manySubscriptions(peer.MaxMapSubscriptions), ""},
+		"no domain":         {subs{{TrustDomain: "HUB", Include: all}}, "malformed", `"HUB", which is no trust domain`},
+		"no suffix":         {subs{{TrustDomain: "hub.test", Include: []string{"..test"}}}, "malformed", `"..test"; write`},
+		"too many names":    {subs{{TrustDomain: "hub.test", Include: many}}, "malformed", "257 names; 256 are the most"},
+		"no version":        {subs{{TrustDomain: "hub.test", Include: all, Has: noVersion}}, "malformed", "a digest of 1 bytes"},
+		"too many versions": {subs{{TrustDomain: "hub.test", Include: all, Has: has}}, "too_many_domains", "are the most"},
+		"too many in parts": {subs{
+			{TrustDomain: "hub.test", Include: all, Has: has[:last], More: true}, {TrustDomain: "hub.test", Has: has[last:]},
+		}, "too_many_domains", "are the most"},
+		"too many in all": {subs{
+			{TrustDomain: "hub.test", Include: all, Has: long, More: true},
+			{TrustDomain: "other.test", Include: all, Has: long, More: true},
+		}, "too_many_domains", "takes more than 4194304 bytes"},
+		"too long in all": {subs{
+			{TrustDomain: "hub.test", Include: all, Has: long}, {TrustDomain: "other.test", Include: all, Has: long},
+		}, "too_many_domains", "takes more than 4194304 bytes"},
+		"a part of nothing": {subs{{TrustDomain: "hub.test", Has: has[:1]}}, "malformed", "under number 0, after 0"},
+		"a part of another": {subs{
+			{TrustDomain: "hub.test", Include: all, More: true}, {TrustDomain: "other.test", Has: has[:1]},
+		}, "malformed", "the map of other.test under number 1, after 1"},
+		"a part too late": {subs{
+			{TrustDomain: "hub.test", Include: all}, {TrustDomain: "hub.test", Has: has[:1]},
+		}, "malformed", "the map of hub.test under number 1, after 1"},
+		"too many":    {manySubscriptions(peer.MaxMapSubscriptions + 1), "too_many_domains", "by 17 relationships; 16 are the most"},
+		"the maximum": {manySubscriptions(peer.MaxMapSubscriptions), "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			serving, _ := newTestSender()
 			number := uint64(0)
 			var err error
-			for _, m := range test.interests {
+			for _, m := range test.sent {
 				if len(m.GetInclude()) > 0 {
 					number++ // else it is a part of the one before
 				}
@@ -295,20 +310,20 @@ func TestMapServingRefuses(t *testing.T) {
 				}
 			}
 			serving.Close()
-			require.True(t, serving.budget.Held.TryAcquire(peer.MaxHeld), "what it held is let go")
+			require.True(t, serving.budget.Held.TryAcquire(peer.MaxHeld), "what it held is released")
 			if test.reason == "" {
 				require.NoError(t, err)
 				return
 			}
-			require.Error(t, err)
+			require.ErrorContains(t, err, test.text)
 			require.Equal(t, test.reason, session.ReasonOf(err))
 		})
 	}
 }
 
-// TestInterestsWithoutEnd: whoever says anew and anew what it takes, or that it takes nothing, is turned away, for each is compared with the whole map;
-// on another stream no less.
-func TestInterestsWithoutEnd(t *testing.T) {
+// TestEndlessSubscriptions: a peer that subscribes again and again loses its stream, because each subscription is compared with
+// the whole map. Another stream has no budget of its own.
+func TestEndlessSubscriptions(t *testing.T) {
 	first, log := newTestSender()
 	second := newSender(first.budget, log, nil)
 	for n := range uint64(first.budget.Subscriptions.Burst()) {
@@ -339,8 +354,8 @@ func TestInterestsWithoutEnd(t *testing.T) {
 	)
 }
 
-// TestChangesThatWaitAreCounted: a peer that takes nothing in does not have a hub remember all that changes.
-func TestChangesThatWaitAreCounted(t *testing.T) {
+// TestWaitingChangesAreCounted: a peer that acknowledges nothing cannot make a hub hold every change.
+func TestWaitingChangesAreCounted(t *testing.T) {
 	serving, log := newTestSender()
 	for hub := range uint64(peer.MaxMapSubscriptions) {
 		require.NoError(
@@ -367,11 +382,12 @@ func TestChangesThatWaitAreCounted(t *testing.T) {
 	err := next()
 	require.Equal(t, "lagging", session.ReasonOf(err))
 	serving.Close()
-	require.True(t, serving.budget.Held.TryAcquire(peer.MaxHeld), "what it held is let go")
+	require.True(t, serving.budget.Held.TryAcquire(peer.MaxHeld), "what it held is released")
 }
 
-// TestAPeerIsToldAsFastAsItTakes: two messages are under way at most, one who takes none in is given up, and nobody takes in what there was not.
-func TestAPeerIsToldAsFastAsItTakes(t *testing.T) {
+// TestMapIsSentAsFastAsItIsAcknowledged: at most two messages are outstanding, a peer that acknowledges none loses its stream,
+// and so does one that acknowledges more than it was sent.
+func TestMapIsSentAsFastAsItIsAcknowledged(t *testing.T) {
 	serving, log := newTestSender()
 	now := someTime
 	for i := range 4 * session.MapChangesDomains {
@@ -431,7 +447,7 @@ func manySubscriptions(n int) (all []*ententev1.PeerMapSubscription) {
 	return all
 }
 
-// TestMapLogForgets: what is behind by more than the log remembers is told so, rather than told a part.
+// TestMapLogForgets: a peer that is further behind than the log reaches loses its stream, rather than missing changes.
 func TestMapLogForgets(t *testing.T) {
 	serving, log := newTestSender()
 	require.NoError(
@@ -447,7 +463,7 @@ func TestMapLogForgets(t *testing.T) {
 	require.LessOrEqual(t, len(log.changes), 2+logSlack)
 	serving.entry = func(string) []byte { return nil }
 	_, _, err := serving.Next(time.Now(), time.Second)
-	require.Error(t, err)
+	require.ErrorContains(t, err, "the peer is too far behind the changes of the map")
 	require.Equal(t, "lagging", session.ReasonOf(err))
 }
 

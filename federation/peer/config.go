@@ -50,7 +50,7 @@ type Wire interface {
 	Finish()
 }
 
-// Config lists what [Streams] depends on. All fields are required, except those of which the comment says otherwise.
+// Config lists what [Streams] depends on. All fields are required, unless a comment states a default.
 type Config struct {
 	Transport
 	Store *raftstore.Store

@@ -24,7 +24,7 @@ const (
 	yieldCheck = time.Second
 )
 
-// unreachable is the reason for which a stream was not opened if nobody answered.
+// unreachable is the reason for which a stream was not opened if no address answered.
 const unreachable = "unreachable"
 
 // networkReasons are the reasons, besides [session.OrderlyReasons], for which a stream with a working peer ends or is not

@@ -19,7 +19,7 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
-// TestPlansFollowEachChange: what is planned for peers after any changes is what relationships that are read anew ask for.
+// TestPlansFollowEachChange: after any changes, the plans are those that result from reading all relationships again.
 func TestPlansFollowEachChange(t *testing.T) {
 	store, tables := raftstoretest.New(t), mirror.New()
 	p, err := New(Config{

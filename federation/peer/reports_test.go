@@ -11,33 +11,33 @@ import (
 	"github.com/ententehq/entente/federation/peer/session"
 )
 
-// TestWhenALeaderKnowsItsPeers: a new leader answers for its peers when every member has told it of its streams, and the peers have
-// had time to return, or are all back.
-func TestWhenALeaderKnowsItsPeers(t *testing.T) {
+// TestLeaderKnowledgeIsComplete: the knowledge of a new leader is complete once every member has reported its streams, and the
+// peers had time to return or are all connected.
+func TestLeaderKnowledgeIsComplete(t *testing.T) {
 	wants := map[string]session.Acknowledgement{"eu.example.org": {Sequence: 7}}
 	for _, test := range []struct {
-		name  string
-		alive []string
-		told  map[string]map[string]observation // by member and peer
-		peers []string
-		read  bool
-		since time.Duration
-		known bool
+		name     string
+		alive    []string
+		reported map[string]map[string]observation // by member and peer
+		peers    []string
+		read     bool
+		since    time.Duration
+		known    bool
 	}{
 		{"no peer at all", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, true, 0, true},
 		{"relationships not read yet", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, false, 0, false},
-		{"a member has not told", []string{"eu-1", "eu-2"}, map[string]map[string]observation{"eu-1": nil}, nil, true, time.Hour, false},
-		{"nobody is alive", nil, nil, nil, true, time.Hour, false},
-		{"a peer is back", []string{"eu-1", "eu-2"}, map[string]map[string]observation{
+		{"a member has not reported", []string{"eu-1", "eu-2"}, map[string]map[string]observation{"eu-1": nil}, nil, true, time.Hour, false},
+		{"no member is alive", nil, nil, nil, true, time.Hour, false},
+		{"a peer is connected", []string{"eu-1", "eu-2"}, map[string]map[string]observation{
 			"eu-1": nil, "eu-2": {"us.example.org": {known: true, connected: true, acknowledged: wants}},
 		}, []string{"us.example.org"}, true, 0, true},
-		{"a peer is back, and has not said what it wants", []string{"eu-1"}, map[string]map[string]observation{
+		{"a peer is connected, and has not sent what it wants", []string{"eu-1"}, map[string]map[string]observation{
 			"eu-1": {"us.example.org": {known: true, connected: true}},
 		}, []string{"us.example.org"}, true, 0, false},
-		{"a peer that is not back", []string{"eu-1"}, map[string]map[string]observation{
+		{"a peer is not connected", []string{"eu-1"}, map[string]map[string]observation{
 			"eu-1": {"us.example.org": {known: true, acknowledged: wants}},
 		}, []string{"us.example.org"}, true, 0, false},
-		{"one of two is back", []string{"eu-1"}, map[string]map[string]observation{
+		{"one of two peers is connected", []string{"eu-1"}, map[string]map[string]observation{
 			"eu-1": {"us.example.org": {known: true, connected: true, acknowledged: wants}},
 		}, []string{"ap.example.org", "us.example.org"}, true, 0, false},
 		{"the peers had their time", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, []string{"us.example.org"}, true, returnTime, true},
@@ -49,12 +49,12 @@ func TestWhenALeaderKnowsItsPeers(t *testing.T) {
 			homes := func() ([]string, bool) { return test.peers, test.read }
 			leader := newReports(clock, alive, homes)
 			leader.Reset()
-			for member, notes := range test.told {
-				told := newReports(clock, alive, homes)
-				for home, note := range notes {
-					told.update(home, func(n *observation) { *n = note })
+			for member, observed := range test.reported {
+				section := newReports(clock, alive, homes)
+				for home, o := range observed {
+					section.update(home, func(n *observation) { *n = o })
 				}
-				leader.Deliver(member, told.Collect(true))
+				leader.Deliver(member, section.Collect(true))
 			}
 			now = now.Add(test.since)
 			encoded, err := leader.Answer(nil)

@@ -15,8 +15,8 @@ const (
 	maxVersionsTogether = 4000
 	// MapWindow is how many messages that name domains a hub may have outstanding for one interest.
 	MapWindow = 2
-	// MapConfirmedFor is how long the confirmation that a map was sent completely is valid.
-	MapConfirmedFor = 3 * LongestHeartbeat
+	// mapConfirmedFor is how long the confirmation that a map was sent completely is valid.
+	mapConfirmedFor = 3 * LongestHeartbeat
 	// MapChangesDomains bounds the domains that a hub puts into one message.
 	MapChangesDomains = 256
 )
@@ -120,6 +120,6 @@ func (s *Session) MapStored(m *ententev1.PeerMapChanges, now time.Time) (generat
 func (s *Session) expireMaps(now time.Time) {
 	maps.DeleteFunc(s.Confirmed, func(name string, at time.Time) bool {
 		isMap := strings.HasSuffix(name, relationship.MapSuffix)
-		return !isMap || now.Sub(at) > MapConfirmedFor
+		return !isMap || now.Sub(at) > mapConfirmedFor
 	})
 }

@@ -213,7 +213,7 @@ func TestSessionAcknowledgements(t *testing.T) {
 	require.Empty(t, s.Acknowledged)
 }
 
-// TestSessionSilence: a peer that says nothing is let go.
+// TestSessionSilence: the stream of a peer that sends nothing ends.
 func TestSessionSilence(t *testing.T) {
 	now := time.Now()
 	s := New("eu.test", "eu-1", "us.test", "us-1", true, now)
@@ -254,12 +254,12 @@ func TestMapConfirmationExpires(t *testing.T) {
 	s.Greeted = true
 	w := World{Plan: relationship.PeerPlan{Wanted: map[string]relationship.Holding{}}}
 	s.Confirmed["hub.test"+relationship.MapSuffix] = now
-	for _, after := range []time.Duration{LongestHeartbeat, 2 * LongestHeartbeat, MapConfirmedFor} {
+	for _, after := range []time.Duration{LongestHeartbeat, 2 * LongestHeartbeat, mapConfirmedFor} {
 		_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(after))
 		require.NoError(t, err)
 		require.Contains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "after %s", after)
 	}
-	_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(MapConfirmedFor+time.Second))
+	_, err := s.Receive(federationtest.Heartbeat(), w, now.Add(mapConfirmedFor+time.Second))
 	require.NoError(t, err)
 	require.NotContains(t, s.Confirmed, "hub.test"+relationship.MapSuffix, "the hub does not confirm it any more")
 }
