@@ -1,4 +1,4 @@
 package federation
 
-// actionReset is the action of an operator who has a bundle accepted whatever its sequence, in the audit log.
+// actionReset is the action in the audit log of an operator who replaces a bundle whatever its sequence.
 const actionReset = "reset bundle sequence"

@@ -76,8 +76,8 @@ func (f *freshness) run(ctx context.Context) {
 	}
 }
 
-// lead is what a leader has to judge. A relationship is judged when its standing can have changed, so that not all of them
-// are judged every second. It belongs to one goroutine.
+// lead is what a leader has to judge. A relationship is judged when its standing can have changed, so that not all of
+// them are judged every second. It belongs to one goroutine.
 type lead struct {
 	*freshness
 	since time.Time
@@ -146,8 +146,8 @@ func (l *lead) judge() (found []transition) {
 	return found
 }
 
-// restsUntil returns when a standing is judged again if nothing but time and further successes affects it. What a success
-// can improve is judged every time.
+// restsUntil returns when a standing is judged again if nothing but time and further successes affects it. What a
+// success can improve is judged every time.
 func restsUntil(now time.Time, s relationship.Standing, f relationship.Facts) time.Time {
 	soon := now.Add(judgeEvery)
 	if s.State != trust.Fresh || s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
@@ -193,7 +193,13 @@ func (f *freshness) commit(ctx context.Context, found []transition) {
 		})
 		if err != nil {
 			if ctx.Err() == nil {
-				f.log.Warn("the standing of relationships was not written; trying again", "relationships", len(some), "error", err)
+				f.log.Warn(
+					"the standing of relationships was not written; trying again",
+					"relationships",
+					len(some),
+					"error",
+					err,
+				)
 			}
 			return
 		}

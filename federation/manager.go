@@ -28,37 +28,39 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Config says what this room stands on. All fields but those said to have a default are required.
+// Config has the dependencies of a [Manager]. All fields are required, except those with a default.
 type Config struct {
 	Store *raftstore.Store
-	// Client is how bundles are fetched; every zero field has its default. Its Bundles is not used: each fetch is verified by the
-	// very bundle whose revision the storing of its result then depends on.
+	// Client configures fetches; every zero field has its default. Its Bundles is not used: the bundle of the basis
+	// verifies each fetch.
 	Client endpoint.ClientConfig
-	// Leader asks the leader what it was told. [membership.Manager] is one.
+	// Leader queries the leader's memory. [membership.Manager] implements it.
 	Leader Leader
-	// Trust decides which domains are hosted and foreign, inside of transactions too, and supplies the hosted bundles with
-	// their statements.
+	// Trust decides which domains are hosted and foreign, inside of transactions too, and supplies the hosted bundles
+	// with their statements.
 	Trust *trust.Index
-	// Peers says how other clusters are reached for streams. Without its Dial this member only accepts them.
+	// Peers is the transport to other clusters. Without its Dial this member only accepts streams.
 	Peers peer.Transport
-	// Invitations says how agreements are made with clusters that are not known yet. Without its Members and Dial there are none.
+	// Invitations is the transport to clusters that are not known yet. Without its Members and Dial there are no
+	// invitations.
 	Invitations invitation.Transport
-	// Audit takes down decisions on bundles.
+	// Audit records decisions on bundles.
 	Audit audit.Recorder
-	// MinRefresh is the shortest interval at which any peer is polled. [DefaultMinRefresh] if zero, at least [LowestMinRefresh].
+	// MinRefresh is the shortest interval at which a peer is polled, at least [relationship.LowestMinRefresh]. The
+	// default is [relationship.DefaultMinRefresh].
 	MinRefresh time.Duration
-	// Logger defaults to one that says nothing, Registerer to none, Now to time.Now.
+	// Logger defaults to a null logger, Registerer to none, Now to time.Now.
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time
 }
 
-// Leader asks a section of the leader's memory for an answer, from any goroutine. It fails while there is no leader.
+// Leader queries a section of the leader's memory, from any goroutine. It fails while there is no leader.
 type Leader interface {
 	Query(ctx context.Context, section string, query []byte) ([]byte, error)
 }
 
-// Manager keeps the bundles of all relationships up to date, together with the managers on the other members.
+// Manager keeps the bundles of all relationships up to date, together with the managers of the other members.
 type Manager struct {
 	config       Config
 	member       string
@@ -77,12 +79,12 @@ type Manager struct {
 	importer     *hub.Importer
 	reconciler   *hub.Reconciler
 	agreements   *invitation.Agreements
-	// alive reads which members there are to share the work, and aliveRows is what it reads.
+	// alive reads the members that share the work, from aliveRows.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
 }
 
-// New builds the room. Its relationships are not fetched before [Manager.Run]; register [Manager.Section] with the membership first.
+// New returns a Manager. Register [Manager.Section] with the membership before [Manager.Run].
 func New(c Config) (*Manager, error) {
 	switch {
 	case c.Store == nil, c.Leader == nil, c.Trust == nil, c.Audit == nil:
@@ -90,7 +92,12 @@ func New(c Config) (*Manager, error) {
 	case c.MinRefresh == 0:
 		c.MinRefresh = relationship.DefaultMinRefresh
 	case c.MinRefresh < relationship.LowestMinRefresh || c.MinRefresh > relationship.MaxRefresh:
-		return nil, fmt.Errorf("min_refresh is %s; it must lie between %s and %s", c.MinRefresh, relationship.LowestMinRefresh, relationship.MaxRefresh)
+		return nil, fmt.Errorf(
+			"min_refresh is %s; it must lie between %s and %s",
+			c.MinRefresh,
+			relationship.LowestMinRefresh,
+			relationship.MaxRefresh,
+		)
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -103,12 +110,14 @@ func New(c Config) (*Manager, error) {
 	m.alive, m.aliveRows = membership.Alive, membership.AlivePrefix()
 	var err error
 	if m.intake, err = intake.New(intake.Config{
-		Store: c.Store, Trust: c.Trust, Audit: c.Audit, MinRefresh: c.MinRefresh, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
+		Store: c.Store, Trust: c.Trust, Audit: c.Audit, MinRefresh: c.MinRefresh,
+		Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
 	if m.receiver, err = receiver.New(receiver.Config{
-		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Log: c.Logger, Registerer: c.Registerer,
+		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations,
+		Log: c.Logger, Registerer: c.Registerer,
 		Now: c.Now, LogAllowed: m.logAllowed,
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
@@ -119,7 +128,8 @@ func New(c Config) (*Manager, error) {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
 	}
 	if m.poller, err = fetch.New(fetch.Config{
-		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations, Client: c.Client, Routes: m.routes,
+		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations,
+		Client: c.Client, Routes: m.routes,
 		Maps: m.importer, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
@@ -171,13 +181,13 @@ func newState(member string, now func() time.Time) *Manager {
 	return m
 }
 
-// Section is what this room reports with heartbeats, under the name [Section].
+// Section returns the observations, which are reported with heartbeats under [observation.Name].
 func (m *Manager) Section() *observation.Section { return m.observations }
 
 // Streams returns the streams to other clusters. They are reported with the heartbeats under the name [peer.Section].
 func (m *Manager) Streams() *peer.Streams { return m.streams }
 
-// peerConfig connects the streams with the rest of the room.
+// peerConfig returns the configuration of the streams.
 func (m *Manager) peerConfig() peer.Config {
 	c := m.config
 	return peer.Config{
@@ -185,7 +195,8 @@ func (m *Manager) peerConfig() peer.Config {
 		Trust:  c.Trust,
 		PlanOf: m.catalog.PlanOf, Homes: m.catalog.Homes, Receiver: m.receiver, Hub: hubs{m.publisher, m.importer},
 		Alive:   func() ([]string, error) { return m.alive(c.Store.View()) },
-		Changed: func(names []string) { m.scheduler.Changed(names...) }, Ended: m.agreements.TriggerHome, Unreadable: m.unreadable,
+		Changed: func(names []string) { m.scheduler.Changed(names...) }, Ended: m.agreements.TriggerHome,
+		Unreadable: m.unreadable,
 	}
 }
 
@@ -195,11 +206,12 @@ type hubs struct {
 	*hub.Importer
 }
 
-// hubConfig connects the two sides of hubs with the rest of the room.
+// hubConfig returns the configuration of both sides of hubs.
 func (m *Manager) hubConfig() hub.Config {
 	c := m.config
 	return hub.Config{
-		Store: c.Store, Home: c.Peers.Home.Name(), Mirror: m.catalog, Trust: c.Trust, Intake: m.intake, Observations: m.observations,
+		Store: c.Store, Home: c.Peers.Home.Name(), Mirror: m.catalog, Trust: c.Trust,
+		Intake: m.intake, Observations: m.observations,
 		Audit: c.Audit, Client: c.Client, Unreadable: m.unreadable, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
 		Endpoint: func(name string, rel *relationship.Relationship) endpoint.Remote {
 			return m.routes.Endpoint(name, rel, c.Now())
@@ -212,8 +224,8 @@ func (m *Manager) hubConfig() hub.Config {
 // logAllowed is [peer.Streams.LogAllowed] of the streams, which are built last.
 func (m *Manager) logAllowed(home string) bool { return m.streams.LogAllowed(home) }
 
-// Run fetches what this member owns, and keeps the standing of all relationships true while this member leads. It returns when ctx ends,
-// with nil, once everything that it started has ended; or with the error that makes it impossible to go on.
+// Run fetches what this member owns, keeps the streams, and keeps standings true while this member leads. It returns
+// nil after ctx ends and everything it started has ended, or the error that makes it impossible to go on.
 func (m *Manager) Run(ctx context.Context) error {
 	defer m.poller.Close()
 	group, ctx := errgroup.WithContext(ctx)
@@ -229,9 +241,13 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-// followTables feeds the catalog, change by change.
+// followTables feeds the mirror, change by change.
 func (m *Manager) followTables(ctx context.Context) error {
-	over := []raftstore.Prefix{relationship.Relationships.Prefix(""), relationship.ForeignBundles.Prefix(""), relationship.HubBundles.Prefix("")}
+	over := []raftstore.Prefix{
+		relationship.Relationships.Prefix(""),
+		relationship.ForeignBundles.Prefix(""),
+		relationship.HubBundles.Prefix(""),
+	}
 	for {
 		view := m.config.Store.View()
 		if err := m.catalog.Load(view, m.unreadable); err != nil {
@@ -242,7 +258,10 @@ func (m *Manager) followTables(ctx context.Context) error {
 		m.scheduler.ChangedAll()
 		m.freshness.changed.AddAll()
 		m.streams.PlanAll()
-		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(err, raftstore.ErrWatchRestart) {
+		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(
+			err,
+			raftstore.ErrWatchRestart,
+		) {
 			return err
 		}
 	}
@@ -270,7 +289,7 @@ func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
 	}
 }
 
-// followMembers tells the scheduler who is alive.
+// followMembers passes the members that are alive to those who share the work.
 func (m *Manager) followMembers(ctx context.Context) error {
 	return feed.Latest(ctx, m.config.Store, []raftstore.Prefix{m.aliveRows}, func(v *raftstore.View) error {
 		members, err := m.alive(v)
@@ -283,12 +302,16 @@ func (m *Manager) followMembers(ctx context.Context) error {
 	})
 }
 
-// unreadable reports a row that this version cannot read. The relationship is left alone; the others go on.
+// unreadable logs a row that this version cannot read. Its relationship is left alone; the others go on.
 func (m *Manager) unreadable(err error) {
-	m.log.Error("a row was left out; it may have been written by a later version: bring this member to the cluster's version", "error", err)
+	m.log.Error(
+		"a row was left out; it may have been written by a later version: bring this member to the cluster's version",
+		"error",
+		err,
+	)
 }
 
-// owner says which member fetches a relationship; empty while none is alive.
+// owner returns the member that fetches a relationship, or "" if none is alive.
 func (m *Manager) owner(name string, members []string) string {
 	if len(members) == 0 {
 		return ""

@@ -4,29 +4,51 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// bundleCollector reads the foreign bundles' metrics from the catalog when they are scraped, so that a domain that is foreign no
-// more leaves none behind.
+// bundleCollector reads the metrics of foreign bundles from the mirror when they are scraped, so that a domain that is
+// not foreign any more leaves none behind.
 type bundleCollector struct{ manager *Manager }
 
 var (
-	sequenceDesc = prometheus.NewDesc("entente_federation_bundle_sequence",
-		"Sequence of the stored bundle of a foreign trust domain; absent where it has none.", []string{"trust_domain"}, nil)
-	ageDesc = prometheus.NewDesc("entente_federation_bundle_age_seconds",
-		"Time since the keys in the stored bundle of a foreign trust domain last changed.", []string{"trust_domain"}, nil)
-	confirmedDesc = prometheus.NewDesc("entente_federation_bundle_unconfirmed_seconds",
-		"Time since this member last confirmed the bundle of a foreign trust domain at its endpoint; for those that it fetches.",
-		[]string{"trust_domain"}, nil)
-	freshnessDesc = prometheus.NewDesc("entente_federation_bundle_freshness",
-		"Freshness of a foreign trust domain's bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.", []string{"trust_domain"}, nil)
+	sequenceDesc = prometheus.NewDesc(
+		"entente_federation_bundle_sequence",
+		"Sequence of the stored bundle of a foreign trust domain; absent where it has none.",
+		[]string{"trust_domain"},
+		nil,
+	)
+	ageDesc = prometheus.NewDesc(
+		"entente_federation_bundle_age_seconds",
+		"Time since the keys in the stored bundle of a foreign trust domain last changed.",
+		[]string{"trust_domain"},
+		nil,
+	)
+	confirmedDesc = prometheus.NewDesc(
+		"entente_federation_bundle_unconfirmed_seconds",
+		"Time since this member last confirmed the bundle of a foreign trust domain at its endpoint; for those that "+
+			"it fetches.",
+		[]string{"trust_domain"},
+		nil,
+	)
+	freshnessDesc = prometheus.NewDesc(
+		"entente_federation_bundle_freshness",
+		"Freshness of a foreign trust domain's bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.",
+		[]string{"trust_domain"},
+		nil,
+	)
 	suspendedDesc = prometheus.NewDesc("entente_federation_relationship_suspended",
 		"1 where the relationship with a foreign trust domain is suspended, else 0.", []string{"trust_domain"}, nil)
-	alarmDesc = prometheus.NewDesc("entente_federation_alarm",
-		"1 for each alarm that stands on what a foreign trust domain shows: broken_chain, new_chain, split_view.", []string{"trust_domain", "alarm"}, nil)
+	alarmDesc = prometheus.NewDesc(
+		"entente_federation_alarm",
+		"1 for each alarm that stands on what a foreign trust domain shows: broken_chain, new_chain, split_view.",
+		[]string{"trust_domain", "alarm"},
+		nil,
+	)
 )
 
 // Describe implements prometheus.Collector.
 func (c *bundleCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sequenceDesc, ageDesc, confirmedDesc, freshnessDesc, suspendedDesc, alarmDesc} {
+	for _, d := range []*prometheus.Desc{
+		sequenceDesc, ageDesc, confirmedDesc, freshnessDesc, suspendedDesc, alarmDesc,
+	} {
 		out <- d
 	}
 }

@@ -18,15 +18,19 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// admit checks a relationship against the state that it is to become part of. bootstrap is the bundle that comes with it, stored the one
-// that is there; either can be nil.
+// admit checks a relationship against the state that it becomes part of. bootstrap is the bundle that comes with it,
+// and stored the one that is stored. Either can be nil.
 func (m *Manager) admit(r raftstore.Reader, rel *relationship.Relationship, bootstrap, stored *bundle.Bundle) error {
 	hosted, err := m.config.Trust.Hosted.Hosts(r, rel.TrustDomain.Name())
 	if err != nil {
 		return err
 	}
 	if hosted {
-		return status.Errorf(codes.FailedPrecondition, "%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster", rel.TrustDomain)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"%s is hosted by this cluster, and a hosted domain is never foreign; name a domain of another cluster",
+			rel.TrustDomain,
+		)
 	}
 	if err := m.admitPeer(r, rel); err != nil {
 		return err
@@ -41,11 +45,19 @@ func (m *Manager) admit(r raftstore.Reader, rel *relationship.Relationship, boot
 		}
 		switch {
 		case own == nil:
-			return status.Errorf(codes.FailedPrecondition, "the endpoint of %s proves itself by the bundle that it serves, and none is stored yet; "+
-				"get the document from the peer's operator and give it as the bootstrap bundle (--bootstrap FILE)", rel.TrustDomain)
+			return status.Errorf(
+				codes.FailedPrecondition,
+				"the endpoint of %s proves itself by the bundle that it serves, and none is stored yet; "+
+					"get the document from the peer's operator and give it as the bootstrap bundle (--bootstrap FILE)",
+				rel.TrustDomain,
+			)
 		case len(own.X509Authorities()) == 0:
-			return status.Errorf(codes.FailedPrecondition, "the bundle of %s holds no X.509 authority, so its endpoint cannot be verified by it; "+
-				"give a bootstrap bundle that holds one (--bootstrap FILE)", rel.TrustDomain)
+			return status.Errorf(
+				codes.FailedPrecondition,
+				"the bundle of %s holds no X.509 authority, so its endpoint cannot be verified by it; "+
+					"give a bootstrap bundle that holds one (--bootstrap FILE)",
+				rel.TrustDomain,
+			)
 		}
 		return nil
 	}
@@ -58,13 +70,21 @@ func (m *Manager) admit(r raftstore.Reader, rel *relationship.Relationship, boot
 		return err
 	}
 	if trust == nil {
-		return status.Errorf(codes.FailedPrecondition, "the endpoint of %s proves itself as %s, and the bundle of %s is not known here or its relationship is suspended; "+
-			"create a relationship with %s first, or give its bundle with --serving-bundle FILE", rel.TrustDomain, rel.Endpoint.ID(), serving, serving)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"the endpoint of %s proves itself as %s, and the bundle of %s is not known here or its relationship is "+
+				"suspended; "+
+				"create a relationship with %s first, or give its bundle with --serving-bundle FILE",
+			rel.TrustDomain,
+			rel.Endpoint.ID(),
+			serving,
+			serving,
+		)
 	}
 	return nil
 }
 
-// admitPeer checks that the peer of a relationship can be verified at all: by the bundle of its home domain.
+// admitPeer checks that the peer of a relationship can be verified, by the bundle of its home domain.
 func (m *Manager) admitPeer(r raftstore.Reader, rel *relationship.Relationship) error {
 	if rel.Peer == nil || rel.Peer.Home == rel.TrustDomain {
 		return nil
@@ -75,22 +95,38 @@ func (m *Manager) admitPeer(r raftstore.Reader, rel *relationship.Relationship) 
 		return err
 	}
 	if hosted {
-		return status.Errorf(codes.FailedPrecondition, "the peer's home trust domain %s is hosted by this cluster; name that of the other cluster", home)
+		return status.Errorf(
+			codes.FailedPrecondition,
+			"the peer's home trust domain %s is hosted by this cluster; name that of the other cluster",
+			home,
+		)
 	}
 	known, err := relationship.IsForeign(r, home)
 	if err == nil && !known {
-		err = status.Errorf(codes.FailedPrecondition, "the members of the peer prove themselves by the bundle of %s, with which there is no relationship; create one first", home)
+		err = status.Errorf(
+			codes.FailedPrecondition,
+			"the members of the peer prove themselves by the bundle of %s, with which there is no relationship; "+
+				"create one first",
+			home,
+		)
 	}
 	return err
 }
 
 // create is the transaction of a new relationship.
-func (m *Manager) create(tx *raftstore.Tx, want *statev1.Relationship, bootstrap *bundle.Bundle, operator string, now time.Time) error {
+func (m *Manager) create(
+	tx *raftstore.Tx,
+	want *statev1.Relationship,
+	bootstrap *bundle.Bundle,
+	operator string,
+	now time.Time,
+) error {
 	name := want.GetTrustDomain()
 	if _, found, err := relationship.Relationships.Get(tx, name); err != nil {
 		return err
 	} else if found {
-		return status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; change it with `entente federation update %s`", name, name)
+		return status.Errorf(codes.AlreadyExists, "there is a relationship with %s already; change it with `entente "+
+			"federation update %s`", name, name)
 	}
 	row := proto.Clone(want).(*statev1.Relationship)
 	row.CreateTime = timestamppb.New(now)
@@ -111,14 +147,14 @@ type change struct {
 	paths     []string
 	bootstrap []byte
 	reset     bool
-	// operator is who asks for it.
+	// operator is the caller.
 	operator string
 }
 
-// broughtBy is the source of a bundle that an operator brings.
+// broughtBy names the source of a bundle that an operator provides.
 func broughtBy(operator string) string { return "bootstrap by " + operator }
 
-// update is the transaction of a change. It writes nothing when nothing would be different.
+// update is the transaction of a change. If nothing changes it writes nothing.
 func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	name := c.wanted.GetTrustDomain()
 	row, err := relationship.Get(tx, name)
@@ -160,7 +196,7 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 		}
 	}
 	if found && bootstrap == nil && !slices.Equal(row.GetAuthorityKinds(), next.GetAuthorityKinds()) {
-		// Those who follow the bundle see another one, though its document is stored as it was.
+		// The part of the bundle that is relied on changes, so that followers of the table have to read it again.
 		held.Value.Decided = next.GetGeneration()
 		if err := relationship.ForeignBundles.Put(tx, name, held.Value); err != nil {
 			return err

@@ -9,8 +9,9 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// surviveRestore carries over what must not go back with an operator's restore: a bundle, whose older keys a peer may have revoked and
-// whose endpoint may prove itself by newer ones only, and a suspension. Relationships themselves come back as the snapshot has them.
+// surviveRestore keeps what an operator's restore must not take back: a bundle, whose older keys a peer may have
+// revoked and whose endpoint may authenticate only by newer ones, and a suspension. Relationships themselves are
+// restored from the snapshot.
 func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err := invitation.SurviveRestore(before, restored, tx); err != nil {
 		return err
@@ -27,7 +28,7 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 			continue
 		}
 		if !proto.Equal(was.Value, row.Value) {
-			row.Value.Agreement = was.Value.GetAgreement() // what both sides have said is not unsaid
+			row.Value.Agreement = was.Value.GetAgreement() // consents are not taken back
 			row.Value.Suspended = row.Value.GetSuspended() || was.Value.GetSuspended()
 			row.Value.Generation = max(row.Value.GetGeneration(), was.Value.GetGeneration()) + 1
 			row.Value.Standing, row.Value.Alarms = was.Value.GetStanding(), was.Value.GetAlarms()
@@ -51,7 +52,7 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	return hub.SurviveRestore(before, restored, tx)
 }
 
-// keepHistory keeps the history of a bundle as it was, where it is another. One that the snapshot alone has stays.
+// keepHistory keeps the history of a bundle. A history that only the snapshot has stays as it is.
 func keepHistory(before *raftstore.View, tx *raftstore.Tx, name string) error {
 	was, found, err := relationship.ForeignHistory.Get(before, name)
 	if err != nil || !found {

@@ -20,17 +20,20 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// Service serves entente.v1.FederationService. Who may call what is decided, and the calls are audited, before they come here.
+// Service serves entente.v1.FederationService. Calls are authorized and audited before they reach it.
 type Service struct {
 	ententev1.UnimplementedFederationServiceServer
 	manager *Manager
 }
 
-// NewService serves the relationships that a manager keeps.
+// NewService returns the service of a manager.
 func NewService(m *Manager) *Service { return &Service{manager: m} }
 
-// CreateRelationship begins to trust a foreign domain.
-func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateRelationshipRequest) (*ententev1.Relationship, error) {
+// CreateRelationship creates a relationship with a foreign domain.
+func (s *Service) CreateRelationship(
+	ctx context.Context,
+	req *ententev1.CreateRelationshipRequest,
+) (*ententev1.Relationship, error) {
 	want, err := relationship.FromRequest(req.GetRelationship())
 	if err != nil {
 		return nil, err
@@ -44,7 +47,10 @@ func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateR
 		return nil, err
 	}
 	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
-	_, err = s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, operator, now) })
+	_, err = s.manager.config.Store.Update(
+		ctx,
+		func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, operator, now) },
+	)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -52,9 +58,18 @@ func (s *Service) CreateRelationship(ctx context.Context, req *ententev1.CreateR
 	return s.show(ctx, s.manager.config.Store.View(), want.GetTrustDomain())
 }
 
-// UpdateRelationship changes what the field mask names, and can replace the stored bundle.
-func (s *Service) UpdateRelationship(ctx context.Context, req *ententev1.UpdateRelationshipRequest) (*ententev1.Relationship, error) {
-	c := change{req.GetRelationship(), req.GetUpdateMask().GetPaths(), req.GetBootstrapBundle(), req.GetResetSequence(), access.CallerFrom(ctx).String()}
+// UpdateRelationship changes the fields that the update mask names, and can replace the stored bundle.
+func (s *Service) UpdateRelationship(
+	ctx context.Context,
+	req *ententev1.UpdateRelationshipRequest,
+) (*ententev1.Relationship, error) {
+	c := change{
+		req.GetRelationship(),
+		req.GetUpdateMask().GetPaths(),
+		req.GetBootstrapBundle(),
+		req.GetResetSequence(),
+		access.CallerFrom(ctx).String(),
+	}
 	name := c.wanted.GetTrustDomain()
 	if _, err := relationship.ParseTrustDomain(name); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
@@ -64,9 +79,17 @@ func (s *Service) UpdateRelationship(ctx context.Context, req *ententev1.UpdateR
 	}
 	switch {
 	case len(c.paths) == 0 && len(c.bootstrap) == 0 && !c.reset:
-		return nil, status.Error(codes.InvalidArgument, "nothing to update: name fields in update_mask, or give a bootstrap_bundle")
+		return nil, status.Error(
+			codes.InvalidArgument,
+			"nothing to update: name fields in update_mask, or give a bootstrap_bundle",
+		)
 	case c.reset && len(c.bootstrap) == 0:
-		return nil, status.Errorf(codes.InvalidArgument, "reset_sequence needs a bootstrap_bundle: get the bundle of %s from the peer's operator and give it with --bootstrap FILE", name)
+		return nil, status.Errorf(
+			codes.InvalidArgument,
+			"reset_sequence needs a bootstrap_bundle: get the bundle of %s from the peer's operator and give it with "+
+				"--bootstrap FILE",
+			name,
+		)
 	}
 	decide := func() (*ententev1.Relationship, error) {
 		now := s.manager.now()
@@ -79,7 +102,11 @@ func (s *Service) UpdateRelationship(ctx context.Context, req *ententev1.UpdateR
 }
 
 // audited audits an operator's decision to reset a sequence, which suspends the protection against rollback once.
-func (s *Service) audited(ctx context.Context, name string, decide func() (*ententev1.Relationship, error)) (out *ententev1.Relationship, err error) {
+func (s *Service) audited(
+	ctx context.Context,
+	name string,
+	decide func() (*ententev1.Relationship, error),
+) (out *ententev1.Relationship, err error) {
 	err = audit.Do(s.manager.config.Audit, audit.Event{
 		Caller: access.CallerFrom(ctx).String(), Action: actionReset, Object: name, Durable: true,
 		Detail: "the stored bundle is replaced by the operator's, whatever its sequence",
@@ -94,18 +121,36 @@ func (s *Service) audited(ctx context.Context, name string, decide func() (*ente
 	return out, err
 }
 
-// SuspendRelationship stops fetching a domain's bundle and relying on it. The bundle is kept.
-func (s *Service) SuspendRelationship(ctx context.Context, req *ententev1.SuspendRelationshipRequest) (*ententev1.Relationship, error) {
-	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), true) })
+// SuspendRelationship suspends a relationship: its bundle is neither fetched nor relied on, and kept.
+func (s *Service) SuspendRelationship(
+	ctx context.Context,
+	req *ententev1.SuspendRelationshipRequest,
+) (*ententev1.Relationship, error) {
+	return s.decide(
+		ctx,
+		req.GetTrustDomain(),
+		func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), true) },
+	)
 }
 
-// ResumeRelationship undoes that. The bundle counts as what its last refresh makes of it until the next one, which comes at once.
-func (s *Service) ResumeRelationship(ctx context.Context, req *ententev1.ResumeRelationshipRequest) (*ententev1.Relationship, error) {
-	return s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), false) })
+// ResumeRelationship resumes a relationship. Its bundle has the standing of its last refresh until the next one, which
+// runs at once.
+func (s *Service) ResumeRelationship(
+	ctx context.Context,
+	req *ententev1.ResumeRelationshipRequest,
+) (*ententev1.Relationship, error) {
+	return s.decide(
+		ctx,
+		req.GetTrustDomain(),
+		func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), false) },
+	)
 }
 
-// DeleteRelationship ends the trust.
-func (s *Service) DeleteRelationship(ctx context.Context, req *ententev1.DeleteRelationshipRequest) (*ententev1.DeleteRelationshipResponse, error) {
+// DeleteRelationship deletes a relationship with its bundle.
+func (s *Service) DeleteRelationship(
+	ctx context.Context,
+	req *ententev1.DeleteRelationshipRequest,
+) (*ententev1.DeleteRelationshipResponse, error) {
 	var ended *statev1.Relationship
 	revision, err := s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
 		if ended, err = relationship.Get(tx, req.GetTrustDomain()); err != nil {
@@ -120,8 +165,11 @@ func (s *Service) DeleteRelationship(ctx context.Context, req *ententev1.DeleteR
 	return &ententev1.DeleteRelationshipResponse{Revision: uint64(revision)}, nil
 }
 
-// RefreshRelationship fetches now, on this member, and tells what came of it in the relationship's last_result and last_error.
-func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.RefreshRelationshipRequest) (*ententev1.Relationship, error) {
+// RefreshRelationship fetches now, on this member, and returns the result in last_result and last_error.
+func (s *Service) RefreshRelationship(
+	ctx context.Context,
+	req *ententev1.RefreshRelationshipRequest,
+) (*ententev1.Relationship, error) {
 	name := req.GetTrustDomain()
 	view, err := s.manager.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
@@ -132,10 +180,22 @@ func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.Refres
 		return nil, raftstore.StatusError(err)
 	}
 	if !relationship.Agreed(row.GetAgreement()) {
-		return nil, status.Errorf(codes.FailedPrecondition, "the agreement with %s lacks a consent, and nothing is fetched without; `entente federation show %s` says whose", name, name)
+		return nil, status.Errorf(
+			codes.FailedPrecondition,
+			"the agreement with %s lacks a consent, without which nothing is fetched; `entente federation show %s` "+
+				"shows whose",
+			name,
+			name,
+		)
 	}
 	if row.GetSuspended() {
-		return nil, status.Errorf(codes.FailedPrecondition, "the relationship with %s is suspended, and a suspended one is not fetched; resume it first with `entente federation resume %s`", name, name)
+		return nil, status.Errorf(
+			codes.FailedPrecondition,
+			"the relationship with %s is suspended, and a suspended one is not fetched; resume it first with `entente "+
+				"federation resume %s`",
+			name,
+			name,
+		)
 	}
 	out, _ := s.manager.poller.RefreshRequested(ctx, name)
 	if ctx.Err() != nil {
@@ -152,8 +212,11 @@ func (s *Service) RefreshRelationship(ctx context.Context, req *ententev1.Refres
 	return shown, nil
 }
 
-// GetRelationship shows one relationship.
-func (s *Service) GetRelationship(ctx context.Context, req *ententev1.GetRelationshipRequest) (*ententev1.Relationship, error) {
+// GetRelationship returns one relationship.
+func (s *Service) GetRelationship(
+	ctx context.Context,
+	req *ententev1.GetRelationshipRequest,
+) (*ententev1.Relationship, error) {
 	view, err := s.read(ctx, req.GetRead())
 	if err != nil {
 		return nil, err
@@ -161,17 +224,23 @@ func (s *Service) GetRelationship(ctx context.Context, req *ententev1.GetRelatio
 	return s.show(ctx, view, req.GetTrustDomain())
 }
 
-// maxPageBytes leaves room for the rest of an answer below the 4 MiB that gRPC clients take in one message.
+// maxPageBytes leaves room for the rest of a response below the 4 MiB that gRPC clients accept in one message.
 const maxPageBytes = 3 << 20
 
-// ListRelationships shows them by trust domain, as many at a time as fit into one message.
-func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRelationshipsRequest) (*ententev1.ListRelationshipsResponse, error) {
+// ListRelationships lists relationships by trust domain, as many as fit into one message.
+func (s *Service) ListRelationships(
+	ctx context.Context,
+	req *ententev1.ListRelationshipsRequest,
+) (*ententev1.ListRelationshipsResponse, error) {
 	view, err := s.read(ctx, req.GetRead())
 	if err != nil {
 		return nil, err
 	}
 	if req.GetPageSize() < 0 {
-		return nil, status.Error(codes.InvalidArgument, "page_size is negative; leave it out for as many as fit into one message")
+		return nil, status.Error(
+			codes.InvalidArgument,
+			"page_size is negative; leave it out for as many as fit into one message",
+		)
 	}
 	members, err := s.manager.alive(view)
 	if err != nil {
@@ -194,7 +263,7 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 			return nil, raftstore.StatusError(err)
 		}
 		if shown == nil {
-			continue // what hubs say of it does not count
+			continue // no attestation of it counts
 		}
 		streams.Add(shown)
 		n := len(out.GetRelationships())
@@ -207,8 +276,13 @@ func (s *Service) ListRelationships(ctx context.Context, req *ententev1.ListRela
 	return out, nil
 }
 
-// listedAs shows a domain in a list, by its relationship or by a hub's word.
-func (m *Manager) listedAs(view *raftstore.View, name string, members []string, live map[string]observation.Observation) (*ententev1.Relationship, error) {
+// listedAs returns a domain of a list, by its relationship or by an attestation of a hub.
+func (m *Manager) listedAs(
+	view *raftstore.View,
+	name string,
+	members []string,
+	live map[string]observation.Observation,
+) (*ententev1.Relationship, error) {
 	row, direct, err := relationship.Relationships.Get(view, name)
 	if err != nil {
 		return nil, err
@@ -224,7 +298,10 @@ func (m *Manager) listedAs(view *raftstore.View, name string, members []string, 
 }
 
 // ApproveRelationship gives this side's consent to an agreement.
-func (s *Service) ApproveRelationship(ctx context.Context, req *ententev1.ApproveRelationshipRequest) (*ententev1.Relationship, error) {
+func (s *Service) ApproveRelationship(
+	ctx context.Context,
+	req *ententev1.ApproveRelationshipRequest,
+) (*ententev1.Relationship, error) {
 	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
 	out, err := s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error {
 		return relationship.Approve(tx, req.GetTrustDomain(), operator, now)
@@ -236,27 +313,43 @@ func (s *Service) ApproveRelationship(ctx context.Context, req *ententev1.Approv
 }
 
 // CreateInvitation implements the API.
-func (s *Service) CreateInvitation(ctx context.Context, req *ententev1.CreateInvitationRequest) (*ententev1.CreateInvitationResponse, error) {
+func (s *Service) CreateInvitation(
+	ctx context.Context,
+	req *ententev1.CreateInvitationRequest,
+) (*ententev1.CreateInvitationResponse, error) {
 	return s.manager.agreements.CreateInvitation(ctx, req)
 }
 
 // ListInvitations implements the API.
-func (s *Service) ListInvitations(ctx context.Context, req *ententev1.ListInvitationsRequest) (*ententev1.ListInvitationsResponse, error) {
+func (s *Service) ListInvitations(
+	ctx context.Context,
+	req *ententev1.ListInvitationsRequest,
+) (*ententev1.ListInvitationsResponse, error) {
 	return s.manager.agreements.ListInvitations(ctx, req)
 }
 
 // RevokeInvitation implements the API.
-func (s *Service) RevokeInvitation(ctx context.Context, req *ententev1.RevokeInvitationRequest) (*ententev1.RevokeInvitationResponse, error) {
+func (s *Service) RevokeInvitation(
+	ctx context.Context,
+	req *ententev1.RevokeInvitationRequest,
+) (*ententev1.RevokeInvitationResponse, error) {
 	return s.manager.agreements.RevokeInvitation(ctx, req)
 }
 
 // RedeemInvitation implements the API.
-func (s *Service) RedeemInvitation(ctx context.Context, req *ententev1.RedeemInvitationRequest) (*ententev1.RedeemInvitationResponse, error) {
+func (s *Service) RedeemInvitation(
+	ctx context.Context,
+	req *ententev1.RedeemInvitationRequest,
+) (*ententev1.RedeemInvitationResponse, error) {
 	return s.manager.agreements.RedeemInvitation(ctx, req)
 }
 
-// decide runs an operator's transaction and shows what the relationship is after it.
-func (s *Service) decide(ctx context.Context, name string, fn func(tx *raftstore.Tx) error) (*ententev1.Relationship, error) {
+// decide runs an operator's transaction and returns the relationship after it.
+func (s *Service) decide(
+	ctx context.Context,
+	name string,
+	fn func(tx *raftstore.Tx) error,
+) (*ententev1.Relationship, error) {
 	if _, err := s.manager.config.Store.Update(ctx, fn); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -275,7 +368,7 @@ func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (
 	return s.manager.show(ctx, view, name)
 }
 
-// show shows a domain as the API has it.
+// show returns a domain as the API has it.
 func (m *Manager) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
 	if shown, err := m.showAttested(ctx, view, name); err != nil || shown != nil {
 		return shown, raftstore.StatusError(err)
@@ -305,11 +398,11 @@ func (m *Manager) show(ctx context.Context, view *raftstore.View, name string) (
 	return shown, raftstore.StatusError(err)
 }
 
-// liveWithin bounds the question to the leader: what it remembers is worth no more waiting than that.
+// liveWithin bounds a query to the leader, whose answer is worth no longer wait.
 const liveWithin = 2 * time.Second
 
-// live asks the leader what it was told of one relationship, or of all. Without a leader there is nothing to tell, which is no error:
-// the rest of the answer is good.
+// live queries the leader for the observations of one relationship, or of all. If there is no leader it returns none:
+// the rest of the response is valid.
 func (m *Manager) live(ctx context.Context, name string) map[string]observation.Observation {
 	ctx, cancel := context.WithTimeout(ctx, liveWithin)
 	defer cancel()
@@ -326,7 +419,7 @@ func (m *Manager) live(ctx context.Context, name string) map[string]observation.
 			err = proto.Unmarshal(reply, answer)
 		}
 		if err != nil {
-			m.log.Debug("the leader did not tell when relationships were last fetched", "error", err)
+			m.log.Debug("the leader did not report when relationships were last fetched", "error", err)
 			return found
 		}
 		now := m.now()
@@ -341,8 +434,8 @@ func (m *Manager) live(ctx context.Context, name string) map[string]observation.
 	}
 }
 
-// listed returns, in order, the trust domains that ListRelationships returns: those with a relationship, and those that hubs
-// attest.
+// listed returns, in order, the trust domains that ListRelationships returns: those with a relationship, and those that
+// hubs attest.
 func listed(view *raftstore.View) (names []string, err error) {
 	all := make(map[string]struct{})
 	for row, err := range relationship.Relationships.All(view, "") {
@@ -361,7 +454,11 @@ func listed(view *raftstore.View) (names []string, err error) {
 }
 
 // showAttested shows one domain without a relationship, or returns nil if no hub attests it.
-func (m *Manager) showAttested(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
+func (m *Manager) showAttested(
+	ctx context.Context,
+	view *raftstore.View,
+	name string,
+) (*ententev1.Relationship, error) {
 	d, err := m.config.Trust.Decide(view, name)
 	if err != nil || d.Origin != trust.ByAttestation {
 		return nil, err

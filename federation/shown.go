@@ -17,8 +17,13 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// shown is a relationship as the API has it.
-func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relationship], members []string, told observation.Observation) (*ententev1.Relationship, error) {
+// shown returns a relationship as the API has it.
+func (m *Manager) shown(
+	view *raftstore.View,
+	row raftstore.Row[*statev1.Relationship],
+	members []string,
+	told observation.Observation,
+) (*ententev1.Relationship, error) {
 	v := row.Value
 	out := relationship.Message(v)
 	out.Revision = uint64(row.Revision)
@@ -61,7 +66,7 @@ func (m *Manager) shown(view *raftstore.View, row raftstore.Row[*statev1.Relatio
 	return out, nil
 }
 
-// attemptsShown tells what came of each endpoint of a relationship.
+// attemptsShown returns the last attempt at each endpoint of a relationship.
 func attemptsShown(row *statev1.Relationship, told observation.Observation) (out []*ententev1.EndpointAttempt) {
 	endpoints := told.Endpoints
 	if len(row.GetFallbackUrls()) == 0 {
@@ -70,14 +75,16 @@ func attemptsShown(row *statev1.Relationship, told observation.Observation) (out
 	for i, url := range append([]string{row.GetUrl()}, row.GetFallbackUrls()...) {
 		shown := &ententev1.EndpointAttempt{Url: url}
 		if i < len(endpoints) {
-			shown.Result, shown.Error, shown.AttemptTime = endpoints[i].Result, endpoints[i].Error, timestampOf(endpoints[i].At)
+			shown.Result, shown.Error, shown.AttemptTime = endpoints[i].Result, endpoints[i].Error, timestampOf(
+				endpoints[i].At,
+			)
 		}
 		out = append(out, shown)
 	}
 	return out
 }
 
-// held says what is stored for a relationship, from the catalog where that is of the same revision.
+// held returns the facts about the stored bundle of a relationship, from the mirror if it has the same revision.
 func (m *Manager) held(view *raftstore.View, name string) (relationship.Holding, error) {
 	row, found, err := relationship.ForeignBundles.Get(view, name)
 	if err != nil || !found {
