@@ -33,8 +33,8 @@ type Config struct {
 	Client endpoint.ClientConfig
 	// Endpoint returns the endpoint of a relationship to use now.
 	Endpoint func(name string, rel *relationship.Relationship) endpoint.Remote
-	// Covers reports whether a stream of a peer keeps a map up to date, LogAllowed whether one more line about what a peer
-	// sent may be logged, and MapChanged is called after this cluster's map has changed.
+	// Covers reports whether a stream of a peer keeps a map up to date, LogAllowed whether one more line about what a
+	// peer sent may be logged, and MapChanged is called after this cluster's map has changed.
 	Covers     func(home, name string) bool
 	LogAllowed func(home string) bool
 	MapChanged func()

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// maxPasses bounds how often a map is fetched in a row for what did not fit into memory or changed meanwhile. The next
-	// turn stores the rest.
+	// maxPasses bounds how often a map is fetched in a row for what did not fit into memory or changed meanwhile. The
+	// next turn stores the rest.
 	maxPasses = 16
 	// attempts is how often changes are applied again because what they depend on has changed.
 	attempts = 3
@@ -62,8 +62,8 @@ func (i *Importer) Forget(hub string) {
 // ForgetAll has every map read completely the next time, as after a restore.
 func (i *Importer) ForgetAll() { i.readings.forgetAll() }
 
-// Refresh reads the map of a hub from its endpoint, and stores what the relationship with the hub takes. It records its own
-// result; the only error that it returns is [relationship.ErrUnfinished]. Several calls may run at once.
+// Refresh reads the map of a hub from its endpoint, and stores what the relationship with the hub takes. It records its
+// own result; the only error that it returns is [relationship.ErrUnfinished]. Several calls may run at once.
 func (i *Importer) Refresh(ctx context.Context, hub string, w *fetch.Wait) error {
 	var count observation.MapCount
 	var result string
@@ -195,16 +195,16 @@ func (i *Importer) readOnce(
 	return relationship.ResultStored, r.count, nil
 }
 
-// checksOnly reports whether it is sufficient to check that a hub serves its map: a stream keeps what is stored up to date,
-// the map was compared lately, and no operator requested the reading.
+// checksOnly reports whether it is sufficient to check that a hub serves its map: a stream keeps what is stored up to
+// date, the map was compared lately, and no operator requested the reading.
 func (i *Importer) checksOnly(hub string, b intake.Basis, w *fetch.Wait) bool {
 	peer := b.Rel.Peer
 	return peer != nil && !w.Requested() && i.config.Covers(peer.Home.Name(), hub+relationship.MapSuffix) &&
 		comparedLately(i.readings.comparedAt(hub), i.config.Now())
 }
 
-// ReceiveChanges stores what a hub sent of its map over a stream. The rules are those of a map from its endpoint. An error
-// ends the stream.
+// ReceiveChanges stores what a hub sent of its map over a stream. The rules are those of a map from its endpoint. An
+// error ends the stream.
 func (i *Importer) ReceiveChanges(ctx context.Context, home string, changes *ententev1.PeerMapChanges) error {
 	hub := changes.GetTrustDomain()
 	for range attempts {
@@ -263,8 +263,8 @@ func (i *Importer) unavailable(hub string) error {
 	return session.Errorf("not_stored", "%s cannot store the map changes of %s at the moment", i.config.Home, hub)
 }
 
-// ConfirmMap records that a hub has sent all of its map, often enough to keep the map fresh. It does nothing if an operator
-// has changed the relationship since the map was subscribed to.
+// ConfirmMap records that a hub has sent all of its map, often enough to keep the map fresh. It does nothing if an
+// operator has changed the relationship since the map was subscribed to.
 func (i *Importer) ConfirmMap(hub string, generation uint64) {
 	e, ok := i.config.Mirror.Get(hub)
 	if !ok || e.Rel.Hub == nil || e.PeerHome() == "" || e.Rel.Generation != generation {

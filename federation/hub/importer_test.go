@@ -23,8 +23,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// TestStreamedMapIsChecked: while a stream keeps a map up to date, its endpoint is only checked, and the map is read if the
-// endpoint does not support that, once a day, and if an operator requests it.
+// TestStreamedMapIsChecked: while a stream keeps a map up to date, its endpoint is only checked, and the map is read if
+// the endpoint does not support that, once a day, and if an operator requests it.
 func TestStreamedMapIsChecked(t *testing.T) {
 	s, ap := newSpoke(t, "ap.example.org"), federationtest.NewAuthority(t, "ap.example.org")
 	document, heads := mapOf(t, ap.Bundle(t, 1)), true
@@ -107,8 +107,8 @@ func TestHubEndsWhileItsMapIsWritten(t *testing.T) {
 	}
 }
 
-// TestWriteChecksWhatLedToIt: a change is written only if the row and the relationship are as they were read, and only if it
-// can be audited.
+// TestWriteChecksWhatLedToIt: a change is written only if the row and the relationship are as they were read, and only
+// if it can be audited.
 func TestWriteChecksWhatLedToIt(t *testing.T) {
 	s, a := newSpoke(t, ".example.org"), federationtest.NewAuthority(t, "a.example.org")
 	b := s.basis(t)
@@ -146,8 +146,8 @@ func TestWriteChecksWhatLedToIt(t *testing.T) {
 	require.EqualValues(t, 0, s.sequence(t, "c.example.org"))
 }
 
-// TestMemoryOfMap: a map of more than 20 MiB, with more changes than are held at once, never takes 16 MiB of memory while it is
-// read.
+// TestMemoryOfMap: a map of more than 20 MiB, with more changes than are held at once, never takes 16 MiB of memory
+// while it is read.
 func TestMemoryOfMap(t *testing.T) {
 	const domains, whole, most = 7000, 1500, 16 << 20
 	s := newSpoke(t, ".test")

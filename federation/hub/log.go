@@ -8,9 +8,9 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// mapLog holds the versions of this cluster's bundle map, which has the hosted domains and those that the cluster attests,
-// and the order in which they changed. A stream only keeps the number up to which its peer was sent the changes. The
-// bundles themselves stay in the store.
+// mapLog holds the versions of this cluster's bundle map, which has the hosted domains and those that the cluster
+// attests, and the order in which they changed. A stream only keeps the number up to which its peer was sent the
+// changes. The bundles themselves stay in the store.
 type mapLog struct {
 	mu     sync.Mutex
 	number uint64
@@ -30,8 +30,8 @@ const logSlack = 4096
 
 func newMapLog() *mapLog { return &mapLog{known: make(map[string]relationship.Version)} }
 
-// set records which version of a domain is in the map; the zero version removes the domain. It reports whether that is a
-// change.
+// set records which version of a domain is in the map; the zero version removes the domain. It reports whether that is
+// a change.
 func (l *mapLog) set(td string, v relationship.Version) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,8 +64,8 @@ func (l *mapLog) names() (names []string) {
 	return names
 }
 
-// after returns the domains that changed after a number, each once and in order, and the number of the latest change. It
-// returns false if not all of these changes are kept any more.
+// after returns the domains that changed after a number, each once and in order, and the number of the latest change.
+// It returns false if not all of these changes are kept any more.
 func (l *mapLog) after(number uint64) (names []string, now uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	// maxHeld bounds the documents of one map that are held until its end has arrived, which decides whether they count.
-	// What differs beyond that is stored by further readings of the same map, so that memory does not grow with the map.
+	// maxHeld bounds the documents of one map that are held until its end has arrived, which decides whether they
+	// count. What differs beyond that is stored by further readings of the same map, so that memory does not grow with
+	// the map.
 	maxHeld = 4 << 20
 	// maxContradictions bounds the alarms that one reading of a map raises.
 	maxContradictions = 64
@@ -46,8 +47,8 @@ type stored struct {
 	revision         raftstore.Revision
 	sum              [32]byte
 	refused, refusal string
-	// valid is set if the hub attested it under the present relationship. Other attestations do not count, and are deleted
-	// unless the hub repeats them.
+	// valid is set if the hub attested it under the present relationship. Other attestations do not count, and are
+	// deleted unless the hub repeats them.
 	valid, seen bool
 }
 
@@ -166,8 +167,8 @@ func (c *Config) readingOfChanges(
 	return r, nil
 }
 
-// add compares the entry of one domain. An invalid entry, such as a rollback, is recorded and skipped; an error is returned
-// only if the map itself is malformed.
+// add compares the entry of one domain. An invalid entry, such as a rollback, is recorded and skipped; an error is
+// returned only if the map itself is malformed.
 func (r *reading) add(td spiffeid.TrustDomain, document []byte) error {
 	name := td.Name()
 	known, wanted := r.known[name], !r.hosted[name] && name != r.hub && r.rules.Covers(name)
@@ -274,10 +275,10 @@ func (r *reading) finish() {
 	}
 }
 
-// tagBasis identifies everything that the result of a reading depends on. Of the stored attestations, these are only the
-// hub's own, so that a change of one hub's map does not cause all others to be read. Every write has a newer revision, and
-// every deletion leaves one row less. Of hosted domains only the names count, so that a new bundle of a hosted domain does
-// not cause a reading.
+// tagBasis identifies everything that the result of a reading depends on. Of the stored attestations, these are only
+// the hub's own, so that a change of one hub's map does not cause all others to be read. Every write has a newer
+// revision, and every deletion leaves one row less. Of hosted domains only the names count, so that a new bundle of a
+// hosted domain does not cause a reading.
 func (r *reading) tagBasis(b intake.Basis) string {
 	var newest raftstore.Revision
 	for _, known := range r.known {
@@ -286,8 +287,8 @@ func (r *reading) tagBasis(b intake.Basis) string {
 	return fmt.Sprint(b.Rel.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
 }
 
-// report logs what was refused, if it may be logged, and raises the alarms on contradictions. An error means that an alarm
-// was not written; the next reading raises it.
+// report logs what was refused, if it may be logged, and raises the alarms on contradictions. An error means that an
+// alarm was not written; the next reading raises it.
 func (c *Config) report(ctx context.Context, r *reading, logged bool) error {
 	if r.count.Refused > 0 && logged {
 		c.Log.Warn("entries of a hub's map refused; what is stored of these domains is kept", "hub", r.hub,

@@ -47,8 +47,9 @@ type transition struct {
 	last       time.Time
 }
 
-// judgeMap returns the standing of a hub's map at now, by when it was last read. The authorities of a kind count as expired
-// if nothing has confirmed them for the relationship's max_stale. When each X.509 authority expires is checked by domain.
+// judgeMap returns the standing of a hub's map at now, by when it was last read. The authorities of a kind count as
+// expired if nothing has confirmed them for the relationship's max_stale. When each X.509 authority expires is checked
+// by domain.
 func judgeMap(
 	now time.Time,
 	r *relationship.Relationship,
@@ -105,8 +106,9 @@ func (r *Reconciler) commit(ctx context.Context, t transition) {
 	}
 }
 
-// outdated returns the keys of the attestations whose bundle has expired, and of those that do not count any more because
-// the relationship with the hub ended or does not take the domain. The attestations of a suspended hub are kept.
+// outdated returns the keys of the attestations whose bundle has expired, and of those that do not count any more
+// because the relationship with the hub ended or does not take the domain. The attestations of a suspended hub are
+// kept.
 func (r *Reconciler) outdated() (expired, over []string) {
 	now := r.config.Now()
 	r.config.Mirror.EachAttestation(func(key string, a mirror.AttestationHolding, hub *relationship.Relationship) {

@@ -7,8 +7,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// SurviveRestore keeps attestations through a restore, like other foreign bundles, because older keys may have been revoked
-// since the snapshot.
+// SurviveRestore keeps attestations through a restore, like other foreign bundles, because older keys may have been
+// revoked since the snapshot.
 func SurviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	for row, err := range relationship.HubBundles.All(before, "") {
 		if err != nil {
@@ -29,8 +29,8 @@ func SurviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	return deleteWithdrawn(before, restored, tx)
 }
 
-// deleteWithdrawn deletes the attestations of the snapshot that hubs, under relationships that still exist, have withdrawn
-// since.
+// deleteWithdrawn deletes the attestations of the snapshot that hubs, under relationships that still exist, have
+// withdrawn since.
 func deleteWithdrawn(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	for row, err := range relationship.HubBundles.All(restored, "") {
 		if err != nil {

@@ -17,8 +17,8 @@ const (
 	maxChangesBytes = 128 << 10
 	// retryInterval is when a message is retried that would have exceeded the peer's rate.
 	retryInterval = 250 * time.Millisecond
-	// heldPerDomain is what a domain that the peer has takes in memory besides its name, and heldPerPending what a domain
-	// takes that is to be sent.
+	// heldPerDomain is what a domain that the peer has takes in memory besides its name, and heldPerPending what a
+	// domain takes that is to be sent.
 	heldPerDomain, heldPerPending = 128, 16
 )
 
@@ -40,12 +40,12 @@ type sender struct {
 type subscription struct {
 	number uint64
 	rules  *relationship.Hub
-	// has is what the peer has, until all parts of the subscription have arrived. held is what has, and then pending, takes
-	// from the peer's budget.
+	// has is what the peer has, until all parts of the subscription have arrived. held is what has, and then pending,
+	// takes from the peer's budget.
 	has  map[string]relationship.Version
 	held int64
-	// pending are the domains to send. logNumber is that of the latest change that pending reflects, and complete is set
-	// once the peer was informed that it was sent everything.
+	// pending are the domains to send. logNumber is that of the latest change that pending reflects, and complete is
+	// set once the peer was informed that it was sent everything.
 	pending   []string
 	logNumber uint64
 	complete  bool
@@ -286,8 +286,8 @@ func (s *sender) followLocked(hub string, sub *subscription, now time.Time) erro
 	return nil
 }
 
-// sendLocked returns as much of what is pending as may be sent now, or the confirmation that everything was sent if that is
-// due, and when to look again. s.mu is held.
+// sendLocked returns as much of what is pending as may be sent now, or the confirmation that everything was sent if
+// that is due, and when to look again. s.mu is held.
 func (s *sender) sendLocked(
 	hub string,
 	sub *subscription,

@@ -321,8 +321,8 @@ func TestSubscriptionsRefused(t *testing.T) {
 	}
 }
 
-// TestEndlessSubscriptions: a peer that subscribes again and again loses its stream, because each subscription is compared with
-// the whole map. Another stream has no budget of its own.
+// TestEndlessSubscriptions: a peer that subscribes again and again loses its stream, because each subscription is
+// compared with the whole map. Another stream has no budget of its own.
 func TestEndlessSubscriptions(t *testing.T) {
 	first, log := newTestSender()
 	second := newSender(first.budget, log, nil)
@@ -385,8 +385,8 @@ func TestWaitingChangesAreCounted(t *testing.T) {
 	require.True(t, serving.budget.Held.TryAcquire(peer.MaxHeld), "what it held is released")
 }
 
-// TestMapIsSentAsFastAsItIsAcknowledged: at most two messages are outstanding, a peer that acknowledges none loses its stream,
-// and so does one that acknowledges more than it was sent.
+// TestMapIsSentAsFastAsItIsAcknowledged: at most two messages are outstanding, a peer that acknowledges none loses its
+// stream, and so does one that acknowledges more than it was sent.
 func TestMapIsSentAsFastAsItIsAcknowledged(t *testing.T) {
 	serving, log := newTestSender()
 	now := someTime
@@ -467,7 +467,8 @@ func TestMapLogForgets(t *testing.T) {
 	require.Equal(t, "lagging", session.ReasonOf(err))
 }
 
-// TestUnfinishedSubscriptionIsReplaced: a new subscription replaces one of which parts are missing, and takes nothing from it.
+// TestUnfinishedSubscriptionIsReplaced: a new subscription replaces one of which parts are missing, and takes nothing
+// from it.
 func TestUnfinishedSubscriptionIsReplaced(t *testing.T) {
 	s, _ := newTestSender()
 	subscribe := func(m *ententev1.PeerMapSubscription) {

@@ -32,8 +32,8 @@ func (i *Importer) observed(hub string, live Live) observation.Observation {
 	return o
 }
 
-// ShowAttested returns, in the form of the API, a domain that is trusted because of a hub's attestation alone, or nil if it
-// is not.
+// ShowAttested returns, in the form of the API, a domain that is trusted because of a hub's attestation alone, or nil
+// if it is not.
 func (i *Importer) ShowAttested(view *raftstore.View, td string, live Live) (*ententev1.Relationship, error) {
 	d, err := i.config.Trust.Decide(view, td)
 	if err != nil || d.Origin != trust.ByAttestation {
@@ -71,8 +71,8 @@ func (i *Importer) ShowAttested(view *raftstore.View, td string, live Live) (*en
 	return out, nil
 }
 
-// ShowHub sets in a relationship whether this cluster attests the domain, and if the domain's cluster is a hub what is known
-// of its map.
+// ShowHub sets in a relationship whether this cluster attests the domain, and if the domain's cluster is a hub what is
+// known of its map.
 func (i *Importer) ShowHub(out *ententev1.Relationship, row *statev1.Relationship, live Live) {
 	out.Attest = row.GetAttest()
 	h := row.GetHub()

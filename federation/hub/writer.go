@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	// transactionBytes bounds the documents in one transaction. Each is written with the history of its domain, of at most
-	// some 50 KiB, so that a transaction stays below the 512 KiB of a command. A single domain is written however large it
-	// is.
+	// transactionBytes bounds the documents in one transaction. Each is written with the history of its domain, of at
+	// most some 50 KiB, so that a transaction stays below the 512 KiB of a command. A single domain is written however
+	// large it is.
 	transactionBytes = 96 << 10
 	// transactionRows bounds their number, for small histories.
 	transactionRows = 32
@@ -277,8 +277,8 @@ func setDocument(tx *raftstore.Tx, a *statev1.HubBundle, document []byte, now ti
 	return raised, nil
 }
 
-// raiseOnDomain raises the alarm on the relationship with a domain, if there is one and the domain itself showed something
-// else.
+// raiseOnDomain raises the alarm on the relationship with a domain, if there is one and the domain itself showed
+// something else.
 func raiseOnDomain(tx *raftstore.Tx, td string, view statement.View, now time.Time) ([]relationship.Alarm, error) {
 	row, found, err := relationship.Relationships.Get(tx, td)
 	if err != nil || !found {

@@ -14,7 +14,8 @@ import (
 
 // The limits of one peer at one member. Each pair is a sustained rate per second and a burst.
 const (
-	// Opening a stream costs a check against all relationships. A working peer waits longer and longer between attempts.
+	// Opening a stream costs a check against all relationships. A working peer waits longer and longer between
+	// attempts.
 	openRate, OpenBurst = 1, 4 * MaxStreamsPerPeer
 	// A full set of domains with its acknowledgements fits into the burst of messages.
 	messageRate, MessageBurst = 50, 4 * session.MaxDomains
@@ -25,8 +26,8 @@ const (
 	attestationRate, attestationBurst = 200, bundle.MaxMapDomains
 	// Each subscription to the map is compared with all of it.
 	subscriptionRate, subscriptionBurst = 1, 2 * MaxMapSubscriptions
-	// excuseRate limits the refusals that may not be the peer's fault. The burst covers all domains of a stream, as where
-	// this cluster is one version behind with every one of them.
+	// excuseRate limits the refusals that may not be the peer's fault. The burst covers all domains of a stream, as
+	// where this cluster is one version behind with every one of them.
 	excuseRate, ExcuseBurst = 0.1, session.MaxDomains
 	// logRate limits the lines about refusals in the log and in the audit log. Metrics count all.
 	logRate, LogBurst = 1, 20
@@ -42,7 +43,8 @@ const (
 // Budget limits what one peer may require of a member, over all its streams and however often it reconnects.
 type Budget struct {
 	opens, messages, bytes, bundles, attestations, excuses, lines *rate.Limiter
-	// Maps limits the sending of this cluster's map. Its Held also counts the map changes of the peer that wait to be stored.
+	// Maps limits the sending of this cluster's map. Its Held also counts the map changes of the peer that wait to be
+	// stored.
 	Maps MapBudget
 	// Turn lets one bundle, statement list or map change of the peer be examined at a time.
 	Turn *semaphore.Weighted

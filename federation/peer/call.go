@@ -23,8 +23,8 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// callWindow is how much a peer may have in transit, unread, on a stream that this member opened. By default, gRPC lets it
-// grow to 16 MiB.
+// callWindow is how much a peer may have in transit, unread, on a stream that this member opened. By default, gRPC lets
+// it grow to 16 MiB.
 const callWindow = 256 << 10
 
 // openCall opens a stream as a gRPC call over a connection of its own.
@@ -97,8 +97,8 @@ func calledMember(call ententev1.PeerService_ExchangeClient, home string) (strin
 	return "", session.Errorf("identity_mismatch", "the other end of the stream did not prove its identity")
 }
 
-// memberOf returns the member ID of a caller that is a member of the cluster with the home trust domain, or of any cluster
-// if home is empty.
+// memberOf returns the member ID of a caller that is a member of the cluster with the home trust domain, or of any
+// cluster if home is empty.
 func memberOf(c access.Caller, home string) (string, error) {
 	id, ok := c.SPIFFEID()
 	if !ok {
@@ -120,8 +120,8 @@ func memberOf(c access.Caller, home string) (string, error) {
 	return member, nil
 }
 
-// lost converts the error of a broken stream. If the other side refused the stream, its reason is kept; everything else is
-// the network's.
+// lost converts the error of a broken stream. If the other side refused the stream, its reason is kept; everything else
+// is the network's.
 func lost(err error) error {
 	if errors.Is(err, io.EOF) {
 		return &session.Error{Reason: "lost", Text: "the peer ended the stream without a reason", ByPeer: true}

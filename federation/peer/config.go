@@ -23,8 +23,8 @@ type Transport struct {
 	// Home is the home trust domain of this cluster.
 	Home spiffeid.TrustDomain
 	// Dial opens a verified connection to a member of the cluster with the given home trust domain, for gRPC with
-	// Credentials. The X509-SVID of the other end is read from the connection's AuthInfo, an [access.Identified]. If Dial
-	// and Open are nil, this member only accepts streams.
+	// Credentials. The X509-SVID of the other end is read from the connection's AuthInfo, an [access.Identified]. If
+	// Dial and Open are nil, this member only accepts streams.
 	Dial        func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error)
 	Credentials credentials.TransportCredentials
 	// Open opens a stream. If nil, it is a gRPC call over a connection of Dial; a simulation has its own network.
@@ -89,8 +89,8 @@ type Fault int
 const (
 	// FaultNone: it was accepted, was known already, or could not be examined.
 	FaultNone Fault = iota
-	// FaultUnclear: a peer that works correctly may send it for a moment, for example because the bundle stored here is one
-	// version behind, or because an operator has just ended the relationship. A peer has a budget of these.
+	// FaultUnclear: a peer that works correctly may send it for a moment, for example because the bundle stored here is
+	// one version behind, or because an operator has just ended the relationship. A peer has a budget of these.
 	FaultUnclear
 	// FaultPeer: no peer that works correctly sends it, whatever is stored here.
 	FaultPeer
@@ -109,8 +109,9 @@ type Outcome struct {
 	Final bool
 }
 
-// Receiver accepts or refuses what peers send of the domains of relationships. Its methods are called from the goroutines
-// of streams, one at a time per peer except for ConfirmBundle. home is the verified home trust domain of the peer.
+// Receiver accepts or refuses what peers send of the domains of relationships. Its methods are called from the
+// goroutines of streams, one at a time per peer except for ConfirmBundle. home is the verified home trust domain of the
+// peer.
 type Receiver interface {
 	// ReceiveBundle applies the rules for a fetched bundle, and stores the bundle if it is accepted.
 	ReceiveBundle(ctx context.Context, home, trustDomain string, document []byte) Outcome
@@ -126,8 +127,8 @@ type Receiver interface {
 	MissingStatements(trustDomain string) (from uint64, missing bool)
 }
 
-// Hub is the part of the protocol that is about bundle maps: of this cluster's, which peers follow, and of hubs', which this
-// cluster follows.
+// Hub is the part of the protocol that is about bundle maps: of this cluster's, which peers follow, and of hubs', which
+// this cluster follows.
 type Hub interface {
 	// Serve returns the sender of this cluster's map for a new stream.
 	Serve(MapBudget) MapSender
@@ -141,8 +142,8 @@ type Hub interface {
 	ConfirmMap(hub string, generation uint64)
 }
 
-// MapSender sends one peer what it subscribes to of this cluster's map. Its methods may be called concurrently. An error
-// ends the stream.
+// MapSender sends one peer what it subscribes to of this cluster's map. Its methods may be called concurrently. An
+// error ends the stream.
 type MapSender interface {
 	// Subscribe takes over a subscription, or a part of one.
 	Subscribe(interest *ententev1.PeerMapSubscription, now time.Time) error

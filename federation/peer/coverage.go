@@ -17,8 +17,8 @@ type coverage struct {
 	ended map[string]bool // domains that a stream kept up to date, and does no more
 }
 
-// Covers reports whether a peer keeps a domain up to date over a stream to any member of this cluster. The name of a hub's
-// map is that of the hub with [relationship.MapSuffix].
+// Covers reports whether a peer keeps a domain up to date over a stream to any member of this cluster. The name of a
+// hub's map is that of the hub with [relationship.MapSuffix].
 func (p *Streams) Covers(home, name string) bool {
 	if home == "" {
 		return false

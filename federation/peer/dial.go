@@ -27,12 +27,12 @@ const (
 // unreachable is the reason for which a stream was not opened if no address answered.
 const unreachable = "unreachable"
 
-// networkReasons are the reasons, besides [session.OrderlyReasons], for which a stream with a working peer ends or is not
-// opened.
+// networkReasons are the reasons, besides [session.OrderlyReasons], for which a stream with a working peer ends or is
+// not opened.
 var networkReasons = []string{unreachable, "lost", "silent", "stalled", "unacknowledged", "lagging"}
 
-// resetsBackoff reports whether the next attempt is made as soon as the first, after a stream that was open for some time.
-// It is not if the peer violated the protocol, however late that was detected.
+// resetsBackoff reports whether the next attempt is made as soon as the first, after a stream that was open for some
+// time. It is not if the peer violated the protocol, however late that was detected.
 func resetsBackoff(lived time.Duration, end string) bool {
 	return lived > Settled && (slices.Contains(session.OrderlyReasons, end) || slices.Contains(networkReasons, end))
 }

@@ -86,8 +86,8 @@ func (h *hosted) read(view *raftstore.View, before map[string]session.Hosted) (m
 	return next, nil
 }
 
-// withStatements adds the statements on a hosted domain's bundle. If they cannot be read, those that were read before are
-// kept.
+// withStatements adds the statements on a hosted domain's bundle. If they cannot be read, those that were read before
+// are kept.
 func (h *hosted) withStatements(view *raftstore.View, td string, b session.Hosted) session.Hosted {
 	list, revision, err := h.config.Trust.Statements(view, td)
 	if err != nil {

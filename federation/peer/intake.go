@@ -11,7 +11,8 @@ import (
 	"github.com/ententehq/entente/federation/peer/session"
 )
 
-// bundleIntake passes the bundles and statements of one stream to the [Receiver]. It is used by the receiving goroutine.
+// bundleIntake passes the bundles and statements of one stream to the [Receiver]. It is used by the receiving
+// goroutine.
 type bundleIntake struct {
 	stream *stream
 	// refused holds, by domain, the last document that was refused for good. It is not examined again.
@@ -38,8 +39,8 @@ func (b *bundleIntake) receiveBundle(m *ententev1.PeerBundle) error {
 			case s.ctx.Err() != nil:
 				return nil //nolint:nilerr // the stream has its reason already
 			case out.Unavailable:
-				// The peer does not repeat a version that was refused. It sends it again on a new stream. Until then, this side
-				// reads on, so that the peer receives the reason.
+				// The peer does not repeat a version that was refused. It sends it again on a new stream. Until then,
+				// this side reads on, so that the peer receives the reason.
 				s.cancel(
 					session.Errorf(
 						"not_stored",

@@ -22,7 +22,8 @@ type PayloadStream struct {
 	// Domains returns, in order, the trust domains of the relationships that are in force and name the peer. It may be
 	// called from any goroutine. When the relationships change, Next is called again.
 	Domains func() []string
-	// Wake causes a call of Next. It may be called from any goroutine, also after the stream has ended, and does not block.
+	// Wake causes a call of Next. It may be called from any goroutine, also after the stream has ended, and does not
+	// block.
 	Wake func()
 }
 
@@ -30,8 +31,8 @@ type PayloadStream struct {
 type PayloadSession interface {
 	// Run does the background work of the session until ctx ends, which is when the stream ends.
 	Run(ctx context.Context)
-	// Next returns the messages to send now, and counts them as sent. If again is positive, Next is called after that time
-	// even without a wake. It is called from the sending goroutine and must not block. Bundles are sent first.
+	// Next returns the messages to send now, and counts them as sent. If again is positive, Next is called after that
+	// time even without a wake. It is called from the sending goroutine and must not block. Bundles are sent first.
 	Next(now time.Time) (messages []*ententev1.PeerMessage, again time.Duration)
 	// Receive takes over a message of the peer. It is called from the receiving goroutine and must not block, because
 	// bundles wait behind it. An error means that the peer violates the protocol, and ends the stream.

@@ -9,8 +9,8 @@ import (
 	"github.com/ententehq/entente/raftstore/feed"
 )
 
-// Plan schedules the reconciliation of some peers, by their home trust domains. A change of one peer costs nothing for the
-// others, however many there are.
+// Plan schedules the reconciliation of some peers, by their home trust domains. A change of one peer costs nothing for
+// the others, however many there are.
 func (p *Streams) Plan(homes ...string) {
 	if len(homes) > 0 {
 		p.due.Add(homes...)
@@ -31,8 +31,8 @@ func (p *Streams) SetMembers(members []string) {
 	p.due.AddAll()
 }
 
-// reconciler decides which streams there are: it opens and closes those of a peer after every change. One goroutine calls
-// reconcile.
+// reconciler decides which streams there are: it opens and closes those of a peer after every change. One goroutine
+// calls reconcile.
 type reconciler struct {
 	streams *Streams
 	// dialers, by the peer's home trust domain, and dialing are guarded by the mutex of streams.
@@ -132,8 +132,8 @@ func (r *reconciler) dials(home string) bool {
 }
 
 // yields reports whether this cluster's own dialling gives way: if both sides dial, the stream of the lower home trust
-// domain is kept. Only an existing stream makes the other side give way, so that a dialler that cannot get through has no
-// effect.
+// domain is kept. Only an existing stream makes the other side give way, so that a dialler that cannot get through has
+// no effect.
 func (r *reconciler) yields(home string) bool {
 	if r.streams.config.Home.Name() < home {
 		return false

@@ -18,8 +18,8 @@ const (
 	queryInterval = time.Second
 	// queryTimeout bounds one query.
 	queryTimeout = 2 * time.Second
-	// answerLifetime is how long the last answer is used. While there is no leader, the streams of the others are unknown
-	// after that, and the bundles are fetched.
+	// answerLifetime is how long the last answer is used. While there is no leader, the streams of the others are
+	// unknown after that, and the bundles are fetched.
 	answerLifetime = 10 * time.Second
 )
 
@@ -167,7 +167,8 @@ func (r *remote) some(home string, is func(observation) bool) bool {
 type Standing struct {
 	// Peer is its home trust domain.
 	Peer string
-	// Sequence is the last that the peer acknowledged, or 0. Refusal is the named reason for which it refused a later one.
+	// Sequence is the last that the peer acknowledged, or 0. Refusal is the named reason for which it refused a later
+	// one.
 	Sequence uint64
 	Refusal  string
 	// Connected reports whether a stream is open, and Silent for how long none was.
@@ -175,8 +176,8 @@ type Standing struct {
 	Silent    time.Duration
 }
 
-// Acknowledged returns every peer that has or had a stream and wants the bundle of a hosted domain, by name. complete is
-// false while the leader cannot know all of them; then others may be missing.
+// Acknowledged returns every peer that has or had a stream and wants the bundle of a hosted domain, by name. complete
+// is false while the leader cannot know all of them; then others may be missing.
 func (p *Streams) Acknowledged(ctx context.Context, td string) (standings []Standing, complete bool, err error) {
 	if homes, read := p.plans.homes(); len(homes) == 0 {
 		return nil, read, nil

@@ -16,8 +16,8 @@ import (
 const (
 	// Section is the name under which [Reports] are sent with the heartbeats.
 	Section = "peers"
-	// maxReport and maxAnswer bound the domains in one report and in one answer. Each takes some 100 bytes at most, with
-	// its share of the rest.
+	// maxReport and maxAnswer bound the domains in one report and in one answer. Each takes some 100 bytes at most,
+	// with its share of the rest.
 	maxReport, maxAnswer = 4000, 10000
 	// returnTime is how long a new leader waits for peers whose streams may have ended with the last one, before it
 	// reports its knowledge as complete. It does not wait if all of them are connected.
@@ -46,8 +46,8 @@ func (n observation) cost() int { return 1 + len(n.acknowledged) + len(n.confirm
 // observedBy identifies the observation of one member.
 type observedBy struct{ home, member string }
 
-// Reports is the section of the heartbeats about the streams: which peers are connected, and what they have acknowledged.
-// Own holds this member's under an empty member name; Received, on the leader, those of all members.
+// Reports is the section of the heartbeats about the streams: which peers are connected, and what they have
+// acknowledged. Own holds this member's under an empty member name; Received, on the leader, those of all members.
 type Reports struct {
 	*memory.Section[observedBy, observation]
 	now func() time.Time

@@ -11,8 +11,8 @@ import (
 	"github.com/ententehq/entente/federation/peer/session"
 )
 
-// TestLeaderKnowledgeIsComplete: the knowledge of a new leader is complete once every member has reported its streams, and the
-// peers had time to return or are all connected.
+// TestLeaderKnowledgeIsComplete: the knowledge of a new leader is complete once every member has reported its streams,
+// and the peers had time to return or are all connected.
 func TestLeaderKnowledgeIsComplete(t *testing.T) {
 	wants := map[string]session.Acknowledgement{"eu.example.org": {Sequence: 7}}
 	for _, test := range []struct {

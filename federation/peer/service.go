@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// Service serves entente.v1.PeerService: it accepts the streams that other clusters open. The cluster is identified by the
-// verified X509-SVID of the caller, and checked against the relationships.
+// Service serves entente.v1.PeerService: it accepts the streams that other clusters open. The cluster is identified by
+// the verified X509-SVID of the caller, and checked against the relationships.
 type Service struct {
 	ententev1.UnimplementedPeerServiceServer
 	streams *Streams

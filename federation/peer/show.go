@@ -15,8 +15,8 @@ import (
 // Known holds the streams of all members by peer, in the form of the API.
 type Known map[string][]*ententev1.PeerStream
 
-// Known queries the leader for the streams with one peer, or with all if home is empty. Without a leader, it returns those
-// of this member.
+// Known queries the leader for the streams with one peer, or with all if home is empty. Without a leader, it returns
+// those of this member.
 func (p *Streams) Known(ctx context.Context, home string) Known {
 	if home == "" && len(p.plans.allNamed()) == 0 {
 		return nil

@@ -62,8 +62,8 @@ func (s *stream) signal() {
 	}
 }
 
-// run transports messages in both directions until the stream ends, and returns the reason. What still waits on the network
-// ends when the caller ends the call.
+// run transports messages in both directions until the stream ends, and returns the reason. What still waits on the
+// network ends when the caller ends the call.
 func (s *stream) run() error {
 	defer s.cancel(nil)
 	defer s.maps.Close()

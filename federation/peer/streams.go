@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// MaxStreamsPerPeer bounds the streams of one peer at one member: each of the peer's members may have one open while
-	// the ownership of the peer moves among them.
+	// MaxStreamsPerPeer bounds the streams of one peer at one member: each of the peer's members may have one open
+	// while the ownership of the peer moves among them.
 	MaxStreamsPerPeer = 4
 	// reconcilePace is the least time between two reconciliations.
 	reconcilePace = 10 * time.Millisecond
@@ -109,8 +109,8 @@ func (p *Streams) Run(ctx context.Context) error {
 	return nil
 }
 
-// Drain ends every stream with the reason that this member is stopping, and accepts no more. Run does so too when it ends,
-// but by then the port may be closed.
+// Drain ends every stream with the reason that this member is stopping, and accepts no more. Run does so too when it
+// ends, but by then the port may be closed.
 func (p *Streams) Drain() {
 	p.mu.Lock()
 	p.draining = true
@@ -171,8 +171,8 @@ func (p *Streams) all() (all []*stream) {
 	return all
 }
 
-// join adds a stream, if its peer may have one at this member. It takes the place of an older one from the same member in
-// the same direction.
+// join adds a stream, if its peer may have one at this member. It takes the place of an older one from the same member
+// in the same direction.
 func (p *Streams) join(s *stream) error {
 	older, err := p.add(s)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package receiver stores the bundles and signed statements that peers send over streams, by the rules for those that are
-// fetched from endpoints. It also decides whose fault a refusal is: see [peer.Fault].
+// Package receiver stores the bundles and signed statements that peers send over streams, by the rules for those that
+// are fetched from endpoints. It also decides whose fault a refusal is: see [peer.Fault].
 package receiver
 
 import (
@@ -185,8 +185,8 @@ func (r *Receiver) MissingStatements(td string) (from uint64, missing bool) {
 	return r.config.Intake.LacksStatements(td)
 }
 
-// ReceiveStatements checks statements as if the domain's endpoint had served them. If they are not accepted, the endpoint
-// is queried for them.
+// ReceiveStatements checks statements as if the domain's endpoint had served them. If they are not accepted, the
+// endpoint is queried for them.
 func (r *Receiver) ReceiveStatements(
 	ctx context.Context,
 	home string,
@@ -247,9 +247,9 @@ func (r *Receiver) statements(
 	return result, err
 }
 
-// FaultOf decides whose fault the result of checking statements is. What depends on the message alone is the peer's fault.
-// What depends on the bundle that is stored here may be this cluster's: a wrong bundle from another source, for example,
-// makes a correct statement look forged.
+// FaultOf decides whose fault the result of checking statements is. What depends on the message alone is the peer's
+// fault. What depends on the bundle that is stored here may be this cluster's: a wrong bundle from another source, for
+// example, makes a correct statement look forged.
 func FaultOf(result string) peer.Fault {
 	switch result {
 	case intake.StatementsTaken, intake.StatementsUnjudged:

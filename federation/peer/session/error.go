@@ -1,10 +1,10 @@
 // Package session implements the protocol of a stream between two clusters, without network, clock or store.
 //
-// A [Session] is the state of one end of a stream. [Session.Receive] updates it by a message of the peer and returns what
-// the message requires beyond the session; [Session.Next] returns the messages to send. What a session depends on of its
-// cluster is passed as a [World]. Each side sends a hello, then which bundles it wants (PeerInterest) with the
-// versions that it has; bundles, statements and acknowledgements follow, and heartbeats that name what is current. A peer
-// that violates the protocol gets an [Error] with a reason from a bounded set, which ends the stream.
+// A [Session] is the state of one end of a stream. [Session.Receive] updates it by a message of the peer and returns
+// what the message requires beyond the session; [Session.Next] returns the messages to send. What a session depends on
+// of its cluster is passed as a [World]. Each side sends a hello, then which bundles it wants (PeerInterest) with the
+// versions that it has; bundles, statements and acknowledgements follow, and heartbeats that name what is current. A
+// peer that violates the protocol gets an [Error] with a reason from a bounded set, which ends the stream.
 package session
 
 import (

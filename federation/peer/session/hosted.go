@@ -42,6 +42,6 @@ type Hosted struct {
 	StatementsRevision raftstore.Revision
 }
 
-// MayHave reports whether a peer may receive the bundles of hosted domains. A peer with an active relationship may receive
-// all of them, because they are public at the bundle endpoint.
+// MayHave reports whether a peer may receive the bundles of hosted domains. A peer with an active relationship may
+// receive all of them, because they are public at the bundle endpoint.
 func MayHave(plan relationship.PeerPlan) bool { return len(plan.Wanted) > 0 }

@@ -21,8 +21,8 @@ const (
 	MapChangesDomains = 256
 )
 
-// mapSubscription is the subscription to a hub's map: the generation of the relationship that it is for, its number, and how
-// many messages for it were received and are not stored yet.
+// mapSubscription is the subscription to a hub's map: the generation of the relationship that it is for, its number,
+// and how many messages for it were received and are not stored yet.
 type mapSubscription struct {
 	generation, number uint64
 	held               int
@@ -65,8 +65,8 @@ func (s *Session) nextMapSubscriptions(w World) (out []*ententev1.PeerMessage) {
 	return out
 }
 
-// DomainsNamed returns the number of domains in a message with map changes. A message without any only confirms that the
-// map was sent completely.
+// DomainsNamed returns the number of domains in a message with map changes. A message without any only confirms that
+// the map was sent completely.
 func DomainsNamed(m *ententev1.PeerMapChanges) int {
 	return len(m.GetBundles()) + len(m.GetWithdrawn())
 }
@@ -94,8 +94,8 @@ func (s *Session) receiveMapChanges(m *ententev1.PeerMapChanges, w World) (Recei
 	return Received{MapChanges: m}, nil
 }
 
-// MapStored schedules the acknowledgement of map changes that were stored. current is false if the subscription was replaced
-// meanwhile; generation is that of the relationship that it is for.
+// MapStored schedules the acknowledgement of map changes that were stored. current is false if the subscription was
+// replaced meanwhile; generation is that of the relationship that it is for.
 func (s *Session) MapStored(m *ententev1.PeerMapChanges, now time.Time) (generation uint64, current bool) {
 	hub := m.GetTrustDomain()
 	asked, ok := s.mapSubscriptions[hub]

@@ -74,8 +74,8 @@ func (s *Session) Next(w World, now time.Time) (out []*ententev1.PeerMessage) {
 	return out
 }
 
-// nextInterest sends which bundles this cluster wants if that has changed, and otherwise acknowledges versions that it has
-// from another source.
+// nextInterest sends which bundles this cluster wants if that has changed, and otherwise acknowledges versions that it
+// has from another source.
 func (s *Session) nextInterest(w World) (out []*ententev1.PeerMessage) {
 	names := Domains(w.Plan)
 	same := s.announced != nil && len(names) == len(s.announced)
@@ -148,7 +148,8 @@ func (s *Session) heartbeat(w World) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{Content: &ententev1.PeerMessage_Heartbeat{Heartbeat: beat}}
 }
 
-// HeartbeatInterval returns the interval of heartbeats, which is short enough that the bundles never become stale at the peer.
+// HeartbeatInterval returns the interval of heartbeats, which is short enough that the bundles never become stale at
+// the peer.
 func (w World) HeartbeatInterval() time.Duration {
 	every := LongestHeartbeat
 	for _, h := range w.Hosted {

@@ -22,7 +22,8 @@ const (
 	SilenceTimeout = 30 * time.Second
 	// HelloTimeout is how long the first message may take.
 	HelloTimeout = 10 * time.Second
-	// AcknowledgeTimeout is how long a peer may take to store or refuse a bundle. An election there takes about a second.
+	// AcknowledgeTimeout is how long a peer may take to store or refuse a bundle. An election there takes about a
+	// second.
 	AcknowledgeTimeout = time.Minute
 	// Heartbeats are sent three times per refresh interval, within these limits.
 	LongestHeartbeat, ShortestHeartbeat = 10 * time.Second, 300 * time.Millisecond
@@ -30,16 +31,16 @@ const (
 	MaxRefusals = 32
 )
 
-// Acknowledgement is what a peer has acknowledged of a hosted domain's bundle: the latest sequence, or why it refused a later
-// one.
+// Acknowledgement is what a peer has acknowledged of a hosted domain's bundle: the latest sequence, or why it refused a
+// later one.
 type Acknowledgement struct {
 	Sequence uint64
 	Refusal  string
 	Time     time.Time
 }
 
-// Session is the state of one end of a stream. It is not safe for concurrent use. The exported fields are read by the owner
-// of the stream; only Refusals is also written by it.
+// Session is the state of one end of a stream. It is not safe for concurrent use. The exported fields are read by the
+// owner of the stream; only Refusals is also written by it.
 type Session struct {
 	Home, Remote string // the peer's home trust domain and its member at the other end
 	OwnHome, own string
@@ -50,22 +51,22 @@ type Session struct {
 	lastReceived        time.Time
 	NextHeartbeat       time.Time // when the next heartbeat is due
 
-	// Wanted holds the hosted bundles that the peer wants, in the version that it has; sent and sentAt what was sent to it last,
-	// and since when it is not acknowledged; Acknowledged what the peer has acknowledged.
+	// Wanted holds the hosted bundles that the peer wants, in the version that it has; sent and sentAt what was sent to
+	// it last, and since when it is not acknowledged; Acknowledged what the peer has acknowledged.
 	Wanted       map[string]relationship.Version
 	sent         map[string]relationship.Version
 	sentAt       map[string]time.Time
 	Acknowledged map[string]Acknowledgement
 	// statementsFrom is the sequence from which the peer lacks statements on a hosted bundle and was sent none.
 	statementsFrom map[string]uint64
-	// announced holds the versions of foreign bundles that the peer was informed of; Confirmed when the peer last confirmed that
-	// the stored version is current.
+	// announced holds the versions of foreign bundles that the peer was informed of; Confirmed when the peer last
+	// confirmed that the stored version is current.
 	announced map[string]relationship.Version
 	Confirmed map[string]time.Time
 	// replies holds the acknowledgements to send, at most one per domain.
 	replies map[string]*ententev1.PeerAcknowledgement
-	// mapSubscriptions holds the subscriptions to hubs' maps; mapNumber is the number of the latest one, and mapStored are the
-	// acknowledgements of map changes to send.
+	// mapSubscriptions holds the subscriptions to hubs' maps; mapNumber is the number of the latest one, and mapStored
+	// are the acknowledgements of map changes to send.
 	mapSubscriptions map[string]mapSubscription
 	mapNumber        uint64
 	mapStored        []*ententev1.PeerMapAcknowledgement
@@ -194,7 +195,8 @@ func (s *Session) receiveSubscription(m *ententev1.PeerSubscription, w World, no
 	return nil
 }
 
-// confirmOwn updates the acknowledgement of a domain, if the version that the peer has is known to be this cluster's own.
+// confirmOwn updates the acknowledgement of a domain, if the version that the peer has is known to be this cluster's
+// own.
 func (s *Session) confirmOwn(td string, w World, now time.Time) {
 	hosted, ok := w.Hosted[td]
 	if !ok {
