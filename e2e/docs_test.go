@@ -99,7 +99,8 @@ func TestRunBookQuotesRealLines(t *testing.T) {
 				}
 				quoted++
 				for part := range strings.SplitSeq(quote[1], "…") {
-					assert.True(t, strings.Contains(code, strings.TrimSpace(part)), "%s quotes %q, which the code does not have", path, part)
+					assert.True(t, strings.Contains(code, strings.TrimSpace(part)),
+						"%s quotes %q, which the code does not have", path, part)
 				}
 			}
 		}

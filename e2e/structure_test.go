@@ -100,5 +100,6 @@ func isRPC(f *ast.FuncDecl) bool {
 			name = selector.Sel.Name
 		}
 	}
-	return strings.HasSuffix(name, "Request") || strings.Contains(name, "StreamingServer") || strings.HasSuffix(name, "Server")
+	return strings.HasSuffix(name, "Request") || strings.Contains(name, "StreamingServer") ||
+		strings.HasSuffix(name, "Server")
 }
