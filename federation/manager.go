@@ -20,7 +20,7 @@ import (
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/peer"
-	"github.com/ententehq/entente/federation/peer/receiver"
+	"github.com/ententehq/entente/federation/receiver"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"

@@ -18,7 +18,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/peer"
-	"github.com/ententehq/entente/federation/peer/receiver"
+	"github.com/ententehq/entente/federation/receiver"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
