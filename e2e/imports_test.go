@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"internal/clocktest": {},
 	"internal/shorttest": {},
 
-	"bundle":                     {},
+	"bundle":                     {"bundle/internal"},
 	"bundle/internal/bundletest": {"bundle"},
 	"bundle/statement":           {"bundle"},
 	"bundle/svid":                {"bundle"},
