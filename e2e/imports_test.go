@@ -116,8 +116,15 @@ var mayImport = map[string][]string{
 		"authority/keys", "authority/plan", "authority/svid", "authority/upstream", "vaultca",
 	},
 
-	"node/port": {"raftstore", "access", "bundle"},
-	"node":      {"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "vaultca", "node"},
+	"node/port":         {"raftstore", "access", "bundle"},
+	"node/config":       {"bundle", "authority/issue", "authority/plan", "routing/exchange", "vaultca"},
+	"node/acmeorders":   {"bundle/webcert", "raftstore"},
+	"node/lifecycle":    {},
+	"node/operations":   {},
+	"node/xdsbootstrap": {"bundle", "routing/xds"},
+	"node/inspect":      {"bundle", "raftstore/snapshot", "vaultca", "node/config"},
+	"node/nodetest":     {"node"},
+	"node":              {"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "vaultca", "node"},
 
 	"client":           {"bundle"},
 	"client_test":      {"client", "node/nodetest"},
