@@ -17,9 +17,9 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
-// TestClusterSharesTheWork: each relationship is fetched by one of three members, each member has its share, and the
-// share of one that dies is taken over by the others.
-func TestClusterSharesTheWork(t *testing.T) {
+// TestMembersShareFetches tests that each relationship is fetched by one of three members, that each member has a
+// share, and that the other members fetch the share of one that dies.
+func TestMembersShareFetches(t *testing.T) {
 	const count = 24
 	c := raftstoretest.NewCluster(t, 3)
 	members := []string{"member-1", "member-2", "member-3"}
@@ -77,7 +77,7 @@ func TestClusterSharesTheWork(t *testing.T) {
 	}
 	left := c.Leader()
 	federationtest.MarkAlive(t, c.Store(left), survivors...)
-	ctx, cancel := context.WithTimeout(t.Context(), federationtest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), federationtest.WaitLimit)
 	defer cancel()
 	for p.Requests() < count+shares[members[dead]] {
 		select {

@@ -10,7 +10,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-func TestRestsUntil(t *testing.T) {
+func TestNextCheck(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	good := relationship.Facts{
 		Stored:      true,
@@ -26,7 +26,7 @@ func TestRestsUntil(t *testing.T) {
 		facts relationship.Facts
 		want  time.Duration
 	}{
-		{"in good standing", good, longestRest},
+		{"fresh", good, longestRest},
 		{"stale in ten " +
 			"seconds", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15*time.Minute + 10*time.Second) }), 10 * time.Second},
 		{"stale after this very " +
@@ -34,13 +34,14 @@ func TestRestsUntil(t *testing.T) {
 		{"stale", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-time.Hour) }), judgeEvery},
 		{"X.509 authorities that expire", with(func(f *relationship.Facts) { f.X509Until = now.Add(20 * time.Second) }),
 			20 * time.Second},
-		{"X.509 authorities that expired, which a success can bring anew",
+		{"X.509 authorities that expired, which a success can replace",
 			with(func(f *relationship.Facts) { f.X509Until = now.Add(-time.Second) }), judgeEvery},
 		{"no X.509 authority", with(func(f *relationship.Facts) { f.X509Until = time.Time{} }), longestRest},
 		{"no JWT authority", with(func(f *relationship.Facts) { f.JWTKeys = 0 }), longestRest},
-		{"JWT authorities on a short leash", with(func(f *relationship.Facts) { f.MaxStaleJWT = 30 * time.Second }),
+		{"JWT authorities with a short limit", with(func(f *relationship.Facts) { f.MaxStaleJWT = 30 * time.Second }),
 			30 * time.Second},
-		{"X.509 authorities on a short leash", with(func(f *relationship.Facts) { f.MaxStaleX509 = 30 * time.Second }),
+		{"X.509 authorities with a short " +
+			"limit", with(func(f *relationship.Facts) { f.MaxStaleX509 = 30 * time.Second }),
 			30 * time.Second},
 		{"confirmed by a clock that is ahead", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(time.Hour) }),
 			longestRest},
@@ -52,9 +53,9 @@ func TestRestsUntil(t *testing.T) {
 	}
 }
 
-// TestRestMissesNothing: whoever looks at a standing when it is said to need it, and again a second after it was found
-// to be another, finds what looking all the time finds, whenever successes come.
-func TestRestMissesNothing(t *testing.T) {
+// TestNextCheckMissesNothing tests that checks at the computed times find every change that continuous checks find,
+// whenever successes arrive.
+func TestNextCheckMissesNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
 	within := func(d time.Duration) time.Duration {
 		return time.Duration(random.Int64N(int64(d)/int64(time.Second))) * time.Second

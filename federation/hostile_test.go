@@ -21,8 +21,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// TestHostilePeers: whatever a peer does, the stored bundle stays, and the refusal has a name in the relationship, in
-// the metric and, where it is about what the peer sent rather than an outage, in the audit log.
+// TestHostilePeers tests that the stored bundle is kept in all cases, and that the relationship, the metric and, unless
+// it is an outage, the audit log have the name of the refusal.
 func TestHostilePeers(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	next := us.Rotated(t)
@@ -104,9 +104,9 @@ func TestHostilePeers(t *testing.T) {
 	}
 }
 
-// TestEveryFetchIsLogged: one line each, with what came of it; the bundle that is the same again at debug, since that
-// is every few minutes.
-func TestEveryFetchIsLogged(t *testing.T) {
+// TestFetchesAreLogged tests that each fetch logs one line with its result. Unchanged bundles, which are frequent, are
+// logged at debug.
+func TestFetchesAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	r := newRoom(t, func(c *Config) {
 		c.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Debug, Mutex: &sync.Mutex{}})
@@ -138,8 +138,8 @@ func TestEveryFetchIsLogged(t *testing.T) {
 	}
 }
 
-// TestRebuiltPeer: a peer that lost its state begins again at sequence 1, with other keys. It stays out until an
-// operator lets it in.
+// TestRebuiltPeer tests that a peer that lost its state, and starts at sequence 1 with other keys, is refused until an
+// operator resets the sequence.
 func TestRebuiltPeer(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
@@ -164,8 +164,7 @@ func TestRebuiltPeer(t *testing.T) {
 	require.Equal(t, "rollback", r.refresh(t, "us.example.org").GetLastResult())
 }
 
-// TestResetDuringFetch: a fetch that was verified by keys which an operator has replaced meanwhile cannot store what it
-// brings.
+// TestResetDuringFetch tests that a fetch stores nothing if an operator has replaced the keys that verified it.
 func TestResetDuringFetch(t *testing.T) {
 	r := newRoom(t)
 	stolen := federationtest.NewAuthority(t, "us.example.org")
@@ -193,7 +192,7 @@ func TestResetDuringFetch(t *testing.T) {
 	require.True(t, r.stored(t, "us.example.org").Equal(clean.Bundle(t, 1)))
 }
 
-// TestDeletedDuringFetch: a bundle does not come back with a fetch that was under way when its relationship ended.
+// TestDeletedDuringFetch tests that a fetch stores nothing after its relationship was deleted.
 func TestDeletedDuringFetch(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
@@ -217,8 +216,8 @@ func TestDeletedDuringFetch(t *testing.T) {
 	require.Nil(t, r.stored(t, "us.example.org"))
 }
 
-// TestNoAuditNoBundle: what cannot be audited is not stored.
-func TestNoAuditNoBundle(t *testing.T) {
+// TestNoBundleWithoutAudit tests that a bundle is not stored if it cannot be audited.
+func TestNoBundleWithoutAudit(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 2, us.Rotated(t)))
@@ -226,14 +225,15 @@ func TestNoAuditNoBundle(t *testing.T) {
 	r.ledger.Full = true
 	out := r.refresh(t, "us.example.org")
 	require.Equal(t, "not_audited", out.GetLastResult())
-	require.Equal(t, "store bundle of us.example.org: accept bundle us.example.org: not done, because it cannot be "+
-		"audited: no space left on device; make room on the member's disk, or use another member", out.GetLastError())
+	require.Equal(t,
+		"store bundle of us.example.org: accept bundle us.example.org: not done, because it cannot be audited: no "+
+			"space left on device; make room on the member's disk, or use another member", out.GetLastError())
 	require.EqualValues(t, 1, out.GetSequence())
 }
 
-// TestServedByAnother: an endpoint in another domain is verified by that domain's own bundle, hosted or foreign, and by
-// nothing else.
-func TestServedByAnother(t *testing.T) {
+// TestEndpointInAnotherDomain tests that an endpoint in another domain is verified by that domain's own bundle, hosted
+// or foreign, and by nothing else.
+func TestEndpointInAnotherDomain(t *testing.T) {
 	r := newRoom(t)
 	home, hub, ap := federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t,
 		"hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
@@ -259,7 +259,7 @@ func TestServedByAnother(t *testing.T) {
 	require.Equal(t, "stored", r.refresh(t, "ap.example.org").GetLastResult(), "by a foreign domain")
 	hubPeer.Present(t, ap)
 	require.NotEmpty(t, r.refresh(t, "ap.example.org").GetLastError(),
-		"its own keys do not vouch for the hub's endpoint")
+		"its own keys do not verify the hub's endpoint")
 	remove("hub.example.org")
 	out := r.refresh(t, "ap.example.org")
 	require.Equal(t, "no_trust", out.GetLastResult())
@@ -285,8 +285,9 @@ func TestWebEndpoint(t *testing.T) {
 	require.Equal(t, "web_certificate", r.refresh(t, "us.example.org").GetLastResult())
 }
 
-// TestUnchangedWritesNothing: the second fetch of the same document is answered by 304, and neither writes.
-func TestUnchangedWritesNothing(t *testing.T) {
+// TestUnchangedBundleWritesNothing tests that the second fetch of a document is answered with 304, and that neither
+// writes.
+func TestUnchangedBundleWritesNothing(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
@@ -310,7 +311,7 @@ func TestUnchangedWritesNothing(t *testing.T) {
 	require.True(t, change.Before(retrieve), "another sequence is no change of content")
 }
 
-func TestNoLeaderIsNoRefusal(t *testing.T) {
+func TestNoLeaderIsNotARefusal(t *testing.T) {
 	require.Equal(t, "not_stored", relationship.ReasonOf(raftstore.ErrNoLeader))
 	require.True(t, intake.Outcome{Result: "not_stored"}.Local())
 	require.False(t, relationship.IsDecision("not_stored"))

@@ -23,14 +23,14 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 )
 
-// hostileCase is one thing that a peer with the bundle of sequence 5 does next.
+// hostileCase is the next action of a peer whose stored bundle has sequence 5.
 type hostileCase struct {
 	name string
 	do   func(t *testing.T, p *federationtest.Endpoint)
 	want string
 }
 
-// logText is what a room has logged, from any goroutine.
+// logText is the log of a room. It is safe for concurrent use.
 type logText struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -49,8 +49,8 @@ func (l *logText) String() string {
 	return l.text.String()
 }
 
-// playHostile expects that the stored bundle stays, and that the refusal has its name in the metric, in the log, and in
-// what an operator is shown, at once and later.
+// playHostile tests that the stored bundle is kept, and that the metric, the log and the relationship have the name of
+// the refusal.
 func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase) {
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
@@ -75,13 +75,13 @@ func playHostile(t *testing.T, us *federationtest.Authority, cases []hostileCase
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetFreshness())
 			require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_fetches_total", "result",
 				test.want), 0)
-			require.Contains(t, log.String(), "[WARN]  bundle not refreshed; the stored one is kept: "+
-				"trust_domain=us.example.org result="+test.want)
+			require.Contains(t, log.String(),
+				"[WARN]  bundle not refreshed; the stored one is kept: trust_domain=us.example.org result="+test.want)
 		})
 	}
 }
 
-// TestHostileDocuments: what an endpoint serves that proved to be the right one.
+// TestHostileDocuments tests documents that an authenticated endpoint serves.
 func TestHostileDocuments(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	next := us.Rotated(t)
@@ -168,7 +168,7 @@ func TestHostileDocuments(t *testing.T) {
 	})
 }
 
-// TestHostileCertificates: who an endpoint proves to be.
+// TestHostileCertificates tests certificates with which an endpoint must not authenticate.
 func TestHostileCertificates(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	present := func(by *federationtest.Authority, adjust func(*x509.Certificate)) func(*testing.T,
@@ -217,9 +217,9 @@ func TestHostileCertificates(t *testing.T) {
 	})
 }
 
-// TestStrangeKeysAmongGoodOnes: keys that have no meaning, and certificates that are no authority's or have expired,
-// take nothing from the good ones beside them.
-func TestStrangeKeysAmongGoodOnes(t *testing.T) {
+// TestUnusableKeysAreIgnored tests that unknown keys, and certificates that are no CA or have expired, do not affect
+// the valid keys beside them.
+func TestUnusableKeysAreIgnored(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	next, gone := us.Rotated(t), federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(-time.Hour))
 	good := string(us.Bundle(t, 6, next, gone).Marshal())
@@ -242,7 +242,7 @@ func TestStrangeKeysAmongGoodOnes(t *testing.T) {
 	})
 	out = r.refresh(t, "us.example.org")
 	require.Equal(t, "stored", out.GetLastResult(),
-		"no key at all is the domain's word that nothing of it is to be trusted")
+		"a bundle without keys means that nothing of the domain is trusted")
 	p.Serve(us.Bundle(t, 8))
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult(), "not even its endpoint")
 }

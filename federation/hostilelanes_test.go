@@ -15,10 +15,9 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// TestGoodPeersAmongHostileOnes: on one member, with more peers that hang, drip and flood than there are places for
-// fetches, the bundles of the good ones are brought up to date all the same. Each peer is a TLS server; the hostile
-// ones are many domains behind three.
-func TestGoodPeersAmongHostileOnes(t *testing.T) {
+// TestHostilePeersDoNotStarveOthers tests that a member keeps the bundles of good peers up to date while more peers
+// than there are places for fetches hang, drip and flood. Each peer is a TLS server; the hostile domains share three.
+func TestHostilePeersDoNotStarveOthers(t *testing.T) {
 	const good, hostile, turns = 6, 96 + 32 + 12, 3
 	r := newRoom(t)
 	web := federationtest.NewAuthority(t, "web.example.org")
@@ -77,7 +76,7 @@ func TestGoodPeersAmongHostileOnes(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		return len(attacked) == hostile
-	}, 2*federationtest.Patience, 10*time.Millisecond, "every hostile peer was asked")
+	}, 2*federationtest.WaitLimit, 10*time.Millisecond, "every hostile peer was polled")
 	for n := uint64(2); n < 2+turns; n++ {
 		for i, p := range peers {
 			p.Serve(us[i].Bundle(t, n))

@@ -10,9 +10,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// TestAChangedMapLeavesTheOthersUnread: a map is read whole where it changed, or what was taken from it, and not
-// because another hub's did.
-func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
+// TestUnchangedMapsAreNotRead tests that a map is read whole only if it, or what was stored from it, has changed.
+func TestUnchangedMapsAreNotRead(t *testing.T) {
 	r := newRoom(t)
 	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
 		"hub2.example.org")
@@ -21,8 +20,8 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 		second.Bundle(t, 1))
 	whole := p1.ServeTaggedMap(first.Bundle(t, 1), "one", mapOf(t, a.Bundle(t, 5)))
 	p2.ServeTaggedMap(second.Bundle(t, 1), "two", mapOf(t, b.Bundle(t, 5)))
-	r.takes(t, first, p1, ".example.org")
-	r.takes(t, second, p2, ".example.org")
+	r.federateWithHub(t, first, p1, ".example.org")
+	r.federateWithHub(t, second, p2, ".example.org")
 	r.refresh(t, "hub1.example.org")
 	r.refresh(t, "hub2.example.org")
 	before := *whole
@@ -30,7 +29,7 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 
 	p2.ServeTaggedMap(second.Bundle(t, 1), "three", mapOf(t, b.Bundle(t, 6)))
 	r.refresh(t, "hub2.example.org")
-	_, sequence := r.word(t, "b.example.org")
+	_, sequence := r.attestation(t, "b.example.org")
 	require.EqualValues(t, 6, sequence)
 	r.refresh(t, "hub1.example.org")
 	require.Equal(t, before, *whole, "nothing changed about this hub")
@@ -41,6 +40,6 @@ func TestAChangedMapLeavesTheOthersUnread(t *testing.T) {
 	require.NoError(t, err)
 	r.refresh(t, "hub1.example.org")
 	require.Equal(t, before+1, *whole, "what was taken is gone")
-	_, sequence = r.word(t, "a.example.org")
+	_, sequence = r.attestation(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
 }

@@ -26,8 +26,8 @@ func mapOf(t testing.TB, bundles ...*bundle.Bundle) []byte {
 	return document
 }
 
-// takes makes a relationship with a hub.
-func (r *room) takes(t testing.TB, hub *federationtest.Authority, p *federationtest.Endpoint, take ...string) {
+// federateWithHub creates a relationship with a hub.
+func (r *room) federateWithHub(t testing.TB, hub *federationtest.Authority, p *federationtest.Endpoint, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub, p)
 	rel.Hub = &ententev1.Hub{Include: take}
@@ -41,8 +41,8 @@ func (r *room) trust(t testing.TB, td string) trust.State {
 	return trusted.State
 }
 
-// word is what counts of hubs' words on a domain.
-func (r *room) word(t testing.TB, td string) (trust.Attestation, uint64) {
+// attestation returns the hub attestation in effect for a domain, and its sequence or 0.
+func (r *room) attestation(t testing.TB, td string) (trust.Attestation, uint64) {
 	t.Helper()
 	w, found, err := relationship.AttestationOf(r.store.View(), td)
 	require.NoError(t, err)
@@ -73,7 +73,7 @@ func (r *room) changeHub(t testing.TB, td string, hub *ententev1.Hub) {
 	require.NoError(t, err)
 }
 
-// keep is one look of the leader.
+// keep runs one pass of the leader.
 func (r *room) keep(t testing.TB) {
 	t.Helper()
 	require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
@@ -82,7 +82,7 @@ func (r *room) keep(t testing.TB) {
 	require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 }
 
-func TestAHubsWordIsTakenAsListed(t *testing.T) {
+func TestHubAttestationsAreFiltered(t *testing.T) {
 	r := newRoom(t)
 	hub, a, b, other, hosted := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
 		"a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "bank.example"), federationtest.NewAuthority(t, "own.example.org")
@@ -90,13 +90,13 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1),
 		hosted.Bundle(t, 99)))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
 
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 	require.Equal(t, trust.Unknown, r.trust(t, "bank.example"), "it is not listed")
-	_, attested := r.word(t, "own.example.org")
+	_, attested := r.attestation(t, "own.example.org")
 	require.Zero(t, attested, "a hosted domain is never a hub's")
 	shown := r.show(t, "hub.example.org")
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetHubStatus().GetFreshness())
@@ -128,14 +128,14 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, before, r.store.View().Revision())
 
-	// One domain goes back, one goes on, one is new, and one is gone: each for itself.
+	// A rollback, an update, a new domain and a withdrawn one are handled independently.
 	c := federationtest.NewAuthority(t, "c.example.org")
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 4), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
-	word, sequence := r.word(t, "a.example.org")
+	word, sequence := r.attestation(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
 	require.Equal(t, "rollback", word.Row.Value.GetRefused())
-	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"), "what the hub confirmed of it is the past")
+	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"), "the hub confirmed only an older bundle")
 	require.Equal(t, "rollback", r.show(t, "a.example.org").GetLastResult())
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 	require.Equal(t, trust.Fresh, r.trust(t, "c.example.org"))
@@ -151,13 +151,13 @@ func TestAHubsWordIsTakenAsListed(t *testing.T) {
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 }
 
-func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
+func TestDeletedHubRemovesAttestations(t *testing.T) {
 	r := newRoom(t)
 	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
 		"a.example.org"), federationtest.NewAuthority(t, "b.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 7)))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 
 	_, err := r.service.SuspendRelationship(t.Context(),
@@ -168,7 +168,7 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	_, err = r.service.ResumeRelationship(t.Context(),
 		&ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "a suspended hub's word is kept")
+	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "the attestation of a suspended hub is kept")
 
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{".example.org"},
 		Exclude: []string{"a.example.org"}})
@@ -188,9 +188,9 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 
-	// What the next agreement with the hub does not bring itself does not count under it.
+	// An attestation that the hub does not repeat does not count under the next relationship.
 	p.ServeMap(hub.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
 	r.keep(t)
 	rows, err := relationship.HubBundles.List(r.store.View(), "")
@@ -198,18 +198,19 @@ func TestAnEndedHubTakesItsWordWithIt(t *testing.T) {
 	require.Empty(t, rows)
 }
 
-func TestADomainsOwnWordBeatsTheHubs(t *testing.T) {
+func TestOwnBundleTakesPrecedence(t *testing.T) {
 	r := newRoom(t)
 	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
 	p, own := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)), federationtest.NewEndpoint(t, a, a.Bundle(t, 3))
 	forged := a.Rotated(t)
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60)))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 
 	r.create(t, spiffeRelationship(a, own), a.Bundle(t, 3))
-	require.Empty(t, r.refresh(t, "a.example.org").GetLastError(), "the hub's sequence is no measure for the domain's")
+	require.Empty(t, r.refresh(t, "a.example.org").GetLastError(),
+		"the hub's sequence is not compared with the domain's")
 	require.True(t, r.stored(t, "a.example.org").SameKeys(a.Bundle(t, 3)))
 	require.Empty(t, r.show(t, "a.example.org").GetOriginHub())
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms())
@@ -244,12 +245,12 @@ func TestTwoHubs(t *testing.T) {
 		second.Bundle(t, 1))
 	p1.ServeMap(first.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
 	p2.ServeMap(second.Bundle(t, 1), mapOf(t, a.Rotated(t).Bundle(t, 5)))
-	r.takes(t, second, p2, "a.example.org")
+	r.federateWithHub(t, second, p2, "a.example.org")
 	r.refresh(t, "hub2.example.org")
-	r.takes(t, first, p1, "a.example.org")
+	r.federateWithHub(t, first, p1, "a.example.org")
 	r.refresh(t, "hub1.example.org")
 	shown := r.show(t, "a.example.org")
-	require.Equal(t, "hub1.example.org", shown.GetOriginHub(), "the first by name, whoever came first")
+	require.Equal(t, "hub1.example.org", shown.GetOriginHub(), "the first by name, regardless of the order of arrival")
 	require.Equal(t, []string{"hub2.example.org"}, shown.GetOtherHubs())
 	require.Len(t, shown.GetAlarms(), 1)
 	require.Equal(t, relationship.AlarmSplitView, shown.GetAlarms()[0].GetName())
@@ -257,16 +258,16 @@ func TestTwoHubs(t *testing.T) {
 	p1.ServeMap(first.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.refresh(t, "hub1.example.org")
 	require.Equal(t, "hub2.example.org", r.show(t, "a.example.org").GetOriginHub(),
-		"the other one's word counts then, without a gap")
+		"the other hub's attestation counts then, without a gap")
 }
 
-func TestTheFreshnessOfAHubsWord(t *testing.T) {
+func TestFreshnessOfAttestation(t *testing.T) {
 	now := time.Now()
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now }; c.Client.Now = time.Now })
 	hub, a := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "a.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
@@ -278,14 +279,14 @@ func TestTheFreshnessOfAHubsWord(t *testing.T) {
 	require.Equal(t, trust.Expired, r.trust(t, "a.example.org"), "its last authority has")
 }
 
-func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
+func TestBrokenMapIsRejectedWhole(t *testing.T) {
 	r := newRoom(t)
 	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
 		"a.example.org"), federationtest.NewAuthority(t, "b.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	good := string(mapOf(t, a.Bundle(t, 5)))
 	p.ServeMap(hub.Bundle(t, 1), []byte(good))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	document := string(b.Bundle(t, 1).Marshal())
 	begun := `{"trust_domains":{"b.example.org":` + document
@@ -324,7 +325,7 @@ func TestABrokenMapIsTakenNotAtAll(t *testing.T) {
 	require.Equal(t, "bad_status", r.show(t, "hub.example.org").GetHubStatus().GetLastResult())
 }
 
-func TestALargeMapIsTakenInParts(t *testing.T) {
+func TestLargeMapIsReadInParts(t *testing.T) {
 	r := newRoom(t)
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	all := []*bundle.Bundle{}
@@ -338,7 +339,7 @@ func TestALargeMapIsTakenInParts(t *testing.T) {
 	}
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, all...))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	brought, err := newTrust().AttestedBy(r.store.View(), "hub.example.org"), error(nil)
 	require.NoError(t, err)
@@ -346,19 +347,19 @@ func TestALargeMapIsTakenInParts(t *testing.T) {
 	require.Greater(t, len(p.Received), 2, "in more than one reading")
 }
 
-func TestHubsWordsSurviveARestore(t *testing.T) {
+func TestAttestationsSurviveRestore(t *testing.T) {
 	r := newRoom(t)
 	hub, a, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
 		"a.example.org"), federationtest.NewAuthority(t, "c.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 5)))
-	r.takes(t, hub, p, ".example.org")
+	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	snapshot := r.store.View()
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 6)))
 	r.refresh(t, "hub.example.org")
 	before := r.store.View()
-	_, sequence := r.word(t, "c.example.org")
+	_, sequence := r.attestation(t, "c.example.org")
 	require.Zero(t, sequence, "the hub has withdrawn it")
 	restore := func(before *raftstore.View) {
 		t.Helper()
@@ -378,13 +379,13 @@ func TestHubsWordsSurviveARestore(t *testing.T) {
 		require.NoError(t, err)
 	}
 	restore(before)
-	_, sequence = r.word(t, "a.example.org")
+	_, sequence = r.attestation(t, "a.example.org")
 	require.EqualValues(t, 6, sequence, "older keys may have been revoked since")
-	_, sequence = r.word(t, "c.example.org")
-	require.Zero(t, sequence, "what a hub no longer vouches for does not come back")
+	_, sequence = r.attestation(t, "c.example.org")
+	require.Zero(t, sequence, "a withdrawn attestation does not come back")
 
 	r.ends(t, "hub.example.org")
 	restore(r.store.View())
-	_, sequence = r.word(t, "c.example.org")
+	_, sequence = r.attestation(t, "c.example.org")
 	require.EqualValues(t, 5, sequence, "the relationship comes back as the snapshot has it")
 }

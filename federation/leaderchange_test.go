@@ -57,7 +57,7 @@ func newPollers(t *testing.T) *pollers {
 	return p
 }
 
-// pass lets time go by, and returns how often each relationship was fetched.
+// pass advances the time, and returns how often each relationship was fetched.
 func (p *pollers) pass(d time.Duration) map[string]int {
 	p.mu.Lock()
 	clear(p.fetched)
@@ -74,7 +74,7 @@ type noStreams struct{}
 func (noStreams) Covers(string, string) bool { return false }
 func (noStreams) TakeEnded(string) bool      { return false }
 
-// holdFresh makes relationships known whose bundles are in good standing, and are written down as being so.
+// holdFresh adds relationships whose bundles are fresh, and stored as such.
 func (p *pollers) holdFresh(t *testing.T, hint time.Duration, all []string) {
 	t.Helper()
 	for _, name := range all {
@@ -100,10 +100,10 @@ func (p *pollers) holdFresh(t *testing.T, hint time.Duration, all []string) {
 	p.manager.scheduler.Changed(all...)
 }
 
-// TestLeaderChangeMakesNoStorm: when the member that leads ten thousand relationships dies, each of the others takes
-// over its part of what was the dead one's a few at a time, polls what it had as before, and tells the new leader in
-// parts; and the new leader, which has heard of nothing yet, writes nothing.
-func TestLeaderChangeMakesNoStorm(t *testing.T) {
+// TestLeaderChangeCausesNoBurst tests the death of a member that leads ten thousand relationships. Each other member
+// takes over its part a few at a time, polls its own relationships as before, and reports to the new leader in parts.
+// The new leader, which has no reports yet, writes nothing.
+func TestLeaderChangeCausesNoBurst(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
 		const interval = 5 * time.Minute
 		tt := newPollers(t)
@@ -118,7 +118,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 				others++
 			}
 		}
-		require.Empty(t, owned["eu-2"], "what lives on keeps what it has")
+		require.Empty(t, owned["eu-2"], "a surviving member keeps its relationships")
 		require.InDelta(t, 10_000./3, len(owned["eu-1"]), 300)
 		require.InDelta(t, 10_000./6, len(owned["eu-3"]), 300)
 
@@ -141,7 +141,7 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 				polls += n
 			}
 			most = max(most, polls)
-			// A heartbeat a second tells the leader what is new, as much as fits.
+			// A heartbeat per second reports the changes to the leader, as many as fit.
 			report := first
 			if second > 0 {
 				report = tt.manager.observations.Collect(false)
@@ -160,9 +160,9 @@ func TestLeaderChangeMakesNoStorm(t *testing.T) {
 			require.Positive(t, total[name], name)
 			require.LessOrEqual(t, total[name], 4, name) // two intervals, a takeover, and the turn that spreads it out
 		}
-		require.Less(t, reports, 5*len(all), "each attempt is told once, and all of them once more to a new leader")
+		require.Less(t, reports, 5*len(all), "each attempt is reported once, and once more to a new leader")
 
-		// Of those that eu-2 polls nothing was heard for three intervals: they alone are stale then, in one go.
+		// The relationships of eu-2 have no report for three intervals: only they are stale then, all at once.
 		tt.pass(interval + time.Minute)
 		for report := tt.manager.observations.Collect(false); report != nil; report = tt.manager.observations.Collect(false) {
 			tt.manager.observations.Deliver("eu-1", report)

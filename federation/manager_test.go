@@ -17,9 +17,9 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestManagerFollowsThePeer: the manager fetches a new relationship at once, follows the peer's changes at its refresh
-// hint, keeps the last good bundle through an outage for as long as that lasts, and goes on when the peer is back.
-func TestManagerFollowsThePeer(t *testing.T) {
+// TestManagerFollowsPeer tests that the manager fetches a new relationship at once, polls at its refresh hint, keeps
+// the last good bundle through an outage, and continues after it.
+func TestManagerFollowsPeer(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)
 	r.run(t)
@@ -38,7 +38,7 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	r.awaitSequence(t, "us.example.org", 4)
 	r.awaitState(t, "us.example.org", trust.Fresh)
 
-	// An outage: nothing is lost, and after three intervals everybody can see it.
+	// An outage: nothing is lost, and it is shown as stale after three intervals.
 	p.Handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	r.awaitState(t, "us.example.org", trust.Stale)
 	require.True(t, r.stored(t, "us.example.org").Equal(next.Bundle(t, 4)))
@@ -58,9 +58,9 @@ func TestManagerFollowsThePeer(t *testing.T) {
 	require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_polls_owned"), 0)
 }
 
-// TestManagerObeysOperators: an update is followed at once rather than at the next turn, and neither a suspended
-// relationship nor an ended one is fetched any more.
-func TestManagerObeysOperators(t *testing.T) {
+// TestManagerAppliesChanges tests that an update is applied at once, and that neither a suspended nor a deleted
+// relationship is fetched.
+func TestManagerAppliesChanges(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)
 	r.run(t)
@@ -96,7 +96,7 @@ func TestManagerObeysOperators(t *testing.T) {
 	require.Nil(t, r.stored(t, "us.example.org"))
 }
 
-// TestExpiry: the leader sees when the last authority expires, though nothing is fetched.
+// TestExpiry tests that the leader records the expiry of the last authority without any fetch.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	r := newRoom(t)
@@ -111,9 +111,9 @@ func TestExpiry(t *testing.T) {
 	require.Equal(t, trust.StatusOf(trust.Expired), trusted)
 }
 
-// TestStandingsAfterLeaderChange: a new leader to which nobody has reported takes no relationship for stale within
-// three intervals, and no stale one for fresh.
-func TestStandingsAfterLeaderChange(t *testing.T) {
+// TestFreshnessAfterLeaderChange tests that a new leader without reports marks no relationship as stale within three
+// intervals, and no stale one as fresh.
+func TestFreshnessAfterLeaderChange(t *testing.T) {
 	now := time.Now()
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
 	us := federationtest.NewAuthorityUntil(t, "us.example.org", now.Add(1000*time.Hour)).Every(time.Minute)
@@ -134,7 +134,7 @@ func TestStandingsAfterLeaderChange(t *testing.T) {
 	}
 	created := now
 	now = created.Add(10 * time.Hour)
-	require.Empty(t, look(now), "the new leader has only just begun to listen")
+	require.Empty(t, look(now), "the new leader has no reports yet")
 	now = now.Add(3 * time.Minute)
 	require.Empty(t, look(created.Add(10*time.Hour)), "three intervals to the moment")
 	now = now.Add(time.Second)

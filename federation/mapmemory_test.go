@@ -16,7 +16,7 @@ import (
 	"github.com/ententehq/entente/federation/peer"
 )
 
-// live is what is in use, in bytes.
+// live returns the bytes in use.
 func live() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -24,9 +24,9 @@ func live() uint64 {
 	return m.HeapAlloc
 }
 
-// TestMemoryOfAPeersStreams: a peer that has as many streams as it can get, and sends the largest messages on each,
-// whether or not they can be stored at the moment, never has this member hold as much as 16 MiB.
-func TestMemoryOfAPeersStreams(t *testing.T) {
+// TestMemoryOfStreams tests that a peer with as many streams as possible, and the largest messages on each, never
+// occupies 16 MiB of a member, whether or not they can be stored.
+func TestMemoryOfStreams(t *testing.T) {
 	const most = 16 << 20
 	spoke, hub := newSite(t, "spoke.example.org"), federationtest.NewAuthority(t, "hub.example.org")
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
@@ -36,8 +36,9 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 		Include: []string{".example.org"},
 	}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(t, "the relationship to be "+
-		"read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
+	until(t,
+		"the relationship to be read",
+		func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	vouched, err := bundle.NewMapEntry(federationtest.NewAuthority(t, "ap.example.org").Large(t, 1))
 	require.NoError(t, err)
 	changes := &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: &ententev1.PeerMapChanges{
@@ -59,7 +60,7 @@ func TestMemoryOfAPeersStreams(t *testing.T) {
 		if err := call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", member)}); err != nil {
 			continue
 		}
-		if _, err := call.Recv(); err == nil { // it was let in
+		if _, err := call.Recv(); err == nil { // the stream was accepted
 			mapInterest(t, call)
 			calls = append(calls, call)
 		}

@@ -15,14 +15,14 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// awaitWord waits for the sequence that counts of hubs' words on a domain; 0: none does.
-func (r *room) awaitWord(t testing.TB, td string, sequence uint64) {
+// awaitAttestation waits until the attestation in effect for a domain has a sequence; 0 means none.
+func (r *room) awaitAttestation(t testing.TB, td string, sequence uint64) {
 	t.Helper()
-	until(t, "the hub's word on "+td, func() bool { _, n := r.word(t, td); return n == sequence })
+	until(t, "the hub attestation of "+td, func() bool { _, n := r.attestation(t, td); return n == sequence })
 }
 
-// takesOver makes a relationship with another site as a hub, over a stream.
-func (s *site) takesOver(t testing.TB, hub *site, take ...string) {
+// federateWithHub creates a relationship with another site as a hub, over a stream.
+func (s *site) federateWithHub(t testing.TB, hub *site, take ...string) {
 	t.Helper()
 	rel := spiffeRelationship(hub.home, hub.endpoint)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: hub.home.TrustDomain.Name(), Addresses: []string{hub.address}}
@@ -30,8 +30,8 @@ func (s *site) takesOver(t testing.TB, hub *site, take ...string) {
 	s.create(t, rel, hub.home.Bundle(t, 1))
 }
 
-// vouches has a hub trust a domain and vouch for it.
-func (s *site) vouches(t testing.TB, a *federationtest.Authority) *federationtest.Endpoint {
+// attest makes a hub trust a domain and attest it.
+func (s *site) attest(t testing.TB, a *federationtest.Authority) *federationtest.Endpoint {
 	t.Helper()
 	p := federationtest.NewEndpoint(t, a, a.Bundle(t, 1))
 	rel := spiffeRelationship(a, p)
@@ -41,18 +41,18 @@ func (s *site) vouches(t testing.TB, a *federationtest.Authority) *federationtes
 	return p
 }
 
-// TestAHubsMapIsStreamed: what a hub vouches for reaches those who take it as it changes, and leaves as it goes; its
-// endpoint, which serves no map here, is not asked for it.
-func TestAHubsMapIsStreamed(t *testing.T) {
+// TestHubMapIsStreamed tests that a spoke receives changes and withdrawals of a hub's attestations over the stream,
+// without polling the endpoint, which serves no map here.
+func TestHubMapIsStreamed(t *testing.T) {
 	hub, spoke := newSite(t, "hub.example.org"), newSite(t, "spoke.example.org")
 	ap, sa := federationtest.NewAuthority(t, "ap.example.org"), federationtest.NewAuthority(t, "sa.example.org")
-	apPeer := hub.vouches(t, ap)
-	hub.vouches(t, sa)
+	apPeer := hub.attest(t, ap)
+	hub.attest(t, sa)
 	hub.trusts(t, spoke)
-	spoke.takesOver(t, hub, "ap.example.org", "new.example.org")
-	spoke.awaitWord(t, "ap.example.org", 1)
-	_, n := spoke.word(t, "sa.example.org")
-	require.Zero(t, n, "nobody takes it")
+	spoke.federateWithHub(t, hub, "ap.example.org", "new.example.org")
+	spoke.awaitAttestation(t, "ap.example.org", 1)
+	_, n := spoke.attestation(t, "sa.example.org")
+	require.Zero(t, n, "no relationship subscribes to it")
 	until(t, "the stream to keep the map up to date", func() bool {
 		for _, name := range spoke.shownStream(t, hub).GetConfirmed() {
 			if name == "hub.example.org/bundles" {
@@ -65,31 +65,31 @@ func TestAHubsMapIsStreamed(t *testing.T) {
 	// A distrust in the domain itself is one fetch of the hub's away.
 	apPeer.Serve(ap.Rotated(t).Bundle(t, 2, ap))
 	hub.refresh(t, "ap.example.org")
-	spoke.awaitWord(t, "ap.example.org", 2)
-	b, err := relationship.HubBundle(mustWord(t, spoke.room, "ap.example.org").Row.Value)
+	spoke.awaitAttestation(t, "ap.example.org", 2)
+	b, err := relationship.HubBundle(mustAttestation(t, spoke.room, "ap.example.org").Row.Value)
 	require.NoError(t, err)
 	require.True(t, b.SameKeys(hub.stored(t, "ap.example.org")))
 
-	// Another domain, that comes to be vouched for.
-	hub.vouches(t, federationtest.NewAuthority(t, "new.example.org"))
-	spoke.awaitWord(t, "new.example.org", 1)
+	// The hub attests another domain.
+	hub.attest(t, federationtest.NewAuthority(t, "new.example.org"))
+	spoke.awaitAttestation(t, "new.example.org", 1)
 
-	// The hub vouches no more.
+	// The hub attests no more.
 	_, err = hub.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
 		Relationship: &ententev1.Relationship{
 			TrustDomain: "ap.example.org",
 		}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"attest"}},
 	})
 	require.NoError(t, err)
-	spoke.awaitWord(t, "ap.example.org", 0)
+	spoke.awaitAttestation(t, "ap.example.org", 0)
 
-	// What the spoke takes can be changed while the stream is open.
+	// The filter of the spoke can be changed while the stream is open.
 	spoke.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"sa.example.org"}})
-	spoke.awaitWord(t, "sa.example.org", 1)
-	spoke.awaitWord(t, "new.example.org", 0)
+	spoke.awaitAttestation(t, "sa.example.org", 1)
+	spoke.awaitAttestation(t, "new.example.org", 0)
 }
 
-// mapInterest reads what comes over a stream until all of an interest in a map has, and returns its number.
+// mapInterest reads a stream until a subscription to a map is complete, and returns its number.
 func mapInterest(t testing.TB, call ententev1.PeerService_ExchangeClient) uint64 {
 	t.Helper()
 	for {
@@ -101,16 +101,16 @@ func mapInterest(t testing.TB, call ententev1.PeerService_ExchangeClient) uint64
 	}
 }
 
-func mustWord(t testing.TB, r *room, td string) trust.Attestation {
+func mustAttestation(t testing.TB, r *room, td string) trust.Attestation {
 	t.Helper()
-	w, n := r.word(t, td)
+	w, n := r.attestation(t, td)
 	require.NotZero(t, n)
 	return w
 }
 
-// TestHostileHubOverAStream: a hub that goes back, says what is no bundle, speaks of what nobody asked it, or of a
-// hosted domain, changes nothing.
-func TestHostileHubOverAStream(t *testing.T) {
+// TestHostileHubStream tests that a hub changes nothing with a rollback, an invalid bundle, or a domain that is hosted
+// or not subscribed.
+func TestHostileHubStream(t *testing.T) {
 	spoke := newSite(t, "spoke.example.org")
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
@@ -122,8 +122,9 @@ func TestHostileHubOverAStream(t *testing.T) {
 		Exclude: []string{"secret.example.org"},
 	}
 	spoke.create(t, rel, hub.Bundle(t, 1))
-	until(t, "the relationship to be "+
-		"read", func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
+	until(t,
+		"the relationship to be read",
+		func() bool { return len(spoke.manager.streams.Domains("hub.example.org")) == 1 })
 	ap := federationtest.NewAuthority(t, "ap.example.org")
 	entry := func(b *bundle.Bundle) *ententev1.PeerBundle {
 		v, err := bundle.NewMapEntry(b)
@@ -151,18 +152,18 @@ func TestHostileHubOverAStream(t *testing.T) {
 			1)), entry(federationtest.NewAuthority(t, "ap.else").Bundle(t, 1)),
 		entry(spoke.home.Rotated(t).Bundle(t, 9)), entry(hub.Rotated(t).Bundle(t, 9)),
 	}})
-	spoke.awaitWord(t, "ap.example.org", 5)
+	spoke.awaitAttestation(t, "ap.example.org", 5)
 	domains, err := newTrust().AttestedBy(spoke.store.View(), "hub.example.org"), error(nil)
 	require.NoError(t, err)
 	require.Equal(t, []string{"ap.example.org"}, domains)
 
-	// It goes back in sequence: its latest word is refused, what it said before is kept, and counts as stale.
+	// A rollback: the attestation is refused, and the one before is kept and counts as stale.
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Rotated(t).Bundle(t, 4))}})
 	until(t, "the refusal", func() bool {
-		return mustWord(t, spoke.room,
+		return mustAttestation(t, spoke.room,
 			"ap.example.org").Row.Value.GetRefused() == "rollback"
 	})
-	_, n := spoke.word(t, "ap.example.org")
+	_, n := spoke.attestation(t, "ap.example.org")
 	require.Equal(t, uint64(5), n)
 
 	for name, m := range map[string]*ententev1.PeerMapChanges{
@@ -182,7 +183,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 	t.Run("more than it may have under way", func(t *testing.T) {
 		call := open()
 		pace := spoke.manager.streams.BudgetOf("hub.example.org")
-		require.NoError(t, pace.Turn.Acquire(t.Context(), 1)) // as while something else is stored
+		require.NoError(t, pace.Turn.Acquire(t.Context(), 1)) // as if something else were stored
 		for range session.MapWindow + 1 {
 			say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 5))}})
 		}
@@ -205,7 +206,7 @@ func TestHostileHubOverAStream(t *testing.T) {
 			require.NoError(t, err)
 			taken = m.GetMessage().GetMapAcknowledgement().GetSubscription() == 1
 		}
-		_, n := spoke.word(t, "ap.example.org")
+		_, n := spoke.attestation(t, "ap.example.org")
 		require.EqualValues(t, 5, n)
 	})
 	t.Run("too much at once", func(t *testing.T) {
@@ -214,12 +215,12 @@ func TestHostileHubOverAStream(t *testing.T) {
 		termination, _ := ended(call)
 		require.Equal(t, "too_many_domains", termination.GetReason())
 	})
-	_, n = spoke.word(t, "ap.example.org")
+	_, n = spoke.attestation(t, "ap.example.org")
 	require.Equal(t, uint64(5), n)
 
 	// A suspended relationship takes nothing.
 	call = open()
-	_, err = call.Recv() // it was let in
+	_, err = call.Recv() // the stream was accepted
 	require.NoError(t, err)
 	_, err = spoke.service.SuspendRelationship(t.Context(),
 		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
@@ -230,12 +231,12 @@ func TestHostileHubOverAStream(t *testing.T) {
 	require.NotEqual(t, trust.Fresh, spoke.trust(t, "ap.example.org"))
 }
 
-// TestARefusedHubIsNotLoggedWithoutEnd: what it says that is refused stands in the log at the pace of one peer.
-func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
-	o, hub := newOnlooker(t), federationtest.NewAuthority(t, "hub.example.org")
+// TestRefusedHubLogIsLimited tests that refused attestations are logged at the pace of one peer.
+func TestRefusedHubLogIsLimited(t *testing.T) {
+	o, hub := newObserver(t), federationtest.NewAuthority(t, "hub.example.org")
 	o.takesFrom(t, hub)
 	o.byHub(hub)(t, o.us.Bundle(t, 5))
-	o.awaitWord(t, "us.example.org", 5)
+	o.awaitAttestation(t, "us.example.org", 5)
 	past := o.us.Rotated(t).Bundle(t, 4)
 	for range 2 * peer.LogBurst {
 		o.byHub(hub)(t, past)
@@ -248,5 +249,6 @@ func TestARefusedHubIsNotLoggedWithoutEnd(t *testing.T) {
 	lines := len(o.journal.lines("entries of a hub's map refused"))
 	require.Positive(t, lines)
 	require.Less(t, lines, 2*peer.LogBurst-5)
-	require.GreaterOrEqual(t, o.metric(t, "entente_federation_hub_maps_total", "result", relationship.ResultUnchanged)+o.metric(t, "entente_federation_hub_maps_total", "result", relationship.ResultStored), float64(2*peer.LogBurst))
+	require.GreaterOrEqual(t, o.metric(t, "entente_federation_hub_maps_total", "result",
+		relationship.ResultUnchanged)+o.metric(t, "entente_federation_hub_maps_total", "result", relationship.ResultStored), float64(2*peer.LogBurst))
 }

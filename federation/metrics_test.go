@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 )
 
-// TestMetricsFollowTheTables: every member shows every foreign domain, and none that is foreign no more.
-func TestMetricsFollowTheTables(t *testing.T) {
+// TestMetricsFollowTables tests that every member exports each foreign domain, and none that is not foreign any more.
+func TestMetricsFollowTables(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	r := newRoom(t, func(c *Config) { c.Now = func() time.Time { return now } })
 	us := federationtest.NewAuthority(t, "us.example.org")

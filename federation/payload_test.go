@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/federation/peer"
 )
 
-// depot plays who has something to carry: each stream's freight sends what lies in out, once, and keeps what comes.
-type depot struct {
+// payloadQueue is a payload service. Each stream sends the messages in its queue once, and keeps received ones.
+type payloadQueue struct {
 	mu       sync.Mutex
 	out      []*ententev1.PeerMessage
 	came     []*ententev1.PeerMessage
@@ -23,59 +23,58 @@ type depot struct {
 	refusals error
 }
 
-func (d *depot) Open(s peer.PayloadStream) peer.PayloadSession {
+func (d *payloadQueue) Open(s peer.PayloadStream) peer.PayloadSession {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.streams = append(d.streams, s)
 	return d
 }
 
-func (d *depot) Run(ctx context.Context) {
+func (d *payloadQueue) Run(ctx context.Context) {
 	<-ctx.Done()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended++
 }
 
-func (d *depot) Next(time.Time) (out []*ententev1.PeerMessage, again time.Duration) {
+func (d *payloadQueue) Next(time.Time) (out []*ententev1.PeerMessage, again time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out, d.out = d.out, nil
 	return out, 0
 }
 
-func (d *depot) Receive(m *ententev1.PeerMessage) error {
+func (d *payloadQueue) Receive(m *ententev1.PeerMessage) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.came = append(d.came, m)
 	return d.refusals
 }
 
-// load gives the newest stream a message to carry.
-func (d *depot) load(m *ententev1.PeerMessage) {
+// load queues a message for the newest stream.
+func (d *payloadQueue) load(m *ententev1.PeerMessage) {
 	d.mu.Lock()
 	d.out = append(d.out, m)
 	d.mu.Unlock()
 	d.newest().Wake()
 }
 
-func (d *depot) newest() peer.PayloadStream {
+func (d *payloadQueue) newest() peer.PayloadStream {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.streams[len(d.streams)-1]
 }
 
-func (d *depot) taken() int {
+func (d *payloadQueue) taken() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.came)
 }
 
-// TestStreamsCarryCargo: what is none of federation's business travels with the bundles, both ways, and ends with the
-// stream; a peer that does not keep to its rules loses the stream for a named reason, and the bundles come by the
-// endpoint.
-func TestStreamsCarryCargo(t *testing.T) {
-	ours, theirs := &depot{}, &depot{}
+// TestPayloadOverStreams tests that another service's messages travel beside bundles in both directions, and end with
+// the stream. A peer that violates the service's rules loses the stream for a named reason, and its bundles are polled.
+func TestPayloadOverStreams(t *testing.T) {
+	ours, theirs := &payloadQueue{}, &payloadQueue{}
 	a := newSite(t, "eu.example.org", func(c *Config) { c.Peers.Payload = ours })
 	b := newSite(t, "us.example.org", func(c *Config) { c.Peers.Payload = theirs })
 	b.trusts(t, a)
@@ -104,7 +103,7 @@ func TestStreamsCarryCargo(t *testing.T) {
 	until(t, "the answer to arrive", func() bool { return ours.taken() == 1 })
 
 	theirs.mu.Lock()
-	theirs.refusals = errors.New("the peer says nonsense")
+	theirs.refusals = errors.New("the peer sent an invalid message")
 	theirs.mu.Unlock()
 	ours.load(interest)
 	until(t, "the stream to end for a named reason", func() bool {
@@ -114,7 +113,7 @@ func TestStreamsCarryCargo(t *testing.T) {
 	theirs.refusals = nil
 	theirs.mu.Unlock()
 	a.awaitStream(t, b, true)
-	until(t, "the freight to end with its stream", func() bool {
+	until(t, "the payload session to end with its stream", func() bool {
 		theirs.mu.Lock()
 		defer theirs.mu.Unlock()
 		return theirs.ended > 0

@@ -24,11 +24,11 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// manyStreams is how many peers a member is meant to keep streams with.
+// manyStreams is the number of streams that a member supports.
 const manyStreams = 1000
 
-// lightPeer is the other end of a stream: a session as members keep it, over gRPC and TLS 1.3 with an X509-SVID of its
-// own domain. What it is brought it checks as a member does, and keeps in memory instead of in a store.
+// lightPeer is the other end of a stream: a real session over gRPC and TLS 1.3, with an X509-SVID of its own domain. It
+// verifies received bundles as a member does, and keeps them in memory.
 type lightPeer struct {
 	own     *federationtest.Authority
 	svid    tls.Certificate
@@ -103,7 +103,7 @@ func (p *lightPeer) run(ctx context.Context, other *site) error {
 			}
 			return err
 		case m := <-messages:
-			if err := p.take(m); err != nil {
+			if err := p.receive(m); err != nil {
 				return err
 			}
 		case <-beat.C:
@@ -117,7 +117,7 @@ func (p *lightPeer) run(ctx context.Context, other *site) error {
 	}
 }
 
-func (p *lightPeer) take(m *ententev1.PeerMessage) error {
+func (p *lightPeer) receive(m *ententev1.PeerMessage) error {
 	t, err := p.session.Receive(m, p.world, time.Now())
 	if err != nil || t.Bundle == nil {
 		return err
@@ -134,7 +134,7 @@ func (p *lightPeer) take(m *ententev1.PeerMessage) error {
 	return nil
 }
 
-// trustPeers makes relationships with light peers, who open the streams.
+// trustPeers creates relationships with light peers, which open the streams.
 func trustPeers(b *testing.B, s *site, peers []*lightPeer) {
 	b.Helper()
 	for some := range slices.Chunk(peers, 100) {
@@ -171,8 +171,8 @@ func (s *site) acknowledgedBy(t testing.TB, sequence uint64) (n int) {
 	return n
 }
 
-// BenchmarkPeerStreams is the time from the commit of a new bundle until each of 1,000 peers has acknowledged it, over
-// as many streams with both ends on this machine. The target is 1 s at the 99th percentile.
+// BenchmarkPeerStreams measures the time from the commit of a new bundle until each of 1,000 peers has acknowledged it,
+// over as many streams with both ends on this machine. The target is 1 s at the 99th percentile.
 func BenchmarkPeerStreams(b *testing.B) {
 	s := newSite(b, "eu.example.org")
 	peers := make([]*lightPeer, manyStreams)

@@ -24,8 +24,9 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestWhoseFaultStatementsAre: what is early, or stands against what this cluster holds, may be no fault of the peer's.
-func TestWhoseFaultStatementsAre(t *testing.T) {
+// TestClassifyStatements tests which statements are the peer's fault. One that is early, or contradicts the state of
+// this cluster, may not be.
+func TestClassifyStatements(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	// stored is the history of versions whose statements were checked up to one.
 	stored := func(s *stating, versions, stated int) *statev1.ForeignHistory {
@@ -92,7 +93,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
 			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
-		{"the chain starts anew", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
+		{"the chain restarts", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
 				return after(s, "a", "a", func(c *statement.Claims) {
 					c.Previous, c.Start = [32]byte{},
@@ -134,7 +135,7 @@ func TestWhoseFaultStatementsAre(t *testing.T) {
 	}
 }
 
-// shownRefused are messages that bring no statements, whatever is stored, and the names that they are refused by.
+// shownRefused returns messages without valid statements, and the names of their refusals.
 func shownRefused(s *stating) (messages []*ententev1.PeerMessage, reasons []string) {
 	for reason, document := range map[string][]byte{
 		"malformed": []byte("garbage"), "no_statements": statement.MarshalList(s.us.TrustDomain, nil),
@@ -152,15 +153,15 @@ func bundleOf(td string, document []byte) *ententev1.PeerMessage {
 	}
 }
 
-// stateWith makes a site that takes the statements of a domain over a stream alone.
+// stateWith returns a site that receives the statements of a domain only over a stream.
 func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 	a := newSite(t, "eu.example.org", adjust...)
 	s.hidden = 1 // the endpoint shows none
 	rel := spiffeRelationship(s.us, s.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, s.version(1, "a"))
-	until(t, "the relationships to be "+
-		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
+	until(t,
+		"the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 	return a
 }
 
@@ -174,17 +175,18 @@ func (s *site) state(
 	call := s.intrude(t, us.us, "/entente/member/member-1")
 	for _, m := range append([]*ententev1.PeerMessage{federationtest.Hello("us.example.org", "member-1")}, messages...) {
 		if call.Send(&ententev1.ExchangeRequest{Message: m}) != nil {
-			break // it was turned away, and says why
+			break // the stream was refused with a reason
 		}
 	}
 	return call
 }
 
-// TestRefusedStatementsEndAStream: by name, as refused bundles do; a peer that opens one after the other fills no log.
-func TestRefusedStatementsEndAStream(t *testing.T) {
+// TestRefusedStatementsEndStream tests that refused statements end a stream by name, as refused bundles do, and that a
+// peer that opens streams again and again does not fill the log.
+func TestRefusedStatementsEndStream(t *testing.T) {
 	var log journal
 	us := chain(t, 1)
-	a := stateWith(t, us, keptIn(&log))
+	a := stateWith(t, us, withLog(&log))
 	kinds, reasons := shownRefused(us)
 	for _, reason := range reasons {
 		require.Equal(t, peer.FaultPeer, receiver.FaultOf(reason), reason)
@@ -197,7 +199,8 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		}
 		termination, _ := ended(a.state(t, us, messages...))
 		require.Equal(t, "refused_statements", termination.GetReason())
-		require.Contains(t, termination.GetDetail(), "more than 32 bundles and statements that the peer sent were refused")
+		require.Contains(t, termination.GetDetail(),
+			"more than 32 bundles and statements that the peer sent were refused")
 		until(t, "the metric", func() bool {
 			return a.streamsEnded(t, "refused_statements") == float64(n+1)
 		})
@@ -215,7 +218,7 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 		func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	require.NotEmpty(t, warned)
 	require.Less(t, len(warned), streams*session.MaxRefusals, "of all that were refused")
-	require.Equal(t, trust.Fresh, a.trust(t, "us.example.org"), "trust does not hang on statements")
+	require.Equal(t, trust.Fresh, a.trust(t, "us.example.org"), "trust does not depend on statements")
 
 	// Refused bundles and statements add up.
 	var mixed []*ententev1.PeerMessage
@@ -226,12 +229,12 @@ func TestRefusedStatementsEndAStream(t *testing.T) {
 	require.Contains(t, []string{"refused_statements", "refused_bundles"}, termination.GetReason())
 }
 
-// TestRefusedBundlesFillNoLog: neither the log nor the audit log, however often the peer opens a stream anew; the
-// metric counts all.
-func TestRefusedBundlesFillNoLog(t *testing.T) {
+// TestRefusedBundleLogIsLimited tests that a peer that opens streams again and again does not fill the log or the audit
+// log. The metric counts all refusals.
+func TestRefusedBundleLogIsLimited(t *testing.T) {
 	var log journal
 	us := chain(t, 1)
-	a := stateWith(t, us, keptIn(&log))
+	a := stateWith(t, us, withLog(&log))
 	const streams = 4
 	for range streams {
 		var messages []*ententev1.PeerMessage
@@ -241,17 +244,21 @@ func TestRefusedBundlesFillNoLog(t *testing.T) {
 		termination, _ := ended(a.state(t, us, messages...))
 		require.Equal(t, "refused_bundles", termination.GetReason())
 	}
-	require.GreaterOrEqual(t, a.metric(t, "entente_federation_stream_bundles_total", "result", "malformed"), float64(streams*session.MaxRefusals))
-	audited := slices.DeleteFunc(a.ledger.Decisions(), func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
-	warned := slices.DeleteFunc(log.lines("bundle from a peer refused"), func(line string) bool { return !strings.Contains(line, "[WARN]") })
+	require.GreaterOrEqual(t, a.metric(t, "entente_federation_stream_bundles_total", "result", "malformed"),
+		float64(streams*session.MaxRefusals))
+	audited := slices.DeleteFunc(a.ledger.Decisions(),
+		func(line string) bool { return line != "refuse bundle us.example.org: malformed" })
+	warned := slices.DeleteFunc(log.lines("bundle from a peer refused"),
+		func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	for _, lines := range [][]string{audited, warned} {
 		require.NotEmpty(t, lines)
 		require.Less(t, len(lines), streams*session.MaxRefusals, "of all that were refused")
 	}
 }
 
-// TestUnwantedBundlesEndNoStream: they were on their way when the operator ended the relationships.
-func TestUnwantedBundlesEndNoStream(t *testing.T) {
+// TestUnwantedBundlesAreIgnored tests that bundles in flight while an operator ended the relationships do not end the
+// stream.
+func TestUnwantedBundlesAreIgnored(t *testing.T) {
 	us := chain(t, 1)
 	a := stateWith(t, us)
 	var messages []*ententev1.PeerMessage
@@ -269,9 +276,9 @@ func TestUnwantedBundlesEndNoStream(t *testing.T) {
 	require.Equal(t, "refused_bundles", termination.GetReason())
 }
 
-// TestEarlyStatementsEndNoStream: statements ahead of their bundles, and on domains that are not wanted any more, are
-// passed over; the stream goes on. A peer that brings nothing else for good is no peer that is early.
-func TestEarlyStatementsEndNoStream(t *testing.T) {
+// TestEarlyStatementsAreIgnored tests that statements ahead of their bundles, or on unsubscribed domains, are ignored
+// and the stream continues. A peer that sends nothing else is refused in the end.
+func TestEarlyStatementsAreIgnored(t *testing.T) {
 	us := chain(t, 3)
 	a := stateWith(t, us)
 	early := statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(3)[1:]))

@@ -43,7 +43,7 @@ type svidConn struct {
 	id spiffeid.ID
 }
 
-// svidInfo says who is at the other end.
+// svidInfo is the verified identity of the other end.
 type svidInfo struct {
 	credentials.CommonAuthInfo
 	id spiffeid.ID
@@ -52,7 +52,8 @@ type svidInfo struct {
 func (svidInfo) AuthType() string              { return "tls" }
 func (i svidInfo) AccessCaller() access.Caller { return access.SVIDCaller(i.id) }
 
-// svidCredentials play the port's: the handshake is done when gRPC gets the connection, or is done here on the server.
+// svidCredentials replace the port's credentials: the handshake is done before gRPC gets the connection, or here on the
+// server.
 type svidCredentials struct{ server *tls.Config }
 
 func (c svidCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -82,7 +83,7 @@ func (svidCredentials) Info() credentials.ProtocolInfo {
 func (c svidCredentials) Clone() credentials.TransportCredentials { return c }
 func (svidCredentials) OverrideServerName(string) error           { return nil }
 
-// verify checks the other end against the bundles that a store holds, as the port does.
+// verify verifies the other end against the bundles in a store, as the port does.
 func verify(s *raftstore.Store, chain []*x509.Certificate) (spiffeid.ID, error) {
 	verified, err := svid.Verify(chain, source(func(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
 		row, found, err := relationship.ForeignBundles.Get(s.View(), td.Name())
@@ -131,8 +132,8 @@ func dialAs(
 	return &svidConn{conn, id}, nil
 }
 
-// newSite makes a cluster of one member that hosts a domain with an hour's hint, serves it at an endpoint, and accepts
-// streams.
+// newSite returns a cluster of one member that hosts a domain with a hint of an hour, serves it at an endpoint, and
+// accepts streams.
 func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 	t.Helper()
 	a := federationtest.NewAuthority(t, name).Every(time.Hour)
@@ -201,7 +202,7 @@ func (s *site) openStreams(t testing.TB) float64 {
 	return s.metric(t, name, "direction", "incoming") + s.metric(t, name, "direction", "outgoing")
 }
 
-// metric returns the value of the site's metric with a label; 0 if there is none.
+// metric returns the value of the site's metric with a label, or 0 if there is none.
 func (s *site) metric(t testing.TB, name, label, value string) float64 {
 	t.Helper()
 	families, err := s.registry.Gather()
@@ -226,7 +227,7 @@ type calledStream struct {
 
 func (s *calledStream) Context() context.Context { return s.ctx }
 
-// publish has a site host a bundle with another sequence.
+// publish hosts a bundle with another sequence.
 func (s *site) publish(t testing.TB, b *bundle.Bundle) {
 	t.Helper()
 	_, err := s.store.Update(t.Context(), func(tx *raftstore.Tx) error {
@@ -235,7 +236,7 @@ func (s *site) publish(t testing.TB, b *bundle.Bundle) {
 	require.NoError(t, err)
 }
 
-// trusts makes a relationship with another site's home domain, over a stream.
+// trusts creates a relationship with another site's home domain, over a stream.
 func (s *site) trusts(t testing.TB, other *site, addresses ...string) {
 	t.Helper()
 	rel := spiffeRelationship(other.home, other.endpoint)
@@ -243,7 +244,7 @@ func (s *site) trusts(t testing.TB, other *site, addresses ...string) {
 	s.create(t, rel, other.home.Bundle(t, 1))
 }
 
-// pair is two sites whose relationships name each other; the first dials.
+// pair returns two sites whose relationships name each other. The first one dials.
 func pair(t testing.TB) (a, b *site) {
 	t.Helper()
 	a, b = newSite(t, "eu.example.org"), newSite(t, "us.example.org")
@@ -254,10 +255,10 @@ func pair(t testing.TB) (a, b *site) {
 	return a, b
 }
 
-// until waits for a condition that no table tells of.
+// until waits for a condition that no table shows.
 func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(federationtest.Patience)
+	deadline := time.NewTimer(federationtest.WaitLimit)
 	defer deadline.Stop()
 	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
@@ -265,12 +266,12 @@ func until(t testing.TB, what string, condition func() bool) {
 		select {
 		case <-look.C:
 		case <-deadline.C:
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// shownStream is the stream with another site as operators see it.
+// shownStream returns the stream with another site as operators see it.
 func (s *site) shownStream(t testing.TB, other *site) *ententev1.PeerStream {
 	t.Helper()
 	rel, err := s.service.GetRelationship(context.Background(),

@@ -16,7 +16,7 @@ import (
 	"github.com/ententehq/entente/federation/peer/session"
 )
 
-// intrude opens a stream to a site with an SVID of an authority, whatever it is good for.
+// intrude opens a stream to a site with an SVID of an authority.
 func (s *site) intrude(t testing.TB, a *federationtest.Authority, path string) ententev1.PeerService_ExchangeClient {
 	t.Helper()
 	raw, err := dialAs(t.Context(), a.MemberSVID(t, path), s.address,
@@ -30,7 +30,7 @@ func (s *site) intrude(t testing.TB, a *federationtest.Authority, path string) e
 	return call
 }
 
-// ended reads a stream to its end: the termination that came, if any, and the status.
+// ended reads a stream to its end, and returns the termination, if any, and the status.
 func ended(call ententev1.PeerService_ExchangeClient) (*ententev1.PeerTermination, error) {
 	var termination *ententev1.PeerTermination
 	for {
@@ -44,12 +44,12 @@ func ended(call ententev1.PeerService_ExchangeClient) (*ententev1.PeerTerminatio
 	}
 }
 
-// TestHostileStreams: each is turned away by name, and the bundle that was stored stays.
+// TestHostileStreams tests that each hostile stream ends with its named reason, and that the stored bundle is kept.
 func TestHostileStreams(t *testing.T) {
 	send := func(t *testing.T, call ententev1.PeerService_ExchangeClient, messages ...*ententev1.PeerMessage) {
 		for _, m := range messages {
 			if call.Send(&ententev1.ExchangeRequest{Message: m}) != nil {
-				return // it was turned away, and says why
+				return // the stream was refused with a reason
 			}
 		}
 	}
@@ -63,8 +63,8 @@ func TestHostileStreams(t *testing.T) {
 	a.trusts(t, b)
 	third := newSite(t, "ap.example.org")
 	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1)) // it names no peer
-	until(t, "the relationships to be "+
-		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
+	until(t,
+		"the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 
 	t.Run("a workload of the peer", func(t *testing.T) {
 		_, err := ended(a.intrude(t, b.home, "/web"))
@@ -137,13 +137,13 @@ func TestHostileStreams(t *testing.T) {
 	a.awaitSequence(t, "us.example.org", 2)
 }
 
-// TestStreamsWithoutEnd: a peer that opens one stream after the other, each in the place of the one before, is slowed
-// down, and holds no more than its share however slowly those before end.
-func TestStreamsWithoutEnd(t *testing.T) {
+// TestStreamFlood tests that a peer that opens one stream after the other is slowed down, and occupies no more than its
+// share, however slowly earlier streams end.
+func TestStreamFlood(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	a.trusts(t, b)
-	until(t, "the relationships to be "+
-		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
+	until(t,
+		"the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 	refused := func() float64 {
 		return a.streamsEnded(t, "too_many_streams")
 	}
@@ -153,17 +153,17 @@ func TestStreamsWithoutEnd(t *testing.T) {
 	}
 	until(t, "some to be refused", func() bool { return refused() > 0 })
 
-	// What it may ask for is not more on another stream, and is forgotten with the relationship.
+	// The budget is shared by all streams, and deleted with the relationship.
 	budget := a.manager.streams.BudgetOf("us.example.org")
 	require.Same(t, budget, a.manager.streams.BudgetOf("us.example.org"))
 	_, err := a.service.DeleteRelationship(t.Context(),
 		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	until(t, "it to be forgotten", func() bool { return a.manager.streams.BudgetOf("us.example.org") != budget })
+	until(t, "the budget to be deleted", func() bool { return a.manager.streams.BudgetOf("us.example.org") != budget })
 }
 
-// TestDialedIsAnother: whoever answers at the address with another identity is not spoken to.
-func TestDialedIsAnother(t *testing.T) {
+// TestDialedPeerHasAnotherIdentity tests that no stream opens if another identity answers at the address.
+func TestDialedPeerHasAnotherIdentity(t *testing.T) {
 	a, b, third := newSite(t, "eu.example.org"), newSite(t, "us.example.org"), newSite(t, "ap.example.org")
 	third.trusts(t, a)
 	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1))

@@ -8,9 +8,9 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// TestStreamCarriesBothDirections: a change of either side's bundle reaches the other and is acknowledged, while the
-// hint is an hour.
-func TestStreamCarriesBothDirections(t *testing.T) {
+// TestStreamUpdatesBothSides tests that a change of either side's bundle reaches the other one and is acknowledged,
+// although the hint is an hour.
+func TestStreamUpdatesBothSides(t *testing.T) {
 	a, b := pair(t)
 	next := a.home.Rotated(t)
 	a.publish(t, next.Bundle(t, 2, a.home))
@@ -27,7 +27,8 @@ func TestStreamCarriesBothDirections(t *testing.T) {
 	require.Contains(t, b.ledger.Decisions(), "accept bundle eu.example.org: done")
 }
 
-// TestStreamSurvivesRotation: either root is replaced while the stream is open; it goes on, and so does the next one.
+// TestStreamSurvivesRotation tests that a stream continues while either root is replaced, and that the next stream
+// opens.
 func TestStreamSurvivesRotation(t *testing.T) {
 	a, b := pair(t)
 	next := a.home.Rotated(t)
@@ -39,8 +40,8 @@ func TestStreamSurvivesRotation(t *testing.T) {
 	require.True(t, a.shownStream(t, b).GetConnected())
 }
 
-// TestSuspendAndDeleteEndTheStream: the other side is told which.
-func TestSuspendAndDeleteEndTheStream(t *testing.T) {
+// TestSuspendAndDeleteEndStream tests that the other side receives the reason.
+func TestSuspendAndDeleteEndStream(t *testing.T) {
 	a, b := pair(t)
 	_, err := b.service.SuspendRelationship(t.Context(),
 		&ententev1.SuspendRelationshipRequest{TrustDomain: "eu.example.org"})
@@ -65,8 +66,9 @@ func TestSuspendAndDeleteEndTheStream(t *testing.T) {
 	require.NotNil(t, b.stored(t, "eu.example.org"), "the other side keeps what it has")
 }
 
-// TestPollingTakesOver: with the stream gone the endpoint is asked at once, though the hint is an hour.
-func TestPollingTakesOver(t *testing.T) {
+// TestPollingReplacesStream tests that the endpoint is polled at once when the stream ends, although the hint is an
+// hour.
+func TestPollingReplacesStream(t *testing.T) {
 	a, b := pair(t)
 	before := a.endpoint.Requests()
 	next := a.home.Bundle(t, 2, a.home.Rotated(t))
@@ -77,7 +79,7 @@ func TestPollingTakesOver(t *testing.T) {
 	until(t, "the reason", func() bool { return b.shownStream(t, a).GetLastResult() == "draining" })
 }
 
-// TestBothDial: the dial of the lower home trust domain is kept, and the other one gives way for good.
+// TestBothDial tests that the dial of the lower home trust domain is kept, and that the other side stops dialing.
 func TestBothDial(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	b.trusts(t, a, a.address)
@@ -96,9 +98,9 @@ func TestBothDial(t *testing.T) {
 	require.Equal(t, kept, a.shownStream(t, b).GetSince().AsTime(), "it is the same stream")
 }
 
-// TestWhatCannotBeStoredComesAgain: a member that cannot write its audit log ends the stream, and is brought the bundle
-// again.
-func TestWhatCannotBeStoredComesAgain(t *testing.T) {
+// TestUnstoredBundleIsSentAgain tests that a member that cannot write its audit log ends the stream, and receives the
+// bundle again.
+func TestUnstoredBundleIsSentAgain(t *testing.T) {
 	a, b := pair(t)
 	b.ledger.Fill(true)
 	a.publish(t, a.home.Rotated(t).Bundle(t, 2, a.home))
@@ -111,8 +113,8 @@ func TestWhatCannotBeStoredComesAgain(t *testing.T) {
 	a.awaitAcknowledged(t, b, 2)
 }
 
-// TestPeerIsNamedByTheRelationship: whoever no relationship names is refused, whatever it presents.
-func TestPeerIsNamedByTheRelationship(t *testing.T) {
+// TestUnknownPeerIsRefused tests that a peer that no relationship names is refused, even with a valid SVID.
+func TestUnknownPeerIsRefused(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	rel := spiffeRelationship(a.home, a.endpoint) // it names no peer
 	b.create(t, rel, a.home.Bundle(t, 1))

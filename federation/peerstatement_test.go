@@ -23,7 +23,7 @@ func statementsOf(td string, document []byte) *ententev1.PeerMessage {
 	}
 }
 
-// chain is a domain that has made statements on its versions up to some sequence.
+// chain returns a domain with statements on its versions up to a sequence.
 func chain(t *testing.T, until uint64) *stating {
 	s := newStating(t)
 	for n := uint64(1); n <= until; n++ {
@@ -32,7 +32,7 @@ func chain(t *testing.T, until uint64) *stating {
 	return s
 }
 
-// compact are the statements on the versions up to a sequence.
+// compact returns the statements on the versions up to a sequence.
 func (s *stating) compact(until uint64) (list []string) {
 	for _, stmt := range s.statements[:until] {
 		list = append(list, stmt.String())
@@ -40,9 +40,9 @@ func (s *stating) compact(until uint64) (list []string) {
 	return list
 }
 
-// TestStatementsFollowTheirVersions: a peer is brought the statements that it lacks on what it has or is sent, each
-// once.
-func TestStatementsFollowTheirVersions(t *testing.T) {
+// TestStatementsFollowVersions tests that a peer receives the statements that it lacks, on versions that it has or
+// receives, each once.
+func TestStatementsFollowVersions(t *testing.T) {
 	us := chain(t, 6)
 	of := func(n uint64) relationship.Version {
 		return relationship.Version{Sequence: n, Ordered: true, Digest: [32]byte{byte(n)}}
@@ -64,11 +64,11 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 		name     string
 		interest *ententev1.PeerMessage
 		then     func(s *session.Session, say func(*ententev1.PeerMessage))
-		now      session.World // after the peer has said what it wants
+		now      session.World // after the peer has subscribed
 		brought  []uint64
 	}{
 		{"one that has the version before", wants(of(4), 5), nil, world(5, 5), []uint64{5}},
-		{"one that does not say what it lacks", wants(of(4)), nil, world(5, 5), []uint64{5}},
+		{"one that does not list what it lacks", wants(of(4)), nil, world(5, 5), []uint64{5}},
 		{"one that lacks older ones too", wants(of(4), 3), nil, world(5, 5), []uint64{3, 4, 5}},
 		{"one that has the version, and not its statement", wants(of(5), 5), nil, world(5, 5), []uint64{5}},
 		{"one that has all", wants(of(5)), nil, world(5, 5), nil},
@@ -84,7 +84,7 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 		{"nothing is brought again", wants(of(4), 5), func(s *session.Session, _ func(*ententev1.PeerMessage)) {
 			_ = s.Next(world(5, 5), time.Now())
 		}, world(5, 5), nil},
-		{"nor to one that asks again", wants(of(4), 1), func(s *session.Session, say func(*ententev1.PeerMessage)) {
+		{"nor after another subscription", wants(of(4), 1), func(s *session.Session, say func(*ententev1.PeerMessage)) {
 			_ = s.Next(world(5, 5), time.Now())
 			say(wants(of(4), 1))
 		}, world(5, 5), nil},
@@ -116,15 +116,16 @@ func TestStatementsFollowTheirVersions(t *testing.T) {
 	}
 }
 
-// TestStatementsThatAPeerBrings: they are judged like those of an endpoint, and what is none ends no stream.
-func TestStatementsThatAPeerBrings(t *testing.T) {
+// TestStatementsOverStream tests that statements over a stream are verified like those of an endpoint, and that an
+// invalid one does not end the stream.
+func TestStatementsOverStream(t *testing.T) {
 	a, us := newSite(t, "eu.example.org"), chain(t, 2)
 	us.hidden = 1 // the endpoint shows none
 	rel := spiffeRelationship(us.us, us.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, us.version(1, "a"))
-	until(t, "the relationships to be "+
-		"read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
+	until(t,
+		"the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 
 	call := a.intrude(t, us.us, "/entente/member/member-1")
 	send := func(messages ...*ententev1.PeerMessage) {

@@ -13,7 +13,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// metered counts the bytes that its connections carry, both ways, as TCP sees them.
+// metered counts the bytes of its connections in both directions, as TCP sees them.
 type metered struct {
 	bytes, dials atomic.Int64
 }
@@ -44,8 +44,8 @@ func (c *meteredConn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// TestUnchangedPoll: a poll that brings nothing new writes nothing, and moves less than 1 KiB over a kept connection.
-// Where peers are polled so seldom that none is kept, the handshake comes on top.
+// TestUnchangedPoll tests that a poll without news writes nothing, and transfers less than 1 KiB over a kept
+// connection, or a handshake more if the interval is too long to keep one.
 func TestUnchangedPoll(t *testing.T) {
 	for _, test := range []struct {
 		name  string

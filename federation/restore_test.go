@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// TestConsentsOverARestore tests that a restore takes back no consent and no end of an agreement.
-func TestConsentsOverARestore(t *testing.T) {
+// TestConsentsSurviveRestore tests that a restore takes back no consent and no end of an agreement.
+func TestConsentsSurviveRestore(t *testing.T) {
 	r, some := newRoom(t), timestamppb.New(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))
 	row := func(end *timestamppb.Timestamp) *statev1.Relationship {
 		return &statev1.Relationship{TrustDomain: "us.example.org", Agreement: &statev1.RelationshipAgreement{
@@ -31,7 +31,7 @@ func TestConsentsOverARestore(t *testing.T) {
 	restored := put(nil)
 	before := put(some)
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
-		if err := relationship.Relationships.Put(tx, "us.example.org", row(nil)); err != nil { // as the store does
+		if err := relationship.Relationships.Put(tx, "us.example.org", row(nil)); err != nil { // as a restore does
 			return err
 		}
 		return surviveRestore(before, restored, tx)

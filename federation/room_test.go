@@ -33,7 +33,7 @@ type room struct {
 	leader   *federationtest.Leader
 }
 
-// newRoom is a room on a store of one member; nothing runs before run.
+// newRoom returns a room on a store of one member. Nothing runs before run.
 func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 	t.Helper()
 	store := raftstoretest.New(t)
@@ -97,10 +97,10 @@ func (r *room) run(t testing.TB) (stop func()) {
 	return stop
 }
 
-// await waits until the condition holds for the state of the store, looking again after each change.
+// await waits until the condition holds for the state of the store, and checks it after each change.
 func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), federationtest.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), federationtest.WaitLimit)
 	defer cancel()
 	err := feed.Latest(
 		ctx,
@@ -128,7 +128,7 @@ func (r *room) awaitState(t testing.TB, td string, want trust.State) {
 	})
 }
 
-// awaitSequence waits until a bundle of that sequence is stored.
+// awaitSequence waits until a bundle with a sequence is stored.
 func (r *room) awaitSequence(t testing.TB, td string, want uint64) {
 	t.Helper()
 	r.await(t, td+"'s bundle", func(v *raftstore.View) bool {
@@ -144,7 +144,7 @@ func (r *room) awaitSequence(t testing.TB, td string, want uint64) {
 	})
 }
 
-// host makes the cluster the authority for a domain.
+// host makes the cluster the authority of a domain.
 func (r *room) host(t testing.TB, a *federationtest.Authority) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
@@ -153,7 +153,7 @@ func (r *room) host(t testing.TB, a *federationtest.Authority) {
 	require.NoError(t, err)
 }
 
-// spiffeRelationship is a self-serving relationship with a peer.
+// spiffeRelationship returns a self-serving relationship with a peer.
 func spiffeRelationship(a *federationtest.Authority, p *federationtest.Endpoint) *ententev1.Relationship {
 	return &ententev1.Relationship{
 		TrustDomain: a.TrustDomain.Name(), Url: p.URL, Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
@@ -179,7 +179,7 @@ func (r *room) refresh(t testing.TB, td string) *ententev1.Relationship {
 	return out
 }
 
-// stored is the bundle that is stored for a domain; nil: none.
+// stored returns the stored bundle of a domain, or nil.
 func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
 	t.Helper()
 	row, found, err := relationship.ForeignBundles.Get(r.store.View(), td)

@@ -25,7 +25,7 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
 
-// createdTogether is how many relationships one transaction of a simulation makes.
+// createdTogether is the number of relationships per transaction of a simulation.
 const createdTogether = 40
 
 // cluster is a simulated cluster whose members are real: store, manager, sessions, scheduler.
@@ -35,16 +35,16 @@ type cluster struct {
 	handler *endpoint.Handler
 	counted traffic
 	raft    *raftstoretest.Cluster
-	// hub says that it vouches for those with whom it has relationships.
+	// hub means that the cluster attests those with which it has relationships.
 	hub bool
 
 	mu      sync.Mutex
 	members []*simMember
 	leader  *simMember
-	vouched map[string]vouchedOnce
+	vouched map[string]cachedEntry
 }
 
-// simMember is one member of it.
+// simMember is one member of a simulated cluster.
 type simMember struct {
 	cluster  *cluster
 	id       string
@@ -52,25 +52,25 @@ type simMember struct {
 	manager  *Manager
 	registry *prometheus.Registry
 	stop     func()
-	// polls are the connections that it opened to endpoints, and dials those for streams.
+	// polls are the connections to endpoints, and dials those for streams.
 	polls, dials moments
 }
 
-// vouchedOnce is a bundle as it stands in a map, of one revision.
-type vouchedOnce struct {
+// cachedEntry is a bundle as an entry of a map, for one revision.
+type cachedEntry struct {
 	revision raftstore.Revision
 	vouched  bundle.MapEntry
 }
 
-// silentAudit takes everything down, and keeps nothing.
-type silentAudit struct{}
+// discardAudit accepts all events and stores none.
+type discardAudit struct{}
 
-func (silentAudit) Record(audit.Event) error { return nil }
+func (discardAudit) Record(audit.Event) error { return nil }
 
-// newCluster makes one of so many members. Nothing of it runs before run.
+// newCluster returns a cluster of so many members. Nothing runs before run.
 func (w *world) newCluster(name string, members int) *cluster {
 	w.t.Helper()
-	c := &cluster{w: w, home: w.newAuthority(name), vouched: map[string]vouchedOnce{}}
+	c := &cluster{w: w, home: w.newAuthority(name), vouched: map[string]cachedEntry{}}
 	var err error
 	c.handler, err = endpoint.NewHandler(nil)
 	require.NoError(w.t, err)
@@ -89,7 +89,7 @@ func (w *world) newCluster(name string, members int) *cluster {
 	return c
 }
 
-// aloneStore is [raftstoretest.New] with the timing of a member in production, so that an hour of waiting costs little.
+// aloneStore is [raftstoretest.New] with the timing of a member in production, so that an hour of waiting is cheap.
 func aloneStore(t testing.TB, timing raftstore.Timing) *raftstore.Store {
 	t.Helper()
 	s, err := raftstore.Open(
@@ -126,7 +126,7 @@ func (c *cluster) addMember(s *raftstore.Store) {
 	}
 	var err error
 	m.manager, err = New(Config{
-		Store: s, Leader: m, Trust: newTrust(), Audit: silentAudit{}, Registerer: m.registry,
+		Store: s, Leader: m, Trust: newTrust(), Audit: discardAudit{}, Registerer: m.registry,
 		Client: endpoint.ClientConfig{Dial: c.w.dialer(name, &c.counted, m.polls.now)},
 		Peers:  peer.Transport{Home: c.home.td, Open: open},
 	})
@@ -135,7 +135,7 @@ func (c *cluster) addMember(s *raftstore.Store) {
 	c.members = append(c.members, m)
 }
 
-// alive are the members that run.
+// alive returns the members that run.
 func (c *cluster) alive() (names []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,7 +145,7 @@ func (c *cluster) alive() (names []string) {
 	return names
 }
 
-// accept takes a stream at one of the members, as a load balancer would.
+// accept opens a stream with one of the members, as a load balancer would.
 func (c *cluster) accept(from *traffic, home spiffeid.TrustDomain, member string) (*pipeEnd, string, error) {
 	c.mu.Lock()
 	members := c.members
@@ -167,14 +167,14 @@ func (c *cluster) accept(from *traffic, home spiffeid.TrustDomain, member string
 func (c *cluster) serve(w http.ResponseWriter, r *http.Request) { noted(w, r, c.handler) }
 func (c *cluster) sent() *traffic                               { return &c.counted }
 
-// first is a member that runs.
+// first returns a member that runs.
 func (c *cluster) first() *simMember {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.members[0]
 }
 
-// publish hosts the home domain's bundle of a sequence.
+// publish hosts the home domain's bundle with a sequence.
 func (c *cluster) publish(sequence uint64) {
 	c.w.t.Helper()
 	b := c.home.bundle(c.w.t, sequence)
@@ -187,13 +187,13 @@ func (c *cluster) publish(sequence uint64) {
 // link is a relationship with another cluster.
 type link struct {
 	other *simAuthority
-	// stream says that it names its peer, and dial that its members open the stream.
+	// stream means that the relationship names the peer, and dial that this side opens the stream.
 	stream, dial bool
-	// vouch says that this cluster, as a hub, has the other's bundle in its map, and take that the other is a hub.
-	vouch, take bool
+	// attest means that this cluster, as a hub, has the other's bundle in its map, and hub that the other one is a hub.
+	attest, hub bool
 }
 
-// relate makes relationships.
+// relate creates relationships.
 func (c *cluster) relate(links []link) {
 	c.w.t.Helper()
 	m, roots := c.first(), c.w.webRoots()
@@ -205,7 +205,7 @@ func (c *cluster) relate(links []link) {
 				name := l.other.td.Name()
 				rel := &ententev1.Relationship{
 					TrustDomain: name, Url: "https://" + name + "/",
-					Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots, Attest: l.vouch,
+					Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: roots, Attest: l.attest,
 				}
 				if l.stream {
 					rel.Peer = &ententev1.Peer{HomeTrustDomain: name}
@@ -213,7 +213,7 @@ func (c *cluster) relate(links []link) {
 				if l.dial {
 					rel.Peer.Addresses = []string{name + ":8443"}
 				}
-				if l.take {
+				if l.hub {
 					rel.Hub = &ententev1.Hub{Include: []string{"." + simDomain}}
 				}
 				want, err := relationship.FromRequest(rel)

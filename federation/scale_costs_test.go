@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// units are what one run found that one cluster costs another, from which [units.distrust], [units.rest] and
-// [units.memory] compute federations that are too large to be simulated whole. Those that are hold them to the truth.
+// units are the measured costs between two clusters. [units.distrust], [units.rest] and [units.memory] compute from
+// them federations that are too large to simulate. Simulated federations verify the computation.
 type units struct {
 	// bundle is a bundle over a stream with its acknowledgement, and word a hub's word about one.
 	bundle, word tally
@@ -19,23 +19,24 @@ type units struct {
 	// pair is an hour of rest of a relationship in a mesh, spoke that of a spoke with its hub, and far that of a spoke
 	// with another region's hub, each over streams and by polling.
 	pair, spoke, far map[bool]tally
-	// relationship is the memory of one, asHub that of one at a hub, domain that of one that a hub vouches for, each
+	// relationship is the memory of one, asHub that of one at a hub, domain that of one that a hub attests, each
 	// over streams and by polling.
 	rel, asHub, domain map[bool]float64
 }
 
-// regions is how many hubs there are, and how many clusters each region has, its hub included.
+// regions returns the number of hubs, and of clusters per region with its hub.
 func (t topology) regions(n int) (hubs int, each float64) {
 	hubs = t.hubs(n)
 	return hubs, float64(n) / float64(max(hubs, 1))
 }
 
-// readMap is a poll that brings the map of so many domains.
+// readMap returns the cost of a poll that returns a map of so many domains.
 func (u units) readMap(domains float64) tally {
 	return u.mapPoll.plus(tally{0, int(domains * u.mapBytes)})
 }
 
-// distrust is what one costs its origin, the hub of the origin, and a cluster that hears of it last.
+// distrust returns the cost of one distrust for its origin, the hub of the origin, and the cluster that receives it
+// last.
 func (u units) distrust(kind topology, n int, streams bool) costs {
 	others := float64(n - 1)
 	news, hubs := u.poll, 0
@@ -47,7 +48,7 @@ func (u units) distrust(kind topology, n int, streams bool) costs {
 	}
 	hubs, each := kind.regions(n)
 	read := u.readMap(each - 1)
-	switch told := each + float64(hubs) - 2; { // its other spokes and the origin, and the other hubs
+	switch receivers := each + float64(hubs) - 2; { // the other spokes, the origin and the other hubs
 	case !streams:
 		return costs{origin: news.plus(read), hubRole: news.plus(read.times(others)), ordinary: read}
 	case kind == oneHub:
@@ -55,13 +56,13 @@ func (u units) distrust(kind topology, n int, streams bool) costs {
 	default:
 		return costs{
 			origin:   news.plus(u.word),
-			hubRole:  news.plus(u.word.times(told)).plus(read.times(others - told)),
+			hubRole:  news.plus(u.word.times(receivers)).plus(read.times(others - receivers)),
 			ordinary: read,
 		}
 	}
 }
 
-// rest is an hour in which nothing changes.
+// rest returns the cost of an hour in which nothing changes.
 func (u units) rest(kind topology, n int, streams bool) costs {
 	others := float64(n - 1)
 	if kind == mesh {
@@ -75,7 +76,7 @@ func (u units) rest(kind topology, n int, streams bool) costs {
 	}
 }
 
-// memory is what one member holds that has all streams of its cluster, in bytes.
+// memory returns the bytes in use at a member that has all streams of its cluster.
 func (u units) memory(kind topology, n int, streams bool) map[role]float64 {
 	others := float64(n - 1)
 	if kind == mesh {
@@ -88,7 +89,7 @@ func (u units) memory(kind topology, n int, streams bool) map[role]float64 {
 	}
 }
 
-// found is what one run found so far.
+// found has the results of one run so far.
 type found struct {
 	whole, rested []measured
 	large         []grownTogether
@@ -97,7 +98,7 @@ type found struct {
 // grownTogether is one cluster among so many, as each of what it can be.
 type grownTogether struct{ polled, streamed, hub, polledHub, spoke, streamedSpoke grown }
 
-// of is the last, and so the largest, that was found of a kind.
+// of returns the last result of a kind, which is the largest.
 func of(all []measured, kind topology, streams bool) (last measured) {
 	for _, m := range all {
 		if m.topology == kind && m.streams == streams {
@@ -107,7 +108,7 @@ func of(all []measured, kind topology, streams bool) (last measured) {
 	return last
 }
 
-// units are those of the largest federations that were simulated.
+// units returns the costs in the largest simulated federations.
 func (f *found) units() units {
 	g := f.large[len(f.large)-1]
 	others := float64(g.streamed.size - 1)
@@ -132,7 +133,7 @@ func (f *found) units() units {
 	return u
 }
 
-// costs shows what a cluster bears in each topology of each size, computed from what was found of parts.
+// costs prints the computed costs of a cluster, for each topology and size.
 func (s *scale) costs(t *testing.T) {
 	if len(s.found.large) == 0 || len(s.found.rested) == 0 {
 		return // small sizes, or another part alone
@@ -164,7 +165,7 @@ func (s *scale) costs(t *testing.T) {
 	u.hold(t, &s.found)
 }
 
-// hold holds what is computed to federations that were simulated whole.
+// hold compares computed costs with those of federations that were simulated whole.
 func (u units) hold(t *testing.T, f *found) {
 	t.Helper()
 	near := func(want, is tally, about string, m measured) {
@@ -175,7 +176,7 @@ func (u units) hold(t *testing.T, f *found) {
 		if m.topology == twoLevels { // the mean of all hubs is measured, and of near and far spokes
 			last := u.distrust(twoLevels, m.size, m.streams)[ordinary]
 			require.LessOrEqual(t, m.news[ordinary].bytes, 3*last.bytes,
-				"one map is read, and not those of all hubs: %+v", m)
+				"one map is read, not those of all hubs: %+v", m)
 			continue
 		}
 		for r, is := range u.distrust(m.topology, m.size, m.streams) {
@@ -192,7 +193,7 @@ func (u units) hold(t *testing.T, f *found) {
 	}
 }
 
-// TestScaleCosts: what is computed of parts is what the formulas of docs/SCALE.md say.
+// TestScaleCosts tests that the computed costs equal the formulas of docs/SCALE.md.
 func TestScaleCosts(t *testing.T) {
 	one := func(bytes int) map[bool]tally { return map[bool]tally{true: {10, bytes}, false: {1, 2 * bytes}} }
 	u := units{

@@ -21,7 +21,7 @@ import (
 	"github.com/ententehq/entente/internal/clocktest"
 )
 
-// grown is what was found of one real cluster among many light peers.
+// grown is the result of one real cluster among many light peers.
 type grown struct {
 	size int
 	// took is the time until each peer had taken the real cluster's distrust; at a hub, until the hub had a peer's.
@@ -31,19 +31,19 @@ type grown struct {
 	news tally
 	// held is the memory after everything came to rest, beyond that of the peers.
 	held int64
-	// mapBytes is how large the map of a hub is, and mapWork what it costs to make it anew.
+	// mapBytes is how large the map of a hub is, and mapWork the cost of rebuilding it.
 	mapBytes int
 	mapWork  time.Duration
 }
 
-// processorTime is what this process has used so far.
+// processorTime returns the CPU time of this process so far.
 func processorTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // it does not fail for the process itself
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// memory is what is in use, stacks included.
+// memory returns the bytes in use, with stacks.
 func memory() int64 {
 	runtime.GC()
 	runtime.GC() // what the first one freed from pools and finalizers
@@ -60,13 +60,13 @@ type growth struct {
 	before int64
 }
 
-// grow has a real cluster of one member stand among light peers; kind says what it is: a member of a mesh, or the hub.
+// grow creates a real cluster of one member among light peers. kind is its part: a member of a mesh, or the hub.
 func (w *world) grow(kind topology, size int, streams bool) *growth {
 	w.t.Helper()
 	return w.growAmong(1, kind, size, streams)
 }
 
-// growAmong has a real cluster of so many members.
+// growAmong does so with a real cluster of several members.
 func (w *world) growAmong(members int, kind topology, size int, streams bool) *growth {
 	w.t.Helper()
 	g := &growth{real: w.newCluster(simName(size/2), members)}
@@ -80,7 +80,7 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		g.homes, g.peers = append(g.homes, a), append(g.peers, w.newSimPeer(a, g.real))
 		// In a mesh both sides can dial, and that of the lower name is kept; spokes dial their hub.
 		links = append(links, link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2,
-			vouch: kind == oneHub})
+			attest: kind == oneHub})
 	}
 	g.before = memory()
 	g.real.relate(links)
@@ -104,7 +104,7 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 	return g
 }
 
-// distrust has the real cluster distrust, and waits until all peers know.
+// distrust makes the real cluster distrust an authority, and waits until all peers have received that.
 func (g *growth) distrust() (took []time.Duration) {
 	learned := make(chan time.Time, len(g.peers))
 	for _, p := range g.peers {
@@ -136,7 +136,7 @@ func growMesh(t *testing.T, size int, streams bool) (g grown) {
 	return g
 }
 
-// mapLength is how large the map is that a handler serves.
+// mapLength returns the size of the map that a handler serves.
 func mapLength(t *testing.T, h *endpoint.Handler) int {
 	t.Helper()
 	answer := httptest.NewRecorder()
@@ -145,7 +145,7 @@ func mapLength(t *testing.T, h *endpoint.Handler) int {
 	return answer.Body.Len()
 }
 
-// growHub measures a hub: until it has stored a spoke's distrust, and what its map is then.
+// growHub measures a hub: the time until it has stored a spoke's distrust, and its map after that.
 func growHub(t *testing.T, size int, streams bool) (g grown) {
 	clocktest.Run(t, func(t *testing.T) {
 		m := newWorld(t, "entente").grow(oneHub, size, streams)
@@ -164,20 +164,19 @@ func growHub(t *testing.T, size int, streams bool) (g grown) {
 	return g
 }
 
-// mapHost is a hub that is only read from.
+// mapHost is a hub that only serves its map.
 type mapHost struct {
 	handler *endpoint.Handler
 	counted traffic
 }
 
 func (h *mapHost) accept(*traffic, spiffeid.TrustDomain, string) (*pipeEnd, string, error) {
-	return nil, "", errNobodyLeads
+	return nil, "", errNoLeader
 }
 func (h *mapHost) serve(w http.ResponseWriter, r *http.Request) { noted(w, r, h.handler) }
 func (h *mapHost) sent() *traffic                               { return &h.counted }
 
-// growSpoke measures a real spoke whose hub vouches for so many domains: what their bundles cost it, and what one
-// distrust does.
+// growSpoke measures a real spoke whose hub attests so many domains: the cost of their bundles, and of one distrust.
 func growSpoke(t *testing.T, size int) (g grown) {
 	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
@@ -198,7 +197,7 @@ func growSpoke(t *testing.T, size int) (g grown) {
 		w.add(home.td.Name(), h)
 		spoke := w.newCluster(simName(size-1), 1)
 		before := memory()
-		spoke.relate([]link{{other: home, take: true}})
+		spoke.relate([]link{{other: home, hub: true}})
 		spoke.run()
 		_, err = spoke.knows(t.Context(), last.td.Name(), 1)
 		require.NoError(t, err)
@@ -219,7 +218,7 @@ func growSpoke(t *testing.T, size int) (g grown) {
 	return g
 }
 
-// simPeerMemory is what a simulated peer, its session and the wire of a stream hold.
+// simPeerMemory returns the memory of a simulated peer with its session and the connection of its stream.
 func simPeerMemory(t *testing.T) (each int64) {
 	const many = 500
 	clocktest.Run(t, func(t *testing.T) {

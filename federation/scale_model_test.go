@@ -9,8 +9,8 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// model says after how long each cluster knows of a distrust, by nothing but the rules that docs/SCALE.md states: for
-// sizes that are too large to be simulated whole. Those that can be hold it to the truth.
+// model computes when each cluster receives a distrust from the rules in docs/SCALE.md alone, for sizes that are too
+// large to simulate. Simulated sizes verify it.
 type model struct {
 	w      *world // for its latencies
 	chance *rand.Rand
@@ -20,13 +20,13 @@ func newModel() *model {
 	return &model{w: &world{seed: "entente"}, chance: rand.New(rand.NewPCG(1, 2))}
 }
 
-// turn is when a relationship's next turn comes, seen from any moment.
+// turn returns the time until a relationship's next turn, from a random moment.
 func (m *model) turn() time.Duration {
 	return time.Duration(m.chance.Float64() * float64(relationship.Turn(simHint, m.chance.Float64())))
 }
 
-// poll is how long a poll takes: TCP, TLS, and the request, each there and back; the bundle's and then the map's, if
-// that is read.
+// poll returns the duration of a poll: TCP, TLS and the request, each a round trip; for the bundle and then, if it is
+// read, for the map.
 func (m *model) poll(a, b string, withMap bool) time.Duration {
 	trips := 6
 	if withMap {
@@ -35,7 +35,7 @@ func (m *model) poll(a, b string, withMap bool) time.Duration {
 	return time.Duration(trips) * m.w.latency(a, b)
 }
 
-// distrust is of the last cluster.
+// distrust returns the times of a distrust by the last cluster.
 func (m *model) distrust(kind topology, size int, streams bool) []time.Duration {
 	names := make([]string, size)
 	for i := range names {
@@ -71,7 +71,7 @@ func (m *model) distrust(kind topology, size int, streams bool) []time.Duration 
 	return took
 }
 
-// rounds is what comes of a hundred distrusts or more, of ten thousand clusters or more that hear of one.
+// rounds returns the times of at least a hundred distrusts and ten thousand receiving clusters.
 func (m *model) rounds(kind topology, size int, streams bool) (took []time.Duration) {
 	for round := 0; round < 100 || len(took) < 10_000; round++ {
 		took = append(took, m.distrust(kind, size, streams)...)
@@ -80,7 +80,7 @@ func (m *model) rounds(kind topology, size int, streams bool) (took []time.Durat
 	return took
 }
 
-// quantile is the smallest value that so large a part does not exceed.
+// quantile returns the smallest value that is not exceeded by the given part.
 func quantile(sorted []time.Duration, part float64) time.Duration {
 	return sorted[max(0, int(math.Ceil(part*float64(len(sorted))))-1)]
 }

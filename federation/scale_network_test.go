@@ -16,19 +16,19 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// parcelsUnderWay is how many messages a simulated stream holds between its ends before its sender waits.
-const parcelsUnderWay = 64
+// maxInFlight is the number of messages in flight on a simulated stream before its sender blocks.
+const maxInFlight = 64
 
-// parcel is a message under way, and when it arrives.
-type parcel struct {
+// inFlight is a message in flight, with its time of arrival.
+type inFlight struct {
 	message *ententev1.PeerMessage
 	due     time.Time
 }
 
 // direction is one direction of a simulated stream.
 type direction struct {
-	parcels chan parcel
-	latency time.Duration
+	messages chan inFlight
+	latency  time.Duration
 	// from and to take down what passes.
 	from, to *traffic
 }
@@ -39,7 +39,7 @@ type pipe struct {
 	snap   sync.Once
 }
 
-// pipeEnd is one end of a pipe. It is a [wire].
+// pipeEnd is one end of a pipe, and implements [wire].
 type pipeEnd struct {
 	pipe    *pipe
 	out, in *direction
@@ -48,8 +48,8 @@ type pipeEnd struct {
 
 func newPipe(a, b *traffic, latency time.Duration) (*pipeEnd, *pipeEnd) {
 	p := &pipe{broken: make(chan struct{})}
-	there := &direction{make(chan parcel, parcelsUnderWay), latency, a, b}
-	back := &direction{make(chan parcel, parcelsUnderWay), latency, b, a}
+	there := &direction{make(chan inFlight, maxInFlight), latency, a, b}
+	back := &direction{make(chan inFlight, maxInFlight), latency, b, a}
 	return &pipeEnd{pipe: p, out: there, in: back}, &pipeEnd{pipe: p, out: back, in: there}
 }
 
@@ -61,7 +61,7 @@ func (e *pipeEnd) Send(m *ententev1.PeerMessage) error {
 	}
 	kind, bytes := kindOf(m)
 	select {
-	case e.out.parcels <- parcel{m, time.Now().Add(e.out.latency)}:
+	case e.out.messages <- inFlight{m, time.Now().Add(e.out.latency)}:
 		e.out.from.count(kind, 1, bytes)
 		e.out.to.count(kind, 1, bytes)
 		return nil
@@ -72,7 +72,7 @@ func (e *pipeEnd) Send(m *ententev1.PeerMessage) error {
 
 func (e *pipeEnd) Recv() (*ententev1.PeerMessage, error) {
 	select {
-	case p, ok := <-e.in.parcels:
+	case p, ok := <-e.in.messages:
 		if !ok {
 			return nil, io.EOF
 		}
@@ -91,12 +91,12 @@ func (e *pipeEnd) Recv() (*ententev1.PeerMessage, error) {
 	}
 }
 
-func (e *pipeEnd) Finish() { e.done.Do(func() { close(e.out.parcels) }) }
+func (e *pipeEnd) Finish() { e.done.Do(func() { close(e.out.messages) }) }
 
 // hangUp breaks the pipe for both ends.
 func (e *pipeEnd) hangUp() { e.pipe.snap.Do(func() { close(e.pipe.broken) }) }
 
-// served is an end as gRPC's server hands it to [PeerService.Exchange].
+// served is an end as gRPC's server passes it to [PeerService.Exchange].
 type served struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -110,13 +110,13 @@ func (s *served) Recv() (*ententev1.ExchangeRequest, error) {
 	return &ententev1.ExchangeRequest{Message: m}, err
 }
 
-// calledBy is a context of a call that a member of a cluster makes.
+// calledBy returns the context of a call by a member of a cluster.
 func calledBy(ctx context.Context, home spiffeid.TrustDomain, member string) context.Context {
 	return access.WithCaller(ctx, access.SVIDCaller(spiffeid.RequireFromPath(home, access.MemberPath+member)))
 }
 
-// line is a connection for a poll, from a cluster to another one's endpoint. What is written at one end can be read at
-// the other after the latency. All that passes is counted when it is closed, under what the poll brought.
+// line is a connection for a poll, from a cluster to the endpoint of another one. Bytes arrive after the latency. They
+// are counted when the line is closed, by the result of the poll.
 type line struct {
 	bytes atomic.Int64
 	kind  atomic.Value
@@ -138,16 +138,16 @@ func newLine(latency time.Duration, closed func(l *line, kind string, bytes int)
 	return l, client, &lineEnd{server, l}
 }
 
-// cut ends a line for both of its ends.
+// cut closes both ends of a line.
 func (l *line) cut() { _, _ = l.a.Close(), l.b.Close() }
 
-// lineEnd is the server's end, where it is known what is served.
+// lineEnd is the server's end, at which the kind of the response is known.
 type lineEnd struct {
 	net.Conn
 	line *line
 }
 
-// carry moves bytes one way.
+// carry copies bytes in one direction.
 func (l *line) carry(from, to net.Conn, latency time.Duration) {
 	type chunk struct {
 		bytes []byte

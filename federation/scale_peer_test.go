@@ -17,14 +17,14 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// simPeer is a peer of one real cluster, without a store: it speaks the protocol of streams by the real session's
-// rules, serves a real document, and remembers the version of the real cluster's bundle that it was brought last.
+// simPeer is a peer of one real cluster, without a store. It runs the real session's rules, serves a real document, and
+// keeps the last version that it received of the real cluster's bundle.
 type simPeer struct {
 	w       *world
 	home    spiffeid.TrustDomain
 	real    *cluster
 	counted traffic
-	// learned is told of every version that was taken.
+	// learned is called with every version that was stored.
 	learned func(p *simPeer, sequence uint64)
 
 	mu       sync.Mutex
@@ -43,7 +43,7 @@ func (w *world) newSimPeer(a *simAuthority, of *cluster) *simPeer {
 
 func (p *simPeer) name() string { return p.home.Name() }
 
-// publish hosts a bundle from now on, and tells the real cluster if there is a stream.
+// publish hosts a bundle from now on, and sends it if a stream is open.
 func (p *simPeer) publish(b *bundle.Bundle) {
 	v := relationship.Version{Digest: b.Digest()}
 	v.Sequence, v.Ordered = b.Sequence()
@@ -69,14 +69,14 @@ func (p *simPeer) serve(w http.ResponseWriter, r *http.Request) {
 	noted(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveDocument(w, r, document) }))
 }
 
-// accept takes the stream that the real cluster opens.
+// accept accepts a stream from the real cluster.
 func (p *simPeer) accept(from *traffic, home spiffeid.TrustDomain, member string) (*pipeEnd, string, error) {
 	theirs, ours := newPipe(from, &p.counted, p.w.latency(home.Name(), p.name()))
-	go p.speak(ours, member, false)
+	go p.runSession(ours, member, false)
 	return theirs, "member-1", nil
 }
 
-// dial keeps a stream open that this peer opens, until ctx ends, trying again at the pace of a real dialer.
+// dial keeps a stream open until ctx ends, and retries at the pace of a real dialer.
 func (p *simPeer) dial(ctx context.Context) {
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = peer.FirstDial, peer.LastDial, 0.5
@@ -85,7 +85,7 @@ func (p *simPeer) dial(ctx context.Context) {
 		if p.w.shake(ctx, p.name(), p.real.home.td.Name()) == nil {
 			if e, member, err := p.real.accept(&p.counted, p.home, "member-1"); err == nil {
 				stop := context.AfterFunc(ctx, e.hangUp)
-				p.speak(e, member, true)
+				p.runSession(e, member, true)
 				stop()
 				e.hangUp()
 			}
@@ -100,8 +100,8 @@ func (p *simPeer) dial(ctx context.Context) {
 	}
 }
 
-// speak runs a session to its end.
-func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
+// runSession runs a session to its end.
+func (p *simPeer) runSession(e *pipeEnd, member string, outgoing bool) {
 	real := p.real.home.td.Name()
 	p.mu.Lock()
 	p.sessions[e] = session.New(p.name(), "member-1", real, member, outgoing, time.Now())
@@ -127,14 +127,14 @@ func (p *simPeer) speak(e *pipeEnd, member string, outgoing bool) {
 	defer beat.Stop()
 	for {
 		m, err := e.Recv()
-		if err != nil || !p.take(e, m) {
+		if err != nil || !p.receive(e, m) {
 			return
 		}
 		p.flush(e)
 	}
 }
 
-// worldLocked is what a session has to know. p.mu is held.
+// worldLocked returns the input of a session. p.mu is held.
 func (p *simPeer) worldLocked() session.World {
 	real := p.real.home.td.Name()
 	return session.World{
@@ -143,8 +143,8 @@ func (p *simPeer) worldLocked() session.World {
 	}
 }
 
-// take takes in a message; false: the stream has ended.
-func (p *simPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
+// receive handles a message. It returns false if the stream has ended.
+func (p *simPeer) receive(e *pipeEnd, m *ententev1.PeerMessage) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.sessions[e]
@@ -164,7 +164,7 @@ func (p *simPeer) take(e *pipeEnd, m *ententev1.PeerMessage) bool {
 	return true
 }
 
-// flush sends what is to be sent.
+// flush sends the pending messages.
 func (p *simPeer) flush(e *pipeEnd) {
 	p.mu.Lock()
 	s, ok := p.sessions[e]

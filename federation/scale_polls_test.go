@@ -15,7 +15,7 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// moments are when something happened.
+// moments are the times of an event.
 type moments struct {
 	mu sync.Mutex
 	at []time.Time
@@ -33,15 +33,14 @@ func (m *moments) all() []time.Time {
 	return slices.Clone(m.at)
 }
 
-// pace is how evenly something happened in a span of time: how often in all, in a window on the mean, and in the
-// fullest one.
+// pace is how evenly events are spread over a span of time: their number, and the mean and the maximum per window.
 type pace struct {
 	count int
 	mean  float64
 	peak  int
 }
 
-// paceOf looks at windows of a length.
+// paceOf counts events in windows of a length.
 func paceOf(at []time.Time, from, to time.Time, window time.Duration) (p pace) {
 	windows := make([]int, int(to.Sub(from)/window)+1)
 	for _, t := range at {
@@ -56,13 +55,13 @@ func paceOf(at []time.Time, from, to time.Time, window time.Duration) (p pace) {
 	return p
 }
 
-// ratio is that of the fullest window to the mean.
+// ratio returns the maximum divided by the mean.
 func (p pace) ratio() float64 { return float64(p.peak) / p.mean }
 
-// pollWindow is in what windows polls are counted.
+// pollWindow is the length of the windows in which polls are counted.
 const pollWindow = 10 * time.Second
 
-// momentsOf are those of all members, the ones that are gone included.
+// momentsOf returns the events of all members, with those that have ended.
 func momentsOf(members []*simMember, of func(*simMember) *moments) (all []time.Time) {
 	for _, m := range members {
 		all = append(all, of(m).all()...)
@@ -73,8 +72,7 @@ func momentsOf(members []*simMember, of func(*simMember) *moments) (all []time.T
 func polls(m *simMember) *moments { return &m.polls }
 func dials(m *simMember) *moments { return &m.dials }
 
-// kill ends the member that leads, as if its process were killed; the others learn of it as from heartbeats that stay
-// away.
+// kill ends the leader as if its process were killed. The other members notice missing heartbeats.
 func (c *cluster) kill(t *testing.T) {
 	t.Helper()
 	i := c.raft.Leader()
@@ -88,7 +86,7 @@ func (c *cluster) kill(t *testing.T) {
 	federationtest.MarkAlive(t, c.members[0].store, c.alive()...)
 }
 
-// spread is what was found of the polls of a cluster of three.
+// spread is the result of the polls of a cluster of three.
 type spread struct {
 	size int
 	// start is while it begins, rest when nothing happens, handover while another member is made the leader, death
@@ -102,7 +100,7 @@ type spread struct {
 	stale int
 }
 
-// spreadOf measures it, with so many turns of rest.
+// spreadOf measures the polls over so many turns of rest.
 func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns int) (s spread) {
 	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
@@ -145,7 +143,7 @@ func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns in
 	return s
 }
 
-// stale counts the bundles that are.
+// stale returns the number of stale bundles.
 func (c *cluster) stale() (n int) {
 	for row, err := range relationship.Relationships.All(c.first().store.View(), "") {
 		require.NoError(c.w.t, err)

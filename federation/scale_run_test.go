@@ -18,16 +18,16 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// errNobodyLeads is what a member is told that asks the leader meanwhile.
-var errNobodyLeads = errors.New("no member leads")
+// errNoLeader is returned by a query of the leader while there is none.
+var errNoLeader = errors.New("no member leads")
 
-// Query asks the leader's memory, as a member does over the heartbeats' connection.
+// Query queries the leader's memory, as a member does over the heartbeats' connection.
 func (m *simMember) Query(_ context.Context, section string, query []byte) ([]byte, error) {
 	m.cluster.mu.Lock()
 	leader := m.cluster.leader
 	m.cluster.mu.Unlock()
 	if leader == nil {
-		return nil, errNobodyLeads
+		return nil, errNoLeader
 	}
 	if section == peer.Section {
 		return leader.manager.streams.Reports().Answer(query)
@@ -35,7 +35,7 @@ func (m *simMember) Query(_ context.Context, section string, query []byte) ([]by
 	return leader.manager.Section().Answer(query)
 }
 
-// run runs all members until the bubble's test ends, or stop is called for each.
+// run runs all members until the test of the bubble ends, or each member is stopped.
 func (c *cluster) run() {
 	for _, m := range c.members {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -57,7 +57,7 @@ func (c *cluster) run() {
 	})
 }
 
-// beat plays the heartbeats: what each member has to tell reaches the leader within a second.
+// beat simulates heartbeats: the reports of each member reach the leader within a second.
 func (c *cluster) beat(ctx context.Context) {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
@@ -94,7 +94,7 @@ func (c *cluster) beat(ctx context.Context) {
 	}
 }
 
-// render keeps what the endpoint serves up to date, as node does from the same tables.
+// render updates the documents of the endpoint, as node does from the same tables.
 func (c *cluster) render(ctx context.Context) {
 	over := []raftstore.Prefix{federationtest.HostedBundles.Prefix("")}
 	if c.hub {
@@ -111,7 +111,7 @@ func (c *cluster) render(ctx context.Context) {
 				p.Hosted = append(p.Hosted, endpoint.Hosted{Bundle: b})
 			}
 			if c.hub {
-				p.Attested = c.vouches(v)
+				p.Attested = c.mapEntries(v)
 			}
 			require.NoError(c.w.t, c.handler.Publish(p))
 			return nil
@@ -119,8 +119,8 @@ func (c *cluster) render(ctx context.Context) {
 	}
 }
 
-// vouches reads what the hub's map has of others.
-func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
+// mapEntries returns the entries of other clusters in the map of the hub.
+func (c *cluster) mapEntries(v *raftstore.View) (all []bundle.MapEntry) {
 	for row, err := range relationship.Relationships.All(v, "") {
 		require.NoError(c.w.t, err)
 		stored, found, err := relationship.ForeignBundles.Get(v, row.Key)
@@ -142,7 +142,7 @@ func (c *cluster) vouches(v *raftstore.View) (all []bundle.MapEntry) {
 	return all
 }
 
-// knows returns when the cluster has stored that sequence of a domain's bundle, by whatever way it comes.
+// knows returns when the cluster has stored a sequence of a domain's bundle, from any source.
 func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.Time, error) {
 	var at time.Time
 	err := feed.Latest(
@@ -180,7 +180,7 @@ func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.T
 	return at, err
 }
 
-// streams counts the peers that keep their domains up to date over a stream to any of its members.
+// streams counts the peers with which any member has an open stream.
 func (c *cluster) streams() int {
 	c.mu.Lock()
 	members := c.members

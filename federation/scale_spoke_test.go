@@ -9,16 +9,16 @@ import (
 	"github.com/ententehq/entente/internal/clocktest"
 )
 
-// growStreamedSpoke measures a real spoke that has a stream with a real hub, whose other spokes are light peers: what
-// their bundles cost the two, and how a distrust of one of them arrives.
+// growStreamedSpoke measures a real spoke that has a stream with a real hub, whose other spokes are light peers: the
+// cost of their bundles, and how a distrust of one of them arrives.
 func growStreamedSpoke(t *testing.T, size int) (g grown) {
 	clocktest.Run(t, func(t *testing.T) {
 		w := newWorld(t, "entente")
 		m := w.grow(oneHub, size-1, true)
 		spoke := w.newCluster(simName(size-1), 1)
 		before := memory()
-		m.real.relate([]link{{other: spoke.home, stream: true, vouch: true}})
-		spoke.relate([]link{{other: m.real.home, stream: true, dial: true, take: true}})
+		m.real.relate([]link{{other: spoke.home, stream: true, attest: true}})
+		spoke.relate([]link{{other: m.real.home, stream: true, dial: true, hub: true}})
 		spoke.run()
 		for _, p := range m.peers {
 			_, err := spoke.knows(t.Context(), p.name(), 1)

@@ -20,7 +20,7 @@ var fullScale = flag.Bool(
 	"simulate all sizes of docs/SCALE.md and print its tables; takes about an hour",
 )
 
-// scale says which sizes are simulated how.
+// scale selects the sizes of each simulation.
 type scale struct {
 	// meshes are those of a mesh with real clusters alone, and whole of the other topologies; resting those of them
 	// that are watched for an hour, and rounds how often one distrusts; large those of one real cluster among light
@@ -32,7 +32,7 @@ type scale struct {
 	found found
 }
 
-// TestScaleTables prints the tables of docs/SCALE.md, for small sizes unless -scale asks for all.
+// TestScaleTables prints the tables of docs/SCALE.md, for small sizes unless -scale is set.
 func TestScaleTables(t *testing.T) {
 	s := scale{meshes: []int{5}, whole: []int{5}, large: []int{5}, rounds: 1, hint: simHint}
 	if *fullScale {
@@ -66,7 +66,7 @@ func head(title string, cells ...any) {
 	_, _ = fmt.Fprintln(os.Stdout, "|"+strings.Repeat(" --- |", len(cells)))
 }
 
-// span is a time as it is read.
+// span formats a duration.
 func span(d time.Duration) string {
 	if d < 10*time.Second {
 		return fmt.Sprintf("%.3f s", d.Seconds())
@@ -74,7 +74,7 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%.0f s", d.Seconds())
 }
 
-// size is an amount of bytes as it is read.
+// bytesText formats a number of bytes.
 func bytesText(n int) string {
 	switch {
 	case n < 10_000:
@@ -92,7 +92,7 @@ func ways(streams bool) string {
 	return "polling"
 }
 
-// times shows after how long a distrust has reached everybody, simulated and by the model.
+// times prints the time until a distrust has reached all clusters, simulated and by the model.
 func (s *scale) times(t *testing.T) {
 	m := newModel()
 	var all []measured
@@ -139,7 +139,7 @@ func (s *scale) times(t *testing.T) {
 	}
 }
 
-// growth shows what one cluster bears.
+// growth prints the costs of one cluster.
 func (s *scale) growth(t *testing.T) {
 	stream := simPeerMemory(t)
 	head(
@@ -198,7 +198,7 @@ func (s *scale) growth(t *testing.T) {
 	}
 }
 
-// rests shows what goes on while nothing changes.
+// rests prints the traffic while nothing changes.
 func (s *scale) rests(t *testing.T) {
 	head("### An hour of rest", "topology", "by", "clusters", "hub, messages", "hub, bytes", "anybody else, messages",
 		"anybody else, bytes")
@@ -221,7 +221,7 @@ func (s *scale) rests(t *testing.T) {
 	}
 }
 
-// polls shows how a cluster of three spreads its polls.
+// polls prints how a cluster of three spreads its polls.
 func (s *scale) polls(t *testing.T) {
 	head("### Polls of a cluster of three, in windows of 10 s", "relationships", "by", "while", "polls", "mean", "most",
 		"most / mean")

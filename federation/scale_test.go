@@ -10,21 +10,21 @@ import (
 	"github.com/ententehq/entente/internal/shorttest"
 )
 
-// TestScaleMesh: in a mesh with streams a distrust reaches everybody in the time that one message takes, and costs what
-// the formula of docs/SCALE.md says.
+// TestScaleMesh tests that, in a mesh with streams, a distrust reaches all clusters in the time of one message, at the
+// cost that the formula of docs/SCALE.md gives.
 func TestScaleMesh(t *testing.T) {
 	const size = 8
 	m := measure(t, mesh, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[size-2], simFarthest, "the way to the farthest, once")
 	// To each the bundle, from each the acknowledgement, which is sent a second time where the table tells of the new
-	// bundle before the session heard that it was stored.
+	// bundle before the session knew that it was stored.
 	require.GreaterOrEqual(t, m.news[origin].messages, 2*(size-1))
 	require.LessOrEqual(t, m.news[origin].messages, 3*(size-1))
 	require.LessOrEqual(t, m.news[ordinary].messages, 3)
 }
 
-// TestScaleMeshWithoutStreams: by polling alone it reaches everybody within a turn.
+// TestScaleMeshWithoutStreams tests that a distrust reaches all clusters within one turn by polling alone.
 func TestScaleMeshWithoutStreams(t *testing.T) {
 	const size = 8
 	m := measure(t, mesh, size, false, time.Hour, 1)
@@ -34,8 +34,8 @@ func TestScaleMeshWithoutStreams(t *testing.T) {
 	require.InDelta(t, 2*(1+float64(time.Hour/simHint)), polls, 2, "twelve turns each way, and the statements")
 }
 
-// TestScaleHub: over a hub with streams a spoke's distrust reaches every other in the time of two messages, and no
-// spoke has a relationship with another.
+// TestScaleHub tests that a spoke's distrust reaches all other spokes over a hub with streams in the time of two
+// messages, without relationships between spokes.
 func TestScaleHub(t *testing.T) {
 	const size = 9
 	m := measure(t, oneHub, size, true, 0, 1)
@@ -46,8 +46,8 @@ func TestScaleHub(t *testing.T) {
 		m.took[size-2].Round(10*time.Millisecond))
 }
 
-// TestScaleTwoLevels: with regional hubs it is so within a region, and elsewhere it takes until the next reading of
-// that hub's map.
+// TestScaleTwoLevels tests that regional hubs do the same within a region, and that a distrust reaches other regions
+// with the next poll of the hub's map.
 func TestScaleTwoLevels(t *testing.T) {
 	const size = 9 // three hubs, which have two spokes each
 	m := measure(t, twoLevels, size, true, 0, 1)
@@ -57,8 +57,8 @@ func TestScaleTwoLevels(t *testing.T) {
 	require.LessOrEqual(t, m.took[size-2], relationship.Turn(simHint, 1)+20*simFarthest, "the spokes of other regions")
 }
 
-// TestScalePolls: the polls of a cluster of three are spread over time and members, a change of leader changes nothing
-// about that, and the death of a member makes its relationships be fetched once, by the others.
+// TestScalePolls tests that the polls of three members are spread over time and members, that a change of leader does
+// not change that, and that the other members fetch the relationships of a dead member once.
 func TestScalePolls(t *testing.T) {
 	shorttest.Skip(t, "forms a cluster of several members")
 	const size, hint, turns = 121, time.Minute, 2
@@ -76,8 +76,8 @@ func TestScalePolls(t *testing.T) {
 	require.Less(t, s.later.ratio(), even, "%+v", s)
 }
 
-// TestScalePollsBesideStreams: where streams keep the bundles up to date hardly anything is polled, a change of leader
-// makes no stream break, and the death of a member has no bundle fetched twice.
+// TestScalePollsBesideStreams tests that little is polled while streams are open, that no stream ends with a change of
+// leader, and that no bundle is fetched twice after the death of a member.
 func TestScalePollsBesideStreams(t *testing.T) {
 	shorttest.Skip(t, "forms a cluster of several members")
 	const size, hint, turns = 121, time.Minute, 2
@@ -87,11 +87,11 @@ func TestScalePollsBesideStreams(t *testing.T) {
 	require.LessOrEqual(t, s.death.count, size+size/4, "%+v", s)
 	require.Less(t, s.later.count, size/4, "%+v", s)
 	require.LessOrEqual(t, s.dialed.count, size, "%+v", s)
-	require.Zero(t, s.stale, "nobody's standing suffers by a change of leader")
+	require.Zero(t, s.stale, "a change of leader makes nothing stale")
 }
 
-// TestScaleLightPeers: one real cluster among light peers finds what a federation of real clusters finds, so that it
-// can stand for one that is too large for this machine.
+// TestScaleLightPeers tests that one real cluster among light peers measures the same as a federation of real clusters,
+// so that it can stand for one that is too large to simulate.
 func TestScaleLightPeers(t *testing.T) {
 	const size = 12
 	all, one := measure(t, mesh, size, true, 0, 1), growMesh(t, size, true)
@@ -101,12 +101,12 @@ func TestScaleLightPeers(t *testing.T) {
 	require.LessOrEqual(t, one.took[size-2], simFarthest)
 
 	h := growHub(t, size, true)
-	require.LessOrEqual(t, h.took[0], simFarthest, "the hub knows of a spoke's distrust")
+	require.LessOrEqual(t, h.took[0], simFarthest, "the hub has received the distrust")
 	spoke := growSpoke(t, size)
 	require.LessOrEqual(t, spoke.took[0], relationship.Turn(simHint, 1)+20*simFarthest, "and the spoke by its map")
 	require.InEpsilon(t, h.mapBytes, spoke.news.bytes, 0.2, "which it reads whole")
 
 	near := growStreamedSpoke(t, size)
 	require.LessOrEqual(t, near.took[0], 2*simFarthest+10*time.Millisecond, "or by two messages")
-	require.Equal(t, 2, near.news.messages, "of which one comes to it, and one says that it came")
+	require.Equal(t, 2, near.news.messages, "one with the bundle, and its acknowledgement")
 }

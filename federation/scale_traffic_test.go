@@ -13,13 +13,13 @@ import (
 // streamFraming is what gRPC (5), an HTTP/2 DATA frame (9) and a TLS 1.3 record (22) add to a message on a stream.
 const streamFraming = 36
 
-// The kinds of traffic. Polls are told apart by what they brought, and counted as one message each way.
+// The kinds of traffic. Polls are distinguished by their result, and counted as one message each way.
 const (
 	kindBundle    = "bundle"
 	kindAnswer    = "acknowledgement"
 	kindHeartbeat = "heartbeat"
 	kindOpening   = "opening" // hello, interest, termination
-	kindMap       = "map"     // what a hub vouches for, as it changes
+	kindMap       = "map"     // changes of a hub's attestations
 	kindOther     = "other"   // statements, services
 	kindUnchanged = "poll unchanged"
 	kindChanged   = "poll changed"
@@ -50,7 +50,7 @@ func (t *traffic) count(kind string, messages, bytes int) {
 	t.byKind[kind] = t.byKind[kind].plus(tally{messages, bytes})
 }
 
-// counted is what was counted so far.
+// counted returns the traffic so far.
 func (t *traffic) counted() ledgerOfTraffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,7 +68,7 @@ func (l ledgerOfTraffic) since(before ledgerOfTraffic) ledgerOfTraffic {
 	return out
 }
 
-// of sums up the kinds that are named.
+// of returns the sum of some kinds.
 func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
 	for kind, t := range l {
 		if slices.Contains(kinds, kind) {
@@ -78,10 +78,10 @@ func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
 	return sum
 }
 
-// news is what a distrust costs: what carried the bundle, and what acknowledged it.
+// news returns the cost of a distrust: bundles and acknowledgements.
 func (l ledgerOfTraffic) news() tally { return l.of(kindBundle, kindAnswer, kindMap, kindChanged) }
 
-// all is everything.
+// all returns the sum of all kinds.
 func (l ledgerOfTraffic) all() (sum tally) {
 	for _, t := range l {
 		sum = sum.plus(t)
@@ -89,7 +89,7 @@ func (l ledgerOfTraffic) all() (sum tally) {
 	return sum
 }
 
-// kindOf says what a message on a stream is for, and how long it is on the wire.
+// kindOf returns the kind of a message on a stream, and its bytes on the wire.
 func kindOf(m *ententev1.PeerMessage) (kind string, bytes int) {
 	bytes = proto.Size(m) + streamFraming
 	switch m.GetContent().(type) {

@@ -14,21 +14,21 @@ import (
 	"github.com/ententehq/entente/internal/clocktest"
 )
 
-// topology is who has relationships with whom.
+// topology is the shape of the relationships in a federation.
 type topology string
 
 const (
-	// mesh: everybody with everybody.
+	// In a mesh each cluster has a relationship with each other one.
 	mesh topology = "mesh"
-	// oneHub: everybody with one hub, which vouches for all, and takes all others from its map.
+	// oneHub has one hub, which attests all clusters. Each cluster accepts all others from its map.
 	oneHub topology = "hub"
-	// twoLevels: about as many regional hubs as each has spokes. A hub vouches for the spokes of its region. A hub's
-	// word reaches one hop, so that everybody takes from every hub: over streams hubs from each other and spokes from
-	// that of their region, and spokes from the other hubs by polling.
+	// twoLevels has about as many regional hubs as each has spokes. A hub attests the spokes of its region. An
+	// attestation reaches one hop, so each cluster accepts the maps of all hubs: hubs from each other and spokes from
+	// the hub of their region over streams, and spokes from the other hubs by polling.
 	twoLevels topology = "two-level"
 )
 
-// hubs is how many hubs there are among n clusters.
+// hubs returns the number of hubs among n clusters.
 func (t topology) hubs(n int) int {
 	switch t {
 	case oneHub:
@@ -39,11 +39,11 @@ func (t topology) hubs(n int) int {
 	return 0
 }
 
-// streamed reports whether a cluster has a stream with a hub, where there are streams: other hubs and the spokes of its
-// region do.
+// streamed reports whether a cluster has a stream with a hub, if there are streams: other hubs and the spokes of its
+// region have.
 func (topology) streamed(i, hub, hubs int) bool { return i < hubs || i%hubs == hub }
 
-// links are the relationships of one of the clusters. The first are the hubs; spokes belong to them by turns.
+// links returns the relationships of one cluster. The first clusters are the hubs; spokes are assigned to them in turn.
 func (t topology) links(i int, all []*simAuthority, streams bool) (links []link) {
 	hubs := t.hubs(len(all))
 	for j, other := range all {
@@ -52,12 +52,12 @@ func (t topology) links(i int, all []*simAuthority, streams bool) (links []link)
 		case t == mesh:
 			links = append(links, link{other: other, stream: streams, dial: streams})
 		case i < hubs && j < hubs: // among hubs
-			links = append(links, link{other: other, stream: streams, dial: streams, take: true})
+			links = append(links, link{other: other, stream: streams, dial: streams, hub: true})
 		case i < hubs && j%hubs == i: // a hub with its spokes
-			links = append(links, link{other: other, stream: streams, vouch: true})
+			links = append(links, link{other: other, stream: streams, attest: true})
 		case i >= hubs && j < hubs: // a spoke with the hubs
 			own := streams && t.streamed(i, j, hubs)
-			links = append(links, link{other: other, stream: own, dial: own, take: true})
+			links = append(links, link{other: other, stream: own, dial: own, hub: true})
 		}
 	}
 	return links
@@ -86,7 +86,7 @@ func (w *world) newWhole(t topology, n int, streams bool) *whole {
 	return f
 }
 
-// settle waits until all streams are open, and everything that is there has reached everybody.
+// settle waits until all streams are open and all clusters have all bundles.
 func (f *whole) settle() {
 	f.w.t.Helper()
 	homes := make([]*simAuthority, len(f.clusters))
@@ -121,7 +121,7 @@ func await(t testing.TB, want int, open func() int) {
 	}
 }
 
-// within waits until a cluster knows a bundle of another.
+// within waits until a cluster has stored a bundle of another one.
 func (f *whole) within(c, other *cluster, sequence uint64) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
@@ -132,7 +132,8 @@ func (f *whole) within(c, other *cluster, sequence uint64) (time.Time, error) {
 	return at, nil
 }
 
-// distrust has one cluster distrust an authority of its own, and returns after how long each other one knows.
+// distrust makes one cluster distrust one of its authorities, and returns the time until each other cluster has stored
+// that.
 func (f *whole) distrust(origin *cluster, sequence uint64) (took []time.Duration) {
 	f.w.t.Helper()
 	began := time.Now()
@@ -158,7 +159,7 @@ func (f *whole) distrust(origin *cluster, sequence uint64) (took []time.Duration
 	return took
 }
 
-// traffic is what each cluster has sent and received so far.
+// traffic returns what each cluster has sent and received so far.
 func (f *whole) traffic() []ledgerOfTraffic {
 	all := make([]ledgerOfTraffic, len(f.clusters))
 	for i, c := range f.clusters {
@@ -167,7 +168,7 @@ func (f *whole) traffic() []ledgerOfTraffic {
 	return all
 }
 
-// role is what a cluster is in a distrust: its origin, a hub, or an ordinary one.
+// role is the part of a cluster in a distrust: its origin, a hub, or an ordinary cluster.
 type role string
 
 const (
@@ -179,7 +180,7 @@ const (
 // costs is the mean traffic of the clusters of each role.
 type costs map[role]tally
 
-// byRole gives each role the mean of what of its clusters' traffic counts. The last cluster is the origin.
+// byRole returns the mean counted traffic per role. The last cluster is the origin.
 func (f *whole) byRole(before, after []ledgerOfTraffic, counts func(ledgerOfTraffic) tally) costs {
 	sum, of := costs{}, map[role]int{}
 	for i := range f.clusters {
@@ -199,7 +200,7 @@ func (f *whole) byRole(before, after []ledgerOfTraffic, counts func(ledgerOfTraf
 	return sum
 }
 
-// measured is what was found of one federation.
+// measured is the result of one federation.
 type measured struct {
 	topology topology
 	size     int
@@ -210,7 +211,7 @@ type measured struct {
 	news, rest costs
 }
 
-// measure has the last cluster distrust, in a federation that is all real, so many times, and lets it rest afterwards.
+// measure lets the last cluster of a federation of real clusters distrust several times, and then idle.
 func measure(t *testing.T, kind topology, size int, streams bool, rest time.Duration, rounds int) (m measured) {
 	clocktest.Run(t, func(t *testing.T) {
 		f := newWorld(t, "entente").newWhole(kind, size, streams)
@@ -229,7 +230,7 @@ func measure(t *testing.T, kind topology, size int, streams bool, rest time.Dura
 		}
 		slices.Sort(m.took)
 		if rest > 0 {
-			<-time.After(time.Hour + simHint) // in which endpoints are asked that streams stand in for, and a map that has changed is read once
+			<-time.After(time.Hour + simHint) // endpoints are polled beside streams, and a changed map is read once
 			after = f.traffic()
 			<-time.After(rest)
 			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) })

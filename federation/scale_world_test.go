@@ -37,7 +37,7 @@ import (
 const (
 	// simDomain is below which all clusters of a simulation have their names.
 	simDomain = "sim.example"
-	// simHint is the refresh hint of every bundle, where nothing else is said.
+	// simHint is the refresh hint of every bundle by default.
 	simHint = 5 * time.Minute
 	// A link has a latency of its own each way, between these.
 	simNearest, simFarthest = time.Millisecond, 150 * time.Millisecond
@@ -60,7 +60,7 @@ type world struct {
 	dials int
 }
 
-// host is a cluster, as others meet it.
+// host is a cluster as other clusters reach it.
 type host interface {
 	// accept takes a stream from a member of another cluster, and names the member that took it.
 	accept(from *traffic, home spiffeid.TrustDomain, member string) (*pipeEnd, string, error)
@@ -92,7 +92,7 @@ func newSimCertificate(t testing.TB, adjust func(*x509.Certificate)) simCertific
 	return simCertificate{key, cert}
 }
 
-// newWorld begins one; it ends with the bubble's test.
+// newWorld returns a world that ends with the bubble's test.
 func newWorld(t *testing.T, seed string) *world {
 	t.Helper()
 	w := &world{
@@ -114,7 +114,7 @@ func newWorld(t *testing.T, seed string) *world {
 			MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 			Certificates: []tls.Certificate{{Certificate: [][]byte{w.web.cert.Raw}, PrivateKey: w.web.key}},
 		},
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // as the client speaks
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // as for the client
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, lineKey{},
 				c)
@@ -155,7 +155,7 @@ func (w *world) host(name string) host {
 	return w.hosts[name]
 }
 
-// latency is that of the way between two clusters: the same in each run with the same seed.
+// latency returns the latency between two clusters, which is the same in each run with the same seed.
 func (w *world) latency(a, b string) time.Duration {
 	if a > b {
 		a, b = b, a
@@ -167,7 +167,7 @@ func (w *world) latency(a, b string) time.Duration {
 	return simNearest + time.Duration(share*float64(simFarthest-simNearest))
 }
 
-// shake is how long opening a connection for a stream takes: TCP, TLS 1.3, and the answer to the call.
+// shake waits as long as opening a connection for a stream takes: TCP, TLS 1.3 and the response to the call.
 func (w *world) shake(ctx context.Context, a, b string) error {
 	select {
 	case <-time.After(6 * w.latency(a, b)):
@@ -177,7 +177,7 @@ func (w *world) shake(ctx context.Context, a, b string) error {
 	}
 }
 
-// cutAll ends the polls that are under way, and says how many there are.
+// cutAll aborts the polls that are under way, and returns their number.
 func (w *world) cutAll() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -193,7 +193,7 @@ func (w *world) dialing(more int) {
 	w.dials += more
 }
 
-// dialer opens connections for the polls of one member.
+// dialer returns a function that opens connections for the polls of one member.
 func (w *world) dialer(
 	from string,
 	sent *traffic,
@@ -236,14 +236,14 @@ func (w *world) dialer(
 	}
 }
 
-// answered notes what a poll brings.
+// answered records the result of a poll.
 func answered(r *http.Request, kind string) {
 	if conn, ok := r.Context().Value(lineKey{}).(*tls.Conn); ok {
 		conn.NetConn().(*lineEnd).line.kind.Store(kind)
 	}
 }
 
-// statusNoted is a response whose status says what a poll brought.
+// statusNoted is a response whose status is recorded as the result of a poll.
 type statusNoted struct {
 	http.ResponseWriter
 	status int
@@ -254,7 +254,7 @@ func (s *statusNoted) WriteHeader(status int) {
 	s.ResponseWriter.WriteHeader(status)
 }
 
-// noted serves and notes.
+// noted serves a request and records the result.
 func noted(w http.ResponseWriter, r *http.Request, serve http.Handler) {
 	s := &statusNoted{w, http.StatusOK}
 	serve.ServeHTTP(s, r)
@@ -265,7 +265,7 @@ func noted(w http.ResponseWriter, r *http.Request, serve http.Handler) {
 	}
 }
 
-// serveDocument answers with a document and a strong ETag.
+// serveDocument serves a document with a strong ETag.
 func serveDocument(w http.ResponseWriter, r *http.Request, document []byte) {
 	if r.URL.Path != "/" {
 		http.NotFound(w, r)
@@ -277,7 +277,7 @@ func serveDocument(w http.ResponseWriter, r *http.Request, document []byte) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(document))
 }
 
-// simAuthority makes the bundles of one simulated domain.
+// simAuthority creates the bundles of one simulated domain.
 type simAuthority struct {
 	td      spiffeid.TrustDomain
 	hint    time.Duration
@@ -296,8 +296,8 @@ func (w *world) newAuthority(name string) *simAuthority {
 	return a
 }
 
-// bundle is the domain's bundle; each sequence after the first lacks one more of the authorities, which were
-// distrusted.
+// bundle returns the domain's bundle. Each sequence after the first has one authority fewer than the one before, as
+// after a distrust.
 func (a *simAuthority) bundle(t testing.TB, sequence uint64) *bundle.Bundle {
 	t.Helper()
 	gone := int(sequence-1) % simAuthorities
@@ -319,5 +319,5 @@ func (w *world) webRoots() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.web.cert.Raw})
 }
 
-// simName is the name of the i-th cluster; order says whose dial is kept.
+// simName returns the name of the i-th cluster. The order of names decides whose dial is kept.
 func simName(i int) string { return fmt.Sprintf("c%05d.%s", i, simDomain) }

@@ -88,8 +88,9 @@ func TestCreateRefusals(t *testing.T) {
 	require.Equal(t, "member-1", created.GetOwner())
 	_, err = r.service.CreateRelationship(t.Context(),
 		&ententev1.CreateRelationshipRequest{Relationship: good, BootstrapBundle: us.Bundle(t, 3).Marshal()})
-	refused(t, err, codes.AlreadyExists, "there is a relationship with us.example.org already; change it with "+
-		"`entente federation update us.example.org`")
+	refused(t, err, codes.AlreadyExists,
+		"there is a relationship with us.example.org already; change it with `entente federation update "+
+			"us.example.org`")
 
 	// With the hosted domain's endpoint the trust is there.
 	other := with(func(rel *ententev1.Relationship) {
@@ -148,8 +149,7 @@ func TestUpdate(t *testing.T) {
 		{"no such relationship", func(q *ententev1.UpdateRelationshipRequest) {
 			q.Relationship.TrustDomain, q.UpdateMask.Paths = "ap.example.org", []string{"url"}
 		}, codes.NotFound, "there is no relationship with \"ap.example.org\"; `entente federation list` shows all"},
-		{"an older bootstrap " +
-			"bundle", func(q *ententev1.UpdateRelationshipRequest) {
+		{"an older bootstrap bundle", func(q *ententev1.UpdateRelationshipRequest) {
 			q.BootstrapBundle = rebuilt.Bundle(t,
 				1).Marshal()
 		}, codes.FailedPrecondition,
@@ -191,8 +191,9 @@ func TestUpdate(t *testing.T) {
 	_, err = update(func(q *ententev1.UpdateRelationshipRequest) {
 		q.BootstrapBundle, q.ResetSequence = us.Bundle(t, 1).Marshal(), true
 	})
-	refused(t, err, codes.Unavailable, "reset bundle sequence us.example.org: not done, because it cannot be "+
-		"audited: no space left on device; make room on the member's disk, or use another member")
+	refused(t, err, codes.Unavailable,
+		"reset bundle sequence us.example.org: not done, because it cannot be audited: no space left on device; make "+
+			"room on the member's disk, or use another member")
 	require.True(t, r.stored(t, "us.example.org").SameKeys(rebuilt.Bundle(t, 1)))
 }
 
@@ -224,10 +225,11 @@ func TestSuspendResumeDelete(t *testing.T) {
 	require.NotNil(t, r.stored(t, "us.example.org"), "the bundle is kept")
 	_, err = r.service.RefreshRelationship(t.Context(),
 		&ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
-	refused(t, err, codes.FailedPrecondition, "the relationship with us.example.org is suspended, and a suspended "+
-		"one is not fetched; resume it first with `entente federation resume us.example.org`")
+	refused(t, err, codes.FailedPrecondition,
+		"the relationship with us.example.org is suspended, and a suspended one is not fetched; resume it first with "+
+			"`entente federation resume us.example.org`")
 
-	// Nor does it vouch for another's endpoint.
+	// Nor does it verify another domain's endpoint.
 	_, err = r.service.CreateRelationship(
 		t.Context(),
 		&ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{
@@ -272,8 +274,8 @@ func TestSuspendResumeDelete(t *testing.T) {
 			return err
 		},
 	} {
-		refused(t, call(), codes.NotFound, "there is no relationship with \"us.example.org\"; `entente federation "+
-			"list` shows all")
+		refused(t, call(), codes.NotFound,
+			"there is no relationship with \"us.example.org\"; `entente federation list` shows all")
 	}
 }
 
@@ -295,13 +297,13 @@ func TestListAndGetWithLiveFacts(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "unchanged", got.GetLastResult())
 	require.Empty(t, got.GetLastError())
-	require.WithinDuration(t, time.Now(), got.GetLastSuccessTime().AsTime(), federationtest.Patience)
+	require.WithinDuration(t, time.Now(), got.GetLastSuccessTime().AsTime(), federationtest.WaitLimit)
 	require.Equal(t, hint, got.GetRefreshInterval().AsDuration())
 	require.Equal(t, relationship.DefaultMaxStaleJWT, got.GetMaxStaleJwt().AsDuration())
 	require.Len(t, got.GetDigest(), 64)
 }
 
-// TestListInPages: what does not fit into one message, or was not asked for, comes with the next page.
+// TestListInPages tests that what does not fit one message, or exceeds page_size, is on the next page.
 func TestListInPages(t *testing.T) {
 	r := newRoom(t)
 	roots := bytes.Repeat(federationtest.NewAuthority(t, "web.example.org").PEM(), 60)
@@ -337,8 +339,8 @@ func TestListInPages(t *testing.T) {
 	refused(t, err, codes.InvalidArgument, "page_size is negative; leave it out for as many as fit into one message")
 }
 
-// TestHostedNeverForeign: two transactions that each look at the other's table cannot both succeed.
-func TestHostedNeverForeign(t *testing.T) {
+// TestHostedIsNeverForeign tests that of two transactions that each read the other's table, only one commits.
+func TestHostedIsNeverForeign(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
 	rel := &ententev1.Relationship{

@@ -31,8 +31,8 @@ func (r *room) change(t testing.TB, rel *ententev1.Relationship, fields ...strin
 	return out
 }
 
-// TestSeveralEndpoints: each is tried in order, by the same rules, and its result shown; the one that works is asked
-// first from then on.
+// TestSeveralEndpoints tests that endpoints are tried in order by the same rules, that each result is shown, and that
+// the one that works is first from then on.
 func TestSeveralEndpoints(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
@@ -50,7 +50,7 @@ func TestSeveralEndpoints(t *testing.T) {
 		"a refusal is audited though another endpoint was good")
 
 	require.Equal(t, "not_modified", r.refresh(t, "us.example.org").GetLastResult())
-	require.Equal(t, 1, bad.Requests(), "what works is asked first")
+	require.Equal(t, 1, bad.Requests(), "the endpoint that works is first")
 	good.Close()
 	bad.Serve(us.Bundle(t, 7))
 	out = r.refresh(t, "us.example.org")
@@ -74,9 +74,9 @@ func results(r *ententev1.Relationship) (out []string) {
 	return out
 }
 
-// TestLiveChangeKeepsTheBundle: another profile, endpoint and ID leave the last good bundle, whether the new endpoint
-// works or not; and a fetch that began under the old settings stores nothing.
-func TestLiveChangeKeepsTheBundle(t *testing.T) {
+// TestSettingsChangeKeepsBundle tests that a change of profile, endpoint or ID keeps the last good bundle, whether or
+// not the new endpoint works, and that a fetch under the old settings stores nothing.
+func TestSettingsChangeKeepsBundle(t *testing.T) {
 	r := newRoom(t)
 	us, web := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "web.example.org")
 	old := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
@@ -113,8 +113,8 @@ func TestLiveChangeKeepsTheBundle(t *testing.T) {
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness())
 }
 
-// TestServedByBundleOfOperator: an operator's bundle verifies an endpoint in a domain that nothing else is known of.
-func TestServedByBundleOfOperator(t *testing.T) {
+// TestServingBundle tests that an operator's bundle verifies an endpoint in an otherwise unknown domain.
+func TestServingBundle(t *testing.T) {
 	r := newRoom(t)
 	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
 	p := federationtest.NewEndpoint(t, hub, us.Bundle(t, 1))
@@ -129,10 +129,10 @@ func TestServedByBundleOfOperator(t *testing.T) {
 	require.Equal(t, "untrusted_svid", r.refresh(t, "us.example.org").GetLastResult())
 	p.Present(t, us)
 	require.Equal(t, "no_bundle", r.refresh(t, "us.example.org").GetLastResult(),
-		"the domain's own keys do not vouch for the endpoint")
+		"the domain's own keys do not verify the endpoint")
 }
 
-// TestAuthorityKinds: authorities of another kind are stored, for the digest is the domain's, and relied on by nobody.
+// TestAuthorityKinds tests that excluded kinds of authorities are stored, as part of the domain's digest, but not used.
 func TestAuthorityKinds(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
@@ -162,7 +162,7 @@ func TestAuthorityKinds(t *testing.T) {
 	require.Len(t, relied().X509Authorities(), 1)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
 
-	// A change of kinds is another bundle to whoever follows it, at once, and never looks like equivocation.
+	// A change of kinds is another bundle for its readers, at once, and never equivocation.
 	before := bundleRevision(t, r)
 	r.change(t, &ententev1.Relationship{
 		TrustDomain: "us.example.org", AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
@@ -183,8 +183,8 @@ func bundleRevision(t *testing.T, r *room) raftstore.Revision {
 	return row.Revision
 }
 
-// TestLimitsOfARelationship: one that is told to be small and quick is held to it, and the others are not.
-func TestLimitsOfARelationship(t *testing.T) {
+// TestRelationshipLimits tests that the limits of one relationship apply to it, and not to others.
+func TestRelationshipLimits(t *testing.T) {
 	r := newRoom(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))

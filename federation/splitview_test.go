@@ -31,7 +31,7 @@ func (j *journal) Write(line []byte) (int, error) {
 	return j.text.Write(line)
 }
 
-// lines are those that hold a text.
+// lines returns the lines that contain a text.
 func (j *journal) lines(text string) (found []string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -43,45 +43,45 @@ func (j *journal) lines(text string) (found []string) {
 	return found
 }
 
-// keptIn has a site write its log into a journal.
-func keptIn(j *journal) func(*Config) {
+// withLog makes a site log into a journal.
+func withLog(j *journal) func(*Config) {
 	return func(c *Config) { c.Logger = hclog.New(&hclog.LoggerOptions{Output: j, Level: hclog.Debug}) }
 }
 
-// onlooker is a site that is shown bundles of us.example.org by its endpoint, by a stream of its cluster's, and by hubs
-// over streams of theirs.
-type onlooker struct {
+// observer is a site that receives bundles of us.example.org from its endpoint, a stream of its cluster, and streams of
+// hubs.
+type observer struct {
 	*site
 	journal  *journal
 	us       *federationtest.Authority
 	endpoint *federationtest.Endpoint
 	streams  map[string]ententev1.PeerService_ExchangeClient
-	// interests are the numbers under which the hubs' maps were asked for.
+	// interests are the numbers of the subscriptions to the hubs' maps.
 	interests map[string]uint64
 }
 
-func newOnlooker(t *testing.T) *onlooker {
-	o := &onlooker{
+func newObserver(t *testing.T) *observer {
+	o := &observer{
 		journal:   &journal{},
 		us:        federationtest.NewAuthority(t, "us.example.org"),
 		streams:   map[string]ententev1.PeerService_ExchangeClient{},
 		interests: map[string]uint64{},
 	}
-	o.site = newSite(t, "eu.example.org", keptIn(o.journal))
+	o.site = newSite(t, "eu.example.org", withLog(o.journal))
 	o.endpoint = federationtest.NewEndpoint(t, o.us, o.us.Bundle(t, 1))
 	return o
 }
 
-// relates makes the relationship with us.example.org, whose cluster may open a stream.
-func (o *onlooker) relates(t *testing.T) *ententev1.Relationship {
+// relates creates the relationship with us.example.org, whose cluster may open a stream.
+func (o *observer) relates(t *testing.T) *ententev1.Relationship {
 	t.Helper()
 	rel := spiffeRelationship(o.us, o.endpoint)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	return o.create(t, rel, o.us.Bundle(t, 1))
 }
 
-// takesFrom makes a relationship with a hub that opens streams.
-func (o *onlooker) takesFrom(t *testing.T, hub *federationtest.Authority) {
+// takesFrom creates a relationship with a hub that opens streams.
+func (o *observer) takesFrom(t *testing.T, hub *federationtest.Authority) {
 	t.Helper()
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
 	rel.Peer, rel.Hub = &ententev1.Peer{
@@ -92,8 +92,8 @@ func (o *onlooker) takesFrom(t *testing.T, hub *federationtest.Authority) {
 	o.create(t, rel, hub.Bundle(t, 1))
 }
 
-// over sends a message on the one stream of a cluster.
-func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.PeerMessage) {
+// over sends a message on the stream of a cluster.
+func (o *observer) over(t *testing.T, a *federationtest.Authority, m *ententev1.PeerMessage) {
 	t.Helper()
 	home := a.TrustDomain.Name()
 	if o.streams[home] == nil {
@@ -111,13 +111,13 @@ func (o *onlooker) over(t *testing.T, a *federationtest.Authority, m *ententev1.
 	require.NoError(t, o.streams[home].Send(&ententev1.ExchangeRequest{Message: m}))
 }
 
-// byEndpoint, byStream and byHub show a bundle.
-func (o *onlooker) byEndpoint(t *testing.T, b *bundle.Bundle) {
+// byEndpoint, byStream and byHub publish a bundle.
+func (o *observer) byEndpoint(t *testing.T, b *bundle.Bundle) {
 	o.endpoint.Serve(b)
 	o.refresh(t, "us.example.org")
 }
 
-func (o *onlooker) byStream(t *testing.T, b *bundle.Bundle) {
+func (o *observer) byStream(t *testing.T, b *bundle.Bundle) {
 	o.over(
 		t,
 		o.us,
@@ -129,7 +129,7 @@ func (o *onlooker) byStream(t *testing.T, b *bundle.Bundle) {
 	)
 }
 
-func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle.Bundle) {
+func (o *observer) byHub(hub *federationtest.Authority) func(*testing.T, *bundle.Bundle) {
 	return func(t *testing.T, b *bundle.Bundle) {
 		v, err := bundle.NewMapEntry(b)
 		require.NoError(t, err)
@@ -144,10 +144,10 @@ func (o *onlooker) byHub(hub *federationtest.Authority) func(*testing.T, *bundle
 	}
 }
 
-// awaitHubs waits for a hub's word to be stored.
-func (o *onlooker) awaitHubs(t *testing.T, hub *federationtest.Authority, b *bundle.Bundle) {
+// awaitHubs waits until a hub's attestation is stored.
+func (o *observer) awaitHubs(t *testing.T, hub *federationtest.Authority, b *bundle.Bundle) {
 	t.Helper()
-	until(t, "the hub's word", func() bool {
+	until(t, "the attestation of the hub", func() bool {
 		row, found, err := relationship.HubBundles.Get(o.store.View(),
 			relationship.AttestationKey("us.example.org", hub.TrustDomain.Name()))
 		if err != nil || !found {
@@ -158,8 +158,8 @@ func (o *onlooker) awaitHubs(t *testing.T, hub *federationtest.Authority, b *bun
 	})
 }
 
-// alarmed waits for the alarm, and looks for it wherever an operator does.
-func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
+// alarmed waits for the alarm, and checks it in all places that an operator sees.
+func (o *observer) alarmed(t *testing.T, sequence uint64, sources ...string) {
 	t.Helper()
 	until(t, "the alarm", func() bool { return len(o.show(t, "us.example.org").GetAlarms()) > 0 })
 	alarms := o.show(t, "us.example.org").GetAlarms()
@@ -179,7 +179,7 @@ func (o *onlooker) alarmed(t *testing.T, sequence uint64, sources ...string) {
 }
 
 // standing waits for the metric of an alarm on a relationship.
-func (o *onlooker) standing(t *testing.T) {
+func (o *observer) standing(t *testing.T) {
 	t.Helper()
 	until(t, "the metric", func() bool {
 		return testutil.GatherAndCompare(o.registry, strings.NewReader(`
@@ -190,9 +190,9 @@ entente_federation_alarm{alarm="split_view",trust_domain="us.example.org"} 1
 	})
 }
 
-// TestSplitViewsOverStreams: a domain is shown with other keys under one and the same sequence by two of its endpoint,
-// a stream of its own cluster's and a hub's stream, whichever comes first. What counted goes on to count.
-func TestSplitViewsOverStreams(t *testing.T) {
+// TestSplitViewOverStreams tests a domain with different keys under one sequence in two of its endpoint, its cluster's
+// stream and a hub's stream, in any order. The bundle in effect does not change.
+func TestSplitViewOverStreams(t *testing.T) {
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	const endpoint, stream, byHub = "endpoint", "peer us.example.org", "hub hub.example.org"
 	type showing struct {
@@ -225,7 +225,7 @@ func TestSplitViewsOverStreams(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			o := newOnlooker(t)
+			o := newObserver(t)
 			o.relates(t)
 			o.takesFrom(t, hub)
 			shows := map[string]func(*testing.T, *bundle.Bundle){
@@ -252,29 +252,29 @@ func TestSplitViewsOverStreams(t *testing.T) {
 	}
 }
 
-// TestSplitViewsAfterAHub: the hub's word on the domain came first. What the domain shows itself counts, and the alarm
-// says that it is not what the hub said.
-func TestSplitViewsAfterAHub(t *testing.T) {
+// TestSplitViewAfterHub tests a domain whose hub attestation arrived first. The domain's own bundle counts, and the
+// alarm names the contradiction of the hub.
+func TestSplitViewAfterHub(t *testing.T) {
 	hub := federationtest.NewAuthority(t, "hub.example.org")
 	for name, test := range map[string]struct {
 		sequence uint64
-		shows    func(t *testing.T, o *onlooker)
+		shows    func(t *testing.T, o *observer)
 		source   string
 	}{
-		"the endpoint": {2, func(t *testing.T, o *onlooker) { o.byEndpoint(t, o.us.Bundle(t, 2)) },
+		"the endpoint": {2, func(t *testing.T, o *observer) { o.byEndpoint(t, o.us.Bundle(t, 2)) },
 			"endpoint"},
-		"the domain's own stream": {2, func(t *testing.T, o *onlooker) { o.byStream(t, o.us.Bundle(t, 2)) },
+		"the domain's own stream": {2, func(t *testing.T, o *observer) { o.byStream(t, o.us.Bundle(t, 2)) },
 			"peer us.example.org"},
-		"what an operator brings": {1, func(*testing.T, *onlooker) {}, "bootstrap by anonymous"},
+		"an operator's bundle": {1, func(*testing.T, *observer) {}, "bootstrap by anonymous"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := newOnlooker(t)
+			o := newObserver(t)
 			o.takesFrom(t, hub)
 			forged := o.us.Rotated(t).Bundle(t, test.sequence)
 			o.byHub(hub)(t, forged)
 			o.awaitHubs(t, hub, forged)
-			require.Equal(t, trust.Fresh, o.trust(t, "us.example.org"), "by the hub's word")
+			require.Equal(t, trust.Fresh, o.trust(t, "us.example.org"), "by the attestation of the hub")
 			o.relates(t)
 			test.shows(t, o)
 			o.alarmed(t, test.sequence, test.source, "hub hub.example.org")
@@ -286,11 +286,11 @@ func TestSplitViewsAfterAHub(t *testing.T) {
 	}
 }
 
-// TestSplitViewsOfTwoHubs: of a domain that two hubs vouch for over streams, and that says nothing itself.
-func TestSplitViewsOfTwoHubs(t *testing.T) {
+// TestSplitViewOfTwoHubs tests a domain that two hubs attest over streams, without a relationship of its own.
+func TestSplitViewOfTwoHubs(t *testing.T) {
 	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
 		"hub2.example.org")
-	o := newOnlooker(t)
+	o := newObserver(t)
 	o.takesFrom(t, first)
 	o.takesFrom(t, second)
 	forged := o.us.Rotated(t).Bundle(t, 5)
@@ -299,12 +299,12 @@ func TestSplitViewsOfTwoHubs(t *testing.T) {
 	o.byHub(first)(t, o.us.Bundle(t, 5))
 	o.alarmed(t, 5, "hub hub1.example.org", "hub hub2.example.org")
 	require.Equal(t, "hub1.example.org", o.show(t, "us.example.org").GetOriginHub(),
-		"the first by name, whoever came first")
+		"the first by name, regardless of the order of arrival")
 }
 
-// TestAnAlarmThatCannotBeWritten: what a peer shows is not passed over because there was no leader when it came.
-func TestAnAlarmThatCannotBeWritten(t *testing.T) {
-	o := newOnlooker(t)
+// TestAlarmWithoutLeader tests that a contradiction that arrives while there is no leader raises its alarm later.
+func TestAlarmWithoutLeader(t *testing.T) {
+	o := newObserver(t)
 	o.relates(t)
 	forged := o.us.Rotated(t).Bundle(t, 1)
 	gone, cancel := context.WithCancel(t.Context())
@@ -317,13 +317,14 @@ func TestAnAlarmThatCannotBeWritten(t *testing.T) {
 	o.alarmed(t, 1, "peer us.example.org")
 }
 
-// TestAnAlarmComesWithWhatRaisedIt: one revision has both, so that no crash leaves one without the other.
-func TestAnAlarmComesWithWhatRaisedIt(t *testing.T) {
+// TestAlarmIsStoredWithItsCause tests that one revision has the alarm and its cause, so that a crash cannot separate
+// them.
+func TestAlarmIsStoredWithItsCause(t *testing.T) {
 	r := newRoom(t)
 	hub, us := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "us.example.org")
 	p, endpoint := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)), federationtest.NewEndpoint(t, us,
 		us.Bundle(t, 1))
-	r.takes(t, hub, p, "us.example.org")
+	r.federateWithHub(t, hub, p, "us.example.org")
 	r.create(t, spiffeRelationship(us, endpoint), us.Bundle(t, 1))
 	alarmed := func() raftstore.Revision {
 		row, _, err := relationship.Relationships.Get(r.store.View(), "us.example.org")

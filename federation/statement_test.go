@@ -22,14 +22,14 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 )
 
-// stating is a domain that makes statements on its bundles, as an endpoint of this make serves them.
+// stating is a domain that signs statements on its bundles, with an endpoint that serves them.
 type stating struct {
 	t          testing.TB
 	us         *federationtest.Authority
 	peer       *federationtest.Endpoint
 	keys       map[string]*ecdsa.PrivateKey
 	statements []*statement.Statement
-	hidden     uint64 // the statements from this sequence on are not shown; 0: all are
+	hidden     uint64 // statements from this sequence on are not served; 0 serves all
 }
 
 func newStating(t testing.TB) *stating {
@@ -63,7 +63,7 @@ func (s *stating) key(kid string) *ecdsa.PrivateKey {
 	return s.keys[kid]
 }
 
-// version is a bundle with one JWT key.
+// version returns a bundle with one JWT key.
 func (s *stating) version(sequence uint64, kid string) *bundle.Bundle {
 	b, err := s.us.Bundle(s.t, sequence).
 		With(func(c *bundle.Content) { c.JWTAuthorities = map[string]crypto.PublicKey{kid: s.key(kid).Public()} })
@@ -80,7 +80,7 @@ func (s *stating) sign(claims statement.Claims, kid string) *statement.Statement
 	return stmt
 }
 
-// signature is one in the form of a JWS, by the key of a name.
+// signature returns a signature in the form of a JWS, by a named key.
 func (s *stating) signature(kid string, sum [32]byte) ([]byte, error) {
 	r, n, err := ecdsa.Sign(rand.Reader, s.key(kid), sum[:])
 	if err != nil {
@@ -89,7 +89,8 @@ func (s *stating) signature(kid string, sum [32]byte) ([]byte, error) {
 	return append(r.FillBytes(make([]byte, 32)), n.FillBytes(make([]byte, 32))...), nil
 }
 
-// publish serves a version with its statement, signed by the key of the one before, or by another if one is named.
+// publish serves a version with its statement, signed by the key of the version before, or by another key if one is
+// named.
 func (s *stating) publish(sequence uint64, kid, by string) *bundle.Bundle {
 	b := s.version(sequence, kid)
 	claims := statement.Claims{
@@ -119,7 +120,7 @@ func alarmNames(r *ententev1.Relationship) (names []string) {
 	return names
 }
 
-func TestStatementsAreChecked(t *testing.T) {
+func TestStatementsAreVerified(t *testing.T) {
 	r := newRoom(t)
 	s := newStating(t)
 	first := s.publish(1, "a", "a")
@@ -140,7 +141,7 @@ func TestStatementsAreChecked(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, b.Equal(s.version(3, "c")))
 
-	// An endpoint that serves none for a moment is no alarm yet.
+	// An endpoint without statements for a moment raises no alarm yet.
 	shownStatements := s.peer.Statements
 	s.peer.Statements = http.NotFound
 	s.publish(4, "c", "c")
@@ -150,13 +151,13 @@ func TestStatementsAreChecked(t *testing.T) {
 	s.peer.Statements = shownStatements
 	require.Equal(t, uint64(4), r.refresh(t, "us.example.org").GetStatedSequence())
 
-	// Nothing is asked or written where nothing is new.
+	// Without news there is no request and no write.
 	written, asked := r.store.View().Revision(), s.peer.Requests()
 	require.Empty(t, alarmNames(r.refresh(t, "us.example.org")))
 	require.Equal(t, written, r.store.View().Revision())
 	require.Equal(t, asked+1, s.peer.Requests())
 
-	// A relationship that is ended takes the history with it.
+	// The history is deleted with the relationship.
 	_, err = r.service.DeleteRelationship(t.Context(),
 		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
@@ -174,7 +175,7 @@ func TestAlarms(t *testing.T) {
 	}{
 		{"a key that is not named", func(s *stating) { s.publish(3, "x", "x") }, relationship.AlarmBrokenChain,
 			"the statement is signed by a key that may not sign it"},
-		{"a chain that starts anew", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") },
+		{"a chain that restarts", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") },
 			relationship.AlarmNewChain, "starts anew (no_signer)"},
 		{"a statement is left out", func(s *stating) {
 			s.publish(3, "b", "b")
@@ -186,8 +187,8 @@ func TestAlarms(t *testing.T) {
 			s.publish(3, "b", "b")
 			s.publish(4, "b", "b")
 			s.statements = s.statements[3:]
-		}, relationship.AlarmBrokenChain, "that of sequence 4 names another statement before it than that of " +
-			"sequence 2"},
+		}, relationship.AlarmBrokenChain,
+			"that of sequence 4 names another statement before it than that of sequence 2"},
 		{"nonsense", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.peer.Statements = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
@@ -216,7 +217,7 @@ func TestAlarms(t *testing.T) {
 			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "trust goes on")
 			require.Contains(t, r.ledger.Decisions(), "raise alarm us.example.org: "+test.alarm)
 
-			// It is raised once, and cleared by what an operator brings.
+			// It is raised once, and cleared by an operator's bundle.
 			written := r.store.View().Revision()
 			require.Equal(t, []string{test.alarm}, alarmNames(r.refresh(t, "us.example.org")))
 			require.Equal(t, written, r.store.View().Revision())
@@ -231,8 +232,8 @@ func TestAlarms(t *testing.T) {
 	}
 }
 
-// TestStatementThatDoesNotCome: members sign at once or a moment later; what does not come for long is an alarm.
-func TestStatementThatDoesNotCome(t *testing.T) {
+// TestMissingStatement tests that a statement may be late, and that one that is missing for long raises an alarm.
+func TestMissingStatement(t *testing.T) {
 	s := newStating(t)
 	h := &statev1.ForeignHistory{TrustDomain: "us.example.org"}
 	now := time.Unix(1_800_000_000, 0)
@@ -271,8 +272,8 @@ func TestStatementThatDoesNotCome(t *testing.T) {
 	require.Empty(t, judge(s.statements, time.Hour), "one that comes late is as good")
 }
 
-// TestResetBeginsAnew: a peer that was rebuilt counts from one again, and what it showed before is no measure.
-func TestResetBeginsAnew(t *testing.T) {
+// TestResetForgetsHistory tests that a rebuilt peer starts at sequence 1, and that its earlier history does not count.
+func TestResetForgetsHistory(t *testing.T) {
 	r := newRoom(t)
 	s := newStating(t)
 	r.create(t, spiffeRelationship(s.us, s.peer), s.publish(1, "a", "a"))

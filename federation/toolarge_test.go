@@ -11,9 +11,10 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// TestABundleThatDoesNotFit: it is the peer's to mend, whichever way it comes, and what is stored goes on to count.
-func TestABundleThatDoesNotFit(t *testing.T) {
-	o := newOnlooker(t)
+// TestTooLargeBundle tests that a bundle that is too large is refused as a fault of the peer, from any source, and that
+// the stored one stays in effect.
+func TestTooLargeBundle(t *testing.T) {
+	o := newObserver(t)
 	o.relates(t)
 	large := o.us.Large(t, 2)
 	o.endpoint.Serve(large)
@@ -25,11 +26,11 @@ func TestABundleThatDoesNotFit(t *testing.T) {
 	require.Contains(t, o.ledger.Decisions(), "refuse bundle us.example.org: too_large")
 }
 
-// TestAHubsWordThatDoesNotFit: one domain that is too large keeps none of the others out, on a stream as in a map.
-func TestAHubsWordThatDoesNotFit(t *testing.T) {
+// TestTooLargeAttestation tests that one domain that is too large does not exclude the others, on a stream as in a map.
+func TestTooLargeAttestation(t *testing.T) {
 	hub, ap := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
 	t.Run("over a stream", func(t *testing.T) {
-		o := newOnlooker(t)
+		o := newObserver(t)
 		rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
 		rel.Peer, rel.Hub = &ententev1.Peer{
 			HomeTrustDomain: "hub.example.org",
@@ -37,7 +38,7 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 			Include: []string{".example.org"},
 		}
 		o.create(t, rel, hub.Bundle(t, 1))
-		says := func(all ...*bundle.Bundle) {
+		attest := func(all ...*bundle.Bundle) {
 			changes := &ententev1.PeerMapChanges{TrustDomain: "hub.example.org"}
 			for _, b := range all {
 				v, err := bundle.NewMapEntry(b)
@@ -47,25 +48,25 @@ func TestAHubsWordThatDoesNotFit(t *testing.T) {
 			}
 			o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: changes}})
 		}
-		says(o.us.Large(t, 1), ap.Bundle(t, 1)) // us.example.org comes behind ap.example.org
-		o.awaitWord(t, "ap.example.org", 1)
-		says(federationtest.NewAuthority(t, "aa.example.org").Large(t, 1), o.us.Bundle(t, 1))
-		o.awaitWord(t, "us.example.org", 1)
-		says(o.us.Large(t, 2), ap.Bundle(t, 2))
-		o.awaitWord(t, "ap.example.org", 2)
+		attest(o.us.Large(t, 1), ap.Bundle(t, 1)) // us.example.org comes behind ap.example.org
+		o.awaitAttestation(t, "ap.example.org", 1)
+		attest(federationtest.NewAuthority(t, "aa.example.org").Large(t, 1), o.us.Bundle(t, 1))
+		o.awaitAttestation(t, "us.example.org", 1)
+		attest(o.us.Large(t, 2), ap.Bundle(t, 2))
+		o.awaitAttestation(t, "ap.example.org", 2)
 		until(t, "the refusal", func() bool {
-			return mustWord(t, o.room,
+			return mustAttestation(t, o.room,
 				"us.example.org").Row.Value.GetRefused() == "too_large"
 		})
-		_, sequence := o.word(t, "us.example.org")
+		_, sequence := o.attestation(t, "us.example.org")
 		require.EqualValues(t, 1, sequence)
-		require.Equal(t, trust.Stale, o.trust(t, "us.example.org"), "what the hub confirmed of it is the past")
+		require.Equal(t, trust.Stale, o.trust(t, "us.example.org"), "the hub confirmed only an older bundle")
 	})
 	t.Run("in its map", func(t *testing.T) {
 		r, us := newRoom(t), federationtest.NewAuthority(t, "us.example.org")
 		p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 		p.ServeMap(hub.Bundle(t, 1), mapOf(t, us.Bundle(t, 1)))
-		r.takes(t, hub, p, ".example.org")
+		r.federateWithHub(t, hub, p, ".example.org")
 		r.refresh(t, "hub.example.org")
 		large := us.Large(t, 2)
 		p.ServeMap(hub.Bundle(t, 1), mapOf(t, large, ap.Bundle(t, 1),

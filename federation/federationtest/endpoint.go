@@ -53,7 +53,7 @@ func (p *Endpoint) AwaitRequest(t testing.TB) {
 	t.Helper()
 	select {
 	case <-p.Asked:
-	case <-time.After(Patience):
+	case <-time.After(WaitLimit):
 		t.Fatal("the peer is not asked")
 	}
 }

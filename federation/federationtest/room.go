@@ -21,8 +21,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Patience bounds every wait: far longer than anything takes on a busy machine.
-const Patience = 30 * time.Second
+// WaitLimit bounds every wait. It is far longer than anything takes on a busy machine.
+const WaitLimit = 30 * time.Second
 
 // AuditLog is an audit log in memory.
 type AuditLog struct {

@@ -61,7 +61,7 @@ func newSpoke(t testing.TB, take ...string) *spoke {
 	routes := fetch.NewRoutes()
 	s.Importer, err = NewImporter(Config{
 		Store: store, Home: "spoke.example.org", Mirror: mirror.New(), Trust: index, Intake: in, Observations: observation.New(time.Now),
-		Audit: s.ledger, Client: endpoint.ClientConfig{Timeout: 4 * federationtest.Patience}, Log: hclog.NewNullLogger(), Now: time.Now,
+		Audit: s.ledger, Client: endpoint.ClientConfig{Timeout: 4 * federationtest.WaitLimit}, Log: hclog.NewNullLogger(), Now: time.Now,
 		Endpoint: func(name string, rel *relationship.Relationship) endpoint.Remote {
 			return routes.Endpoint(name, rel, time.Now())
 		},

@@ -153,7 +153,7 @@ func TestCrossCheck(t *testing.T) {
 				Addresses: []string{
 					"us-1.example.org:7440",
 					"us-2.example.org:7440",
-				}, Identities: [][32]byte{first, second}, Expires: r.manager.config.Now().Add(federationtest.Patience),
+				}, Identities: [][32]byte{first, second}, Expires: r.manager.config.Now().Add(federationtest.WaitLimit),
 			}.Text()
 			require.NoError(t, err)
 			done, err := r.service.RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: text})

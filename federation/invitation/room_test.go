@@ -121,7 +121,7 @@ func (o operator) DeleteRelationship(
 // until waits for a condition.
 func until(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(federationtest.Patience)
+	deadline := time.NewTimer(federationtest.WaitLimit)
 	defer deadline.Stop()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
