@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"time"
@@ -200,10 +201,11 @@ func TestMemoryOfMap(t *testing.T) {
 	require.Greater(t, len(rows), 500)
 }
 
-// live returns the bytes in use.
+// live returns the bytes that the last garbage collection found in use. What is allocated since does not count, however
+// busy the machine is.
 func live() uint64 {
 	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
 }
