@@ -101,12 +101,12 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 	}
 	rows := []raftstore.Row[*statev1.Relationship]{row}
 	if home := row.Value.GetPeer().GetHomeTrustDomain(); home != "" && home != name {
-		companion, found, err := Relationships.Get(tx, home)
+		linked, found, err := Relationships.Get(tx, home)
 		if err != nil {
 			return false, err
 		}
-		if found && companion.Value.GetAgreement().GetId() == id {
-			rows = append(rows, companion)
+		if found && linked.Value.GetAgreement().GetId() == id {
+			rows = append(rows, linked)
 		}
 	}
 	for i, r := range rows {
@@ -135,9 +135,9 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 // ReassignLinkedHome assigns the linked home relationship of an agreement to another relationship with the same
 // cluster, with which it ends then. It reports whether another relationship needs it.
 func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, err error) {
-	companion, found, err := Relationships.Get(tx, home)
-	if err != nil || !found || !companion.Value.GetAgreement().GetLinkedHome() ||
-		companion.Value.GetAgreement().GetId() != id {
+	linked, found, err := Relationships.Get(tx, home)
+	if err != nil || !found || !linked.Value.GetAgreement().GetLinkedHome() ||
+		linked.Value.GetAgreement().GetId() != id {
 		return false, err
 	}
 	for other, err := range Relationships.All(tx, "") {
@@ -148,13 +148,13 @@ func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, e
 			other.Value.GetAgreement().GetEndTime() != nil {
 			continue
 		}
-		needed = true // also where it was made by hand: then the companion stays as it is
+		needed = true // even by a relationship without an agreement, which leaves the row unchanged
 		if a := other.Value.GetAgreement(); a != nil {
 			next := proto.Clone(a).(*statev1.RelationshipAgreement)
 			next.LinkedHome = true
-			companion.Value.Agreement = next
-			companion.Value.Generation = max(companion.Value.GetGeneration(), uint64(tx.Revision())) + 1
-			return true, Relationships.Put(tx, home, companion.Value)
+			linked.Value.Agreement = next
+			linked.Value.Generation = max(linked.Value.GetGeneration(), uint64(tx.Revision())) + 1
+			return true, Relationships.Put(tx, home, linked.Value)
 		}
 	}
 	return needed, nil

@@ -23,14 +23,14 @@ func TestWhatIsToldOfMembers(t *testing.T) {
 		"set by an operator":           {[]string{"balancer:1"}, []string{"a:1"}, []string{"b:1"}, []string{"balancer:1"}, true},
 		"what was told was unknown":    {[]string{"a:1"}, nil, []string{"b:1"}, []string{"a:1"}, true},
 	} {
-		row := func(profile ententev1.EndpointProfile, companion bool) *statev1.Relationship {
+		row := func(profile ententev1.EndpointProfile, linked bool) *statev1.Relationship {
 			return &statev1.Relationship{
 				Url: c.was[0], FallbackUrls: c.was[1:], Profile: int32(profile), Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org", Addresses: c.was},
 				Agreement: &statev1.RelationshipAgreement{
 					Identities: [][]byte{{1}},
 					Addresses:  c.known,
 					Urls:       c.known,
-					LinkedHome: companion,
+					LinkedHome: linked,
 				},
 			}
 		}
