@@ -38,8 +38,8 @@ type MemberServiceClient interface {
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
-	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
-	// it.
+	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader
+	// serves it.
 	AddServer(ctx context.Context, in *AddServerRequest, opts ...grpc.CallOption) (*AddServerResponse, error)
 	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
@@ -128,8 +128,8 @@ type MemberServiceServer interface {
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
-	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader serves
-	// it.
+	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader
+	// serves it.
 	AddServer(context.Context, *AddServerRequest) (*AddServerResponse, error)
 	// RemoveServer removes a member from the Raft configuration and from the tables. Only the leader serves it.
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)

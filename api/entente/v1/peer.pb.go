@@ -417,8 +417,8 @@ func (x *PeerHello) GetMember() string {
 	return ""
 }
 
-// PeerSubscription lists the trust domains whose bundles the sender subscribes to, each with the sender's present version.
-// It follows the hello, and is sent again in full when the set changes.
+// PeerSubscription lists the trust domains whose bundles the sender subscribes to, each with the sender's present
+// version. It follows the hello, and is sent again in full when the set changes.
 type PeerSubscription struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Wanted        []*PeerBundleVersion   `protobuf:"bytes,1,rep,name=wanted,proto3" json:"wanted,omitempty"`
@@ -823,8 +823,8 @@ func (x *PeerMapChanges) GetSubscription() uint64 {
 	return 0
 }
 
-// PeerMapAcknowledgement acknowledges a message of changes that named trust domains. The sender of changes has at most two of
-// them unacknowledged in one subscription, so the receiver controls the rate.
+// PeerMapAcknowledgement acknowledges a message of changes that named trust domains. The sender of changes has at most
+// two of them unacknowledged in one subscription, so the receiver controls the rate.
 type PeerMapAcknowledgement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in the changes.
