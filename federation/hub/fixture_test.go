@@ -55,13 +55,16 @@ func newSpoke(t testing.TB, take ...string) *spoke {
 		Foreign: relationship.TrustSource(),
 	})
 	in, err := intake.New(intake.Config{
-		Store: store, Trust: index, Audit: s.ledger, MinRefresh: relationship.LowestMinRefresh, Log: hclog.NewNullLogger(), Now: time.Now,
+		Store: store, Trust: index, Audit: s.ledger, MinRefresh: relationship.LowestMinRefresh,
+		Log: hclog.NewNullLogger(), Now: time.Now,
 	})
 	require.NoError(t, err)
 	routes := fetch.NewRoutes()
 	s.Importer, err = NewImporter(Config{
-		Store: store, Home: "spoke.example.org", Mirror: mirror.New(), Trust: index, Intake: in, Observations: observation.New(time.Now),
-		Audit: s.ledger, Client: endpoint.ClientConfig{Timeout: 4 * federationtest.WaitLimit}, Log: hclog.NewNullLogger(), Now: time.Now,
+		Store: store, Home: "spoke.example.org", Mirror: mirror.New(), Trust: index,
+		Intake: in, Observations: observation.New(time.Now),
+		Audit: s.ledger, Client: endpoint.ClientConfig{Timeout: 4 * federationtest.WaitLimit},
+		Log: hclog.NewNullLogger(), Now: time.Now,
 		Endpoint: func(name string, rel *relationship.Relationship) endpoint.Remote {
 			return routes.Endpoint(name, rel, time.Now())
 		},

@@ -44,7 +44,8 @@ func NewImporter(c Config) (*Importer, error) {
 	i := &Importer{
 		config: c, writer: writer{c}, readings: newReadings(), confirmed: observation.NewConfirmations(),
 		maps: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_hub_maps_total", Help: "Readings of the bundle maps of hubs by this member, by result.",
+			Name: "entente_federation_hub_maps_total",
+			Help: "Readings of the bundle maps of hubs by this member, by result.",
 		}, []string{"result"}),
 	}
 	if c.Registerer == nil {

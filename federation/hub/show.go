@@ -45,7 +45,8 @@ func (i *Importer) ShowAttested(view *raftstore.View, td string, live Live) (*en
 		return nil, err
 	}
 	out := &ententev1.Relationship{
-		TrustDomain: td, OriginHub: a.Hub, OtherHubs: a.Others, State: ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
+		TrustDomain: td, OriginHub: a.Hub, OtherHubs: a.Others,
+		State:     ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE,
 		Freshness: a.Status.State.Freshness(), Revision: uint64(a.Row.Revision),
 		LastResult: a.Row.Value.GetRefused(), LastError: a.Row.Value.GetRefusal(),
 		Alarms: relationship.AlarmMessages(a.Row.Value.GetAlarms()),

@@ -138,7 +138,8 @@ func lost(err error) error {
 		reason = "malformed"
 	}
 	return &session.Error{
-		Reason: reason, Text: relationship.Clip(status.Convert(err).Message()), ByPeer: reason != "malformed" && reason != "message_too_large",
+		Reason: reason, Text: relationship.Clip(status.Convert(err).Message()),
+		ByPeer: reason != "malformed" && reason != "message_too_large",
 	}
 }
 

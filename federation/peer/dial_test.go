@@ -9,8 +9,10 @@ import (
 // TestResetsBackoff: the backoff is kept if a stream ended because of what the peer sent.
 func TestResetsBackoff(t *testing.T) {
 	for end, want := range map[string]bool{
-		"lost": true, "silent": true, "draining": true, "moved": true, "not_stored": true, "suspended": true, unreachable: true,
-		"flood": false, "refused_bundles": false, "refused_statements": false, "refused_map": false, "malformed": false, "version": false,
+		"lost": true, "silent": true, "draining": true, "moved": true,
+		"not_stored": true, "suspended": true, unreachable: true,
+		"flood": false, "refused_bundles": false, "refused_statements": false,
+		"refused_map": false, "malformed": false, "version": false,
 		"terminated": false, "": false,
 	} {
 		require.Equal(t, want, resetsBackoff(Settled+1, end), end)

@@ -76,7 +76,8 @@ func (h *hosted) read(view *raftstore.View, before map[string]session.Hosted) (m
 			continue
 		}
 		is := session.Hosted{
-			Document: b.Marshal(), Revision: row.Revision, Statements: was.Statements, StatementsRevision: was.StatementsRevision,
+			Document: b.Marshal(), Revision: row.Revision, Statements: was.Statements,
+			StatementsRevision: was.StatementsRevision,
 		}
 		is.Version.Sequence, is.Version.Ordered = b.Sequence()
 		is.Version.Digest = b.Digest()

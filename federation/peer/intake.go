@@ -186,7 +186,8 @@ func (i *mapIntake) store(m *ententev1.PeerMapChanges) error {
 		}
 	}
 	if session.DomainsNamed(m) > 0 {
-		if err := s.budget.inTurn(s.ctx, func() error { return hub.ReceiveChanges(s.ctx, s.session.Home, m) }); err != nil {
+		err := s.budget.inTurn(s.ctx, func() error { return hub.ReceiveChanges(s.ctx, s.session.Home, m) })
+		if err != nil {
 			return err
 		}
 	}

@@ -63,7 +63,8 @@ func TestPlansFollowEachChange(t *testing.T) {
 				) //nolint:gosec // small
 			}
 			row := &statev1.Relationship{
-				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.WebProfile, Generation: uint64(step + 1), Suspended: random.IntN(4) == 0, //nolint:gosec // small
+				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.WebProfile,
+				Generation: uint64(step + 1), Suspended: random.IntN(4) == 0, //nolint:gosec // small
 			}
 			if home := random.IntN(4); home > 0 {
 				row.Peer = &statev1.RelationshipPeer{

@@ -191,7 +191,8 @@ func (p *Streams) Acknowledged(ctx context.Context, td string) (standings []Stan
 				continue
 			}
 			is := Standing{
-				Peer: o.GetHomeTrustDomain(), Sequence: a.GetSequence(), Refusal: a.GetRefusal(), Connected: o.GetConnected(),
+				Peer: o.GetHomeTrustDomain(), Sequence: a.GetSequence(),
+				Refusal: a.GetRefusal(), Connected: o.GetConnected(),
 			}
 			if !is.Connected {
 				is.Silent = o.GetSinceChange().AsDuration()

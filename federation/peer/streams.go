@@ -54,7 +54,8 @@ type Streams struct {
 // New returns the streams of a member. None is opened or accepted before [Streams.Run].
 func New(c Config) (*Streams, error) {
 	s := &Streams{
-		config: c, budgets: &budgets{byHome: map[string]*Budget{}}, plans: newPlans(c.Member()), due: feed.NewSet[string](),
+		config: c, budgets: &budgets{byHome: map[string]*Budget{}},
+		plans: newPlans(c.Member()), due: feed.NewSet[string](),
 		refusals: rate.NewLimiter(logRate, LogBurst), streams: map[string][]*stream{},
 	}
 	if s.config.Open == nil && c.Dial != nil {

@@ -87,7 +87,9 @@ func (s *Session) receiveMapChanges(m *ententev1.PeerMapChanges, w World) (Recei
 		)
 	} else if n > 0 {
 		if asked.held++; asked.held > MapWindow {
-			return Received{}, Errorf("flood", "the peer sends its map faster than it is stored: %d messages wait, and %d are the most", asked.held, MapWindow)
+			return Received{}, Errorf("flood",
+				"the peer sends its map faster than it is stored: %d messages wait, and %d are the most",
+				asked.held, MapWindow)
 		}
 		s.mapSubscriptions[hub] = asked
 	}

@@ -76,9 +76,12 @@ type Session struct {
 // New returns the session of a new stream.
 func New(ownHome, own, home, remote string, outgoing bool, now time.Time) *Session {
 	return &Session{
-		OwnHome: ownHome, own: own, Home: home, Remote: remote, Outgoing: outgoing, Opened: now, lastReceived: now, NextHeartbeat: now,
-		Wanted: map[string]relationship.Version{}, sent: map[string]relationship.Version{}, sentAt: map[string]time.Time{}, Acknowledged: map[string]Acknowledgement{},
-		mapSubscriptions: map[string]mapSubscription{}, statementsFrom: map[string]uint64{}, Confirmed: map[string]time.Time{}, replies: map[string]*ententev1.PeerAcknowledgement{},
+		OwnHome: ownHome, own: own, Home: home, Remote: remote, Outgoing: outgoing,
+		Opened: now, lastReceived: now, NextHeartbeat: now,
+		Wanted: map[string]relationship.Version{}, sent: map[string]relationship.Version{},
+		sentAt: map[string]time.Time{}, Acknowledged: map[string]Acknowledgement{},
+		statementsFrom: map[string]uint64{}, Confirmed: map[string]time.Time{},
+		replies: map[string]*ententev1.PeerAcknowledgement{}, mapSubscriptions: map[string]mapSubscription{},
 	}
 }
 
@@ -113,12 +116,14 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 		return Received{}, s.receiveSubscription(c.Subscription, w, now)
 	case *ententev1.PeerMessage_Bundle:
 		if _, err := relationship.ParseTrustDomain(c.Bundle.GetTrustDomain()); err != nil {
-			return Received{}, Errorf("malformed", "the peer sent a bundle of %s, which is no trust domain", relationship.Quote(c.Bundle.GetTrustDomain()))
+			return Received{}, Errorf("malformed", "the peer sent a bundle of %s, which is no trust domain",
+				relationship.Quote(c.Bundle.GetTrustDomain()))
 		}
 		return Received{Bundle: c.Bundle}, nil
 	case *ententev1.PeerMessage_Statements:
 		if _, err := relationship.ParseTrustDomain(c.Statements.GetTrustDomain()); err != nil {
-			return Received{}, Errorf("malformed", "the peer sent statements on %s, which is no trust domain", relationship.Quote(c.Statements.GetTrustDomain()))
+			return Received{}, Errorf("malformed", "the peer sent statements on %s, which is no trust domain",
+				relationship.Quote(c.Statements.GetTrustDomain()))
 		}
 		return Received{Statements: c.Statements}, nil
 	case *ententev1.PeerMessage_MapSubscription:
@@ -136,7 +141,8 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 		if !slices.Contains(OrderlyReasons, reason) {
 			reason = "terminated"
 		}
-		return Received{}, &Error{reason, relationship.Clip(fmt.Sprintf("the peer ended the stream: %s", c.Termination.GetDetail())), true}
+		text := relationship.Clip(fmt.Sprintf("the peer ended the stream: %s", c.Termination.GetDetail()))
+		return Received{}, &Error{Reason: reason, Text: text, ByPeer: true}
 	}
 	return Received{}, nil // of a later version
 }
