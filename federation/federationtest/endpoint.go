@@ -48,7 +48,7 @@ func (p *Endpoint) ServeMap(own *bundle.Bundle, document []byte) {
 	})
 }
 
-// AwaitRequest waits until the peer was asked once more.
+// AwaitRequest waits for another request.
 func (p *Endpoint) AwaitRequest(t testing.TB) {
 	t.Helper()
 	select {

@@ -97,7 +97,7 @@ func Alive(r raftstore.Reader) (names []string, err error) {
 	return names, nil
 }
 
-// MarkAlive says which members are alive from now on.
+// MarkAlive sets the members that are alive.
 func MarkAlive(t testing.TB, s *raftstore.Store, members ...string) {
 	t.Helper()
 	_, err := s.Update(context.Background(), func(tx *raftstore.Tx) error {

@@ -95,7 +95,7 @@ func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string
 	tt.scheduler.Changed(names...)
 }
 
-// count begins to count fetches anew for the next pass, unless it has begun already.
+// count resets the count of fetches for the next pass, unless it is reset already.
 func (tt *timetable) count() {
 	tt.mu.Lock()
 	defer tt.mu.Unlock()

@@ -90,10 +90,10 @@ func (c *Mirror) Load(r raftstore.Reader, unreadable func(error)) error {
 	words := make(map[string]AttestationHolding)
 	for row, err := range relationship.HubBundles.All(r, "") {
 		if err != nil {
-			return fmt.Errorf("read what hubs say: %w", err)
+			return fmt.Errorf("read the attestations of hubs: %w", err)
 		}
 		if words[row.Key], err = NewAttestationHolding(row.Value, row.Revision); err != nil {
-			unreadable(fmt.Errorf("stored word of a hub on %s: %w", row.Key, err))
+			unreadable(fmt.Errorf("stored attestation of %s by a hub: %w", row.Key, err))
 			delete(words, row.Key)
 		}
 	}
@@ -175,7 +175,7 @@ func (c *Mirror) applyAttestation(change raftstore.Change, revision raftstore.Re
 	}
 	if err != nil {
 		delete(c.attestations, change.Key)
-		unreadable(fmt.Errorf("stored word of a hub on %s: %w", change.Key, err))
+		unreadable(fmt.Errorf("stored attestation of %s by a hub: %w", change.Key, err))
 	}
 }
 

@@ -32,7 +32,7 @@ func TestObservationsTravelAsAges(t *testing.T) {
 	require.Equal(t, 10*time.Second, seen.GetSinceSuccess().AsDuration())
 	require.Equal(t, time.Minute, seen.GetUntilNext().AsDuration())
 
-	// A new leader forgets, and is told all of it again.
+	// A new leader starts empty, and receives everything again.
 	leader.Reset()
 	require.Empty(t, ask(t, leader, "us.example.org"))
 	ownerClock, leaderClock = ownerClock.Add(time.Minute), leaderClock.Add(time.Minute)
@@ -60,7 +60,7 @@ func TestObservationsOfTwoMembers(t *testing.T) {
 	require.Equal(t, time.Hour, seen.GetUntilNext().AsDuration(), "the owner alone knows of the next turn")
 	require.Nil(t, other.Collect(true), "who fetched by hand tells it once")
 
-	// What a stream to a member confirms that does not own it, that member alone has seen: the next leader is told too.
+	// A member that does not own a relationship reports what its stream confirmed to the next leader too.
 	other.Attempted("us.example.org", 1, now, true, relationship.ResultConfirmed, "")
 	leader.Deliver("eu-2", other.Collect(false))
 	leader.Reset()

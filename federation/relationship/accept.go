@@ -33,7 +33,7 @@ var (
 // sequence. A bundle without one is not one of sequence 0: where either has none, the newest retrieved wins. Content is
 // the set of usable keys; their order, the refresh hint and unknown fields are not.
 //
-// An X.509 authority need not say for which domain it is. One that does, and names another, has no place in the bundle.
+// An X.509 authority need not name its trust domain. A bundle with one that names another domain is refused.
 func Accept(current, next *bundle.Bundle) error {
 	if named := namesAnother(next); named != "" {
 		return fmt.Errorf("%w (%s, in a bundle of %s)", ErrForeignAuthority, named, next.TrustDomain().Name())

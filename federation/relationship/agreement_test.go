@@ -40,7 +40,7 @@ func TestConsent(t *testing.T) {
 	}
 }
 
-func TestWhatTheOtherSideSays(t *testing.T) {
+func TestReceiveConsent(t *testing.T) {
 	open := ententev1.Consent_CONSENT_OPEN
 	for name, c := range map[string]struct {
 		a          *statev1.RelationshipAgreement

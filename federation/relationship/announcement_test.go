@@ -9,8 +9,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// The other side tells who its members are and where; an operator's word on where counts more.
-func TestWhatIsToldOfMembers(t *testing.T) {
+// TestAnnouncement tests that addresses and URLs follow announcements unless an operator has set others.
+func TestAnnouncement(t *testing.T) {
 	const spiffe, web = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
 	for name, c := range map[string]struct {
 		was, known, told, want []string
@@ -63,8 +63,8 @@ func TestWhatIsToldOfMembers(t *testing.T) {
 	require.Nil(t, without.GetPeer(), "an operator has taken the peer away")
 }
 
-// What is told comes from another cluster, and is taken whole or not at all.
-func TestHostileTellings(t *testing.T) {
+// TestHostileAnnouncements tests that one invalid part makes an announcement invalid.
+func TestHostileAnnouncements(t *testing.T) {
 	identities := [][]byte{make([]byte, 32)}
 	for want, m := range map[string]*ententev1.ExchangeConsentContent{
 		"":                                   {Identities: identities, Addresses: []string{"a:1"}, Urls: []string{"https://a/"}},

@@ -117,7 +117,7 @@ func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, erro
 	var word, suspended trust.Attestation
 	for row, err := range HubBundles.All(r, td+"/") {
 		if err != nil {
-			return trust.Attestation{}, false, fmt.Errorf("read what hubs say of %s: %w", td, err)
+			return trust.Attestation{}, false, fmt.Errorf("read the attestations of %s: %w", td, err)
 		}
 		hub, found, err := Relationships.Get(r, row.Value.GetHub())
 		if err != nil {

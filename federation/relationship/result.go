@@ -105,7 +105,7 @@ func Clip(text string) string {
 }
 
 // ErrUnfinished means that a peer did not answer within the time of the fast queue. It is fetched again with more time.
-var ErrUnfinished = errors.New("the peer did not answer promptly: it is asked again, and given more time")
+var ErrUnfinished = errors.New("the peer did not answer promptly: it is fetched again with more time")
 
 // ErrNotWanted refuses a bundle from a peer that the domain's relationship does not name.
 var ErrNotWanted = errors.New("no active relationship with the domain names this peer")
