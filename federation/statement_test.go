@@ -176,13 +176,13 @@ func TestAlarms(t *testing.T) {
 		{"a key that is not named", func(s *stating) { s.publish(3, "x", "x") }, relationship.AlarmBrokenChain,
 			"the statement is signed by a key that may not sign it"},
 		{"a chain that restarts", func(s *stating) { s.statements = nil; s.publish(3, "x", "x") },
-			relationship.AlarmNewChain, "starts anew (no_signer)"},
+			relationship.AlarmNewChain, "restarts (no_signer)"},
 		{"a statement is left out", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.statements = nil
 			s.publish(4, "b",
 				"b")
-		}, relationship.AlarmNewChain, "starts anew"},
+		}, relationship.AlarmNewChain, "restarts"},
 		{"statements between are missing", func(s *stating) {
 			s.publish(3, "b", "b")
 			s.publish(4, "b", "b")

@@ -34,8 +34,8 @@ func newMetrics(kept func() int, registerer prometheus.Registerer) (*metrics, er
 		}),
 		queues: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "entente_federation_fetches",
-			Help: "Fetches of foreign bundles by this member, running or waiting for a place: of peers that answer promptly " +
-				"(fast), and of the others (slow).",
+			Help: "Fetches of foreign bundles by this member, running or waiting for a place: of peers that answer " +
+				"promptly (fast), and of the others (slow).",
 		}, []string{"queue", "state"}),
 	}
 	connections := prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -93,7 +93,8 @@ func JudgeStatements(
 				Name:     relationship.AlarmNewChain,
 				Sequence: f.Restart.Sequence(),
 				Detail: fmt.Sprintf(
-					"the domain says that its chain of statements starts anew (%s); nothing but its endpoint's word says that this is no forgery",
+					"the domain says that its chain of statements restarts (%s); "+
+						"nothing but its endpoint confirms that this is no forgery",
 					f.Restart.Claims().Start,
 				),
 			},

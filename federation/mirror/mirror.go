@@ -49,7 +49,8 @@ func NewAttestationHolding(row *statev1.HubBundle, revision raftstore.Revision) 
 	}
 	held := relationship.NewHolding(b, time.Time{}, revision)
 	return AttestationHolding{
-		row.GetTrustDomain(), row.GetHub(), revision, held.Version(), row.GetAgreed().AsTime(), held.X509Until, row.GetX509Expired(), row.GetRefused() != "",
+		row.GetTrustDomain(), row.GetHub(), revision, held.Version(), row.GetAgreed().AsTime(), held.X509Until,
+		row.GetX509Expired(), row.GetRefused() != "",
 	}, nil
 }
 

@@ -221,7 +221,8 @@ func AgreementMessage(a *statev1.RelationshipAgreement) *ententev1.Agreement {
 		return nil
 	}
 	return &ententev1.Agreement{
-		Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(), ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
+		Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(),
+		ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
 		PeerApproveTime: a.GetPeerApproveTime(), EndTime: a.GetEndTime(), LinkedHome: a.GetLinkedHome(),
 	}
 }

@@ -53,11 +53,11 @@ func ParseAnnouncement(m announces) (Announcement, error) {
 	return Announcement{m.GetIdentities(), addresses, m.GetUrls(), m.GetHomeUrls()}, nil
 }
 
-// Apply applies an announcement to a relationship, and reports whether anything in it is new. The order of members means
-// nothing.
+// Apply applies an announcement to a relationship, and reports whether anything in it is new. The order of members
+// means nothing.
 //
-// Addresses, and the URLs of an endpoint that authenticates by X509-SVID, follow the announcement until an operator sets
-// others. An https_web endpoint authenticates by its URL, so that only an operator can change it.
+// Addresses, and the URLs of an endpoint that authenticates by X509-SVID, follow the announcement until an operator
+// sets others. An https_web endpoint authenticates by its URL, so that only an operator can change it.
 func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 	a := row.GetAgreement()
 	if len(t.Identities) > 0 && !sameSet(a.GetIdentities(), t.Identities, bytes.Compare) {

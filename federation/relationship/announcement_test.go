@@ -11,21 +11,30 @@ import (
 
 // TestAnnouncement tests that addresses and URLs follow announcements unless an operator has set others.
 func TestAnnouncement(t *testing.T) {
-	const spiffe, web = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE, ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
+	const spiffe, web = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
 	for name, c := range map[string]struct {
 		was, known, told, want []string
 		changes                bool
 	}{
-		"moved":                        {[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "c:1"}, []string{"b:1", "c:1"}, true},
-		"as before":                    {[]string{"a:1"}, []string{"a:1"}, []string{"a:1"}, []string{"a:1"}, false},
-		"as before, by another member": {[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "a:1"}, []string{"a:1", "b:1"}, false},
-		"has not told":                 {[]string{"a:1"}, []string{"a:1"}, nil, []string{"a:1"}, false},
-		"set by an operator":           {[]string{"balancer:1"}, []string{"a:1"}, []string{"b:1"}, []string{"balancer:1"}, true},
-		"what was told was unknown":    {[]string{"a:1"}, nil, []string{"b:1"}, []string{"a:1"}, true},
+		"moved": {
+			[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "c:1"}, []string{"b:1", "c:1"}, true,
+		},
+		"as before": {[]string{"a:1"}, []string{"a:1"}, []string{"a:1"}, []string{"a:1"}, false},
+		"as before, by another member": {
+			[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "a:1"}, []string{"a:1", "b:1"}, false,
+		},
+		"has not told": {[]string{"a:1"}, []string{"a:1"}, nil, []string{"a:1"}, false},
+		"set by an operator": {
+			[]string{"balancer:1"}, []string{"a:1"}, []string{"b:1"}, []string{"balancer:1"}, true,
+		},
+		"what was told was unknown": {[]string{"a:1"}, nil, []string{"b:1"}, []string{"a:1"}, true},
 	} {
 		row := func(profile ententev1.EndpointProfile, linked bool) *statev1.Relationship {
 			return &statev1.Relationship{
-				Url: c.was[0], FallbackUrls: c.was[1:], Profile: int32(profile), Peer: &statev1.RelationshipPeer{HomeTrustDomain: "us.example.org", Addresses: c.was},
+				Url: c.was[0], FallbackUrls: c.was[1:], Profile: int32(profile), Peer: &statev1.RelationshipPeer{
+					HomeTrustDomain: "us.example.org", Addresses: c.was,
+				},
 				Agreement: &statev1.RelationshipAgreement{
 					Identities: [][]byte{{1}},
 					Addresses:  c.known,
@@ -67,7 +76,9 @@ func TestAnnouncement(t *testing.T) {
 func TestHostileAnnouncements(t *testing.T) {
 	identities := [][]byte{make([]byte, 32)}
 	for want, m := range map[string]*ententev1.ExchangeConsentContent{
-		"":                                   {Identities: identities, Addresses: []string{"a:1"}, Urls: []string{"https://a/"}},
+		"": {
+			Identities: identities, Addresses: []string{"a:1"}, Urls: []string{"https://a/"},
+		},
 		"of 0 members":                       {},
 		"HOST:PORT":                          {Identities: identities, Addresses: []string{"a"}},
 		"9 are the most":                     {Identities: identities, Addresses: make([]string, MaxPeerAddresses+1)},

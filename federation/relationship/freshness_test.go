@@ -13,7 +13,8 @@ func TestJudge(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 	const day = 24 * time.Hour
 	good := Facts{
-		Stored: true, LastSuccess: now.Add(-time.Minute), Interval: 5 * time.Minute, X509Until: now.Add(day), JWTKeys: 1,
+		Stored: true, LastSuccess: now.Add(-time.Minute), Interval: 5 * time.Minute,
+		X509Until: now.Add(day), JWTKeys: 1,
 		MaxStaleJWT: DefaultMaxStaleJWT,
 	}
 	with := func(change func(*Facts)) Facts { f := good; change(&f); return f }
@@ -24,21 +25,59 @@ func TestJudge(t *testing.T) {
 	}{
 		{"confirmed a minute ago", good, Standing{State: trust.Fresh}},
 		{"nothing stored yet", with(func(f *Facts) { f.Stored = false }), Standing{trust.Pending, true, true}},
-		{"three intervals ago, to the moment", with(func(f *Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }), Standing{State: trust.Fresh}},
-		{"longer than three intervals ago", with(func(f *Facts) { f.LastSuccess = now.Add(-15*time.Minute - 1) }), Standing{State: trust.Stale}},
+		{
+			"three intervals ago, to the moment", with(func(f *Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }),
+			Standing{State: trust.Fresh},
+		},
+		{
+			"longer than three intervals ago", with(func(f *Facts) { f.LastSuccess = now.Add(-15*time.Minute - 1) }),
+			Standing{State: trust.Stale},
+		},
 		{"never confirmed", with(func(f *Facts) { f.LastSuccess = time.Time{} }), Standing{trust.Stale, false, true}},
-		{"confirmed by a clock that is ahead", with(func(f *Facts) { f.LastSuccess = now.Add(time.Hour) }), Standing{State: trust.Fresh}},
-		{"X.509 authorities expired", with(func(f *Facts) { f.X509Until = now.Add(-1) }), Standing{trust.Fresh, true, false}},
+		{
+			"confirmed by a clock that is ahead", with(func(f *Facts) { f.LastSuccess = now.Add(time.Hour) }),
+			Standing{State: trust.Fresh},
+		},
+		{
+			"X.509 authorities expired", with(func(f *Facts) { f.X509Until = now.Add(-1) }),
+			Standing{trust.Fresh, true, false},
+		},
 		{"no X.509 authority", with(func(f *Facts) { f.X509Until = time.Time{} }), Standing{trust.Fresh, true, false}},
-		{"X.509 alone, expired", with(func(f *Facts) { f.X509Until, f.JWTKeys = now.Add(-1), 0 }), Standing{trust.Expired, true, true}},
+		{
+			"X.509 alone, expired", with(func(f *Facts) { f.X509Until, f.JWTKeys = now.Add(-1), 0 }),
+			Standing{trust.Expired, true, true},
+		},
 		{"X.509 alone, valid", with(func(f *Facts) { f.JWTKeys = 0 }), Standing{trust.Fresh, false, true}},
-		{"every key revoked", with(func(f *Facts) { f.X509Until, f.JWTKeys = time.Time{}, 0 }), Standing{trust.Expired, true, true}},
-		{"JWT keys past seven days", with(func(f *Facts) { f.LastSuccess = now.Add(-7*day - 1) }), Standing{trust.Stale, false, true}},
-		{"JWT keys alone past seven days", with(func(f *Facts) { f.LastSuccess, f.X509Until = now.Add(-7*day-1), time.Time{} }), Standing{trust.Expired, true, true}},
-		{"X.509 a month without refresh", with(func(f *Facts) { f.LastSuccess = now.Add(-30 * day) }), Standing{trust.Stale, false, true}},
-		{"X.509 past its max_stale", with(func(f *Facts) { f.LastSuccess, f.MaxStaleX509 = now.Add(-2*day), day }), Standing{trust.Stale, true, false}},
-		{"both past their max_stale", with(func(f *Facts) { f.LastSuccess, f.MaxStaleX509, f.MaxStaleJWT = now.Add(-2*day), day, day }), Standing{trust.Expired, true, true}},
-		{"JWT keys that never expire", with(func(f *Facts) { f.LastSuccess, f.MaxStaleJWT = now.Add(-30*day), 0 }), Standing{State: trust.Stale}},
+		{
+			"every key revoked", with(func(f *Facts) { f.X509Until, f.JWTKeys = time.Time{}, 0 }),
+			Standing{trust.Expired, true, true},
+		},
+		{
+			"JWT keys past seven days", with(func(f *Facts) { f.LastSuccess = now.Add(-7*day - 1) }),
+			Standing{trust.Stale, false, true},
+		},
+		{
+			"JWT keys alone past seven days",
+			with(func(f *Facts) { f.LastSuccess, f.X509Until = now.Add(-7*day-1), time.Time{} }),
+			Standing{trust.Expired, true, true},
+		},
+		{
+			"X.509 a month without refresh", with(func(f *Facts) { f.LastSuccess = now.Add(-30 * day) }),
+			Standing{trust.Stale, false, true},
+		},
+		{
+			"X.509 past its max_stale", with(func(f *Facts) { f.LastSuccess, f.MaxStaleX509 = now.Add(-2*day), day }),
+			Standing{trust.Stale, true, false},
+		},
+		{
+			"both past their max_stale",
+			with(func(f *Facts) { f.LastSuccess, f.MaxStaleX509, f.MaxStaleJWT = now.Add(-2*day), day, day }),
+			Standing{trust.Expired, true, true},
+		},
+		{
+			"JWT keys that never expire", with(func(f *Facts) { f.LastSuccess, f.MaxStaleJWT = now.Add(-30*day), 0 }),
+			Standing{State: trust.Stale},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.Equal(t, test.want, Judge(now, test.facts))
@@ -78,7 +117,10 @@ func TestPremature(t *testing.T) {
 	}{
 		{"just come to lead", trust.Fresh, trust.Stale, time.Second, 5 * time.Minute, true},
 		{"everybody had the time to tell", trust.Fresh, trust.Stale, time.Minute, 5 * time.Minute, false},
-		{"a bundle that is fetched more often than that", trust.Fresh, trust.Stale, 10 * time.Second, 10 * time.Second, false},
+		{
+			"a bundle that is fetched more often than that", trust.Fresh, trust.Stale, 10 * time.Second,
+			10 * time.Second, false,
+		},
 		{"expired by its dates", trust.Fresh, trust.Expired, time.Second, 5 * time.Minute, false},
 		{"fresh again", trust.Stale, trust.Fresh, time.Second, 5 * time.Minute, false},
 	} {

@@ -45,39 +45,52 @@ func TestParseRelationshipRefusals(t *testing.T) {
 	}{
 		{"no trust domain", of(good, func(r *statev1.Relationship) { r.TrustDomain = "" }),
 			`trust_domain is missing; name the foreign trust domain, such as us.example.org`},
-		{"a SPIFFE ID for a trust domain", of(good, func(r *statev1.Relationship) { r.TrustDomain = "spiffe://us.example.org" }),
-			`trust_domain "spiffe://us.example.org" is not the name of a trust domain; write at most 255 lower-case letters, digits, dots, dashes and underscores, without scheme or path`},
+		{"a SPIFFE ID for a trust domain",
+			of(good, func(r *statev1.Relationship) { r.TrustDomain = "spiffe://us.example.org" }),
+			`trust_domain "spiffe://us.example.org" is not the name of a trust domain; write at most 255 ` +
+				`lower-case letters, digits, dots, dashes and underscores, without scheme or path`},
 		{"upper case", of(good, func(r *statev1.Relationship) { r.TrustDomain = "US.example.org" }),
-			`trust_domain "US.example.org" is not the name of a trust domain; write at most 255 lower-case letters, digits, dots, dashes and underscores, without scheme or path`},
+			`trust_domain "US.example.org" is not the name of a trust domain; write at most 255 lower-case ` +
+				`letters, digits, dots, dashes and underscores, without scheme or path`},
 		{"no URL", of(good, func(r *statev1.Relationship) { r.Url = "" }),
 			`url is missing; name the peer's bundle endpoint, such as https://bundle.us.example.org:7443/`},
 		{"http", of(good, func(r *statev1.Relationship) { r.Url = "http://us.example.org/" }),
-			`url is refused: the URL is not a valid bundle endpoint URL: "http://us.example.org/" has scheme "http"; https is needed; write https://HOST[:PORT][/PATH]`},
+			`url is refused: the URL is not a valid bundle endpoint URL: "http://us.example.org/" has scheme ` +
+				`"http"; https is needed; write https://HOST[:PORT][/PATH]`},
 		{"user information", of(good, func(r *statev1.Relationship) { r.Url = "https://me:secret@us.example.org/" }),
-			`url is refused: the URL is not a valid bundle endpoint URL: it has user information; an endpoint is read by everybody; write https://HOST[:PORT][/PATH]`},
+			`url is refused: the URL is not a valid bundle endpoint URL: it has user information; an endpoint is ` +
+				`read by everybody; write https://HOST[:PORT][/PATH]`},
 		{"no profile", of(good, func(r *statev1.Relationship) { r.Profile = 0 }),
 			`profile is missing; say https_spiffe or https_web, as the peer serves it: it is never guessed`},
 		{"a profile from the future", of(good, func(r *statev1.Relationship) { r.Profile = 9 }),
 			`profile is missing; say https_spiffe or https_web, as the peer serves it: it is never guessed`},
 		{"https_spiffe without an ID", of(good, func(r *statev1.Relationship) { r.EndpointSpiffeId = "" }),
-			`endpoint_spiffe_id is missing; profile https_spiffe needs the SPIFFE ID that the endpoint presents, such as spiffe://us.example.org/entente/bundle-endpoint`},
+			`endpoint_spiffe_id is missing; profile https_spiffe needs the SPIFFE ID that the endpoint presents, ` +
+				`such as spiffe://us.example.org/entente/bundle-endpoint`},
 		{"not a SPIFFE ID", of(good, func(r *statev1.Relationship) { r.EndpointSpiffeId = "https://us.example.org/x" }),
 			`endpoint_spiffe_id "https://us.example.org/x" is not a SPIFFE ID; write spiffe://TRUST_DOMAIN/PATH`},
-		{"an ID without a path", of(good, func(r *statev1.Relationship) { r.EndpointSpiffeId = "spiffe://us.example.org" }),
-			`endpoint_spiffe_id "spiffe://us.example.org" has no path; an endpoint presents a leaf X509-SVID, whose ID has one`},
+		{"an ID without a path",
+			of(good, func(r *statev1.Relationship) { r.EndpointSpiffeId = "spiffe://us.example.org" }),
+			`endpoint_spiffe_id "spiffe://us.example.org" has no path; an endpoint presents a leaf X509-SVID, ` +
+				`whose ID has one`},
 		{"https_spiffe with web roots", of(good, func(r *statev1.Relationship) { r.WebRoots = []byte("x") }),
-			`web_roots belong to profile https_web; leave them out for https_spiffe, where the endpoint proves itself by an X509-SVID`},
+			`web_roots belong to profile https_web; leave them out for https_spiffe, where the endpoint proves ` +
+				`itself by an X509-SVID`},
 		{"https_web with an ID", of(web, func(r *statev1.Relationship) { r.EndpointSpiffeId = good.EndpointSpiffeId }),
-			`endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint proves its host name`},
+			`endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, where the endpoint ` +
+				`proves its host name`},
 		{"web roots that are none", of(web, func(r *statev1.Relationship) { r.WebRoots = []byte("none") }),
-			`web_roots are refused: bundle endpoint of us.example.org: the endpoint is not fully described: web roots: after 0 certificates there is something that is not PEM; give PEM certificates and nothing else`},
+			`web_roots are refused: bundle endpoint of us.example.org: the endpoint is not fully described: web ` +
+				`roots: after 0 certificates there is something that is not PEM; give PEM certificates and ` +
+				`nothing else`},
 		{"huge web roots", of(web, func(r *statev1.Relationship) { r.WebRoots = make([]byte, 65537) }),
 			`web_roots have 65537 bytes; 65536 are the most`},
 		{"max_stale of zero", of(good, func(r *statev1.Relationship) { r.MaxStaleJwt = durationpb.New(0) }),
 			`max_stale_jwt must be more than 0 and at most 3650 days; leave it out for the default`},
 		{"negative max_stale", of(good, func(r *statev1.Relationship) { r.MaxStaleX509 = durationpb.New(-time.Hour) }),
 			`max_stale_x509 must be more than 0 and at most 3650 days; leave it out for the default`},
-		{"a duration that is none", of(good, func(r *statev1.Relationship) { r.MaxStaleX509 = &durationpb.Duration{Seconds: 1, Nanos: -1} }),
+		{"a duration that is none",
+			of(good, func(r *statev1.Relationship) { r.MaxStaleX509 = &durationpb.Duration{Seconds: 1, Nanos: -1} }),
 			`max_stale_x509 must be more than 0 and at most 3650 days; leave it out for the default`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -58,7 +58,9 @@ func ReasonOf(err error) string {
 }
 
 func isStoreError(err error) bool {
-	for _, known := range []error{raftstore.ErrNoLeader, raftstore.ErrUnknownOutcome, raftstore.ErrBusy, raftstore.ErrClosed} {
+	for _, known := range []error{
+		raftstore.ErrNoLeader, raftstore.ErrUnknownOutcome, raftstore.ErrBusy, raftstore.ErrClosed,
+	} {
 		if errors.Is(err, known) {
 			return true
 		}

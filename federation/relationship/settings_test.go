@@ -44,20 +44,29 @@ func TestParseSettings(t *testing.T) {
 			"fetch_timeout must lie between 500ms and 30s; leave it out for the longest"},
 		{"no time for a fetch", func(r *statev1.Relationship) { r.FetchTimeout = durationpb.New(0) },
 			"fetch_timeout must lie between 500ms and 30s; leave it out for the longest"},
-		{"a serving bundle where the domain serves itself", func(r *statev1.Relationship) { r.ServingBundle = hub.Bundle(t, 1).Marshal() },
+		{"a serving bundle where the domain serves itself",
+			func(r *statev1.Relationship) { r.ServingBundle = hub.Bundle(t, 1).Marshal() },
 			"serving_bundle belongs to profile https_spiffe with an endpoint_spiffe_id in another domain than the " +
 				"relationship's; leave it out"},
-		{"a serving bundle", func(r *statev1.Relationship) { served(r); r.ServingBundle = hub.Bundle(t, 1).Marshal() }, ""},
-		{"a serving bundle without an X.509 authority", func(r *statev1.Relationship) { served(r); r.ServingBundle = []byte(`{"keys":[]}`) },
+		{
+			"a serving bundle",
+			func(r *statev1.Relationship) { served(r); r.ServingBundle = hub.Bundle(t, 1).Marshal() }, "",
+		},
+		{"a serving bundle without an X.509 authority",
+			func(r *statev1.Relationship) { served(r); r.ServingBundle = []byte(`{"keys":[]}`) },
 			"serving_bundle of hub.example.org holds no X.509 authority, so no endpoint can be verified by it"},
-		{"a serving bundle that is none", func(r *statev1.Relationship) { served(r); r.ServingBundle = []byte(`<html>`) },
+		{"a serving bundle that is none",
+			func(r *statev1.Relationship) { served(r); r.ServingBundle = []byte(`<html>`) },
 			"serving_bundle of hub.example.org is refused:"},
-		{"a serving bundle beyond bounds", func(r *statev1.Relationship) { served(r); r.ServingBundle = make([]byte, 1<<17) },
+		{"a serving bundle beyond bounds",
+			func(r *statev1.Relationship) { served(r); r.ServingBundle = make([]byte, 1<<17) },
 			"serving_bundle has 131072 bytes; 65536 are the most"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			row := &statev1.Relationship{
-				TrustDomain: "us.example.org", Url: "https://a.example.org/", Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE),
+				TrustDomain: "us.example.org", Url: "https://a.example.org/", Profile: int32(
+					ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+				),
 				EndpointSpiffeId: "spiffe://us.example.org/endpoint",
 			}
 			test.change(row)
