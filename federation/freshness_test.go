@@ -27,10 +27,11 @@ func TestNextCheck(t *testing.T) {
 		want  time.Duration
 	}{
 		{"fresh", good, longestRest},
-		{"stale in ten " +
-			"seconds", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15*time.Minute + 10*time.Second) }), 10 * time.Second},
-		{"stale after this very " +
-			"moment", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }), judgeEvery},
+		{"stale in ten seconds",
+			with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15*time.Minute + 10*time.Second) }),
+			10 * time.Second},
+		{"stale after this very moment",
+			with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }), judgeEvery},
 		{"stale", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(-time.Hour) }), judgeEvery},
 		{"X.509 authorities that expire", with(func(f *relationship.Facts) { f.X509Until = now.Add(20 * time.Second) }),
 			20 * time.Second},
@@ -40,8 +41,8 @@ func TestNextCheck(t *testing.T) {
 		{"no JWT authority", with(func(f *relationship.Facts) { f.JWTKeys = 0 }), longestRest},
 		{"JWT authorities with a short limit", with(func(f *relationship.Facts) { f.MaxStaleJWT = 30 * time.Second }),
 			30 * time.Second},
-		{"X.509 authorities with a short " +
-			"limit", with(func(f *relationship.Facts) { f.MaxStaleX509 = 30 * time.Second }),
+		{"X.509 authorities with a short limit",
+			with(func(f *relationship.Facts) { f.MaxStaleX509 = 30 * time.Second }),
 			30 * time.Second},
 		{"confirmed by a clock that is ahead", with(func(f *relationship.Facts) { f.LastSuccess = now.Add(time.Hour) }),
 			longestRest},

@@ -235,8 +235,9 @@ func TestNoBundleWithoutAudit(t *testing.T) {
 // or foreign, and by nothing else.
 func TestEndpointInAnotherDomain(t *testing.T) {
 	r := newRoom(t)
-	home, hub, ap := federationtest.NewAuthority(t, "eu.example.org"), federationtest.NewAuthority(t,
-		"hub.example.org"), federationtest.NewAuthority(t, "ap.example.org")
+	home := federationtest.NewAuthority(t, "eu.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
+	ap := federationtest.NewAuthority(t, "ap.example.org")
 	r.host(t, home)
 	first := ap.Bundle(t, 1)
 	served := func(by *federationtest.Authority, p *federationtest.Endpoint) *ententev1.Relationship {

@@ -224,7 +224,8 @@ func TestUnusableKeysAreIgnored(t *testing.T) {
 	next, gone := us.Rotated(t), federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(-time.Hour))
 	good := string(us.Bundle(t, 6, next, gone).Marshal())
 	leaf := base64.StdEncoding.EncodeToString(us.SVID(t).Certificate[0])
-	strange := fmt.Sprintf(`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`, leaf)
+	strange := fmt.Sprintf(`"keys":[{"kty":"AKP","use":"x509-svid"},{"use":"jwt-svid"},`+
+		`{"kty":"EC","use":"x509-svid","x5c":[%q]},{"kty":"oct","k":"AA"},`, leaf)
 	r := newRoom(t)
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 5))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 5))

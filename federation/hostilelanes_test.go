@@ -90,7 +90,8 @@ func TestHostilePeersDoNotStarveOthers(t *testing.T) {
 
 func attacksAnswered(r *room, hostile int) (stored int) {
 	for i := range hostile {
-		if _, found, err := relationship.ForeignBundles.Get(r.store.View(), fmt.Sprintf("hostile-%d.example.org", i)); err != nil ||
+		td := fmt.Sprintf("hostile-%d.example.org", i)
+		if _, found, err := relationship.ForeignBundles.Get(r.store.View(), td); err != nil ||
 			found {
 			stored++
 		}

@@ -21,8 +21,10 @@ func (r *room) ends(t testing.TB, td string) {
 // and after they are swept, and do not affect new attestations.
 func TestRecreatedHubStartsEmpty(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
-		"a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "c.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
+	a := federationtest.NewAuthority(t, "a.example.org")
+	b := federationtest.NewAuthority(t, "b.example.org")
+	c := federationtest.NewAuthority(t, "c.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 5), c.Bundle(t, 5)))
 	r.federateWithHub(t, hub, p, ".example.org")

@@ -13,8 +13,8 @@ import (
 // TestUnchangedMapsAreNotRead tests that a map is read whole only if it, or what was stored from it, has changed.
 func TestUnchangedMapsAreNotRead(t *testing.T) {
 	r := newRoom(t)
-	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
-		"hub2.example.org")
+	first := federationtest.NewAuthority(t, "hub1.example.org")
+	second := federationtest.NewAuthority(t, "hub2.example.org")
 	a, b := federationtest.NewAuthority(t, "a.example.org"), federationtest.NewAuthority(t, "b.example.org")
 	p1, p2 := federationtest.NewEndpoint(t, first, first.Bundle(t, 1)), federationtest.NewEndpoint(t, second,
 		second.Bundle(t, 1))

@@ -27,10 +27,12 @@ func mapOf(t testing.TB, bundles ...*bundle.Bundle) []byte {
 }
 
 // federateWithHub creates a relationship with a hub.
-func (r *room) federateWithHub(t testing.TB, hub *federationtest.Authority, p *federationtest.Endpoint, take ...string) {
+func (r *room) federateWithHub(
+	t testing.TB, hub *federationtest.Authority, p *federationtest.Endpoint, include ...string,
+) {
 	t.Helper()
 	rel := spiffeRelationship(hub, p)
-	rel.Hub = &ententev1.Hub{Include: take}
+	rel.Hub = &ententev1.Hub{Include: include}
 	r.create(t, rel, hub.Bundle(t, 1))
 }
 
@@ -84,8 +86,11 @@ func (r *room) keep(t testing.TB) {
 
 func TestHubAttestationsAreFiltered(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b, other, hosted := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
-		"a.example.org"), federationtest.NewAuthority(t, "b.example.org"), federationtest.NewAuthority(t, "bank.example"), federationtest.NewAuthority(t, "own.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
+	a := federationtest.NewAuthority(t, "a.example.org")
+	b := federationtest.NewAuthority(t, "b.example.org")
+	other := federationtest.NewAuthority(t, "bank.example")
+	hosted := federationtest.NewAuthority(t, "own.example.org")
 	r.host(t, hosted)
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, hub.Bundle(t, 1), a.Bundle(t, 5), b.Bundle(t, 7), other.Bundle(t, 1),
@@ -96,8 +101,8 @@ func TestHubAttestationsAreFiltered(t *testing.T) {
 
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 	require.Equal(t, trust.Unknown, r.trust(t, "bank.example"), "it is not listed")
-	_, attested := r.attestation(t, "own.example.org")
-	require.Zero(t, attested, "a hosted domain is never a hub's")
+	_, hostedSequence := r.attestation(t, "own.example.org")
+	require.Zero(t, hostedSequence, "a hosted domain is never a hub's")
 	shown := r.show(t, "hub.example.org")
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, shown.GetHubStatus().GetFreshness())
 	require.Equal(
@@ -132,9 +137,9 @@ func TestHubAttestationsAreFiltered(t *testing.T) {
 	c := federationtest.NewAuthority(t, "c.example.org")
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 4), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
-	word, sequence := r.attestation(t, "a.example.org")
+	attested, sequence := r.attestation(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
-	require.Equal(t, "rollback", word.Row.Value.GetRefused())
+	require.Equal(t, "rollback", attested.Row.Value.GetRefused())
 	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"), "the hub confirmed only an older bundle")
 	require.Equal(t, "rollback", r.show(t, "a.example.org").GetLastResult())
 	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
@@ -153,8 +158,9 @@ func TestHubAttestationsAreFiltered(t *testing.T) {
 
 func TestDeletedHubRemovesAttestations(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
-		"a.example.org"), federationtest.NewAuthority(t, "b.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
+	a := federationtest.NewAuthority(t, "a.example.org")
+	b := federationtest.NewAuthority(t, "b.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 7)))
 	r.federateWithHub(t, hub, p, ".example.org")
@@ -216,7 +222,7 @@ func TestOwnBundleTakesPrecedence(t *testing.T) {
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms())
 
 	// The hub shows other keys under the domain's sequence.
-	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"a.example.org"}}) // the same, as another decision
+	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"a.example.org"}})
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
 	r.refresh(t, "hub.example.org")
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms(), "another sequence is no contradiction")
@@ -239,8 +245,9 @@ func TestOwnBundleTakesPrecedence(t *testing.T) {
 
 func TestTwoHubs(t *testing.T) {
 	r := newRoom(t)
-	first, second, a := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
-		"hub2.example.org"), federationtest.NewAuthority(t, "a.example.org")
+	first := federationtest.NewAuthority(t, "hub1.example.org")
+	second := federationtest.NewAuthority(t, "hub2.example.org")
+	a := federationtest.NewAuthority(t, "a.example.org")
 	p1, p2 := federationtest.NewEndpoint(t, first, first.Bundle(t, 1)), federationtest.NewEndpoint(t, second,
 		second.Bundle(t, 1))
 	p1.ServeMap(first.Bundle(t, 1), mapOf(t, a.Bundle(t, 5)))
@@ -281,8 +288,9 @@ func TestFreshnessOfAttestation(t *testing.T) {
 
 func TestBrokenMapIsRejectedWhole(t *testing.T) {
 	r := newRoom(t)
-	hub, a, b := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
-		"a.example.org"), federationtest.NewAuthority(t, "b.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
+	a := federationtest.NewAuthority(t, "a.example.org")
+	b := federationtest.NewAuthority(t, "b.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	good := string(mapOf(t, a.Bundle(t, 5)))
 	p.ServeMap(hub.Bundle(t, 1), []byte(good))
@@ -349,8 +357,9 @@ func TestLargeMapIsReadInParts(t *testing.T) {
 
 func TestAttestationsSurviveRestore(t *testing.T) {
 	r := newRoom(t)
-	hub, a, c := federationtest.NewAuthority(t, "hub.example.org"), federationtest.NewAuthority(t,
-		"a.example.org"), federationtest.NewAuthority(t, "c.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
+	a := federationtest.NewAuthority(t, "a.example.org")
+	c := federationtest.NewAuthority(t, "c.example.org")
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 5)))
 	r.federateWithHub(t, hub, p, ".example.org")

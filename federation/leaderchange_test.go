@@ -164,7 +164,8 @@ func TestLeaderChangeCausesNoBurst(t *testing.T) {
 
 		// The relationships of eu-2 have no report for three intervals: only they are stale then, all at once.
 		tt.pass(interval + time.Minute)
-		for report := tt.manager.observations.Collect(false); report != nil; report = tt.manager.observations.Collect(false) {
+		collect := tt.manager.observations.Collect
+		for report := collect(false); report != nil; report = collect(false) {
 			tt.manager.observations.Deliver("eu-1", report)
 		}
 		found := judged.judge()

@@ -32,11 +32,8 @@ func TestMemoryOfStreams(t *testing.T) {
 	const most = 16 << 20
 	spoke, hub := newSite(t, "spoke.example.org"), federationtest.NewAuthority(t, "hub.example.org")
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
-	rel.Peer, rel.Hub = &ententev1.Peer{
-		HomeTrustDomain: "hub.example.org",
-	}, &ententev1.Hub{
-		Include: []string{".example.org"},
-	}
+	rel.Peer = &ententev1.Peer{HomeTrustDomain: "hub.example.org"}
+	rel.Hub = &ententev1.Hub{Include: []string{".example.org"}}
 	spoke.create(t, rel, hub.Bundle(t, 1))
 	until(t,
 		"the relationship to be read",
@@ -59,7 +56,8 @@ func TestMemoryOfStreams(t *testing.T) {
 	for i := range 2 * peer.MaxStreamsPerPeer {
 		member := fmt.Sprint("member-", i)
 		call := spoke.intrude(t, hub, "/entente/member/"+member)
-		if err := call.Send(&ententev1.ExchangeRequest{Message: federationtest.Hello("hub.example.org", member)}); err != nil {
+		hello := federationtest.Hello("hub.example.org", member)
+		if err := call.Send(&ententev1.ExchangeRequest{Message: hello}); err != nil {
 			continue
 		}
 		if _, err := call.Recv(); err == nil { // the stream was accepted

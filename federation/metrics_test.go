@@ -29,7 +29,8 @@ func TestMetricsFollowTables(t *testing.T) {
 		t.Helper()
 		require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 		require.NoError(t, testutil.GatherAndCompare(r.registry, strings.NewReader(want),
-			"entente_federation_bundle_sequence", "entente_federation_bundle_age_seconds", "entente_federation_bundle_freshness", "entente_federation_relationship_suspended"))
+			"entente_federation_bundle_sequence", "entente_federation_bundle_age_seconds",
+			"entente_federation_bundle_freshness", "entente_federation_relationship_suspended"))
 	}
 	compare(`
 # HELP entente_federation_bundle_age_seconds Time since the keys in the stored bundle of a foreign trust domain last changed.

@@ -18,8 +18,8 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/peer"
-	"github.com/ententehq/entente/federation/receiver"
 	"github.com/ententehq/entente/federation/peer/session"
+	"github.com/ententehq/entente/federation/receiver"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
 )
@@ -69,6 +69,8 @@ func TestClassifyStatements(t *testing.T) {
 		require.NoError(t, err)
 		return []*statement.Statement{stmt}
 	}
+	all := func(s *stating) []*statement.Statement { return s.statements }
+	last := func(s *stating) []*statement.Statement { return s.statements[2:] }
 	for _, test := range []struct {
 		name    string
 		stored  func(s *stating) *statev1.ForeignHistory
@@ -78,38 +80,35 @@ func TestClassifyStatements(t *testing.T) {
 		alarms  []string
 	}{
 		{"the first that are ever seen", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 0) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, peer.FaultNone, nil},
+			all, intake.StatementsTaken, peer.FaultNone, nil},
 		{"that of the version that has just come", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, peer.FaultNone, nil},
+			last, intake.StatementsTaken, peer.FaultNone, nil},
 		{"known already", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 3) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsTaken, peer.FaultNone, nil},
+			all, intake.StatementsTaken, peer.FaultNone, nil},
 		{"on a version that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsEarly, peer.FaultUnclear, nil},
+			last, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"known, and on one that has not come yet", func(s *stating) *statev1.ForeignHistory { return stored(s, 2, 2) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
+			all, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"before any bundle", func(s *stating) *statev1.ForeignHistory { return stored(s, 0, 0) },
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
+			all, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"on a bundle without a sequence", unordered,
-			func(s *stating) []*statement.Statement { return s.statements }, intake.StatementsEarly, peer.FaultUnclear, nil},
+			all, intake.StatementsEarly, peer.FaultUnclear, nil},
 		{"statements between are missing", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 1) },
-			func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
+			last, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
 		{"the chain restarts", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
 				return after(s, "a", "a", func(c *statement.Claims) {
-					c.Previous, c.Start = [32]byte{},
-						statement.StartNoSigner
+					c.Previous, c.Start = [32]byte{}, statement.StartNoSigner
 				})
 			}, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmNewChain}},
 		{"by a key that is not named, as one that was prepared in a version that was missed",
 			func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
-				return after(s, "x", "x",
-					nil)
+				return after(s, "x", "x", nil)
 			}, intake.StatementsTaken, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
 		{"a signature that does not verify", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
-				return after(s, "a", "x",
-					nil)
+				return after(s, "a", "x", nil)
 			}, "statement_signature", peer.FaultUnclear, []string{relationship.AlarmBrokenChain}},
 		{"on other keys than are stored", func(s *stating) *statev1.ForeignHistory { return stored(s, 3, 2) },
 			func(s *stating) []*statement.Statement {
@@ -119,7 +118,7 @@ func TestClassifyStatements(t *testing.T) {
 			h := stored(s, 3, 2)
 			h.Statement = "?"
 			return h
-		}, func(s *stating) []*statement.Statement { return s.statements[2:] }, intake.StatementsUnjudged, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
+		}, last, intake.StatementsUnjudged, peer.FaultNone, []string{relationship.AlarmBrokenChain}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := chain(t, 3)
@@ -173,7 +172,8 @@ func (s *site) state(
 ) ententev1.PeerService_ExchangeClient {
 	t.Helper()
 	call := s.intrude(t, us.us, "/entente/member/member-1")
-	for _, m := range append([]*ententev1.PeerMessage{federationtest.Hello("us.example.org", "member-1")}, messages...) {
+	hello := federationtest.Hello("us.example.org", "member-1")
+	for _, m := range append([]*ententev1.PeerMessage{hello}, messages...) {
 		if call.Send(&ententev1.ExchangeRequest{Message: m}) != nil {
 			break // the stream was refused with a reason
 		}

@@ -86,7 +86,8 @@ func TestBothDial(t *testing.T) {
 	a.trusts(t, b, b.address)
 	until(t, "one stream, that of eu.example.org", func() bool {
 		out, in := a.shownStream(t, b), b.shownStream(t, a)
-		return a.openStreams(t) == 1 && b.openStreams(t) == 1 && out.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_OUTGOING &&
+		return a.openStreams(t) == 1 && b.openStreams(t) == 1 &&
+			out.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_OUTGOING &&
 			in.GetDirection() == ententev1.PeerDirection_PEER_DIRECTION_INCOMING && out.GetConnected() &&
 			in.GetConnected()
 	})

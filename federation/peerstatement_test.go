@@ -136,9 +136,11 @@ func TestStatementsOverStream(t *testing.T) {
 	counted := func(result string) func() bool {
 		return func() bool { return testutil.ToFloat64(a.manager.intake.StatementsTotal.WithLabelValues(result)) >= 1 }
 	}
-	send(federationtest.Hello("us.example.org", "member-1"), statementsOf("us.example.org", []byte("garbage")),
-		statementsOf("us.example.org", statement.MarshalList(federationtest.NewAuthority(t,
-			"ap.example.org").TrustDomain, nil)), statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))))
+	ap := federationtest.NewAuthority(t, "ap.example.org").TrustDomain
+	send(federationtest.Hello("us.example.org", "member-1"),
+		statementsOf("us.example.org", []byte("garbage")),
+		statementsOf("us.example.org", statement.MarshalList(ap, nil)),
+		statementsOf("ap.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(2))))
 	for _, result := range []string{"malformed", "bad_statement", relationship.ReasonNotWanted} {
 		until(t, "the refusal "+result, counted(result))
 	}

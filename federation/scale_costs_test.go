@@ -200,7 +200,8 @@ func TestScaleCosts(t *testing.T) {
 		bundle: tally{
 			2,
 			20,
-		}, word: tally{1, 10}, poll: tally{2, 50}, mapPoll: tally{2, 100}, mapBytes: 30, pair: one(1), spoke: one(2), far: one(3),
+		}, word: tally{1, 10}, poll: tally{2, 50}, mapPoll: tally{2, 100}, mapBytes: 30,
+		pair: one(1), spoke: one(2), far: one(3),
 		rel: map[bool]float64{
 			true:  5,
 			false: 2,

@@ -233,7 +233,9 @@ func measure(t *testing.T, kind topology, size int, streams bool, rest time.Dura
 			<-time.After(time.Hour + simHint) // endpoints are polled beside streams, and a changed map is read once
 			after = f.traffic()
 			<-time.After(rest)
-			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally { return l.all().times(float64(time.Hour) / float64(rest)) })
+			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally {
+				return l.all().times(float64(time.Hour) / float64(rest))
+			})
 		}
 	})
 	return m

@@ -28,8 +28,9 @@ func refused(t *testing.T, err error, code codes.Code, message string) {
 
 func TestCreateRefusals(t *testing.T) {
 	r := newRoom(t)
-	us, home, hub := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t,
-		"eu.example.org"), federationtest.NewAuthority(t, "hub.example.org")
+	us := federationtest.NewAuthority(t, "us.example.org")
+	home := federationtest.NewAuthority(t, "eu.example.org")
+	hub := federationtest.NewAuthority(t, "hub.example.org")
 	r.host(t, home)
 	good := &ententev1.Relationship{
 		TrustDomain: "us.example.org", Url: "https://127.0.0.1:1/",
@@ -65,8 +66,9 @@ func TestCreateRefusals(t *testing.T) {
 			codes.FailedPrecondition,
 			"eu.example.org is hosted by this cluster, and a hosted domain is never foreign; name a domain of " +
 				"another cluster"},
-		{"an endpoint in an unknown " +
-			"domain", with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.EndpointID().String() }), nil, codes.FailedPrecondition,
+		{"an endpoint in an unknown domain",
+			with(func(rel *ententev1.Relationship) { rel.EndpointSpiffeId = hub.EndpointID().String() }),
+			nil, codes.FailedPrecondition,
 			"the endpoint of us.example.org proves itself as spiffe://hub.example.org/entente/bundle-endpoint, and " +
 				"the bundle of hub.example.org is not known here or its relationship is suspended; create a " +
 				"relationship with hub.example.org first, or give its bundle with --serving-bundle FILE"},
@@ -140,7 +142,8 @@ func TestUpdate(t *testing.T) {
 				`max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, ` +
 				`serving_bundle, url, web_roots`},
 		{"a profile that the rest does not fit", func(q *ententev1.UpdateRelationshipRequest) {
-			q.UpdateMask.Paths, q.Relationship.Profile = []string{"profile"}, ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
+			q.UpdateMask.Paths = []string{"profile"}
+			q.Relationship.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
 		}, codes.InvalidArgument, "endpoint_spiffe_id belongs to profile https_spiffe; leave it out for https_web, " +
 			"where the endpoint proves its host name"},
 		{"reset alone", func(q *ententev1.UpdateRelationshipRequest) { q.ResetSequence = true }, codes.InvalidArgument,
@@ -292,7 +295,9 @@ func TestListAndGetWithLiveFacts(t *testing.T) {
 	require.Len(t, list.GetRelationships(), 1)
 	require.Equal(t, uint64(r.store.View().Revision()), list.GetRevision())
 	got, err := r.service.GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{
-		TrustDomain: "us.example.org", Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_STALE, MinRevision: list.GetRevision()},
+		TrustDomain: "us.example.org", Read: &ententev1.ReadOptions{
+			Consistency: ententev1.Consistency_CONSISTENCY_STALE, MinRevision: list.GetRevision(),
+		},
 	})
 	require.NoError(t, err)
 	require.Equal(t, "unchanged", got.GetLastResult())

@@ -165,7 +165,8 @@ func TestAuthorityKinds(t *testing.T) {
 	// A change of kinds is another bundle for its readers, at once, and never equivocation.
 	before := bundleRevision(t, r)
 	r.change(t, &ententev1.Relationship{
-		TrustDomain: "us.example.org", AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
+		TrustDomain:    "us.example.org",
+		AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
 	}, "authority_kinds")
 	require.Greater(t, bundleRevision(t, r), before)
 	require.Equal(t, trust.Expired, trusted().X509)

@@ -288,8 +288,8 @@ func TestSplitViewAfterHub(t *testing.T) {
 
 // TestSplitViewOfTwoHubs tests a domain that two hubs attest over streams, without a relationship of its own.
 func TestSplitViewOfTwoHubs(t *testing.T) {
-	first, second := federationtest.NewAuthority(t, "hub1.example.org"), federationtest.NewAuthority(t,
-		"hub2.example.org")
+	first := federationtest.NewAuthority(t, "hub1.example.org")
+	second := federationtest.NewAuthority(t, "hub2.example.org")
 	o := newObserver(t)
 	o.takesFrom(t, first)
 	o.takesFrom(t, second)
