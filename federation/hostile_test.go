@@ -157,7 +157,7 @@ func TestRebuiltPeer(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
 
-	// From then on its sequence counts again.
+	// From now on sequences are compared again.
 	p.Serve(rebuilt.Bundle(t, 2))
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
 	p.Serve(rebuilt.Bundle(t, 1))

@@ -39,14 +39,14 @@ func TestRecreatedHubStartsEmpty(t *testing.T) {
 		require.Equal(t, trust.Unknown, r.trust(t, td))
 	}
 	r.refresh(t, "hub.example.org")
-	for range 2 { // before what counts no more is swept, and after
-		word, n := r.attestation(t, "a.example.org")
+	for range 2 { // before and after the sweep
+		attested, n := r.attestation(t, "a.example.org")
 		require.EqualValues(t, 5, n, "the same attestation again")
-		require.Empty(t, word.Row.Value.GetRefused())
-		word, n = r.attestation(t, "b.example.org")
+		require.Empty(t, attested.Row.Value.GetRefused())
+		attested, n = r.attestation(t, "b.example.org")
 		require.EqualValues(t, 4, n, "another bundle, and nothing to compare it with")
-		require.Empty(t, word.Row.Value.GetRefused())
-		require.Len(t, word.Row.Value.GetHistory().GetVersions(), 1)
+		require.Empty(t, attested.Row.Value.GetRefused())
+		require.Len(t, attested.Row.Value.GetHistory().GetVersions(), 1)
 		require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
 		require.Equal(t, trust.Unknown, r.trust(t, "c.example.org"), "no attestation")
 		r.keep(t)

@@ -221,7 +221,7 @@ func TestOwnBundleTakesPrecedence(t *testing.T) {
 	require.Empty(t, r.show(t, "a.example.org").GetOriginHub())
 	require.Empty(t, r.show(t, "a.example.org").GetAlarms())
 
-	// The hub shows other keys under the domain's sequence.
+	// The hub attests other keys under the domain's sequence.
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{"a.example.org"}})
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60+1)))
 	r.refresh(t, "hub.example.org")
@@ -343,7 +343,7 @@ func TestLargeMapIsReadInParts(t *testing.T) {
 		for range 40 {
 			others = append(others, a.Rotated(t))
 		}
-		all = append(all, a.Bundle(t, 1, others...)) // some 40 KiB each, so that all do not fit into what is held
+		all = append(all, a.Bundle(t, 1, others...)) // about 40 KiB each, too much for one reading
 	}
 	p := federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1))
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, all...))

@@ -126,7 +126,7 @@ func TestLeaderChangeCausesNoBurst(t *testing.T) {
 		tt.holdFresh(t, interval, all)
 		tt.pass(3 * interval)
 
-		// eu-3, which led, dies, and eu-1 leads.
+		// The leader eu-3 dies, and eu-1 leads.
 		tt.manager.observations.Reset()
 		leading := time.Now()
 		tt.manager.scheduler.SetMembers(after)

@@ -28,8 +28,7 @@ func TestManagerFollowsPeer(t *testing.T) {
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 	r.awaitSequence(t, "us.example.org", 2)
 
-	// The peer rotates: its next bundle holds both authorities, and the one after that the new one alone, which now
-	// signs.
+	// The peer rotates: its next bundle has both authorities, and the one after that only the new one, which now signs.
 	next := us.Rotated(t)
 	p.Serve(next.Bundle(t, 3, us))
 	r.awaitSequence(t, "us.example.org", 3)
@@ -150,7 +149,7 @@ func TestFreshnessAfterLeaderChange(t *testing.T) {
 	found = look(now)
 	require.Equal(t, []trust.State{trust.Fresh}, states(found))
 
-	// What was judged must still stand when it is written.
+	// A result is written only if it is still true.
 	_, err := r.service.SuspendRelationship(t.Context(),
 		&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
@@ -178,7 +177,7 @@ func TestSurviveRestore(t *testing.T) {
 		&ententev1.SuspendRelationshipRequest{TrustDomain: "ap.example.org"})
 	require.NoError(t, err)
 	before := r.store.View()
-	// The transaction starts from the present state rather than from the snapshot's; what it writes has to be the same.
+	// The transaction starts from the current state, not from the snapshot, but must write the same.
 	_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return surviveRestore(before, snapshot, tx) })
 	require.NoError(t, err)
 	sequence, _ := r.stored(t, "us.example.org").Sequence()

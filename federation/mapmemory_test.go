@@ -66,7 +66,7 @@ func TestMemoryOfStreams(t *testing.T) {
 		}
 	}
 	require.Len(t, calls, peer.MaxStreamsPerPeer)
-	var prepared [2]grpc.PreparedMsg // so that the sending side holds each message once
+	var prepared [2]grpc.PreparedMsg // the sender has each message in memory once
 	for i, m := range []*ententev1.PeerMessage{changes, own} {
 		require.NoError(t, prepared[i].Encode(calls[0], &ententev1.ExchangeRequest{Message: m}))
 	}

@@ -218,7 +218,7 @@ func TestHostileHubStream(t *testing.T) {
 	_, n = spoke.attestation(t, "ap.example.org")
 	require.Equal(t, uint64(5), n)
 
-	// A suspended relationship takes nothing.
+	// A suspended relationship accepts nothing.
 	call = open()
 	_, err = call.Recv() // the stream was accepted
 	require.NoError(t, err)

@@ -155,7 +155,7 @@ func bundleOf(td string, document []byte) *ententev1.PeerMessage {
 // stateWith returns a site that receives the statements of a domain only over a stream.
 func stateWith(t *testing.T, s *stating, adjust ...func(*Config)) *site {
 	a := newSite(t, "eu.example.org", adjust...)
-	s.hidden = 1 // the endpoint shows none
+	s.hidden = 1 // the endpoint serves none
 	rel := spiffeRelationship(s.us, s.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, s.version(1, "a"))
@@ -294,7 +294,7 @@ func TestEarlyStatementsAreIgnored(t *testing.T) {
 	require.Empty(t, a.show(t, "us.example.org").GetAlarms())
 	require.True(t, a.show(t, "us.example.org").GetStreams()[0].GetConnected(), "the same stream")
 
-	// It goes on with those of versions that never come.
+	// Statements on versions that never arrive follow.
 	us.publish(4, "a", "a")
 	early = statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(4)[3:]))
 	for range peer.ExcuseBurst + session.MaxRefusals + 1 {

@@ -120,7 +120,7 @@ func TestStatementsFollowVersions(t *testing.T) {
 // invalid one does not end the stream.
 func TestStatementsOverStream(t *testing.T) {
 	a, us := newSite(t, "eu.example.org"), chain(t, 2)
-	us.hidden = 1 // the endpoint shows none
+	us.hidden = 1 // the endpoint serves none
 	rel := spiffeRelationship(us.us, us.peer)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	a.create(t, rel, us.version(1, "a"))
@@ -151,7 +151,7 @@ func TestStatementsOverStream(t *testing.T) {
 	}
 	require.Nil(t, stated())
 
-	// The same stream brings a version with its statements.
+	// The same stream sends a version with its statements.
 	send(
 		statementsOf("us.example.org", statement.MarshalList(us.us.TrustDomain, us.compact(1))),
 		&ententev1.PeerMessage{

@@ -68,7 +68,7 @@ func TestUnchangedPoll(t *testing.T) {
 			p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 			r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
 			require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
-			for range 2 { // the first learns the tag, and that no statements are made
+			for range 2 { // the first poll stores the tag, and that there are no statements
 				require.NoError(t, r.manager.poller.Refresh(t.Context(), "us.example.org").Err)
 			}
 			revision, bytes, dials := r.store.View().Revision(), meter.bytes.Load(), meter.dials.Load()

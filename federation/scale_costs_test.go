@@ -12,8 +12,8 @@ import (
 type units struct {
 	// bundle is a bundle over a stream with its acknowledgement, and word a hub's word about one.
 	bundle, word tally
-	// poll is a poll that brings a bundle, and mapPoll one that brings a map, beside the map; mapBytes is what each
-	// domain of a map adds.
+	// poll is a poll that returns a bundle, and mapPoll one that returns a map, without the map itself; mapBytes is the
+	// size of each domain in a map.
 	poll, mapPoll tally
 	mapBytes      float64
 	// pair is an hour of rest of a relationship in a mesh, spoke that of a spoke with its hub, and far that of a spoke
@@ -122,7 +122,7 @@ func (f *found) units() units {
 		asHub:  map[bool]float64{false: float64(g.polledHub.held) / others, true: float64(g.hub.held) / others},
 		domain: map[bool]float64{false: float64(g.spoke.held) / others, true: float64(g.streamedSpoke.held) / others},
 	}
-	small := f.large[0].spoke // of which the connection is a part worth counting
+	small := f.large[0].spoke // the connection is a notable part of it
 	u.mapPoll = tally{small.news.messages, small.news.bytes - int(u.mapBytes*float64(small.size-1))}
 	for _, streams := range []bool{false, true} {
 		m, h, two := of(f.rested, mesh, streams), of(f.rested, oneHub, streams), of(f.rested, twoLevels, streams)
@@ -181,7 +181,7 @@ func (u units) hold(t *testing.T, f *found) {
 		}
 		for r, is := range u.distrust(m.topology, m.size, m.streams) {
 			if m.topology == oneHub && r == origin {
-				continue // of one cluster alone, a poll or another reading of the map by chance counts for much
+				continue // for a single cluster, one poll or reading by chance matters
 			}
 			near(m.news[r], is, "a distrust, "+string(r), m)
 		}
@@ -207,7 +207,7 @@ func TestScaleCosts(t *testing.T) {
 			false: 2,
 		}, asHub: map[bool]float64{true: 7, false: 3}, domain: map[bool]float64{true: 1, false: 1},
 	}
-	const n = 100 // ten hubs, which have nine spokes each
+	const n = 100 // ten hubs with nine spokes each
 	require.Equal(t, costs{origin: {198, 1980}, ordinary: {2, 20}}, u.distrust(mesh, n, true))
 	require.Equal(t, costs{origin: {3, 30}, hubRole: {101, 1010}, ordinary: {1, 10}}, u.distrust(oneHub, n, true))
 	require.Equal(t, costs{origin: {3, 30}, hubRole: {2 + 18 + 2*81, 20 + 180 + 81*370}, ordinary: {2, 370}},

@@ -29,7 +29,7 @@ type grown struct {
 	// work is the processor time that it cost, both ends.
 	work time.Duration
 	news tally
-	// held is the memory after everything came to rest, beyond that of the peers.
+	// held is the memory at rest, without that of the peers.
 	held int64
 	// mapBytes is how large the map of a hub is, and mapWork the cost of rebuilding it.
 	mapBytes int
@@ -46,7 +46,7 @@ func processorTime() time.Duration {
 // memory returns the bytes in use, with stacks.
 func memory() int64 {
 	runtime.GC()
-	runtime.GC() // what the first one freed from pools and finalizers
+	runtime.GC() // collects what pools and finalizers freed
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse) //nolint:gosec // no such heap
@@ -78,7 +78,7 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		}
 		a := w.newAuthority(simName(i))
 		g.homes, g.peers = append(g.homes, a), append(g.peers, w.newSimPeer(a, g.real))
-		// In a mesh both sides can dial, and that of the lower name is kept; spokes dial their hub.
+		// In a mesh both sides can dial, and the stream of the lower name is kept; spokes dial their hub.
 		links = append(links, link{other: a, stream: streams, dial: streams && kind == mesh && i > size/2,
 			attest: kind == oneHub})
 	}
@@ -99,7 +99,7 @@ func (w *world) growAmong(members int, kind topology, size int, streams bool) *g
 		})
 		await(w.t, len(g.peers), g.real.streams)
 	}
-	// For the first fetches, which begin at the pace of taking over.
+	// The first fetches start at the takeover pace.
 	<-time.After(min(w.hint, time.Duration(size)*relationship.TakeoverPace) + time.Minute)
 	return g
 }

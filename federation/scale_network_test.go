@@ -29,11 +29,11 @@ type inFlight struct {
 type direction struct {
 	messages chan inFlight
 	latency  time.Duration
-	// from and to take down what passes.
+	// from and to count the traffic.
 	from, to *traffic
 }
 
-// pipe is a stream between two clusters, without gRPC and TLS: what they add is counted by [streamFraming].
+// pipe is a stream between two clusters, without gRPC and TLS, whose overhead is [streamFraming].
 type pipe struct {
 	broken chan struct{}
 	snap   sync.Once
@@ -171,10 +171,10 @@ func (l *line) carry(from, to net.Conn, latency time.Duration) {
 	for c := range chunks {
 		<-time.After(time.Until(c.due))
 		if _, err := to.Write(c.bytes); err != nil {
-			_ = from.Close() // so that its reader ends
+			_ = from.Close() // ends its reader
 		}
 	}
-	_ = to.Close() // all has been carried
+	_ = to.Close() // all bytes are copied
 }
 
 // lines is the listener of all endpoints.

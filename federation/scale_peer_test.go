@@ -113,7 +113,7 @@ func (p *simPeer) runSession(e *pipeEnd, member string, outgoing bool) {
 		e.Finish()
 	}()
 	p.flush(e)
-	p.mu.Lock() // so that beat is there when its time comes
+	p.mu.Lock() // so that beat is set before it fires
 	var beat *time.Timer
 	beat = time.AfterFunc(session.LongestHeartbeat, func() {
 		p.flush(e)

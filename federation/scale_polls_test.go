@@ -89,7 +89,7 @@ func (c *cluster) kill(t *testing.T) {
 // spread is the result of the polls of a cluster of three.
 type spread struct {
 	size int
-	// start is while it begins, rest when nothing happens, handover while another member is made the leader, death
+	// start is the start, rest a time without events, handover a transfer of the lead, death
 	// after the leader died, and later in the hour after that.
 	start, rest, handover, death, later pace
 	// shares are the polls of each member in the time of rest.

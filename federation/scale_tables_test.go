@@ -28,7 +28,7 @@ type scale struct {
 	meshes, whole, resting, large, polled, streamed []int
 	turns, rounds                                   int
 	hint                                            time.Duration
-	// found is what the parts found, for what is computed from all of them.
+	// found has the results of the parts, for the computed tables.
 	found found
 }
 
@@ -112,7 +112,7 @@ func (s *scale) times(t *testing.T) {
 				found := measure(t, kind, size, streams, 0, s.rounds)
 				all = append(all, found)
 				row(size, found.took, "all clusters real")
-				if kind != twoLevels && streams { // where chance has no part, the model is to be exact
+				if kind != twoLevels && streams { // without chance, the model must be exact
 					require.InDelta(t, quantile(m.distrust(kind, size, streams), 1), quantile(found.took, 1),
 						float64(10*time.Millisecond))
 				}
@@ -246,7 +246,7 @@ func (s *scale) polls(t *testing.T) {
 			shares := fmt.Sprint(f.shares)
 			show(f.size-1, ways(streams), "polls of each member, while nothing happens", shares, "–", "–", "–")
 			require.Zero(t, f.stale)
-			// No more than the pace of taking over allows the two that are left, beside what they poll anyway.
+			// The takeover pace limits the two survivors, in addition to their own polls.
 			allowed := 2*float64(pollWindow/relationship.TakeoverPace) + 2*f.rest.mean
 			require.LessOrEqual(t, float64(f.death.peak), max(allowed, float64(size)/2+2*f.rest.mean), "%+v", f)
 			if !streams {

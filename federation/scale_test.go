@@ -17,8 +17,8 @@ func TestScaleMesh(t *testing.T) {
 	m := measure(t, mesh, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[size-2], simFarthest, "the way to the farthest, once")
-	// To each the bundle, from each the acknowledgement, which is sent a second time where the table tells of the new
-	// bundle before the session knew that it was stored.
+	// A bundle to each, and an acknowledgement from each. The acknowledgement is sent twice if the table changes before
+	// the session knows that the bundle is stored.
 	require.GreaterOrEqual(t, m.news[origin].messages, 2*(size-1))
 	require.LessOrEqual(t, m.news[origin].messages, 3*(size-1))
 	require.LessOrEqual(t, m.news[ordinary].messages, 3)
@@ -49,7 +49,7 @@ func TestScaleHub(t *testing.T) {
 // TestScaleTwoLevels tests that regional hubs do the same within a region, and that a distrust reaches other regions
 // with the next poll of the hub's map.
 func TestScaleTwoLevels(t *testing.T) {
-	const size = 9 // three hubs, which have two spokes each
+	const size = 9 // three hubs with two spokes each
 	m := measure(t, twoLevels, size, true, 0, 1)
 	require.Len(t, m.took, size-1)
 	require.LessOrEqual(t, m.took[3], 2*simFarthest+10*time.Millisecond,
@@ -62,7 +62,7 @@ func TestScaleTwoLevels(t *testing.T) {
 func TestScalePolls(t *testing.T) {
 	shorttest.Skip(t, "forms a cluster of several members")
 	const size, hint, turns = 121, time.Minute, 2
-	const even = 2.5 // twenty polls in a window on the mean: chance alone makes it 1.5 now and then
+	const even = 2.5 // with a mean of twenty polls per window, chance alone makes it 1.5 at times
 	usual := float64(size - 1)
 	s := spreadOf(t, size, false, hint, turns)
 	require.InEpsilon(t, turns*usual, float64(s.rest.count), 0.1)

@@ -110,7 +110,7 @@ func (f *whole) settle() {
 			}
 		}
 	}
-	<-time.After(2 * simHint) // for what the first fetches brought
+	<-time.After(2 * simHint) // until the results of the first fetches have spread
 }
 
 // await waits for a number of streams.
@@ -207,7 +207,7 @@ type measured struct {
 	streams  bool
 	// took is the time until each other cluster knew of the distrust, in order.
 	took []time.Duration
-	// news is what the distrust cost a cluster, and rest what an hour costs in which nothing changes.
+	// news is the cost of the distrust for a cluster, and rest that of an hour without changes.
 	news, rest costs
 }
 

@@ -35,7 +35,7 @@ import (
 // everybody waits: what takes time in it is the network's latency and the waiting that Entente does by itself, and
 // never the machine that it runs on.
 const (
-	// simDomain is below which all clusters of a simulation have their names.
+	// simDomain is the parent of the names of all simulated clusters.
 	simDomain = "sim.example"
 	// simHint is the refresh hint of every bundle by default.
 	simHint = 5 * time.Minute
@@ -62,7 +62,7 @@ type world struct {
 
 // host is a cluster as other clusters reach it.
 type host interface {
-	// accept takes a stream from a member of another cluster, and names the member that took it.
+	// accept opens a stream from a member of another cluster, and returns the accepting member.
 	accept(from *traffic, home spiffeid.TrustDomain, member string) (*pipeEnd, string, error)
 	// serve answers at the bundle endpoint.
 	serve(w http.ResponseWriter, r *http.Request)

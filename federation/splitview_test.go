@@ -201,10 +201,10 @@ func TestSplitViewOverStreams(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name string
-		// honest are shown in order; then other keys are.
+		// honest bundles are published in order, then other keys.
 		honest []showing
 		forged showing
-		// contradicted is who had shown the sequence; counts is the sequence that goes on to count.
+		// contradicted is the earlier source of the sequence; counts is the sequence that stays in effect.
 		contradicted string
 		counts       uint64
 	}{

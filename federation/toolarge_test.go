@@ -48,7 +48,7 @@ func TestTooLargeAttestation(t *testing.T) {
 			}
 			o.over(t, hub, &ententev1.PeerMessage{Content: &ententev1.PeerMessage_MapChanges{MapChanges: changes}})
 		}
-		attest(o.us.Large(t, 1), ap.Bundle(t, 1)) // us.example.org comes behind ap.example.org
+		attest(o.us.Large(t, 1), ap.Bundle(t, 1)) // us.example.org follows ap.example.org
 		o.awaitAttestation(t, "ap.example.org", 1)
 		attest(federationtest.NewAuthority(t, "aa.example.org").Large(t, 1), o.us.Bundle(t, 1))
 		o.awaitAttestation(t, "us.example.org", 1)
