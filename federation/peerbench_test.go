@@ -189,7 +189,7 @@ func BenchmarkPeerStreams(b *testing.B) {
 		cancel()
 		require.NoError(b, streams.Wait())
 	}()
-	look := time.NewTicker(time.Millisecond)
+	look := time.NewTicker(25 * time.Millisecond) // each look queries the leader
 	defer look.Stop()
 	await := func(sequence uint64) {
 		for s.acknowledgedBy(b, sequence) < manyStreams {
