@@ -393,7 +393,7 @@ func TestAttestationsSurviveRestore(t *testing.T) {
 	_, sequence = r.attestation(t, "c.example.org")
 	require.Zero(t, sequence, "a withdrawn attestation does not come back")
 
-	r.ends(t, "hub.example.org")
+	r.deleteHub(t, "hub.example.org")
 	restore(r.store.View())
 	_, sequence = r.attestation(t, "c.example.org")
 	require.EqualValues(t, 5, sequence, "the relationship comes back as the snapshot has it")

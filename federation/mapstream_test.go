@@ -48,7 +48,7 @@ func TestHubMapIsStreamed(t *testing.T) {
 	ap, sa := federationtest.NewAuthority(t, "ap.example.org"), federationtest.NewAuthority(t, "sa.example.org")
 	apPeer := hub.attest(t, ap)
 	hub.attest(t, sa)
-	hub.trusts(t, spoke)
+	hub.federateWith(t, spoke)
 	spoke.federateWithHub(t, hub, "ap.example.org", "new.example.org")
 	spoke.awaitAttestation(t, "ap.example.org", 1)
 	_, n := spoke.attestation(t, "sa.example.org")
@@ -234,7 +234,7 @@ func TestHostileHubStream(t *testing.T) {
 // TestRefusedHubLogIsLimited tests that refused attestations are logged at the pace of one peer.
 func TestRefusedHubLogIsLimited(t *testing.T) {
 	o, hub := newObserver(t), federationtest.NewAuthority(t, "hub.example.org")
-	o.takesFrom(t, hub)
+	o.federateWithHubOverStream(t, hub)
 	o.byHub(hub)(t, o.us.Bundle(t, 5))
 	o.awaitAttestation(t, "us.example.org", 5)
 	past := o.us.Rotated(t).Bundle(t, 4)

@@ -51,8 +51,8 @@ func (d *payloadQueue) Receive(m *ententev1.PeerMessage) error {
 	return d.refusals
 }
 
-// load queues a message for the newest stream.
-func (d *payloadQueue) load(m *ententev1.PeerMessage) {
+// enqueue queues a message for the newest stream.
+func (d *payloadQueue) enqueue(m *ententev1.PeerMessage) {
 	d.mu.Lock()
 	d.out = append(d.out, m)
 	d.mu.Unlock()
@@ -65,7 +65,7 @@ func (d *payloadQueue) newest() peer.PayloadStream {
 	return d.streams[len(d.streams)-1]
 }
 
-func (d *payloadQueue) taken() int {
+func (d *payloadQueue) received() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.came)
@@ -77,8 +77,8 @@ func TestPayloadOverStreams(t *testing.T) {
 	ours, theirs := &payloadQueue{}, &payloadQueue{}
 	a := newSite(t, "eu.example.org", func(c *Config) { c.Peers.Payload = ours })
 	b := newSite(t, "us.example.org", func(c *Config) { c.Peers.Payload = theirs })
-	b.trusts(t, a)
-	a.trusts(t, b, b.address)
+	b.federateWith(t, a)
+	a.federateWith(t, b, b.address)
 	a.awaitStream(t, b, true)
 	b.awaitStream(t, a, true)
 	stream := theirs.newest()
@@ -90,22 +90,22 @@ func TestPayloadOverStreams(t *testing.T) {
 			Services: &ententev1.PeerServices{Subscription: &ententev1.PeerServiceSubscription{Number: 7}},
 		},
 	}
-	ours.load(interest)
-	until(t, "the message to arrive", func() bool { return theirs.taken() == 1 })
+	ours.enqueue(interest)
+	until(t, "the message to arrive", func() bool { return theirs.received() == 1 })
 	theirs.mu.Lock()
 	require.EqualValues(t, 7, theirs.came[0].GetServices().GetSubscription().GetNumber())
 	theirs.mu.Unlock()
-	theirs.load(
+	theirs.enqueue(
 		&ententev1.PeerMessage{
 			Content: &ententev1.PeerMessage_ServiceSets{ServiceSets: &ententev1.PeerServiceSets{Confirmed: 7}},
 		},
 	)
-	until(t, "the answer to arrive", func() bool { return ours.taken() == 1 })
+	until(t, "the answer to arrive", func() bool { return ours.received() == 1 })
 
 	theirs.mu.Lock()
 	theirs.refusals = errors.New("the peer sent an invalid message")
 	theirs.mu.Unlock()
-	ours.load(interest)
+	ours.enqueue(interest)
 	until(t, "the stream to end for a named reason", func() bool {
 		return b.streamsEnded(t, "malformed_services") == 1
 	})

@@ -236,8 +236,8 @@ func (s *site) publish(t testing.TB, b *bundle.Bundle) {
 	require.NoError(t, err)
 }
 
-// trusts creates a relationship with another site's home domain, over a stream.
-func (s *site) trusts(t testing.TB, other *site, addresses ...string) {
+// federateWith creates a relationship with another site's home domain, over a stream.
+func (s *site) federateWith(t testing.TB, other *site, addresses ...string) {
 	t.Helper()
 	rel := spiffeRelationship(other.home, other.endpoint)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: other.home.TrustDomain.Name(), Addresses: addresses}
@@ -248,8 +248,8 @@ func (s *site) trusts(t testing.TB, other *site, addresses ...string) {
 func pair(t testing.TB) (a, b *site) {
 	t.Helper()
 	a, b = newSite(t, "eu.example.org"), newSite(t, "us.example.org")
-	b.trusts(t, a)
-	a.trusts(t, b, b.address)
+	b.federateWith(t, a)
+	a.federateWith(t, b, b.address)
 	a.awaitStream(t, b, true)
 	b.awaitStream(t, a, true)
 	return a, b

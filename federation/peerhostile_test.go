@@ -60,7 +60,7 @@ func TestHostileStreams(t *testing.T) {
 	}
 	hello := federationtest.Hello("us.example.org", "member-1")
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
-	a.trusts(t, b)
+	a.federateWith(t, b)
 	third := newSite(t, "ap.example.org")
 	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1)) // it names no peer
 	until(t,
@@ -131,7 +131,7 @@ func TestHostileStreams(t *testing.T) {
 		require.True(t, a.stored(t, td).SameKeys(site.home.Bundle(t, 1)), td)
 	}
 	// The honest one is served as before.
-	b.trusts(t, a, a.address)
+	b.federateWith(t, a, a.address)
 	b.awaitStream(t, a, true)
 	b.publish(t, b.home.Rotated(t).Bundle(t, 2, b.home))
 	a.awaitSequence(t, "us.example.org", 2)
@@ -141,7 +141,7 @@ func TestHostileStreams(t *testing.T) {
 // share, however slowly earlier streams end.
 func TestStreamFlood(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
-	a.trusts(t, b)
+	a.federateWith(t, b)
 	until(t,
 		"the relationships to be read", func() bool { return len(a.manager.streams.Domains("us.example.org")) == 1 })
 	refused := func() float64 {
@@ -165,9 +165,9 @@ func TestStreamFlood(t *testing.T) {
 // TestDialedPeerHasAnotherIdentity tests that no stream opens if another identity answers at the address.
 func TestDialedPeerHasAnotherIdentity(t *testing.T) {
 	a, b, third := newSite(t, "eu.example.org"), newSite(t, "us.example.org"), newSite(t, "ap.example.org")
-	third.trusts(t, a)
+	third.federateWith(t, a)
 	a.create(t, spiffeRelationship(third.home, third.endpoint), third.home.Bundle(t, 1))
-	a.trusts(t, b, third.address)
+	a.federateWith(t, b, third.address)
 	until(t, "the failure", func() bool { return a.shownStream(t, b).GetLastResult() == "unreachable" })
 	require.Contains(t, a.shownStream(t, b).GetLastError(), "the other end is of another trust domain")
 	require.Zero(t, third.openStreams(t))

@@ -82,8 +82,8 @@ func TestPollingReplacesStream(t *testing.T) {
 // TestBothDial tests that the dial of the lower home trust domain is kept, and that the other side stops dialing.
 func TestBothDial(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
-	b.trusts(t, a, a.address)
-	a.trusts(t, b, b.address)
+	b.federateWith(t, a, a.address)
+	a.federateWith(t, b, b.address)
 	until(t, "one stream, that of eu.example.org", func() bool {
 		out, in := a.shownStream(t, b), b.shownStream(t, a)
 		return a.openStreams(t) == 1 && b.openStreams(t) == 1 &&
@@ -119,7 +119,7 @@ func TestUnknownPeerIsRefused(t *testing.T) {
 	a, b := newSite(t, "eu.example.org"), newSite(t, "us.example.org")
 	rel := spiffeRelationship(a.home, a.endpoint) // it names no peer
 	b.create(t, rel, a.home.Bundle(t, 1))
-	a.trusts(t, b, b.address)
+	a.federateWith(t, b, b.address)
 	until(t, "the refusal", func() bool { return a.shownStream(t, b).GetLastResult() == "refused" })
 	require.Contains(t, a.shownStream(t, b).GetLastError(),
 		`us.example.org has no active relationship that names "eu.example.org"`)

@@ -72,16 +72,16 @@ func newObserver(t *testing.T) *observer {
 	return o
 }
 
-// relates creates the relationship with us.example.org, whose cluster may open a stream.
-func (o *observer) relates(t *testing.T) *ententev1.Relationship {
+// relate creates the relationship with us.example.org, whose cluster may open a stream.
+func (o *observer) relate(t *testing.T) *ententev1.Relationship {
 	t.Helper()
 	rel := spiffeRelationship(o.us, o.endpoint)
 	rel.Peer = &ententev1.Peer{HomeTrustDomain: "us.example.org"}
 	return o.create(t, rel, o.us.Bundle(t, 1))
 }
 
-// takesFrom creates a relationship with a hub that opens streams.
-func (o *observer) takesFrom(t *testing.T, hub *federationtest.Authority) {
+// federateWithHubOverStream creates a relationship with a hub that opens streams.
+func (o *observer) federateWithHubOverStream(t *testing.T, hub *federationtest.Authority) {
 	t.Helper()
 	rel := spiffeRelationship(hub, federationtest.NewEndpoint(t, hub, hub.Bundle(t, 1)))
 	rel.Peer, rel.Hub = &ententev1.Peer{
@@ -226,8 +226,8 @@ func TestSplitViewOverStreams(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			o := newObserver(t)
-			o.relates(t)
-			o.takesFrom(t, hub)
+			o.relate(t)
+			o.federateWithHubOverStream(t, hub)
 			shows := map[string]func(*testing.T, *bundle.Bundle){
 				endpoint: o.byEndpoint,
 				stream:   o.byStream,
@@ -270,12 +270,12 @@ func TestSplitViewAfterHub(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newObserver(t)
-			o.takesFrom(t, hub)
+			o.federateWithHubOverStream(t, hub)
 			forged := o.us.Rotated(t).Bundle(t, test.sequence)
 			o.byHub(hub)(t, forged)
 			o.awaitHubs(t, hub, forged)
 			require.Equal(t, trust.Fresh, o.trust(t, "us.example.org"), "by the attestation of the hub")
-			o.relates(t)
+			o.relate(t)
 			test.shows(t, o)
 			o.alarmed(t, test.sequence, test.source, "hub hub.example.org")
 			o.standing(t)
@@ -291,8 +291,8 @@ func TestSplitViewOfTwoHubs(t *testing.T) {
 	first := federationtest.NewAuthority(t, "hub1.example.org")
 	second := federationtest.NewAuthority(t, "hub2.example.org")
 	o := newObserver(t)
-	o.takesFrom(t, first)
-	o.takesFrom(t, second)
+	o.federateWithHubOverStream(t, first)
+	o.federateWithHubOverStream(t, second)
 	forged := o.us.Rotated(t).Bundle(t, 5)
 	o.byHub(second)(t, forged)
 	o.awaitHubs(t, second, forged)
@@ -305,7 +305,7 @@ func TestSplitViewOfTwoHubs(t *testing.T) {
 // TestAlarmWithoutLeader tests that a contradiction that arrives while there is no leader raises its alarm later.
 func TestAlarmWithoutLeader(t *testing.T) {
 	o := newObserver(t)
-	o.relates(t)
+	o.relate(t)
 	forged := o.us.Rotated(t).Bundle(t, 1)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()

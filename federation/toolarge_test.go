@@ -15,7 +15,7 @@ import (
 // the stored one stays in effect.
 func TestTooLargeBundle(t *testing.T) {
 	o := newObserver(t)
-	o.relates(t)
+	o.relate(t)
 	large := o.us.Large(t, 2)
 	o.endpoint.Serve(large)
 	require.Equal(t, "too_large", o.refresh(t, "us.example.org").GetLastResult())

@@ -10,8 +10,8 @@ import (
 	"github.com/ententehq/entente/trust"
 )
 
-// ends deletes the relationship with a hub, without a pass of the leader before the next one is created.
-func (r *room) ends(t testing.TB, td string) {
+// deleteHub deletes the relationship with a hub, without a pass of the leader before the next one is created.
+func (r *room) deleteHub(t testing.TB, td string) {
 	t.Helper()
 	_, err := r.service.DeleteRelationship(t.Context(), &ententev1.DeleteRelationshipRequest{TrustDomain: td})
 	require.NoError(t, err)
@@ -31,7 +31,7 @@ func TestRecreatedHubStartsEmpty(t *testing.T) {
 	r.refresh(t, "hub.example.org")
 	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
 
-	r.ends(t, "hub.example.org")
+	r.deleteHub(t, "hub.example.org")
 	rotated := b.Rotated(t)
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), rotated.Bundle(t, 4)))
 	r.federateWithHub(t, hub, p, ".example.org")
