@@ -103,7 +103,7 @@ func (s *Service) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeCo
 	if err := m.receive(ctx, c.GetTrustDomain(), a.GetId(), c.GetConsent(), announced, true); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	own := m.announcement(a.GetHostedTrustDomain())
+	own := m.config.announcement(a.GetHostedTrustDomain())
 	return &ententev1.ExchangeConsentResponse{
 		Consent: relationship.ConsentOf(a), Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls,
 		HomeUrls: own.HomeURLs,

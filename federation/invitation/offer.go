@@ -29,12 +29,12 @@ func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.Federatio
 	c, home := m.config.Transport, m.config.Home
 	o := &ententev1.FederationOffer{
 		TrustDomain: own, HomeTrustDomain: home, Urls: c.Endpoints(own), Profile: c.Profile,
-		Identities: m.ownIdentities(),
+		Identities: m.config.ownIdentities(),
 	}
 	if o.GetProfile() == ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE {
 		o.EndpointSpiffeId = "spiffe://" + home + endpointPath
 	}
-	o.PeerAddresses = m.ownAddresses()
+	o.PeerAddresses = m.config.ownAddresses()
 	document := func(td string) ([]byte, error) {
 		row, found, err := m.config.Trust.Hosted.Bundles.Get(r, td)
 		if err != nil {

@@ -158,7 +158,7 @@ func (p *poller) poll(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	now, own := m.config.Now(), fmt.Sprintf("%q", m.announcement(m.config.Home))
+	now, own := m.config.Now(), fmt.Sprintf("%q", m.config.announcement(m.config.Home))
 	known := map[string]*relationship.Relationship{}
 	m.config.Mirror.EachAgreement(func(name string, e mirror.Entry) {
 		if r := e.Rel; !r.AgreementEnded {
@@ -295,7 +295,7 @@ func (p *poller) notify(ctx context.Context, n notice) {
 func (m *Agreements) exchangeConsent(ctx context.Context, row *statev1.Relationship, consent ententev1.Consent,
 ) (answer *ententev1.ExchangeConsentResponse, err error) {
 	a := row.GetAgreement()
-	own := m.announcement(a.GetHostedTrustDomain())
+	own := m.config.announcement(a.GetHostedTrustDomain())
 	content, err := proto.Marshal(&ententev1.ExchangeConsentContent{
 		AgreementId: a.GetId(), TrustDomain: a.GetHostedTrustDomain(), OtherTrustDomain: row.GetTrustDomain(),
 		Consent: consent, Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls, HomeUrls: own.HomeURLs,
