@@ -1,6 +1,7 @@
 package bundle_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -15,7 +16,6 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -248,7 +248,7 @@ func TestBundleMap(t *testing.T) {
 	require.Equal(t, text, again)
 	require.NotContains(t, string(text), "spiffe_refresh_hint")
 
-	read, ignored, err := bundle.ParseMap(text)
+	read, ignored, err := readMap(bytes.NewReader(text))
 	require.NoError(t, err)
 	require.Empty(t, ignored)
 	require.Len(t, read, 2)
@@ -261,39 +261,7 @@ func TestBundleMap(t *testing.T) {
 	empty, err := bundle.MarshalMap(nil)
 	require.NoError(t, err)
 	require.Equal(t, `{"trust_domains":{}}`, string(empty))
-	read, _, err = bundle.ParseMap(empty)
+	read, _, err = readMap(bytes.NewReader(empty))
 	require.NoError(t, err)
 	require.Empty(t, read)
-}
-
-func TestParseMap(t *testing.T) {
-	for _, test := range []struct{ name, text, reason, err string }{
-		{"no trust_domains", `{}`, "no_trust_domains",
-			"bundle map: the bundle map has no trust_domains: trust_domains must be present; it may be empty"},
-		{"null", `{"trust_domains":null}`, "no_trust_domains",
-			"bundle map: the bundle map has no trust_domains: trust_domains must be present; it may be empty"},
-		{"a list", `{"trust_domains":[]}`, "malformed",
-			"bundle map: the document is malformed: trust_domains is an array, not an object"},
-		{"a name twice", `{"trust_domains":{"a":{"keys":[]},"a":{"keys":[]}}}`, "duplicate_name",
-			`bundle map: a JSON object has two members of the same name: trust_domains has "a" twice`},
-		{"a SPIFFE ID as a name", `{"trust_domains":{"spiffe://a":{"keys":[]}}}`, "bad_trust_domain",
-			`bundle map: trust domain "spiffe://a": the name is not a valid trust domain: write the name alone, without scheme or path`},
-		{"one bad bundle", `{"trust_domains":{"a":{"keys":[]},"b":{}}}`, "no_keys",
-			"bundle map: bundle document of b: the document has no list of keys: keys must be present; an empty list " +
-				"means that no key is trusted"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			read, _, err := bundle.ParseMap([]byte(test.text))
-			require.EqualError(t, err, test.err)
-			require.Equal(t, test.reason, bundle.Reason(err))
-			require.Nil(t, read, "all of it or nothing")
-		})
-	}
-
-	read, ignored, err := bundle.ParseMap([]byte(`{"x":1,"trust_domains":{"a":{"keys":[],"spiffe_refresh_hint":9}}}`))
-	require.NoError(t, err)
-	_, ok := read[spiffeid.RequireTrustDomainFromString("a")].RefreshHint()
-	require.False(t, ok)
-	require.Equal(t, `unknown parameter "x" (parameter)`, ignored[0].String())
-	require.Equal(t, "bundle of a: a bundle in a map has no refresh hint of its own (hint)", ignored[1].String())
 }

@@ -6,7 +6,7 @@
 // Documents are read tolerantly and written strictly. [Parse] ignores the parts that the standard tells a reader to
 // ignore, and lists them (see [Ignored]); it refuses a document that is ambiguous or broken, so that two readers of one
 // document never trust different keys. [Bundle.Marshal] returns the same bytes for the same content, in whatever order
-// the keys came. [ParseMap], [ReadMap] and [MarshalMap] do the same for SPIFFE bundle maps.
+// the keys came. [ReadMap] and [MarshalMap] do the same for SPIFFE bundle maps.
 //
 // The content that counts is the set of usable keys. [Bundle.Digest] and [Bundle.SameKeys] depend on nothing else: not
 // on the order, the refresh hint or the sequence.

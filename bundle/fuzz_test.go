@@ -2,7 +2,6 @@ package bundle_test
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"testing"
 
@@ -48,37 +47,6 @@ func FuzzParse(f *testing.F) {
 		if err != nil || len(left) != 0 || !again.Equal(b) || !bytes.Equal(again.Marshal(), b.Marshal()) ||
 			again.Digest() != b.Digest() {
 			t.Fatalf("written and read again: %v %v\n%s", err, left, b.Marshal())
-		}
-	})
-}
-
-func FuzzParseMap(f *testing.F) {
-	f.Add([]byte(`{"trust_domains":{}}`))
-	f.Add([]byte(`{"trust_domains":{"a.test":{"keys":[]},"b.test":{"keys":[],"spiffe_refresh_hint":9}},"x":[]}`))
-	f.Add([]byte(`{"trust_domains":{"a":{"keys":[]},"\u0061":{"keys":[]}}}`))
-	f.Add(fmt.Appendf(nil, `{"trust_domains":{"eu.example.org":%s,"x":{"keys":[{"kty":"oct"}]}}}`, golden(f)))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		bundles, _, err := bundle.ParseMap(data)
-		if err != nil {
-			if bundles != nil {
-				t.Fatal("a part of a refused map was kept")
-			}
-			return
-		}
-		var list []*bundle.Bundle
-		for td, b := range bundles {
-			if b.TrustDomain() != td {
-				t.Fatalf("the bundle of %s is filed under %s", b.TrustDomain(), td)
-			}
-			list = append(list, b)
-		}
-		text, err := bundle.MarshalMap(list)
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, ignored, err := bundle.ParseMap(text)
-		if err != nil || len(ignored) != 0 || len(again) != len(bundles) {
-			t.Fatalf("written and read again: %v %v\n%s", err, ignored, text)
 		}
 	})
 }

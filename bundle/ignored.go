@@ -35,8 +35,6 @@ const MaxIgnored = 64
 // Ignored is a part of a document that was left out. The rest of the document is not affected.
 type Ignored struct {
 	Kind IgnoredKind
-	// TrustDomain is the domain of the entry in a map that the part belongs to, or empty outside of maps.
-	TrustDomain string
 	// Key is the index of the key in the document, or -1 if it is not about a key.
 	Key int
 	// Detail is one line, quoted where it comes from the document, of bounded length.
@@ -47,11 +45,8 @@ type Ignored struct {
 
 func (i Ignored) String() string {
 	where := ""
-	if i.TrustDomain != "" {
-		where = "bundle of " + i.TrustDomain + ": "
-	}
 	if i.Key >= 0 {
-		where += fmt.Sprintf("key %d: ", i.Key)
+		where = fmt.Sprintf("key %d: ", i.Key)
 	}
 	return fmt.Sprintf("%s%s (%s)", where, i.Detail, i.Kind)
 }

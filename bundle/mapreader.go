@@ -17,12 +17,12 @@ import (
 // maxMapParameters bounds the members of a map that are not trust_domains.
 const maxMapParameters = 64
 
-// ReadMap reads a SPIFFE bundle map as it arrives, and calls take with the document of each domain in it. take parses
+// ReadMap reads a SPIFFE bundle map from a stream, and calls visit with the document of each domain in it. visit parses
 // the document by [ParseMapped], and copies what it keeps. However large the map is, no more than the document of one
-// domain is in memory at a time. A map counts as a whole: the documents count only once ReadMap has returned without an
-// error. An error of take ends the reading.
-func ReadMap(r io.Reader, take func(td spiffeid.TrustDomain, document []byte) error) (domains int, err error) {
-	m := &mapReader{gate: &gate{from: r}, take: take, seen: make(map[[16]byte]struct{})}
+// domain is in memory at a time. A map is valid as a whole or not at all: the caller discards the documents unless
+// ReadMap returns nil. An error of visit ends the reading and is returned. An empty map is valid.
+func ReadMap(r io.Reader, visit func(td spiffeid.TrustDomain, document []byte) error) (domains int, err error) {
+	m := &mapReader{gate: &gate{from: r}, visit: visit, seen: make(map[[16]byte]struct{})}
 	m.dec = json.NewDecoder(m.gate)
 	if err := m.read(); err != nil {
 		return 0, fmt.Errorf("bundle map: %w", err)
@@ -46,9 +46,9 @@ func ParseMapped(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, 
 
 // mapReader reads one map.
 type mapReader struct {
-	gate *gate
-	dec  *json.Decoder
-	take func(td spiffeid.TrustDomain, document []byte) error
+	gate  *gate
+	dec   *json.Decoder
+	visit func(td spiffeid.TrustDomain, document []byte) error
 	// seen are the domains so far, by a part of the hash of their names, so that a map of long names needs no more
 	// memory.
 	seen map[[16]byte]struct{}
@@ -120,7 +120,7 @@ func (m *mapReader) domains() error {
 		if err := m.value(name); err != nil {
 			return err
 		}
-		if err := m.take(td, m.raw); err != nil {
+		if err := m.visit(td, m.raw); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
@@ -293,7 +294,7 @@ func TestMemoryOfAMap(t *testing.T) {
 		{"tiny bundles, a quarter of what there may be", counted(96<<10, `{"trust_domains":{`,
 			func(i int) string { return fmt.Sprintf(`"%x":{"keys":[]},`, i) }, `"x":{"keys":[]}}}`), "ok"},
 		{"members without meaning", counted(most, `{`, func(i int) string { return fmt.Sprintf(`"%x":0,`, i) },
-			`"x":0}`), "too_many_members"},
+			`"x":0}`), "too_large"},
 		{"one domain again and again", filled(most, `{"trust_domains":{`, `"a":{"keys":[]},`, `"a":{"keys":[]}}}`),
 			"duplicate_name"},
 		{"tiny keys", filled(most, `{"trust_domains":{"a":{"keys":[`, `{},`, `{}]}}}`), "too_many_keys"},
@@ -304,7 +305,14 @@ func TestMemoryOfAMap(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var err error
-			all := cost(func() { _, _, err = bundle.ParseMap(test.document) })
+			var bundles []*bundle.Bundle
+			all := cost(func() {
+				_, err = bundle.ReadMap(bytes.NewReader(test.document), func(td spiffeid.TrustDomain, document []byte) error {
+					b, _, err := bundle.ParseMapped(td, document)
+					bundles = append(bundles, b)
+					return err
+				})
+			})
 			t.Logf("%s: %d KiB", bundle.Reason(err), all>>10)
 			require.Equal(t, test.want, bundle.Reason(err), "%v", err)
 			require.Less(t, all, uint64(mostMemory))
