@@ -243,7 +243,9 @@ var rules = map[string]Rule{
 		})},
 	v1.RoutingService_ListServiceExports_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.RoutingService_UnexportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		Target: on(func(m *v1.UnexportServiceRequest) Target { return Target{Object: m.GetName() + " to " + m.GetTo()} })},
+		Target: on(func(m *v1.UnexportServiceRequest) Target {
+			return Target{Object: m.GetName() + " to " + m.GetTo()}
+		})},
 	v1.RoutingService_ImportService_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: on(func(m *v1.ImportServiceRequest) Target {
 			return Target{Object: m.GetImport().GetName() + " from " + m.GetImport().GetFrom()}

@@ -222,7 +222,8 @@ func TestAnchorsOutliveARestore(t *testing.T) {
 	f.settle()
 	require.Equal(t, "new old", r.in(f))
 	require.NoError(t, testutil.GatherAndCompare(c.registry, strings.NewReader(`
-# HELP entente_authority_anchors Anchors of the upstream of a hosted domain: published, or pending until an operator approves them.
+# HELP entente_authority_anchors Anchors of the upstream of a hosted domain: published, or pending until an `+
+		`operator approves them.
 # TYPE entente_authority_anchors gauge
 entente_authority_anchors{state="pending",trust_domain="eu.example.org"} 0
 entente_authority_anchors{state="published",trust_domain="eu.example.org"} 2

@@ -22,12 +22,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"keys":[]}`))
 	f.Add(
 		[]byte(
-			`{"keys":[{"kty":"oct","use":"jwt-svid"}],"spiffe_sequence":18446744073709551615,"spiffe_refresh_hint":300}`,
+			`{"keys":[{"kty":"oct","use":"jwt-svid"}],"spiffe_sequence":18446744073709551615,` +
+				`"spiffe_refresh_hint":300}`,
 		),
 	)
 	f.Add(
 		[]byte(
-			`{"keys":[{"kty":"OKP","crv":"Ed25519","use":"jwt-svid","kid":"k","x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}`,
+			`{"keys":[{"kty":"OKP","crv":"Ed25519","use":"jwt-svid","kid":"k",` +
+				`"x":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}`,
 		),
 	)
 	f.Add([]byte(`{"keys":[{"kty":"RSA","use":"jwt-svid","kid":"k","n":"_w","e":"AQAB"}]}`))

@@ -27,7 +27,8 @@ func TestParseID(t *testing.T) {
 			`"…: the name is not a valid trust domain: it has 256 bytes; at most 255 are allowed`},
 		{"spiffe://a/" + strings.Repeat("x", 2049-len("spiffe://a/")), "it has 2049 bytes; at most 2048 are allowed"},
 		{"spiffe://Example.org",
-			`trust domain "Example.org": the name is not a valid trust domain: byte 1 is 'E'; lower-case letters, digits, dot, dash and underscore are allowed`},
+			`trust domain "Example.org": the name is not a valid trust domain: byte 1 is 'E'; lower-case letters, ` +
+				`digits, dot, dash and underscore are allowed`},
 		{"spiffe://example.org:80/x", `byte 12 is ':'`},
 		{"spiffe://me@example.org/x", `byte 3 is '@'`},
 		{"spiffe://example.org?q", `byte 12 is '?'`},

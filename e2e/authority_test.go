@@ -154,7 +154,8 @@ func TestRevokedInVaultToo(t *testing.T) {
 	first := everySigner(t, c)[0]
 	said := command(t, "authority", "revoke", first.GetId(), socket)
 	require.Contains(t, said, "The upstream has put the certificate of "+first.GetId()+" on its revocation list.")
-	require.Contains(t, said, "SPIFFE verifiers read no revocation lists: they accept what it signed until that expires")
+	require.Contains(t, said, "SPIFFE verifiers read no revocation lists: they accept what it signed until that "+
+		"expires")
 	require.True(t, onList(serial))
 	next := issue(t, p, "spiffe://eu.example.org/web")
 	require.NotEqual(t, web.svid.Certificates[1].Raw, next.svid.Certificates[1].Raw)

@@ -12,8 +12,9 @@ import (
 
 const module = "github.com/ententehq/entente/"
 
-// mayImport lists, for each room, the rooms that it may import. A room is a folder; it includes the folders below it that have
-// no entry of their own. An entry of a list includes all folders below it. Every room may import the ones in everywhere.
+// mayImport lists, for each room, the rooms that it may import. A room is a folder; it includes the folders below it
+// that have no entry of their own. An entry of a list includes all folders below it. Every room may import the ones in
+// everywhere.
 var mayImport = map[string][]string{
 	"api":                {},
 	"internal/apierror":  {},
@@ -55,7 +56,8 @@ var mayImport = map[string][]string{
 	"authority/table":    {"raftstore", "authority/plan", "authority/svid"},
 	"authority/internal": {"bundle", "raftstore", "access", "authority/plan", "authority/table"},
 	"authority/publish": {
-		"trust", "bundle", "raftstore", "access", "authority/internal", "authority/keys", "authority/plan", "authority/svid",
+		"trust", "bundle", "raftstore", "access", "authority/internal", "authority/keys", "authority/plan",
+		"authority/svid",
 		"authority/table",
 	},
 	"authority/anchor": {
@@ -63,7 +65,8 @@ var mayImport = map[string][]string{
 		"authority/upstream",
 	},
 	"authority/issue": {
-		"trust", "bundle", "raftstore", "access", "authority/internal", "authority/keys", "authority/plan", "authority/svid",
+		"trust", "bundle", "raftstore", "access", "authority/internal", "authority/keys", "authority/plan",
+		"authority/svid",
 		"authority/table", "authority/upstream",
 	},
 	"authority/domain": {
@@ -78,7 +81,8 @@ var mayImport = map[string][]string{
 	"federation/intake":         {"trust", "bundle", "raftstore", "access", "federation/relationship"},
 	"federation/peer/session":   {"bundle", "raftstore", "federation/relationship", "federation/federationtest"},
 	"federation/peer": {
-		"trust", "bundle", "raftstore", "access", "federation/mirror", "federation/peer/session", "federation/relationship",
+		"trust", "bundle", "raftstore", "access", "federation/mirror", "federation/peer/session",
+		"federation/relationship",
 		"federation/federationtest",
 	},
 	"federation/fetch": {
@@ -124,7 +128,9 @@ var mayImport = map[string][]string{
 	"node/xdsbootstrap": {"bundle", "routing/xds"},
 	"node/inspect":      {"bundle", "raftstore/snapshot", "vaultca", "node/config"},
 	"node/nodetest":     {"node"},
-	"node":              {"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "vaultca", "node"},
+	"node": {
+		"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "vaultca", "node",
+	},
 
 	"client":           {"bundle"},
 	"client_test":      {"client", "node/nodetest"},
@@ -141,7 +147,8 @@ var mayImport = map[string][]string{
 // everywhere lists the rooms that every room may import, those named test in tests only.
 var everywhere = []string{"api", "internal/apierror", "internal/clocktest", "internal/shorttest"}
 
-// roomOfPackage returns the room of a package. Tests outside of a package are in a room of their own if mayImport has one.
+// roomOfPackage returns the room of a package. Tests outside of a package are in a room of their own if mayImport has
+// one.
 func roomOfPackage(path string) string {
 	if rel := strings.TrimPrefix(path, module); mayImport[rel] != nil {
 		return rel

@@ -129,7 +129,7 @@ func below(
 		address, ca = a.proxy.Address, a.proxy.CAFile
 	}
 	a.trust(ca)
-	rules, err := vaultca.Policies([]vaultca.PolicyFor{vaultca.PolicyFor{Mount: a.mount, TrustDomain: ailingDomain}}, nil)
+	rules, err := vaultca.Policies([]vaultca.PolicyFor{{Mount: a.mount, TrustDomain: ailingDomain}}, nil)
 	require.NoError(t, err)
 	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)
 	a.auth = auth

@@ -31,8 +31,8 @@ var (
 	attestations  = raftstore.NewTable[*statev1.HubBundle]("test_attestations")
 )
 
-// sources have simple rules: a relationship is fresh or suspended, the first hub counts, and a relationship with vouch is
-// in the map. A relationship for one kind of authorities uses none of a bundle.
+// sources have simple rules: a relationship is fresh or suspended, the first hub counts, and a relationship with vouch
+// is in the map. A relationship for one kind of authorities uses none of a bundle.
 func sources() trust.Sources {
 	return trust.Sources{
 		Hosted: trust.Hosted{

@@ -198,20 +198,34 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		}
 	}
 	require.NoError(t, good().Validate())
-	for want, edit := range map[string]func(*Config){
-		`address "http://vault:8200" is not of the form https://HOST:PORT`:                                                func(c *Config) { c.Address = "http://vault:8200" },
-		`no auth block; one of token, approle, kubernetes and cert is needed`:                                             func(c *Config) { c.Auth = nil },
-		`auth "approle" needs role_id and secret_id`:                                                                      func(c *Config) { c.Auth = vault.AppRole{} },
-		`auth "kubernetes" needs a role`:                                                                                  func(c *Config) { c.Auth = vault.Kubernetes{} },
-		`auth "cert" needs cert_file and key_file`:                                                                        func(c *Config) { c.Auth = vault.Certificate{} },
-		`no PKI mount is configured; set pki_mount`:                                                                       func(c *Config) { c.Mounts = nil },
-		`issuer "a/b" is no reference to an issuer in Vault; use its name or its id`:                                      func(c *Config) { c.Mounts[domain] = Mount{Path: "pki", Issuers: []string{"a/b"}} },
-		`pki_mount of eu.example.org "../sys" is no path of a Vault mount; use letters, digits, _ . - and / between them`: func(c *Config) { c.Mounts[domain] = Mount{Path: "../sys"} },
-		`domains eu.example.org and us.example.org both use the mount pki_eu: whoever signs there could name anybody in either domain; give each a mount with a root of its own`: func(c *Config) { c.Mounts[second] = Mount{Path: "pki_eu"} },
+	for _, test := range []struct {
+		want string
+		edit func(*Config)
+	}{
+		{`address "http://vault:8200" is not of the form https://HOST:PORT`,
+			func(c *Config) { c.Address = "http://vault:8200" }},
+		{`no auth block; one of token, approle, kubernetes and cert is needed`,
+			func(c *Config) { c.Auth = nil }},
+		{`auth "approle" needs role_id and secret_id`,
+			func(c *Config) { c.Auth = vault.AppRole{} }},
+		{`auth "kubernetes" needs a role`,
+			func(c *Config) { c.Auth = vault.Kubernetes{} }},
+		{`auth "cert" needs cert_file and key_file`,
+			func(c *Config) { c.Auth = vault.Certificate{} }},
+		{`no PKI mount is configured; set pki_mount`,
+			func(c *Config) { c.Mounts = nil }},
+		{`issuer "a/b" is no reference to an issuer in Vault; use its name or its id`,
+			func(c *Config) { c.Mounts[domain] = Mount{Path: "pki", Issuers: []string{"a/b"}} }},
+		{`pki_mount of eu.example.org "../sys" is no path of a Vault mount; use letters, digits, _ . - and / between ` +
+			`them`,
+			func(c *Config) { c.Mounts[domain] = Mount{Path: "../sys"} }},
+		{`domains eu.example.org and us.example.org both use the mount pki_eu: whoever signs there could name ` +
+			`anybody in either domain; give each a mount with a root of its own`,
+			func(c *Config) { c.Mounts[second] = Mount{Path: "pki_eu"} }},
 	} {
 		c := good()
-		edit(&c)
-		require.EqualError(t, c.Validate(), want)
+		test.edit(&c)
+		require.EqualError(t, c.Validate(), test.want)
 	}
 }
 

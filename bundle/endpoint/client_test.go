@@ -183,12 +183,14 @@ func TestHostileEndpoint(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}, "", "network", "the endpoint cannot be reached: read the document: unexpected EOF"},
 		{"a redirect to plain HTTP", redirectTo("http://localhost/"), "", "bad_redirect",
-			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: "http://localhost/" has scheme "http"; https is needed`},
+			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: ` +
+				`"http://localhost/" has scheme "http"; https is needed`},
 		{"a redirect with a password", redirectTo("https://a:b@localhost/"), "", "bad_redirect",
 			"the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: " +
 				"it has user information; an endpoint is read by everybody"},
 		{"a redirect to a file", redirectTo("file:///etc/passwd"), "", "bad_redirect",
-			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: "file:///etc/passwd" has scheme "file"; https is needed`},
+			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: ` +
+				`"file:///etc/passwd" has scheme "file"; https is needed`},
 		{"a redirect to nowhere", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) }, "",
 			"bad_redirect",
 			"the endpoint redirects to where a bundle may not come from: the answer 302 has a Location of 0 bytes"},
@@ -263,7 +265,8 @@ func TestRedirectsStayInTheProfile(t *testing.T) {
 	require.NoError(t, err)
 	_, err = client.Fetch(t.Context(), e, "")
 	require.EqualError(t, err, "fetch bundle of eu.example.org from "+source.url("/away")+
-		": the endpoint has another SPIFFE ID than expected: it is spiffe://eu.example.org/other, expected is spiffe://eu.example.org/entente/bundle-endpoint")
+		": the endpoint has another SPIFFE ID than expected: it is spiffe://eu.example.org/other, expected is "+
+		"spiffe://eu.example.org/entente/bundle-endpoint")
 }
 
 func TestFetchProvesTheEndpoint(t *testing.T) {

@@ -18,8 +18,8 @@ type closing struct {
 
 func (c *closing) Close() error { c.closed = true; return nil }
 
-// TestConnLimiter: a connection without a request is replaced first, then the one that was idle for longest, and never one
-// with a request under way.
+// TestConnLimiter: a connection without a request is replaced first, then the one that was idle for longest, and never
+// one with a request under way.
 func TestConnLimiter(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	p := newConnLimiter(4)

@@ -168,7 +168,8 @@ func TestHandlerPublish(t *testing.T) {
 			Attested: bundletest.MapEntries(t, two)}, "publish bundles: a trust domain occurs twice: eu.example.org"},
 		{endpoint.Publication{Home: bundletest.Home, Hosted: []endpoint.Hosted{{Bundle: one, Host: "a.test"},
 			{Bundle: other, Host: "A.test"}}},
-			`publish bundles: eu.example.org and us.example.org both have the endpoint host "a.test"; give each its own`},
+			`publish bundles: eu.example.org and us.example.org both have the endpoint host "a.test"; give each its ` +
+				`own`},
 	} {
 		require.EqualError(t, h.Publish(test.publication), test.text)
 		require.Equal(t, string(two.Marshal()), get().Body.String(), "what was published stays")

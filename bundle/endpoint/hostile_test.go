@@ -83,8 +83,9 @@ func TestHostileConnection(t *testing.T) {
 		{"a handshake that never ends", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }, "timeout"},
 		{"no TLS", func(conn net.Conn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n{}") }, "tls"},
 		{"TLS 1.1", over(&tls.Config{Certificates: good.Certificates, MinVersion: tls.VersionTLS10,
-			MaxVersion: tls.VersionTLS11}, nil), "tls"}, //nolint:gosec // that is the point
-		{"a chain of a thousand certificates", over(&tls.Config{Certificates: []tls.Certificate{long}}, nil), "tls"}, //nolint:gosec // a peer's choice
+			MaxVersion: tls.VersionTLS11}, nil), "tls"},
+		{"a chain of a thousand certificates",
+			over(&tls.Config{Certificates: []tls.Certificate{long}}, nil), "tls"},
 		{"a flood of header fields", over(good, endless("HTTP/1.1 200 OK\r\n", "X: y\r\n", 0)), "too_large"},
 		{"a header a byte at a time", over(good, endless("HTTP/1.1 200 OK\r\nX: ", "x", 20*time.Millisecond)),
 			"timeout"},

@@ -307,7 +307,8 @@ func TestMemoryOfAMap(t *testing.T) {
 			var err error
 			var bundles []*bundle.Bundle
 			all := cost(func() {
-				_, err = bundle.ReadMap(bytes.NewReader(test.document), func(td spiffeid.TrustDomain, document []byte) error {
+				r := bytes.NewReader(test.document)
+				_, err = bundle.ReadMap(r, func(td spiffeid.TrustDomain, document []byte) error {
 					b, _, err := bundle.ParseMapped(td, document)
 					bundles = append(bundles, b)
 					return err

@@ -33,8 +33,9 @@ func TestParseIssuer(t *testing.T) {
 		require.False(t, i.IsZero())
 	}
 	for text, says := range map[string]string{
-		"":                                                     `issuer "": not an issuer: it does not begin with "https://"`,
-		"http://oidc.example.org":                              `issuer "http://oidc.example.org": not an issuer: it does not begin with "https://"`,
+		"": `issuer "": not an issuer: it does not begin with "https://"`,
+		"http://oidc.example.org": `issuer "http://oidc.example.org": not an issuer: ` +
+			`it does not begin with "https://"`,
 		"HTTPS://oidc.example.org":                             `it does not begin with "https://"`,
 		"https://":                                             "its host is no host name in lower case",
 		"https://Oidc.example.org":                             "its host is no host name in lower case",
@@ -110,7 +111,8 @@ func TestOIDC(t *testing.T) {
 	require.Equal(t, "public, max-age=120", config.Header().Get("Cache-Control"))
 	require.JSONEq(
 		t,
-		`{"issuer": "https://oidc.example.org:8443/eu", "jwks_uri": "https://oidc.example.org:8443/eu/.well-known/jwks.json",
+		`{"issuer": "https://oidc.example.org:8443/eu",
+		"jwks_uri": "https://oidc.example.org:8443/eu/.well-known/jwks.json",
 		"response_types_supported": ["id_token"], "subject_types_supported": ["public"],
 		"id_token_signing_alg_values_supported": ["ES256", "ES384"]}`,
 		config.Body.String(),

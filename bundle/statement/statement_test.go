@@ -45,11 +45,13 @@ func TestContinues(t *testing.T) {
 	}{
 		{"the next", func(*statement.Claims) {}, "a", nil, ""},
 		{"a leap", func(x *statement.Claims) { x.Sequence = 1 << 20 }, "a", nil, ""},
-		{"another domain", func(x *statement.Claims) { x.TrustDomain = spiffeid.RequireTrustDomainFromString("x.test") }, "a", statement.ErrLink,
+		{"another domain", func(x *statement.Claims) {
+			x.TrustDomain = spiffeid.RequireTrustDomainFromString("x.test")
+		}, "a", statement.ErrLink,
 			"the statement does not continue the one before: it is on x.test, the one before on eu.example.org"},
 		{"backwards", func(x *statement.Claims) { x.Sequence = 7 }, "a", statement.ErrLink,
 			"the statement does not continue the one before: sequence 7 does not come after 7"},
-		{"anew", func(x *statement.Claims) { x.Start, x.Previous = statement.StartNoSigner, [32]byte{} }, "a",
+		{"a new chain", func(x *statement.Claims) { x.Start, x.Previous = statement.StartNoSigner, [32]byte{} }, "a",
 			statement.ErrLink,
 			"the statement does not continue the one before: the chain starts again at sequence 8 (no_signer)"},
 		{"behind another", func(x *statement.Claims) { x.Previous[0]++ }, "a", statement.ErrLink,
@@ -96,8 +98,9 @@ func TestParseStatementRefuses(t *testing.T) {
 		"padding":         {good + "=", "part 3: it is not base64url without padding"},
 		"no algorithm":    {header("ES256", "none"), `alg is "none"; ES256 alone is allowed`},
 		"a shared secret": {header("ES256", "HS256"), `alg is "HS256"; ES256 alone is allowed`},
-		"another type":    {header(statement.Type, "JWT"), `typ is "JWT"; that of a statement is entente-statement+jws`},
-		"a key inside":    {header(`{`, `{"jwk":{},`), "its header has 4 members; alg, kid, typ are allowed"},
+		"another type": {header(statement.Type, "JWT"),
+			`typ is "JWT"; that of a statement is entente-statement+jws`},
+		"a key inside": {header(`{`, `{"jwk":{},`), "its header has 4 members; alg, kid, typ are allowed"},
 		"alg twice": {header(`{`, `{"alg":"ES256",`),
 			`two members of the same name: its header has "alg" twice`},
 		"sequence twice": {payload(`{`, `{"sequence":1,`), `two members`},

@@ -45,7 +45,8 @@ func TestVerifySVID(t *testing.T) {
 			"the certificate is not a valid X509-SVID: it has 2 URI SANs, an X509-SVID has one"},
 		{"another scheme", func(c *x509.Certificate) { c.URIs = []*url.URL{parsed("https://eu.example.org/workload")} },
 			"not_an_svid",
-			`the certificate is not a valid X509-SVID: SPIFFE ID "https://eu.example.org/workload": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
+			`the certificate is not a valid X509-SVID: SPIFFE ID "https://eu.example.org/workload": the string is ` +
+				`not a valid SPIFFE ID: it does not begin with "spiffe://"`},
 		{"no path", func(c *x509.Certificate) { c.URIs = []*url.URL{bundletest.Home.ID().URL()} }, "not_an_svid",
 			"the certificate is not a valid X509-SVID: spiffe://eu.example.org: the ID of a leaf has a path"},
 		{"a CA", func(c *x509.Certificate) { c.IsCA = true }, "not_an_svid",

@@ -399,7 +399,8 @@ func TestACMERefusedConfigurations(t *testing.T) {
 		{"a wildcard", func(c *webcert.ACMEConfig) { c.Hosts = []string{"*.example.org"} },
 			`"*.example.org" is not a host name; ACME gives certificates for names such as "bundle.example.org"`},
 		{"plain HTTP", func(c *webcert.ACMEConfig) { c.Directory = "http://acme.example.org/" },
-			`"http://acme.example.org/" is not the URL of an ACME directory; write one such as "https://acme-v02.api.letsencrypt.org/directory"`},
+			`"http://acme.example.org/" is not the URL of an ACME directory; write one such as ` +
+				`"https://acme-v02.api.letsencrypt.org/directory"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := good()

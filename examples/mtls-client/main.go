@@ -1,5 +1,5 @@
-// Command mtls-client calls the nearest instance of a service over mutual TLS. An Entente cluster gives it an X509-SVID, the
-// address of the instance, and the SPIFFE ID that the instance must present.
+// Command mtls-client calls the nearest instance of a service over mutual TLS. An Entente cluster gives it an
+// X509-SVID, the address of the instance, and the SPIFFE ID that the instance must present.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command mtls-server is an HTTPS server with an X509-SVID of an Entente cluster. It accepts the callers of one trust domain
-// that the cluster trusts, and keeps itself registered as an instance of a service.
+// Command mtls-server is an HTTPS server with an X509-SVID of an Entente cluster. It accepts the callers of one trust
+// domain that the cluster trusts, and keeps itself registered as an instance of a service.
 package main
 
 import (

@@ -44,7 +44,9 @@ func TestComplete(t *testing.T) {
 			err: status.Error(codes.InvalidArgument, "the request is malformed"), request: update,
 			reason: apierror.InvalidArgument,
 		},
-		"no request": {err: status.Error(codes.InvalidArgument, "update_mask is empty"), reason: apierror.InvalidArgument},
+		"no request": {
+			err: status.Error(codes.InvalidArgument, "update_mask is empty"), reason: apierror.InvalidArgument,
+		},
 		"a field in another error": {
 			err: status.Error(codes.NotFound, "update_mask is empty"), request: update, reason: apierror.NotFound,
 		},
@@ -84,7 +86,9 @@ func TestCompleteLeavesOtherErrorsAlone(t *testing.T) {
 func TestInterceptors(t *testing.T) {
 	request := &ententev1.UpdateDomainRequest{}
 	invalid := status.Error(codes.InvalidArgument, "update_mask is empty")
-	_, err := apierror.Unary(context.Background(), request, nil, func(context.Context, any) (any, error) { return nil, invalid })
+	_, err := apierror.Unary(context.Background(), request, nil, func(context.Context, any) (any, error) {
+		return nil, invalid
+	})
 	require.Len(t, status.Convert(err).Details(), 2)
 	err = apierror.Stream(nil, incoming{}, nil, func(_ any, stream grpc.ServerStream) error {
 		if err := stream.RecvMsg(request); err != nil {

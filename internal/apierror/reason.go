@@ -4,9 +4,9 @@
 // An error about one field of the request also carries a google.rpc.BadRequest that names the field. Clients branch on
 // the reason; the message of the status is for people and changes between versions.
 //
-// [New] makes an error with a given reason. Most code returns a plain gRPC status: the interceptors [Unary] and [Stream],
-// which stand before every API service, add the reason that follows from the status code. An explicit reason is needed
-// only where the code does not imply one, such as [NoLeader] for Unavailable.
+// [New] makes an error with a given reason. Most code returns a plain gRPC status: the interceptors [Unary] and
+// [Stream], which stand before every API service, add the reason that follows from the status code. An explicit reason
+// is needed only where the code does not imply one, such as [NoLeader] for Unavailable.
 package apierror
 
 import (
@@ -73,7 +73,8 @@ var reasonOf = map[codes.Code]string{
 
 // New returns an error with a gRPC status and a reason.
 func New(code codes.Code, reason, format string, args ...any) error {
-	return withDetails(status.New(code, fmt.Sprintf(format, args...)), &errdetails.ErrorInfo{Domain: Domain, Reason: reason}).Err()
+	info := &errdetails.ErrorInfo{Domain: Domain, Reason: reason}
+	return withDetails(status.New(code, fmt.Sprintf(format, args...)), info).Err()
 }
 
 // Reason returns the reason that a status carries, or else the one that its code implies. It returns "" for a status of

@@ -1,6 +1,6 @@
-// Package shorttest leaves slow tests out of the run for the inner loop, `make quick`. Fixtures that start real servers,
-// clusters of several members or other processes call [Skip], so a test is left out because of what it uses. `make test`
-// runs everything.
+// Package shorttest leaves slow tests out of the run for the inner loop, `make quick`. Fixtures that start real
+// servers, clusters of several members or other processes call [Skip], so a test is left out because of what it uses.
+// `make test` runs everything.
 package shorttest
 
 import "testing"

@@ -36,8 +36,8 @@ type changes struct {
 	changing *sync.Mutex
 }
 
-// addServer adds a member whose row is stored to the Raft configuration, or adopts its new address, after it has verified
-// the member's identity key at the address.
+// addServer adds a member whose row is stored to the Raft configuration, or adopts its new address, after it has
+// verified the member's identity key at the address.
 func (c *changes) addServer(ctx context.Context, m *ententev1.MemberIdentity) (*ententev1.AddServerResponse, error) {
 	entries, err := directory.Parse([]*ententev1.MemberIdentity{m})
 	if err == nil {

@@ -76,7 +76,9 @@ func (s memberService) GetMembership(
 }
 
 // AddServer implements MemberService.
-func (s memberService) AddServer(ctx context.Context, req *ententev1.AddServerRequest) (*ententev1.AddServerResponse, error) {
+func (s memberService) AddServer(
+	ctx context.Context, req *ententev1.AddServerRequest,
+) (*ententev1.AddServerResponse, error) {
 	if _, err := s.authenticate(ctx); err != nil {
 		return nil, err
 	}
@@ -113,7 +115,9 @@ func (s memberService) Transfer(
 }
 
 // QueryReports implements MemberService.
-func (s memberService) QueryReports(ctx context.Context, req *ententev1.QueryReportsRequest) (*ententev1.QueryReportsResponse, error) {
+func (s memberService) QueryReports(
+	ctx context.Context, req *ententev1.QueryReportsRequest,
+) (*ententev1.QueryReportsResponse, error) {
 	if _, err := s.authenticate(ctx); err != nil {
 		return nil, err
 	}

@@ -97,11 +97,14 @@ func TestHistoryRefuses(t *testing.T) {
 			_, err := client.GetBundleHistory(ctx, &ententev1.GetBundleHistoryRequest{Limit: -1})
 			return err
 		}, codes.InvalidArgument},
-		`there is no bundle of x.test here: it is neither hosted nor federated with; "entente bundle list" shows those that are`: {
+		`there is no bundle of x.test here: it is neither hosted nor federated with; "entente bundle list" shows ` +
+			`those that are`: {
 			compare(&ententev1.CompareBundleVersionsRequest{TrustDomain: "x.test"}), codes.NotFound},
-		"sequence 4 is not in the history of eu.example.org; 'entente bundle history eu.example.org' shows those that are": {
+		"sequence 4 is not in the history of eu.example.org; 'entente bundle history eu.example.org' shows those " +
+			"that are": {
 			compare(&ententev1.CompareBundleVersionsRequest{From: new(uint64(4))}), codes.NotFound},
-		"there is nothing to compare: the history of eu.example.org holds no version before; 'entente bundle history eu.example.org' shows what it holds": {
+		"there is nothing to compare: the history of eu.example.org holds no version before; 'entente bundle history " +
+			"eu.example.org' shows what it holds": {
 			compare(&ententev1.CompareBundleVersionsRequest{To: new(uint64(5))}), codes.FailedPrecondition},
 	} {
 		err := test.call(t.Context())

@@ -194,12 +194,14 @@ func TestErrors(t *testing.T) {
 		{"unknown domain", func() error {
 			_, err := client.GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: "x.test"})
 			return err
-		}, codes.NotFound, `there is no bundle of x.test here: it is neither hosted nor federated with; "entente bundle list" shows those that are`},
+		}, codes.NotFound, `there is no bundle of x.test here: it is neither hosted nor federated with; "entente ` +
+			`bundle list" shows those that are`},
 		{"no name of a domain", func() error {
 			_, err := client.GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: "X"})
 			return err
 		}, codes.InvalidArgument,
-			`trust domain "X": the name is not a valid trust domain: byte 1 is 'X'; lower-case letters, digits, dot, dash and underscore are allowed`},
+			`trust domain "X": the name is not a valid trust domain: byte 1 is 'X'; lower-case letters, digits, dot, ` +
+				`dash and underscore are allowed`},
 		{"unknown consistency", func() error {
 			_, err := client.GetBundle(t.Context(),
 				&ententev1.GetBundleRequest{Read: &ententev1.ReadOptions{Consistency: 9}})

@@ -2,7 +2,7 @@
 // in size and time.
 //
 //   - A login is renewed at two thirds of its life. It is replaced when it cannot be renewed further, and when Vault
-//     answers 403. Secrets, token files, client certificates and the CA file are read again each time that they are used.
+//     answers 403. Secrets, token files, client certificates and the CA file are read again at each use.
 //   - A failure that may pass is retried, with growing and random pauses, and not before the time that Vault names.
 //   - Each failure has a name ([Reason]) and a metric.
 //

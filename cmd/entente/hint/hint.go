@@ -63,7 +63,8 @@ instances that are registered there, whatever their health, and to keep sending 
 		}),
 	}
 	cmd.Flags().Var(&locality, "locality", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
-	cmd.Flags().StringArrayVar(&scenario, "what-if", nil, "a condition of the scenario: `SUBJECT=STATE`; can be repeated")
+	cmd.Flags().StringArrayVar(&scenario, "what-if", nil, "a condition of the scenario: `SUBJECT=STATE`; can be "+
+		"repeated")
 	cmd.Flags().BoolVar(&allCallers, "all-callers", false, "show the load of each region from the callers of all "+
 		"localities")
 	return cmd
