@@ -2,7 +2,6 @@ package authority
 
 import (
 	"crypto"
-	"crypto/rand"
 	"crypto/x509"
 	"math/big"
 	"net/url"
@@ -46,13 +45,4 @@ func leafTemplate(id spiffeid.ID, now time.Time, ttl time.Duration) *x509.Certif
 		BasicConstraintsValid: true, SubjectKeyId: make([]byte, 20),
 		URIs: []*url.URL{id.URL()},
 	}
-}
-
-func issueLeaf(t *testing.T, id spiffeid.ID, key crypto.Signer, ca *x509.Certificate, now time.Time) []byte {
-	t.Helper()
-	leafKey, err := keys.Generate()
-	require.NoError(t, err)
-	der, err := x509.CreateCertificate(rand.Reader, leafTemplate(id, now, time.Minute), ca, leafKey.Public(), key)
-	require.NoError(t, err)
-	return der
 }

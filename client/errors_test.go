@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,10 +57,5 @@ func TestErrorKinds(t *testing.T) {
 }
 
 func contains(list []error, err error) bool {
-	for _, e := range list {
-		if e == err {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, err)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,9 +30,6 @@ import (
 	"github.com/ententehq/entente/vaultca"
 	"github.com/ententehq/entente/vaultca/transit"
 )
-
-// storeRef is set once, when the store is open.
-type storeRef = atomic.Pointer[raftstore.Store]
 
 // member is one member: its rooms, built and connected. Each field is set by one function, which sits in the file of
 // its room; build calls them in order. Only the store works after build; start runs the rest.

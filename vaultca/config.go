@@ -105,7 +105,7 @@ func (c Config) domains() []spiffeid.TrustDomain {
 }
 
 func (c Config) withDefaults() Config {
-	c.Config = c.Config.WithDefaults()
+	c.Config = c.WithDefaults()
 	if c.LongestSVID == nil {
 		c.LongestSVID = func(spiffeid.TrustDomain) time.Duration { return time.Hour }
 	}

@@ -112,7 +112,7 @@ func TestPolicyAsPrinted(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(want), printed)
 	for _, bad := range []string{"", "a\"}", "a/../b", "/a", "a b", "*"} {
-		_, err := Policies([]PolicyFor{PolicyFor{Mount: bad}}, nil)
+		_, err := Policies([]PolicyFor{{Mount: bad}}, nil)
 		require.Error(t, err, bad)
 	}
 }

@@ -30,7 +30,7 @@ func text(s string) vault.Secret { return func() (string, error) { return s, nil
 // policyFor writes the policy that the product prints, and nothing more.
 func policyFor(t testing.TB, v *vaulttest.Vault, mount string) string {
 	t.Helper()
-	rules, err := Policies([]PolicyFor{PolicyFor{Mount: mount, TrustDomain: domain}}, nil)
+	rules, err := Policies([]PolicyFor{{Mount: mount, TrustDomain: domain}}, nil)
 	require.NoError(t, err)
 	return v.Policy(t, rules)
 }

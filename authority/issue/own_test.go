@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/authority/svid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/authority/svid"
 )
 
 // TestRenewalOf: an SVID is renewed in the middle of its remaining life, even if that is shorter than the time by which

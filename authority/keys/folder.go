@@ -20,6 +20,7 @@ import (
 // maxFile bounds the size of a key file. One with a root certificate beside the key has about 1,200 bytes.
 const maxFile = 16 << 10
 
+// Suffix is the file name extension of a key.
 const Suffix = ".pem"
 
 // Folder is a [Store] on disk: one PEM file for each private key, readable by its owner only.

@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/authority/plan"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/ententehq/entente/authority/plan"
 )
 
 var update = flag.Bool("update", false, "write the transcripts anew")

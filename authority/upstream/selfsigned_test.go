@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ententehq/entente/authority/keys"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+
+	"github.com/ententehq/entente/authority/keys"
 )
 
 var home = spiffeid.RequireTrustDomainFromString("eu.example.org")

@@ -1,3 +1,14 @@
+// Package endpoint serves and fetches bundles by the SPIFFE bundle endpoint protocol.
+//
+// The serving side is a [Server] with a [Handler]: it serves the bundles of the hosted domains, the map of all domains,
+// signed statements and OIDC discovery documents from memory, over the profiles https_web and https_spiffe, and bounds
+// connections, headers and time. [Handler.Publish] replaces all documents at once.
+//
+// The fetching side is a [Client]. It authenticates the endpoint by the profile of a [Remote], follows redirects only
+// within that profile, bounds the size and time of each fetch, and can keep connections between fetches
+// ([Connections]). Every refusal has a name for a metric, which package bundle's Reason returns.
+//
+// The package never decides whether a fetched bundle replaces a stored one. Start reading at client.go and handler.go.
 package endpoint
 
 import (

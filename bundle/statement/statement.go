@@ -1,3 +1,12 @@
+// Package statement signs and verifies statements on bundles.
+//
+// A [Statement] is a JWS by which a trust domain attests to the keys of its bundle at a sequence number. Each statement
+// contains the digest of the one before and the keys that may sign the next, so that a reader who knows one can verify
+// all later ones. docs/STATEMENTS.md specifies the format.
+//
+// The package has no clock, network or storage of its own. It also turns the recorded versions of a bundle into rows
+// and back ([Record], [FromVersion]). It refuses malformed statements by named errors, and
+// reports two statements that contradict each other as a [SplitView]. Start reading at statement.go, then chain.go.
 package statement
 
 import (

@@ -1,3 +1,9 @@
+// Package webcert supplies the Web PKI certificate of a bundle endpoint with the profile https_web.
+//
+// [CertificateFiles] reads the certificate and key from files and follows their replacement. [ACME] obtains and renews
+// certificates from an ACME server. Each member of a cluster orders its own; the members take turns, and any of them
+// answers a challenge ([Orders]). Private keys never leave the member. Both sources keep presenting the last good
+// certificate when a replacement fails.
 package webcert
 
 import (

@@ -91,7 +91,7 @@ func (m *Member) awaitAuthorities() error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	authorities := ententev1.NewAuthorityServiceClient(conn)
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()

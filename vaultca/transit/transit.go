@@ -87,6 +87,8 @@ func (c Config) Validate() error {
 // maxKeyPrefix leaves room for the rest of a key's name within the limit of Vault's storage.
 const maxKeyPrefix = 140
 
+// CheckKeyPrefix checks the parts of the names of keys in Transit. An empty member is valid: the policy then covers the
+// keys of all members. An empty prefix is the default one.
 func CheckKeyPrefix(prefix, cluster, member string) error {
 	var errs []error
 	for _, n := range []struct{ what, name string }{{"key_prefix", cmp.Or(prefix, DefaultKeyPrefix)}, {"cluster",

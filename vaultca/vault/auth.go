@@ -188,6 +188,7 @@ func read(what string, secret Secret) (string, error) {
 	return value, nil
 }
 
+// ReadFile returns the content of a file of bounded size that the login needs. Its errors wrap [ErrSecret].
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

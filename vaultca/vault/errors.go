@@ -16,35 +16,35 @@ import (
 // The failures between this member and Vault. [Reason] names the one that an error wraps.
 var (
 	// ErrUnreachable is a missing answer: no connection, or a timeout.
-	ErrUnreachable = errors.New(
+	ErrUnreachable = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault does not answer, or not to the end; check the address and the network",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrUntrusted is a certificate of Vault that does not verify.
-	ErrUntrusted = errors.New(
+	ErrUntrusted = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault's certificate is not to be trusted; check ca_file and server_name",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrSealed is the answer of a Vault that is sealed, or has no active node.
-	ErrSealed = errors.New(
+	ErrSealed = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault is sealed or has no active node; unseal it",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrBusy is the answer of a rate limit, or of an overloaded Vault.
-	ErrBusy = errors.New(
+	ErrBusy = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault has too much to do, or a quota is used up",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrServer is any other failure inside of Vault.
 	ErrServer = errors.New("Vault failed; see its log") //nolint:staticcheck // ST1005: Vault is a name
 	// ErrDenied is a valid login without a right, or an invalid one whose replacement was refused too.
-	ErrDenied = errors.New(
+	ErrDenied = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault denies it; compare the token's policies with the output of `entente vault policy`",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrLogin is a refusal of the credentials.
-	ErrLogin = errors.New(
+	ErrLogin = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault does not accept the login; check the auth block and what it points at",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrNotFound is a missing mount, issuer or auth method.
-	ErrNotFound = errors.New(
+	ErrNotFound = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault has nothing there; check the mount, the issuer and the namespace",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrRejected is a request that Vault understood and refused.
 	ErrRejected = errors.New("Vault rejects the request") //nolint:staticcheck // ST1005: Vault is a name
 	// ErrMalformed is an answer that does not match Vault's API.
@@ -57,35 +57,35 @@ var (
 	// ErrNoMount is a hosted domain without a PKI mount.
 	ErrNoMount = errors.New("the domain has no PKI mount of its own in Vault; configure one for it")
 	// ErrWrongKey, ErrWrongName, ErrNotCA, ErrTooShort and ErrNoChain refuse a certificate that Vault signed.
-	ErrWrongKey = errors.New(
+	ErrWrongKey = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault signed another key than the request's",
-	) //nolint:staticcheck // ST1005: Vault is a name
-	ErrWrongName = errors.New(
+	)
+	ErrWrongName = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault signed another name than the domain's",
-	) //nolint:staticcheck // ST1005: Vault is a name
-	ErrNotCA = errors.New(
+	)
+	ErrNotCA = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault signed something that is no signing certificate",
-	) //nolint:staticcheck // ST1005: Vault is a name
-	ErrTooShort = errors.New(
+	)
+	ErrTooShort = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault shortened the lifetime too far; raise the mount's max_lease_ttl, or renew its CA",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	ErrNoChain = errors.New("what Vault signed does not chain to an anchor")
 	// ErrNoAnchor is an issuer whose chain has no self-signed top in Vault.
 	ErrNoAnchor = errors.New(
 		"the issuer's chain ends below a root that Vault does not know; name the root by anchors = \"file:…\"",
 	)
 	// ErrKeyGone is a key that Vault's Transit no longer has.
-	ErrKeyGone = errors.New(
+	ErrKeyGone = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault's Transit does not have the key any more; its authority is replaced",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrKeyChanged is a key that another key, or another version, has replaced.
 	ErrKeyChanged = errors.New(
 		"another key stands in Vault's Transit under the name of this one; find out who put it there",
 	)
 	// ErrKeyKind is a new key that differs from the request: it can leave Vault, for example.
-	ErrKeyKind = errors.New(
+	ErrKeyKind = errors.New( //nolint:staticcheck // ST1005: Vault is a name
 		"Vault's Transit made another key than requested; check the proxies between",
-	) //nolint:staticcheck // ST1005: Vault is a name
+	)
 	// ErrSharedAnchor is a root of two hosted domains.
 	ErrSharedAnchor = errors.New(
 		"two hosted domains below one root could impersonate each other; give each domain a root of its own",

@@ -32,6 +32,7 @@ type Checker struct {
 	Findings []Finding
 }
 
+// Add adds a finding. The arguments are those of [fmt.Sprintf].
 func (k *Checker) Add(s Severity, subject, format string, a ...any) {
 	k.Findings = append(k.Findings, Finding{s, subject, fmt.Sprintf(format, a...)})
 }
@@ -48,6 +49,7 @@ func (k *Checker) Prepare(c Config) bool {
 	return true
 }
 
+// Login adds a finding on the lifetime of a login, and renews it if it is renewable.
 func (k *Checker) Login(ctx context.Context, s *Session) {
 	switch {
 	case s.ttl == 0:

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// FirstRetry and LastRetry bound the wait after a failure: short enough for an election, long enough not to flood
-	// an upstream that is down for hours.
+	// FirstRetry is the wait after the first failure. It is short enough for an election.
 	FirstRetry = 200 * time.Millisecond
-	LastRetry  = 30 * time.Second
+	// LastRetry is the longest wait between attempts. It does not flood an upstream that is down for hours.
+	LastRetry = 30 * time.Second
 )
 
 func newBackoff() *backoff.ExponentialBackOff {

@@ -24,6 +24,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 )
 
+// The trust domains of most tests.
 var (
 	Home    = spiffeid.RequireTrustDomainFromString("eu.example.org")
 	Foreign = spiffeid.RequireTrustDomainFromString("us.example.org")
@@ -35,6 +36,7 @@ type Authority struct {
 	Key  crypto.Signer
 }
 
+// NewKey returns a new key on P-256.
 func NewKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -42,6 +44,7 @@ func NewKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
+// RSAKey returns an RSA key of 2,048 bits, which all tests of a process share.
 var RSAKey = sync.OnceValue(func() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -50,6 +53,7 @@ var RSAKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
+// NewEd25519Key returns a new Ed25519 key.
 func NewEd25519Key(t testing.TB) ed25519.PrivateKey {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -62,6 +66,7 @@ var serial = struct {
 	n int64
 }{}
 
+// NextSerial returns a serial number that is unique in the process.
 func NextSerial() *big.Int {
 	serial.Lock()
 	defer serial.Unlock()
@@ -69,6 +74,7 @@ func NextSerial() *big.Int {
 	return big.NewInt(serial.n)
 }
 
+// CATemplate returns the template of a signing certificate of a trust domain, valid for a day.
 func CATemplate(td spiffeid.TrustDomain) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber:          NextSerial(),
@@ -82,11 +88,13 @@ func CATemplate(td spiffeid.TrustDomain) *x509.Certificate {
 	}
 }
 
+// NewAuthority returns an authority of a trust domain with a new key.
 func NewAuthority(t testing.TB, td spiffeid.TrustDomain) Authority {
 	t.Helper()
 	return NewAuthorityWith(t, NewKey(t), CATemplate(td))
 }
 
+// NewAuthorityWith returns a self-signed authority with the given key and template.
 func NewAuthorityWith(t testing.TB, key crypto.Signer, template *x509.Certificate) Authority {
 	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -107,6 +115,7 @@ func (a Authority) Intermediate(t testing.TB, template *x509.Certificate) Author
 	return Authority{Cert: cert, Key: key}
 }
 
+// SVIDTemplate returns the template of an X509-SVID for a server on localhost and for a client, valid for an hour.
 func SVIDTemplate(id spiffeid.ID) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber:          NextSerial(),
@@ -137,6 +146,7 @@ func (a Authority) Sign(t testing.TB, template *x509.Certificate, above ...*x509
 	return &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}
 }
 
+// SVID issues an X509-SVID with a new key.
 func (a Authority) SVID(t testing.TB, id string) *tls.Certificate {
 	t.Helper()
 	return a.Sign(t, SVIDTemplate(spiffeid.RequireFromString(id)))

@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
+// ChainDomain is the trust domain of the statements of a [Chain].
 var ChainDomain = spiffeid.RequireTrustDomainFromString("eu.example.org")
 
 // SignES256 signs as the authority room does.
@@ -35,6 +36,7 @@ type Chain struct {
 	List []*statement.Statement
 }
 
+// NewChain returns an empty chain.
 func NewChain(t testing.TB) *Chain { return &Chain{t: t, keys: map[string]*ecdsa.PrivateKey{}} }
 
 // Fork returns a chain with the same keys whose statements are the first n.
@@ -42,6 +44,7 @@ func (c *Chain) Fork(n int) *Chain {
 	return &Chain{t: c.t, keys: c.keys, List: slices.Clip(c.List[:n])}
 }
 
+// Key returns the signing key with the given kid, and makes it on first use.
 func (c *Chain) Key(kid string) *ecdsa.PrivateKey {
 	if c.keys[kid] == nil {
 		c.keys[kid] = NewKey(c.t)
@@ -69,12 +72,14 @@ func (c *Chain) Claims(sequence uint64, next ...string) statement.Claims {
 	return claims
 }
 
+// Sign signs claims. It does not add the statement to the chain.
 func (c *Chain) Sign(claims statement.Claims, kid string) *statement.Statement {
 	s, err := statement.New(claims, kid, SignES256(c.Key(kid)))
 	require.NoError(c.t, err)
 	return s
 }
 
+// Add signs the next statement with the key of kid, and adds it to the chain.
 func (c *Chain) Add(sequence uint64, kid string, next ...string) *statement.Statement {
 	s := c.Sign(c.Claims(sequence, next...), kid)
 	c.List = append(c.List, s)

@@ -71,11 +71,13 @@ func WritePair(t testing.TB, dir string, ca Authority) (certFile, keyFile string
 	return certFile, keyFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw})
 }
 
+// WritePEM writes one PEM block to a file.
 func WritePEM(t testing.TB, name, kind string, der []byte) {
 	t.Helper()
 	require.NoError(t, os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
 }
 
+// ServeWeb serves a handler with a web certificate for localhost. It returns the address, and the root in PEM.
 func ServeWeb(t testing.TB, h *endpoint.Handler) (address string, roots []byte) {
 	t.Helper()
 	certFile, keyFile, roots := WritePair(t, t.TempDir(), NewAuthority(t, Home))
@@ -84,6 +86,7 @@ func ServeWeb(t testing.TB, h *endpoint.Handler) (address string, roots []byte) 
 	return Serve(t, endpoint.ServerConfig{Handler: h, Web: files}), roots
 }
 
+// LocalhostURL returns the URL of a path at localhost and the port of the address.
 func LocalhostURL(address, path string) string {
 	_, port, _ := net.SplitHostPort(address)
 	return "https://localhost:" + port + path
@@ -110,6 +113,7 @@ func NewHandler(t testing.TB) (*endpoint.Handler, map[string]*bundle.Bundle) {
 	return h, bundles
 }
 
+// MapEntries returns the entries of bundles in a map.
 func MapEntries(t testing.TB, bundles ...*bundle.Bundle) (all []bundle.MapEntry) {
 	t.Helper()
 	for _, b := range bundles {
@@ -120,6 +124,7 @@ func MapEntries(t testing.TB, bundles ...*bundle.Bundle) (all []bundle.MapEntry)
 	return all
 }
 
+// EndpointID is the SPIFFE ID of a bundle endpoint of [Home].
 var EndpointID = spiffeid.RequireFromString("spiffe://eu.example.org/entente/bundle-endpoint")
 
 // SilentListener accepts nothing until it is closed.
@@ -128,8 +133,13 @@ type SilentListener struct{ Closed chan struct{} }
 // NewSilentListener returns an open listener.
 func NewSilentListener() SilentListener { return SilentListener{make(chan struct{})} }
 
+// Accept blocks until the listener is closed.
 func (l SilentListener) Accept() (net.Conn, error) { <-l.Closed; return nil, net.ErrClosed }
-func (l SilentListener) Addr() net.Addr            { return &net.TCPAddr{} }
+
+// Addr returns an empty address.
+func (l SilentListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// Close ends Accept. It can be called more than once.
 func (l SilentListener) Close() error {
 	select {
 	case <-l.Closed:

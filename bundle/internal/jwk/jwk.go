@@ -1,3 +1,8 @@
+// Package jwk reads the keys of bundle documents, which are JSON Web Keys (RFC 7517).
+//
+// It checks that a key is one that SVIDs can be verified with, that the members of a key agree with its certificate,
+// and that parsing the certificates of a document costs a bounded amount of memory. It does not read whole documents;
+// package bundle does.
 package jwk
 
 import (
@@ -259,6 +264,7 @@ func unusableRSA(key *rsa.PublicKey) string {
 	return ""
 }
 
+// CheckKeyID returns why a kid is not valid for a JWT authority, or nil.
 func CheckKeyID(kid string) error {
 	switch {
 	case kid == "":

@@ -1,3 +1,4 @@
+// Package refusal makes sentinel errors that have a short name for metrics, and quotes foreign text for error messages.
 package refusal
 
 import "fmt"

@@ -14,8 +14,8 @@ import (
 // is read, to find duplicates.
 const MaxMembers = 1024
 
-// member is one member of a JSON object with its raw value.
-type member struct {
+// Member is one member of a JSON object with its raw value.
+type Member struct {
 	Name  string
 	Value json.RawMessage
 }
@@ -26,14 +26,14 @@ type Splitter struct {
 	name []byte
 }
 
-// Object calls take with each member of the object in data, in order. It stops at the first error, at a second member
+// Object calls visit with each member of the object in data, in order. It stops at the first error, at a second member
 // of one name, and at more than most. Data is a text, or a value of a text, that [ParseText] has accepted, and each
-// value is a slice of it. take must not use the splitter.
+// value is a slice of it. visit must not use the splitter.
 func (s *Splitter) Object(
 	data json.RawMessage,
 	what string,
 	most int,
-	take func(name string, value json.RawMessage) error,
+	visit func(name string, value json.RawMessage) error,
 ) error {
 	if Kind(data) != "an object" {
 		return fmt.Errorf("%w: %s is %s, not an object", ErrMalformed, what, Kind(data))
@@ -59,7 +59,7 @@ func (s *Splitter) Object(
 		s.seen[name] = struct{}{}
 		i = skipSpace(data, skipSpace(data, end)+1) // after the colon
 		end = skipValue(data, i)
-		if err := take(name, data[i:end]); err != nil {
+		if err := visit(name, data[i:end]); err != nil {
 			return err
 		}
 		if i = skipSpace(data, end); i < len(data) && data[i] == ',' {
@@ -69,22 +69,22 @@ func (s *Splitter) Object(
 }
 
 // ParseObject splits the object in data into its members in their order.
-func ParseObject(data json.RawMessage, what string) (members []member, err error) {
+func ParseObject(data json.RawMessage, what string) (members []Member, err error) {
 	var s Splitter
 	err = s.Object(data, what, MaxMembers, func(name string, value json.RawMessage) error {
-		members = append(members, member{name, value})
+		members = append(members, Member{name, value})
 		return nil
 	})
 	return members, err
 }
 
-// EachElement calls take with each element of the array in data, as [Splitter.Object] does with members.
+// EachElement calls visit with each element of the array in data, as [Splitter.Object] does with members.
 func EachElement(
 	data json.RawMessage,
 	what string,
 	most int,
 	tooMany error,
-	take func(i int, element json.RawMessage) error,
+	visit func(i int, element json.RawMessage) error,
 ) error {
 	if Kind(data) != "an array" {
 		return fmt.Errorf("%w: %s is %s, not an array", ErrMalformed, what, Kind(data))
@@ -99,7 +99,7 @@ func EachElement(
 			return fmt.Errorf("%w: %s has more than %d elements", tooMany, what, most)
 		}
 		end := skipValue(data, i)
-		if err := take(n, data[i:end]); err != nil {
+		if err := visit(n, data[i:end]); err != nil {
 			return err
 		}
 		if i = skipSpace(data, end); i < len(data) && data[i] == ',' {

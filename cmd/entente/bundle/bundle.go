@@ -80,7 +80,7 @@ func showCommand(env *cli.Env) *cobra.Command {
 		},
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			if format == formatStatements {
-				return printStatements(env, ctx, member, cli.Optional(args))
+				return printStatements(ctx, env, member, cli.Optional(args))
 			}
 			b, err := member.Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: cli.Optional(args)})
 			if err != nil {

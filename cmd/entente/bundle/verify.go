@@ -170,7 +170,7 @@ func statementsOf(ctx context.Context, client ententev1.BundleServiceClient, dom
 }
 
 // printStatements prints the document of a hosted domain's statements.
-func printStatements(env *cli.Env, ctx context.Context, member *cli.Member, domain string) error {
+func printStatements(ctx context.Context, env *cli.Env, member *cli.Member, domain string) error {
 	answer, err := member.Bundles().ListBundleStatements(ctx, &ententev1.ListBundleStatementsRequest{
 		TrustDomain: domain,
 	})

@@ -33,8 +33,9 @@ func (env *Env) Call(action Action) func(*cobra.Command, []string) error {
 // Stream returns a RunE that connects and runs action until it is interrupted, which is not an error.
 func (env *Env) Stream(action Action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		err := env.Connected(func(member *Member) error { return action(cmd.Context(), member, cmd, args) })
-		if cmd.Context().Err() != nil {
+		ctx := cmd.Context()
+		err := env.Connected(func(member *Member) error { return action(ctx, member, cmd, args) })
+		if interrupted := ctx.Err() != nil; interrupted {
 			return nil
 		}
 		return err

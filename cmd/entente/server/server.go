@@ -36,7 +36,7 @@ in a temporary folder that is removed at the end.`,
 			case dev && (file != "" || bootstrap):
 				return cli.Usagef("--dev has its own configuration: leave out --config and --bootstrap")
 			case dev:
-				return runDev(env, cmd.Context())
+				return runDev(cmd.Context(), env)
 			case file == "":
 				return cli.Usagef("--config is missing: name the configuration file, or give --dev")
 			}
@@ -55,7 +55,7 @@ in a temporary folder that is removed at the end.`,
 }
 
 // runDev runs a cluster of one member in a temporary folder.
-func runDev(env *cli.Env, ctx context.Context) (err error) {
+func runDev(ctx context.Context, env *cli.Env) (err error) {
 	dir, err := os.MkdirTemp("", "entente-dev-")
 	if err != nil {
 		return fmt.Errorf("make a folder for --dev: %w", err)
