@@ -381,7 +381,7 @@ func (a *ailing) keepIssuing(byVault bool) (served func()) {
 func (a *ailing) others() {
 	a.t.Helper()
 	before := a.issued.Load()
-	eventually(a.t, "SVIDs are asked for now too", func() error {
+	eventually(a.t, "SVIDs are requested now too", func() error {
 		if a.issued.Load() < before+2 {
 			return errors.New("not yet")
 		}

@@ -91,9 +91,9 @@ func TestAttestedBundlesFollowTheTables(t *testing.T) {
 		require.NoError(t, err, step.name)
 		all, err := index.AttestedEntries(store.View())
 		require.NoError(t, err, step.name)
-		anew, err := trust.NewIndex(trustSources()).AttestedEntries(store.View())
+		fresh, err := trust.NewIndex(trustSources()).AttestedEntries(store.View())
 		require.NoError(t, err, step.name)
-		require.Equal(t, anew, all, step.name)
+		require.Equal(t, fresh, all, step.name)
 		var names []string
 		for _, one := range all {
 			names = append(names, one.TrustDomain.Name())

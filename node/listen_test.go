@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestListenOnATakenPort(t *testing.T) {
+func TestListenOnUsedPort(t *testing.T) {
 	taken, err := listen("members and clients", "member.listen", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
@@ -18,7 +18,7 @@ func TestListenOnATakenPort(t *testing.T) {
 		"what listens on "+address+", or set telemetry.listen to another address")
 }
 
-func TestListenElsewhere(t *testing.T) {
+func TestListenOnOtherAddress(t *testing.T) {
 	_, err := listen("members and clients", "member.listen", "192.0.2.1:7440")
 	require.ErrorContains(t, err, "listen for members and clients: ")
 	require.ErrorContains(t, err, ": set member.listen to an address of this machine that its user may listen on")

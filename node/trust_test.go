@@ -128,7 +128,7 @@ func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
 	}
 }
 
-func TestAChangedBundleIsParsedAnew(t *testing.T) {
+func TestChangedBundleIsParsedAgain(t *testing.T) {
 	store := world(t)
 	trusted := trust.NewIndex(trustSources())
 	trusted.Open(store)
@@ -181,11 +181,11 @@ func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 		a     *statev1.RelationshipAgreement
 		shown bool
 	}{
-		"made by hand":     {nil, true},
-		"nobody's consent": {&statev1.RelationshipAgreement{}, false},
-		"only its own":     {&statev1.RelationshipAgreement{ApproveTime: now}, false},
-		"only the peer's":  {&statev1.RelationshipAgreement{PeerApproveTime: now}, false},
-		"both":             {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now}, true},
+		"made by hand":    {nil, true},
+		"no consent":      {&statev1.RelationshipAgreement{}, false},
+		"only its own":    {&statev1.RelationshipAgreement{ApproveTime: now}, false},
+		"only the peer's": {&statev1.RelationshipAgreement{PeerApproveTime: now}, false},
+		"both":            {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now}, true},
 		"both, and ended": {&statev1.RelationshipAgreement{ApproveTime: now, PeerApproveTime: now, EndTime: now},
 			true},
 		"refused and ended": {&statev1.RelationshipAgreement{PeerApproveTime: now, EndTime: now}, false},
@@ -247,7 +247,7 @@ func TestFollowersSeeEachChangeAndEachEnd(t *testing.T) {
 		return relationship.Relationships.Put(tx, "stale.example.org",
 			&statev1.Relationship{TrustDomain: "stale.example.org", Suspended: true})
 	})
-	require.NotContains(t, next, "stale.example.org", "a suspended bundle is handed out to nobody")
+	require.NotContains(t, next, "stale.example.org", "a suspended bundle is not handed out")
 	next = change(func(tx *raftstore.Tx) error {
 		if err := relationship.Relationships.Delete(tx, "fresh.example.org"); err != nil {
 			return err

@@ -34,7 +34,7 @@ func TestParse(t *testing.T) {
 	require.False(t, changed.Equal(b))
 	other, err := Parse(emptyBundle(t, "us.example.org", 3).Row(time.Unix(1000, 0)))
 	require.NoError(t, err)
-	require.Equal(t, "us.example.org", other.TrustDomain().Name(), "a document says nothing of its domain")
+	require.Equal(t, "us.example.org", other.TrustDomain().Name(), "a document does not name its domain")
 
 	row.TrustDomain = "Not A Domain"
 	_, err = Parse(row)

@@ -123,15 +123,15 @@ func readIssuer(
 	})
 	if err == nil {
 		var own, chain []*x509.Certificate
-		if own, chain, err = answer(secret); err == nil {
+		if own, chain, err = parseSigned(secret); err == nil {
 			return own[0], chain, nil
 		}
 	}
 	return nil, nil, fmt.Errorf("read issuer %s of Vault mount %s: %w", ref, m.Path, err)
 }
 
-// answer returns the certificate of an answer and its chain. There is exactly one certificate.
-func answer(secret *api.Secret) (own, chain []*x509.Certificate, err error) {
+// parseSigned returns the certificate in a response of Vault, and its chain. There is exactly one certificate.
+func parseSigned(secret *api.Secret) (own, chain []*x509.Certificate, err error) {
 	text, ok := secret.Data["certificate"].(string)
 	if !ok {
 		return nil, nil, fmt.Errorf("%w: it holds no certificate", vault.ErrMalformed)

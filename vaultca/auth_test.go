@@ -34,7 +34,7 @@ func TestTokenIsReadAgain(t *testing.T) {
 	u := open(t, config)
 	signs(t, u)
 	require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(token))
-	_, err := u.SignCA(t.Context(), asked(t))
+	_, err := u.SignCA(t.Context(), signRequest(t))
 	require.ErrorIs(t, err, vault.ErrLogin)
 	token = v.Token(t, policy, "1h")
 	signs(t, u)
@@ -58,13 +58,13 @@ func TestCertificateLogin(t *testing.T) {
 		KeyFile:  filepath.Join(folder, "k.pem"),
 	}
 	u := open(t, config)
-	_, err := u.SignCA(t.Context(), asked(t))
-	require.Error(t, err, "the files are not there yet")
+	_, err := u.SignCA(t.Context(), signRequest(t))
+	require.ErrorContains(t, err, "c.pem: no such file or directory")
 
 	other, otherKey := clientCertificate(t)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "c.pem"), []byte(other), 0o600))
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "k.pem"), []byte(otherKey), 0o600))
-	_, err = u.SignCA(t.Context(), asked(t))
+	_, err = u.SignCA(t.Context(), signRequest(t))
 	require.ErrorIs(t, err, vault.ErrLogin)
 
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "c.pem"), []byte(cert), 0o600))
@@ -83,8 +83,8 @@ func clientCertificate(t *testing.T) (certificate, key string) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(
 			time.Now().UnixNano(),
-		), Subject: pkix.Name{CommonName: "member"}, NotBefore: asked(t).Now.AddDate(0, 0, -1),
-		NotAfter:    asked(t).Now.AddDate(1, 0, 0),
+		), Subject: pkix.Name{CommonName: "member"}, NotBefore: signRequest(t).Now.AddDate(0, 0, -1),
+		NotAfter:    signRequest(t).Now.AddDate(1, 0, 0),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, DNSNames: []string{"member.example.org"},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
@@ -176,7 +176,7 @@ func TestKubernetesTokenIsReadAtEachLogin(t *testing.T) {
 		require.NoError(t, v.Client(t).Auth().Token().RevokeOrphan(u.caller.Token()))
 	}
 	kubernetes.accept("a third one")
-	_, err := u.SignCA(t.Context(), asked(t))
+	_, err := u.SignCA(t.Context(), signRequest(t))
 	require.ErrorIs(t, err, vault.ErrLogin)
 }
 
@@ -184,11 +184,11 @@ func TestEnvironmentDoesNotCount(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := configFor(t, v, v.PKI(t), nil)
 	t.Setenv("VAULT_ADDR", "https://127.0.0.1:1")
-	t.Setenv("VAULT_TOKEN", "a token of somebody else")
+	t.Setenv("VAULT_TOKEN", "another token")
 	t.Setenv("VAULT_NAMESPACE", "elsewhere")
 	t.Setenv("VAULT_SKIP_VERIFY", "true")
 	signs(t, open(t, config))
 	config.CAFile, config.Registerer = "", nil
-	_, err := open(t, config).SignCA(t.Context(), asked(t))
+	_, err := open(t, config).SignCA(t.Context(), signRequest(t))
 	require.ErrorIs(t, err, vault.ErrUntrusted)
 }

@@ -118,32 +118,32 @@ func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors
 		k.Add(vault.Failure, subject, "%v", err)
 		return
 	}
-	own, chain, err := answer(secret)
+	own, chain, err := parseSigned(secret)
 	if err != nil {
 		k.Add(vault.Failure, subject, "%v", err)
 		return
 	}
-	_, remark, err := Examine(Asked{
+	_, warnings, err := Examine(Request{
 		TrustDomain: td, Key: csr.PublicKey, TTL: checkTTL, LongestSVID: k.config.LongestSVID(td), Now: k.config.Now(),
 		Anchors: anchors,
 	}, own[0], chain)
 	switch {
 	case err != nil:
 		k.Add(vault.Failure, subject, "%v", err)
-	case remark.Ahead > 0:
+	case warnings.Ahead > 0:
 		k.Add(
 			vault.Warning,
 			subject,
 			"Vault's clock is ahead of this one by some %v; set both",
-			(remark.Ahead + backdating).Round(time.Second),
+			(warnings.Ahead + backdating).Round(time.Second),
 		)
-	case remark.Short > 0:
+	case warnings.Short > 0:
 		k.Add(
 			vault.Warning,
 			subject,
-			"asked for %v, Vault gives %v; raise the mount's max_lease_ttl, or renew its CA",
+			"requested %v, Vault gives %v; raise the mount's max_lease_ttl, or renew its CA",
 			checkTTL,
-			(checkTTL - remark.Short).Round(time.Minute),
+			(checkTTL - warnings.Short).Round(time.Minute),
 		)
 	default:
 		k.Add(vault.OK, subject, "signs for %s", td.IDString())

@@ -15,8 +15,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// Asked is the request that a signed certificate is compared with.
-type Asked struct {
+// Request has the values that a signed certificate is compared with.
+type Request struct {
 	TrustDomain spiffeid.TrustDomain
 	Key         crypto.PublicKey
 	TTL         time.Duration
@@ -25,8 +25,8 @@ type Asked struct {
 	Anchors     []*x509.Certificate
 }
 
-// Remark has the oddities of a usable certificate. It is zero if there are none.
-type Remark struct {
+// Warnings lists what is unexpected in a certificate that is still usable. It is zero if nothing is.
+type Warnings struct {
 	// Short is the missing part of the requested lifetime, by the local clock.
 	Short time.Duration
 	// Ahead is the time until the certificate begins: Vault's clock is ahead of the local one.
@@ -38,19 +38,19 @@ const tolerance = time.Minute
 
 // Examine checks that a certificate is what was requested, and returns its chain to one of the anchors, that anchor
 // first. An unusable certificate is refused with a sentinel of package vault.
-func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) (*upstream.Signed, Remark, error) {
-	var remark Remark
+func Examine(a Request, certificate *x509.Certificate, chain []*x509.Certificate) (*upstream.Signed, Warnings, error) {
+	var warnings Warnings
 	want, err := x509.MarshalPKIXPublicKey(a.Key)
 	if err != nil {
-		return nil, remark, fmt.Errorf("encode the key of the request: %w", err)
+		return nil, warnings, fmt.Errorf("encode the key of the request: %w", err)
 	}
 	switch {
 	case !bytes.Equal(want, certificate.RawSubjectPublicKeyInfo):
-		return nil, remark, vault.ErrWrongKey
+		return nil, warnings, vault.ErrWrongKey
 	case !certificate.IsCA || certificate.KeyUsage&x509.KeyUsageCertSign == 0:
-		return nil, remark, vault.ErrNotCA
+		return nil, warnings, vault.ErrNotCA
 	case len(certificate.URIs) != 1 || certificate.URIs[0].String() != a.TrustDomain.IDString():
-		return nil, remark, fmt.Errorf(
+		return nil, warnings, fmt.Errorf(
 			"%w: %v instead of %s",
 			vault.ErrWrongName,
 			certificate.URIs,
@@ -58,11 +58,11 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 		)
 	}
 	if err := svid.LintCA(a.TrustDomain)(certificate); err != nil {
-		return nil, remark, fmt.Errorf("%w: %w", vault.ErrNotCA, err)
+		return nil, warnings, fmt.Errorf("%w: %w", vault.ErrNotCA, err)
 	}
 	left := certificate.NotAfter.Sub(a.Now)
 	if left < 2*a.LongestSVID {
-		return nil, remark, fmt.Errorf(
+		return nil, warnings, fmt.Errorf(
 			"%w: %v are left of %v, and two SVID lifetimes are %v",
 			vault.ErrTooShort,
 			left.Round(time.Second),
@@ -71,15 +71,15 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 		)
 	}
 	if short := a.TTL - left; short > tolerance {
-		remark.Short = short
+		warnings.Short = short
 	}
 	at := a.Now
 	if certificate.NotBefore.After(at) {
-		at, remark.Ahead = certificate.NotBefore, certificate.NotBefore.Sub(at)
+		at, warnings.Ahead = certificate.NotBefore, certificate.NotBefore.Sub(at)
 	}
 	path, err := toAnchor(certificate, chain, a.Anchors, at)
 	if err != nil {
-		return nil, remark, err
+		return nil, warnings, err
 	}
 	top := path[len(path)-1]
 	signed := &upstream.Signed{Chain: path[:len(path)-1], Anchors: []*x509.Certificate{top}}
@@ -88,7 +88,7 @@ func Examine(a Asked, certificate *x509.Certificate, chain []*x509.Certificate) 
 			signed.Anchors = append(signed.Anchors, anchor)
 		}
 	}
-	return signed, remark, nil
+	return signed, warnings, nil
 }
 
 // toAnchor returns the shortest path from the certificate to an anchor, both included.

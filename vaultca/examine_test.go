@@ -88,7 +88,7 @@ func TestExamine(t *testing.T) {
 		chain       []*x509.Certificate
 		anchors     []*x509.Certificate
 		want        error
-		remark      Remark
+		warnings    Warnings
 	}{
 		{name: "good", certificate: good},
 		{name: "the root in the chain does no harm", certificate: good, chain: []*x509.Certificate{good.Certificate,
@@ -112,19 +112,19 @@ func TestExamine(t *testing.T) {
 		{name: "a link is missing", certificate: good, chain: []*x509.Certificate{good.Certificate},
 			want: vault.ErrNoChain},
 		{name: "two SVIDs", certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2 * time.Hour) }),
-			remark: Remark{Short: 22 * time.Hour}},
+			warnings: Warnings{Short: 22 * time.Hour}},
 		{name: "a second less",
 			certificate: with(func(c *x509.Certificate) { c.NotAfter = began.Add(2*time.Hour - time.Second) }),
 			want:        vault.ErrTooShort},
 		{name: "Vault is ahead",
 			certificate: with(func(c *x509.Certificate) { c.NotBefore = began.Add(10 * time.Minute) }),
-			remark:      Remark{Ahead: 10 * time.Minute}},
+			warnings:    Warnings{Ahead: 10 * time.Minute}},
 		{name: "Vault is behind", certificate: with(func(c *x509.Certificate) {
 			c.NotAfter = began.Add(23*time.Hour + 50*time.Minute)
-		}), remark: Remark{Short: 10 * time.Minute}},
+		}), warnings: Warnings{Short: 10 * time.Minute}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			a := Asked{
+			a := Request{
 				TrustDomain: domain,
 				Key:         key.Public(),
 				TTL:         24 * time.Hour,
@@ -139,14 +139,14 @@ func TestExamine(t *testing.T) {
 			if chain == nil {
 				chain = []*x509.Certificate{c.certificate.Certificate, issuing.Certificate}
 			}
-			signed, remark, err := Examine(a, c.certificate.Certificate, chain)
+			signed, warnings, err := Examine(a, c.certificate.Certificate, chain)
 			if c.want != nil {
 				require.ErrorIs(t, err, c.want)
 				require.NotEqual(t, "other", vault.Reason(err))
 				return
 			}
 			require.NoError(t, err)
-			require.Equal(t, c.remark, remark)
+			require.Equal(t, c.warnings, warnings)
 			require.Equal(t, []*x509.Certificate{c.certificate.Certificate, issuing.Certificate}, signed.Chain)
 			require.Equal(
 				t,
@@ -189,7 +189,7 @@ func TestTops(t *testing.T) {
 	)
 }
 
-func TestValidateNamesWhatIsWrong(t *testing.T) {
+func TestValidateErrors(t *testing.T) {
 	second := spiffeid.RequireTrustDomainFromString("us.example.org")
 	good := func() Config {
 		return Config{
@@ -229,14 +229,14 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-func FuzzAnswer(f *testing.F) {
+func FuzzParseSigned(f *testing.F) {
 	root := ca{}.make(f, "root", newKey(f), nil)
 	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}))
 	f.Add(text, text)
 	f.Add(text+text, "")
 	f.Add("", "x")
 	f.Fuzz(func(t *testing.T, certificate, chain string) {
-		own, above, err := answer(
+		own, above, err := parseSigned(
 			&api.Secret{Data: map[string]any{"certificate": certificate, "ca_chain": []any{chain}}},
 		)
 		if err != nil {

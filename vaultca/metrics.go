@@ -26,8 +26,8 @@ func newPKIMetrics(r prometheus.Registerer) (*pkiMetrics, error) {
 		}, []string{"trust_domain"}),
 		alarm: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "entente_vaultca_alarm",
-			Help: "1 while the newest signing certificate needs a person's look: short (Vault gave less lifetime " +
-				"than asked), clock (it begins in the future: Vault's clock is ahead).",
+			Help: "1 while the newest signing certificate needs attention: short (Vault gave less lifetime " +
+				"than requested), clock (it begins in the future: Vault's clock is ahead).",
 		}, []string{"trust_domain", "alarm"}),
 	}
 	return m, vault.Register(r, m.up, m.looked, m.alarm)
@@ -37,7 +37,7 @@ func (m *pkiMetrics) task(td spiffeid.TrustDomain, task string, err error) {
 	m.up.WithLabelValues(td.Name(), task).Set(flag(err == nil))
 }
 
-func (m *pkiMetrics) remark(td spiffeid.TrustDomain, r Remark) {
+func (m *pkiMetrics) setAlarms(td spiffeid.TrustDomain, r Warnings) {
 	m.alarm.WithLabelValues(td.Name(), "short").Set(flag(r.Short > 0))
 	m.alarm.WithLabelValues(td.Name(), "clock").Set(flag(r.Ahead > 0))
 }

@@ -1,6 +1,7 @@
 package vaultca
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ func worked(t *testing.T, v *vaulttest.Vault, mount, rules string) []string {
 		_, err = u.caller.Renew(t.Context(), s)
 		note("renew", err)
 	}
-	signed, err := u.SignCA(t.Context(), asked(t))
+	signed, err := u.SignCA(t.Context(), signRequest(t))
 	note("sign", err)
 	if err != nil {
 		signed = signs(t, open(t, configFor(t, v, mount, nil)))
@@ -97,7 +98,7 @@ func TestPolicyPinsEachParameter(t *testing.T) {
 		"exclude_cn_from_sans": false, "not_before_duration": "48h", "alt_names": "evil.example.org",
 		"not_after": "9999-12-31T23:59:59Z",
 	} {
-		parameters := signParameters(domain, asked(t).CSR, 24*3600e9)
+		parameters := signParameters(domain, signRequest(t).CSR, 24*3600e9)
 		parameters[name] = value
 		_, err := signIntermediate(t.Context(), u.caller, u.config.Mounts[domain], "default", parameters)
 		require.ErrorIs(t, err, vault.ErrDenied, name)
@@ -113,11 +114,11 @@ func TestPolicyAsPrinted(t *testing.T) {
 	require.Equal(t, string(want), printed)
 	for _, bad := range []string{"", "a\"}", "a/../b", "/a", "a b", "*"} {
 		_, err := Policies([]PolicyFor{{Mount: bad}}, nil)
-		require.Error(t, err, bad)
+		require.ErrorContains(t, err, fmt.Sprintf("%q is no path of a Vault mount", bad))
 	}
 }
 
-func TestCheckSaysWhatIsWrong(t *testing.T) {
+func TestCheckFindings(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.PKI(t)
 	config := configFor(t, v, mount, nil)
@@ -189,9 +190,18 @@ func TestPoliciesAsPrinted(t *testing.T) {
 	require.Equal(t, string(want), printed)
 	_, err = Policies(nil, nil)
 	require.EqualError(t, err, "name a PKI or a Transit mount")
-	for _, bad := range []transit.PolicyFor{{Mount: "a/../b", Cluster: "eu"}, {Mount: "transit"}, {Mount: "transit",
-		Cluster: "eu", Member: "*"}, {Mount: "transit", Cluster: "eu", Prefix: "\"x"}} {
-		_, err := Policies(nil, []transit.PolicyFor{bad})
-		require.Error(t, err, bad)
+	for _, test := range []struct {
+		bad transit.PolicyFor
+		err string
+	}{
+		{transit.PolicyFor{Mount: "a/../b", Cluster: "eu"}, `"a/../b" is no path of a Vault mount`},
+		{transit.PolicyFor{Mount: "transit"}, `cluster "" cannot stand in the name of a key`},
+		{transit.PolicyFor{Mount: "transit", Cluster: "eu", Member: "*"},
+			`member "*" cannot stand in the name of a key`},
+		{transit.PolicyFor{Mount: "transit", Cluster: "eu", Prefix: "\"x"},
+			`key_prefix "\"x" cannot stand in the name of a key`},
+	} {
+		_, err := Policies(nil, []transit.PolicyFor{test.bad})
+		require.ErrorContains(t, err, test.err)
 	}
 }

@@ -44,7 +44,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		vaulttest.Status(http.StatusTooManyRequests)(w, r)
 	})
 	for range 3 {
-		_, err := u.SignCA(t.Context(), asked(t))
+		_, err := u.SignCA(t.Context(), signRequest(t))
 		require.ErrorIs(t, err, vault.ErrBusy)
 		require.Equal(t, "busy", vault.Reason(err))
 	}
@@ -67,7 +67,7 @@ func TestNamespaceGoesWithEveryCall(t *testing.T) {
 	config.Address, config.CAFile, config.Namespace = proxy.Address, proxy.CAFile, "team/eu"
 	u := open(t, config)
 	seen := proxy.Watch()
-	_, _ = u.SignCA(t.Context(), asked(t)) // the free edition has no namespaces, and may refuse it
+	_, _ = u.SignCA(t.Context(), signRequest(t)) // the free edition has no namespaces, and may reject the request
 	paths := 0
 	for len(seen) > 0 {
 		r := <-seen

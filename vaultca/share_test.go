@@ -33,7 +33,7 @@ func TestUpstreamAndTransitShareALogin(t *testing.T) {
 
 	key, err := k.Create(t.Context(), "a")
 	require.NoError(t, err)
-	r := asked(t)
+	r := signRequest(t)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	require.NoError(t, err)
 	r.CSR, err = x509.ParseCertificateRequest(der)

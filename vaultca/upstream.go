@@ -107,9 +107,9 @@ func (u *Upstream) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan
 
 // lookAt reads a domain's anchors and stores them. Anchors of another domain are refused.
 func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount) ([]*x509.Certificate, error) {
-	said := func(err error) error { return fmt.Errorf("find the anchors of %s: %w", td, err) }
+	wrap := func(err error) error { return fmt.Errorf("find the anchors of %s: %w", td, err) }
 	anchors, err := readAnchors(
-		vault.WithFailures(ctx, func(err error) { u.outcome(ctx, td, "anchors", said(err)) }),
+		vault.WithFailures(ctx, func(err error) { u.outcome(ctx, td, "anchors", wrap(err)) }),
 		u.caller,
 		m,
 	)
@@ -117,7 +117,7 @@ func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount)
 		err = u.keepAnchors(td, anchors)
 	}
 	if err != nil {
-		err = said(err)
+		err = wrap(err)
 	} else {
 		u.metrics.looked.WithLabelValues(td.Name()).Set(float64(u.config.Now().Unix()))
 	}
@@ -215,7 +215,7 @@ func (u *Upstream) SignCA(ctx context.Context, r upstream.Request) (*upstream.Si
 	if !ok {
 		return nil, fmt.Errorf("sign a signing certificate of %s: %w", r.TrustDomain, vault.ErrNoMount)
 	}
-	said := func(err error) error {
+	wrap := func(err error) error {
 		return fmt.Errorf(
 			"sign a signing certificate of %s by Vault mount %s, issuer %s: %w",
 			r.TrustDomain,
@@ -225,13 +225,13 @@ func (u *Upstream) SignCA(ctx context.Context, r upstream.Request) (*upstream.Si
 		)
 	}
 	signed, err := u.sign(vault.WithFailures(ctx, func(err error) {
-		u.outcome(ctx, r.TrustDomain, "sign", said(err))
+		u.outcome(ctx, r.TrustDomain, "sign", wrap(err))
 		if r.Failed != nil {
-			r.Failed(said(err))
+			r.Failed(wrap(err))
 		}
 	}), m, r)
 	if err != nil {
-		err = said(err)
+		err = wrap(err)
 	}
 	u.outcome(ctx, r.TrustDomain, "sign", err)
 	return signed, err
@@ -250,18 +250,18 @@ func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upst
 	if err != nil {
 		return nil, err
 	}
-	own, chain, err := answer(secret)
+	own, chain, err := parseSigned(secret)
 	if err != nil {
 		return nil, err
 	}
-	signed, remark, err := Examine(Asked{
+	signed, warnings, err := Examine(Request{
 		TrustDomain: r.TrustDomain, Key: r.CSR.PublicKey, TTL: r.TTL, LongestSVID: u.config.LongestSVID(r.TrustDomain),
 		Now: u.config.Now(), Anchors: anchors,
 	}, own[0], chain)
 	if err != nil {
 		return nil, err
 	}
-	u.metrics.remark(r.TrustDomain, remark)
+	u.metrics.setAlarms(r.TrustDomain, warnings)
 	log := u.config.Logger.With(
 		"trust_domain",
 		r.TrustDomain.Name(),
@@ -270,21 +270,21 @@ func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upst
 		"serial",
 		serial(own[0].SerialNumber),
 	)
-	if remark.Short > 0 {
+	if warnings.Short > 0 {
 		log.Warn(
-			"Vault gave the signing certificate less lifetime than asked; raise the mount's max_lease_ttl, or renew "+
-				"its CA",
-			"asked",
+			"Vault gave the signing certificate less lifetime than requested; raise the mount's max_lease_ttl, or "+
+				"renew its CA",
+			"requested",
 			r.TTL,
 			"until",
 			own[0].NotAfter,
 		)
 	}
-	if remark.Ahead > 0 {
+	if warnings.Ahead > 0 {
 		log.Warn(
 			"the signing certificate begins in the future: Vault's clock is ahead of this member's; set both",
 			"by",
-			remark.Ahead.Round(time.Second),
+			warnings.Ahead.Round(time.Second),
 		)
 	}
 	return signed, nil

@@ -58,7 +58,7 @@ func open(t testing.TB, c Config) *Upstream {
 	return u
 }
 
-func asked(t testing.TB) upstream.Request {
+func signRequest(t testing.TB) upstream.Request {
 	t.Helper()
 	csr, err := request()
 	require.NoError(t, err)
@@ -68,7 +68,7 @@ func asked(t testing.TB) upstream.Request {
 // signs has a certificate signed, and holds it against the rules.
 func signs(t testing.TB, u *Upstream) *upstream.Signed {
 	t.Helper()
-	signed, err := u.SignCA(t.Context(), asked(t))
+	signed, err := u.SignCA(t.Context(), signRequest(t))
 	require.NoError(t, err)
 	require.NoError(t, svid.LintCA(domain)(signed.Chain[0]))
 	return signed
@@ -78,16 +78,16 @@ func signs(t testing.TB, u *Upstream) *upstream.Signed {
 func heals(t testing.TB, u *Upstream) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		_, err := u.SignCA(t.Context(), asked(t))
+		_, err := u.SignCA(t.Context(), signRequest(t))
 		return err == nil
 	}, 20*time.Second, 50*time.Millisecond)
 }
 
-func TestSignsWhatIsAskedAndNothingElse(t *testing.T) {
+func TestSignsRequestedNameOnly(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.PKI(t)
 	u := open(t, configFor(t, v, mount, nil))
-	r := asked(t)
+	r := signRequest(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	der, err := x509.CreateCertificateRequest(
@@ -146,14 +146,14 @@ func TestTheFirstIssuerThatMaySignDoes(t *testing.T) {
 	require.NoError(t, err)
 
 	require.True(t, signs(t, u).Anchors[0].Equal(top[0]))
-	r := asked(t)
+	r := signRequest(t)
 	r.Refused = func(c *x509.Certificate) bool { return c.Equal(top[0]) }
 	signed, err := u.SignCA(t.Context(), r)
 	require.NoError(t, err)
 	require.False(t, signed.Anchors[0].Equal(top[0]))
 	r.Refused = func(*x509.Certificate) bool { return true }
 	signed, err = u.SignCA(t.Context(), r)
-	require.NoError(t, err, "whoever asked says why it is of no use")
+	require.NoError(t, err, "the caller reports why no anchor is usable")
 	require.True(t, signed.Anchors[0].Equal(top[0]))
 }
 
@@ -162,7 +162,7 @@ func TestOfflineRootIsPinned(t *testing.T) {
 	offline, mount := v.PKI(t), v.EmptyPKI(t)
 	root := v.Below(t, mount, "issuing", offline, "root")
 	config := configFor(t, v, mount, nil)
-	_, err := open(t, config).SignCA(t.Context(), asked(t))
+	_, err := open(t, config).SignCA(t.Context(), signRequest(t))
 	require.ErrorIs(t, err, vault.ErrNoAnchor)
 
 	file := filepath.Join(t.TempDir(), "anchors.pem")
@@ -172,7 +172,7 @@ func TestOfflineRootIsPinned(t *testing.T) {
 	require.Len(t, signs(t, open(t, config)).Chain, 2)
 
 	require.NoError(t, os.WriteFile(file, []byte(v.Root(t, v.EmptyPKI(t), "other")), 0o600))
-	_, err = open(t, config).SignCA(t.Context(), asked(t))
+	_, err = open(t, config).SignCA(t.Context(), signRequest(t))
 	require.ErrorIs(t, err, vault.ErrNoChain)
 }
 
@@ -211,7 +211,7 @@ func TestSharedRootIsRefused(t *testing.T) {
 	config.Mounts[second] = Mount{Path: other, AnchorsFile: file}
 	u := open(t, config)
 	signs(t, u)
-	r := asked(t)
+	r := signRequest(t)
 	r.TrustDomain = second
 	_, err := u.SignCA(t.Context(), r)
 	require.ErrorIs(t, err, vault.ErrSharedAnchor)

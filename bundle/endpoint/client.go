@@ -22,12 +22,12 @@ import (
 
 // The bounds of a fetch.
 const (
-	defaultFetchTimeout = 30 * time.Second
-	handshakeTimeout    = 10 * time.Second
-	answerHeaderTimeout = 10 * time.Second
-	maxAnswerHeader     = 16 << 10
-	maxRedirects        = 3
-	maxETagBytes        = 256
+	defaultFetchTimeout   = 30 * time.Second
+	handshakeTimeout      = 10 * time.Second
+	responseHeaderTimeout = 10 * time.Second
+	maxResponseHeader     = 16 << 10
+	maxRedirects          = 3
+	maxETagBytes          = 256
 )
 
 // keepAlive finds connections that were lost silently, and keeps idle ones in the tables of routers between, many of
@@ -224,7 +224,7 @@ func (c *Client) send(
 	request.Close = !own || c.config.Kept == nil
 	if own {
 		if kept := c.kept(e); kept != nil {
-			if x, err := kept.do(request, keptTimeout); !errors.Is(err, errNoAnswer) {
+			if x, err := kept.do(request, keptTimeout); !errors.Is(err, errNoResponse) {
 				return x, err
 			}
 		}
@@ -233,7 +233,7 @@ func (c *Client) send(
 	if err != nil {
 		return nil, err
 	}
-	return fresh.do(request, answerHeaderTimeout)
+	return fresh.do(request, responseHeaderTimeout)
 }
 
 // leave finishes an exchange, and keeps its connection if it can be used again.
@@ -241,7 +241,7 @@ func (c *Client) leave(x *exchange, keep bool) {
 	switch again := x.finish(); {
 	case !again:
 	case keep && c.config.Kept != nil:
-		c.config.Kept.give(c.config.KeptAs, x.over, c.config.Now())
+		c.config.Kept.put(c.config.KeptAs, x.over, c.config.Now())
 	default:
 		x.over.close()
 	}
@@ -294,10 +294,10 @@ func redirect(response *http.Response, from *url.URL) (*url.URL, error) {
 }
 
 // read reads an answer that is not a redirect.
-func (c *Client) read(e Remote, response *http.Response, asked bool) (Result, error) {
+func (c *Client) read(e Remote, response *http.Response, conditional bool) (Result, error) {
 	switch {
-	case response.StatusCode == http.StatusNotModified && asked:
-		return Result{NotModified: true, ETag: answerETag(response)}, nil
+	case response.StatusCode == http.StatusNotModified && conditional:
+		return Result{NotModified: true, ETag: responseETag(response)}, nil
 	case response.StatusCode == http.StatusNotModified:
 		return Result{}, ErrNotAsked
 	}
@@ -309,7 +309,7 @@ func (c *Client) read(e Remote, response *http.Response, asked bool) (Result, er
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{Bundle: b, Ignored: ignored, ETag: answerETag(response), Size: len(body)}, nil
+	return Result{Bundle: b, Ignored: ignored, ETag: responseETag(response), Size: len(body)}, nil
 }
 
 // checkAnswer checks the head of an answer: status 200, not compressed, and not larger than most.
@@ -346,8 +346,8 @@ func readBody(response *http.Response, most int64) ([]byte, error) {
 	return body, nil
 }
 
-// answerETag returns the answer's ETag if it is well formed and short enough to be sent back.
-func answerETag(response *http.Response) string {
+// responseETag returns the answer's ETag if it is well formed and short enough to be sent back.
+func responseETag(response *http.Response) string {
 	etag := response.Header.Get("ETag")
 	tag := strings.TrimPrefix(etag, "W/")
 	if len(etag) > maxETagBytes || len(tag) < 2 || tag[0] != '"' || strings.IndexByte(tag[1:], '"') != len(tag)-2 {

@@ -128,7 +128,7 @@ func TestHostileEndpoint(t *testing.T) {
 			w.WriteHeader(http.StatusAccepted)
 			_, _ = w.Write(document)
 		}, "", "bad_status", "the answer is not 200 OK: it is 202 Accepted"},
-		{"304 that was not asked for", func(w http.ResponseWriter, _ *http.Request) {
+		{"304 that was not requested", func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusNotModified)
 		}, "", "unasked_304", "the endpoint answered 304 to a request that named no ETag"},
 		{"HTML", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) },

@@ -49,8 +49,8 @@ func (k *Connections) Len() int {
 	return len(k.idle)
 }
 
-// take removes and returns the kept connection, or nil.
-func (k *Connections) take(key string) *connection {
+// get removes and returns the kept connection, or nil.
+func (k *Connections) get(key string) *connection {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c := k.idle[key]
@@ -58,8 +58,8 @@ func (k *Connections) take(key string) *connection {
 	return c
 }
 
-// give keeps a connection after a successful fetch.
-func (k *Connections) give(key string, c *connection, now time.Time) {
+// put keeps a connection after a successful fetch.
+func (k *Connections) put(key string, c *connection, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep(now)
@@ -96,7 +96,7 @@ func (c *Client) kept(e Remote) *connection {
 	if c.config.Kept == nil {
 		return nil
 	}
-	kept := c.config.Kept.take(c.config.KeptAs)
+	kept := c.config.Kept.get(c.config.KeptAs)
 	if kept == nil {
 		return nil
 	}

@@ -118,9 +118,9 @@ func TestConnectionIsKept(t *testing.T) {
 	fetch("a", 1)
 }
 
-// TestKeptConnectionIsTrustedAnew: a kept connection is worth what its certificate is worth at the fetch, by that
+// TestKeptConnectionIsVerifiedAgain: a kept connection is worth what its certificate is worth at the fetch, by that
 // fetch's bundle and time.
-func TestKeptConnectionIsTrustedAnew(t *testing.T) {
+func TestKeptConnectionIsVerifiedAgain(t *testing.T) {
 	k := newKeeping(t, serves(t))
 	other := bundletest.NewAuthority(t, bundletest.Home)
 	before, both, after := bundletest.NewBundle(
@@ -145,7 +145,7 @@ func TestKeptConnectionIsTrustedAnew(t *testing.T) {
 
 	dials, err := k.fetch(t, "a", "/", after)
 	require.Equal(t, "untrusted_svid", bundle.Reason(err), "the authority is distrusted: %v", err)
-	require.EqualValues(t, 1, dials, "a new handshake says so")
+	require.EqualValues(t, 1, dials, "a new handshake was needed")
 
 	_, err = k.fetch(t, "a", "/", both)
 	require.NoError(t, err)
@@ -164,7 +164,7 @@ func TestKeptConnectionIsTrustedAnew(t *testing.T) {
 	require.NoError(t, err)
 	k.now = k.now.Add(48 * time.Hour)
 	dials, err = k.fetch(t, "a", "/", both)
-	require.Error(t, err, "it has expired")
+	require.ErrorContains(t, err, "expired")
 	require.EqualValues(t, 1, dials)
 }
 
@@ -184,12 +184,12 @@ func (a *countingSource) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*
 func TestKeptConnectionIsVerifiedOncePerVersion(t *testing.T) {
 	k := newKeeping(t, serves(t))
 	trust := &countingSource{Bundle: bundletest.NewBundle(t, bundletest.Home, 1, k.ca)}
-	fetch := func(version uint64, dials int64, asked int) {
+	fetch := func(version uint64, dials int64, reads int) {
 		t.Helper()
 		got, err := k.fetchVersion(t, "a", "/", trust, version)
 		require.NoError(t, err)
 		require.Equal(t, dials, got)
-		require.Equal(t, asked, trust.times)
+		require.Equal(t, reads, trust.times)
 	}
 	fetch(7, 1, 1)
 	fetch(7, 0, 1)
@@ -273,7 +273,7 @@ func TestConnectionIsNotKept(t *testing.T) {
 	trust := bundletest.NewBundle(t, bundletest.Home, 1, k.ca)
 	for range 2 {
 		dials, err := k.fetch(t, "a", "/broken", trust)
-		require.Error(t, err)
+		require.Equal(t, "no_keys", bundle.Reason(err), "%v", err)
 		require.EqualValues(t, 1, dials)
 		dials, err = k.fetch(t, "a", "/elsewhere", trust)
 		require.NoError(t, err)

@@ -45,7 +45,7 @@ func TestConnLimiter(t *testing.T) {
 	require.False(t, second.closed)
 	now = now.Add(2 * silentFor)
 	third := enter(http.StateActive, http.StateIdle)
-	require.True(t, silent.closed, "one that asks for nothing goes before one that has asked")
+	require.True(t, silent.closed, "a connection without a request is closed before one with a request")
 	require.False(t, second.closed)
 	require.Equal(t, 3., testutil.ToFloat64(p.evicted)+1)
 

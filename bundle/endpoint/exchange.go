@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// answerBuffer is the size of one read.
-	answerBuffer = 4 << 10
+	// responseBuffer is the size of one read.
+	responseBuffer = 4 << 10
 	// maxInterim bounds the interim answers (1xx) before the final one.
 	maxInterim = 5
 	// keptTimeout is the time within which an answer has to begin on a kept connection. After that the connection
@@ -108,15 +108,15 @@ func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connecti
 type exchange struct {
 	*http.Response
 	over *connection
-	body answerBody
+	body responseBody
 	// buffered holds bytes that were read from the connection and are not yet part of the answer.
 	buffered *bufio.Reader
 	// stop ends the watch of the request's context.
 	stop func() bool
 }
 
-// errNoAnswer is the error of a connection that ended, or timed out, before the first byte of an answer.
-var errNoAnswer = errors.New("no answer came")
+// errNoResponse is the error of a connection that ended, or timed out, before the first byte of an answer.
+var errNoResponse = errors.New("no answer came")
 
 // do sends a request and reads the head of the answer, which has to arrive within timeout. The context also bounds the
 // reading of the body. The connection belongs to the exchange until that is finished. After an error it is closed.
@@ -124,31 +124,31 @@ func (n *connection) do(request *http.Request, timeout time.Duration) (*exchange
 	ctx := request.Context()
 	raw := n.tls.NetConn()
 	x := &exchange{over: n, stop: context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })}
-	head := &io.LimitedReader{R: n.tls, N: maxAnswerHeader}
+	head := &io.LimitedReader{R: n.tls, N: maxResponseHeader}
 	err := raw.SetDeadline(time.Now().Add(timeout))
 	if err == nil {
 		err = n.roundTrip(ctx, request)
 	}
 	if err == nil {
-		x.buffered = bufio.NewReaderSize(head, answerBuffer)
+		x.buffered = bufio.NewReaderSize(head, responseBuffer)
 		x.Response, err = readHead(x.buffered, request) //nolint:bodyclose // finish does without
 	}
 	if err == nil {
 		err = raw.SetDeadline(time.Time{})
 	}
-	silent := head.N == maxAnswerHeader
+	silent := head.N == maxResponseHeader
 	switch {
 	case ctx.Err() != nil: // the line above may have undone what the watch did
 		err = ctx.Err()
 	case err == nil:
 		head.N = math.MaxInt64 // from here on the reader of the body bounds it
-		x.body = answerBody{x.Body, x.Body == http.NoBody}
+		x.body = responseBody{x.Body, x.Body == http.NoBody}
 		x.Body = &x.body
 		return x, nil
 	case silent:
-		err = fmt.Errorf("%w: %w", errNoAnswer, err)
+		err = fmt.Errorf("%w: %w", errNoResponse, err)
 	case head.N <= 0:
-		err = fmt.Errorf("%w: the header of the answer has more than %d bytes", bundle.ErrTooLarge, maxAnswerHeader)
+		err = fmt.Errorf("%w: the header of the answer has more than %d bytes", bundle.ErrTooLarge, maxResponseHeader)
 	}
 	x.stop()
 	n.close()
@@ -189,17 +189,17 @@ func (x *exchange) finish() bool {
 	return again
 }
 
-// answerBody records whether a body was read to its end. Close reads nothing more: the body of a hostile answer has no
-// end.
-type answerBody struct {
+// responseBody records whether a body was read to its end. Close reads nothing more: the body of a hostile answer has
+// no end.
+type responseBody struct {
 	io.Reader
 	ended bool
 }
 
-func (b *answerBody) Read(p []byte) (int, error) {
+func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	b.ended = b.ended || errors.Is(err, io.EOF)
 	return n, err
 }
 
-func (b *answerBody) Close() error { return nil }
+func (b *responseBody) Close() error { return nil }

@@ -142,7 +142,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	a := current.find(own, host, req.URL.Path)
 	if s := current.statementsAt(host, req.URL.Path); a == nil && s != nil {
 		var ok bool
-		if a, ok = statementsAnswer(s, req.URL.RawQuery); !ok {
+		if a, ok = statementsDocument(s, req.URL.RawQuery); !ok {
 			h.refuse(
 				w,
 				http.StatusBadRequest,
@@ -171,7 +171,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 // find returns the answer for a path. own is the bundle of the host's domain, or nil.
-func (r *rendered) find(own *answer, host, path string) *answer {
+func (r *rendered) find(own *cachedDocument, host, path string) *cachedDocument {
 	switch {
 	case r.issuers[host+path] != nil:
 		return r.issuers[host+path]

@@ -31,7 +31,7 @@ func (c *Client) FetchMap(
 ) (MapResult, error) {
 	var result MapResult
 	err := c.requestMap(ctx, e, http.MethodGet, target, etag, func(response *http.Response) (err error) {
-		result.ETag = answerETag(response)
+		result.ETag = responseETag(response)
 		switch {
 		case response.StatusCode == http.StatusNotModified && etag != "":
 			result.NotModified = true

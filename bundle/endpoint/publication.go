@@ -41,29 +41,29 @@ type Hosted struct {
 // rendered is a publication in the form in which it is sent. It is never changed.
 type rendered struct {
 	home    spiffeid.TrustDomain
-	paths   map[string]*answer // by path, for requests without a host of one domain; without the map
-	hosts   map[string]*answer // "/" of each host of one domain
+	paths   map[string]*cachedDocument // by path, for requests without a host of one domain; without the map
+	hosts   map[string]*cachedDocument // "/" of each host of one domain
 	domains map[string]spiffeid.TrustDomain
-	issuers map[string]*answer // by host and path
+	issuers map[string]*cachedDocument // by host and path
 	// statements on bundles, by path
 	statements map[string]*statement.List
-	bundles    func() *answer // the map, rendered at the first request
+	bundles    func() *cachedDocument // the map, rendered at the first request
 	// attested counts the foreign domains in the map, leftOut those that do not fit.
 	attested, leftOut int
 }
 
-// answer is a document with its header fields, in the form of net/http. All responses share the slices.
-type answer struct {
+// cachedDocument is a document with its header fields, in the form of net/http. All responses share the slices.
+type cachedDocument struct {
 	body               []byte
 	etag               string
 	etagField, lengths []string
 	cacheControl       []string
 }
 
-func newAnswer(body []byte) *answer {
+func newCachedDocument(body []byte) *cachedDocument {
 	sum := sha256.Sum256(body)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
-	return &answer{
+	return &cachedDocument{
 		body:         body,
 		etag:         etag,
 		etagField:    []string{etag},
@@ -79,7 +79,7 @@ var (
 	cacheControlField = []string{"no-cache"}
 )
 
-func (a *answer) header(h http.Header) {
+func (a *cachedDocument) header(h http.Header) {
 	h["Etag"] = a.etagField
 	h["Cache-Control"] = a.cacheControl
 }
@@ -87,10 +87,10 @@ func (a *answer) header(h http.Header) {
 func render(p Publication) (*rendered, error) {
 	r := &rendered{
 		home:       p.Home,
-		paths:      make(map[string]*answer, len(p.Hosted)+1),
-		hosts:      make(map[string]*answer),
+		paths:      make(map[string]*cachedDocument, len(p.Hosted)+1),
+		hosts:      make(map[string]*cachedDocument),
 		domains:    make(map[string]spiffeid.TrustDomain),
-		issuers:    make(map[string]*answer),
+		issuers:    make(map[string]*cachedDocument),
 		statements: make(map[string]*statement.List),
 	}
 	own := make([]bundle.MapEntry, 0, len(p.Hosted))
@@ -106,7 +106,7 @@ func render(p Publication) (*rendered, error) {
 			return nil, err
 		}
 		own = append(own, entry)
-		a := newAnswer(hosted.Bundle.Marshal())
+		a := newCachedDocument(hosted.Bundle.Marshal())
 		r.paths["/bundles/"+td.Name()] = a
 		if td == p.Home {
 			r.paths["/"] = a
@@ -139,12 +139,12 @@ func render(p Publication) (*rendered, error) {
 	}
 	all, leftOut := bundle.FitMap(own, p.Attested)
 	r.attested, r.leftOut = len(all)-len(own), leftOut
-	r.bundles = sync.OnceValue(func() *answer {
+	r.bundles = sync.OnceValue(func() *cachedDocument {
 		body, err := bundle.MarshalEntries(all)
 		if err != nil {
 			return nil // impossible: each domain occurs once
 		}
-		return newAnswer(body)
+		return newCachedDocument(body)
 	})
 	return r, nil
 }
@@ -170,7 +170,7 @@ func (r *rendered) addIssuer(hosted Hosted) error {
 				i.path,
 			)
 		}
-		a := newAnswer(body)
+		a := newCachedDocument(body)
 		a.cacheControl = caching
 		r.issuers[at] = a
 	}

@@ -160,14 +160,14 @@ func NewServer(c ServerConfig) (*Server, error) {
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetHTTP2(true)
 	if challenger, ok := c.Web.(Challenger); ok {
-		s.answerACME(challenger, config)
+		s.serveChallenges(challenger, config)
 	}
 	return s, nil
 }
 
-// answerACME lets an ACME server check that a host name leads to this endpoint: a handshake with only its protocol gets
-// the certificate of the challenge, which no other client sees, and ends the connection (RFC 8737).
-func (s *Server) answerACME(source Challenger, config *tls.Config) {
+// serveChallenges lets an ACME server check that a host name leads to this endpoint: a handshake with only its protocol
+// gets the certificate of the challenge, which no other client sees, and ends the connection (RFC 8737).
+func (s *Server) serveChallenges(source Challenger, config *tls.Config) {
 	challenge := baseTLS()
 	challenge.NextProtos = []string{acmeProtocol}
 	challenge.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

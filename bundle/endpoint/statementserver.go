@@ -7,9 +7,9 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
-// statementsAnswer returns the document of the statements from a sequence on. It is made for each request, since
+// statementsDocument returns the document of the statements from a sequence on. It is made for each request, since
 // requests are rare and need few statements.
-func statementsAnswer(s *statement.List, query string) (*answer, bool) {
+func statementsDocument(s *statement.List, query string) (*cachedDocument, bool) {
 	from := uint64(0)
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -24,7 +24,7 @@ func statementsAnswer(s *statement.List, query string) (*answer, bool) {
 	if document == nil {
 		document = statement.MarshalList(s.TrustDomain(), nil)
 	}
-	return newAnswer(document), true
+	return newCachedDocument(document), true
 }
 
 // statementsAt returns the statements at a path. At the host of one domain there are only those of that domain.

@@ -40,7 +40,7 @@ func TestCompareViews(t *testing.T) {
 			}
 			require.ErrorAs(t, err, &split)
 			require.EqualError(t, err, test.text)
-			require.Error(t, statement.CompareViews(b, a), "it does not depend on the order")
+			require.ErrorAs(t, statement.CompareViews(b, a), &split, "it does not depend on the order")
 		})
 	}
 }
@@ -58,11 +58,11 @@ func TestFollowChain(t *testing.T) {
 	other := fork.Claims(3, "b")
 	other.Keys[0]++
 	split := fork.Sign(other, "a")
-	anew := c.Fork(0)
-	restart := anew.Claims(3, "z")
+	restarted := c.Fork(0)
+	restart := restarted.Claims(3, "z")
 	restart.Start = statement.StartNoSigner
-	started := anew.Sign(restart, "z")
-	anew.List = []*statement.Statement{started}
+	started := restarted.Sign(restart, "z")
+	restarted.List = []*statement.Statement{started}
 	seen := func(sequence uint64) (statement.View, bool) {
 		return statement.View{
 			Source:   "the endpoint",
@@ -95,10 +95,10 @@ func TestFollowChain(t *testing.T) {
 		{"the first, by a key that it had not", statement.Known{Signers: signers("b"), SignedFrom: 2}, l[1:2], 2, l[1],
 			1, statement.ErrSigner, nil, false},
 		{"a gap", statement.Known{Newest: l[0]}, l[2:], 4, l[3], 2, statement.ErrLink, nil, false},
-		{"a forged one is nobody's word", statement.Known{Newest: l[1]}, []*statement.Statement{forged.Add(3, "b",
+		{"a forged one proves nothing", statement.Known{Newest: l[1]}, []*statement.Statement{forged.Add(3, "b",
 			"b")}, 3, l[1], 0, statement.ErrSignature, nil, false},
-		{"a chain that starts anew", statement.Known{Newest: l[1]}, []*statement.Statement{started, anew.Add(4, "z",
-			"z")}, 4, anew.List[1], 2, nil, started, false},
+		{"a chain that starts again", statement.Known{Newest: l[1]},
+			[]*statement.Statement{started, restarted.Add(4, "z", "z")}, 4, restarted.List[1], 2, nil, started, false},
 		{"other keys than were shown", statement.Known{Newest: l[1], Seen: seen}, []*statement.Statement{split}, 3,
 			split, 1, nil, nil, true},
 		{"and a true one", statement.Known{Newest: l[1], Seen: seen}, l, 3, l[2], 1, nil, nil, false},

@@ -16,7 +16,7 @@ import (
 	"github.com/ententehq/entente/bundle/statement"
 )
 
-func TestStatementSaysWhatItWasMadeOf(t *testing.T) {
+func TestStatementRoundTrip(t *testing.T) {
 	c := bundletest.NewChain(t)
 	first := c.Add(7, "a", "a", "b")
 	claims := c.Claims(8, "b")

@@ -1,7 +1,7 @@
 // Package svid verifies X509-SVIDs against bundles.
 //
-// [Verify] checks a certificate and its chain by the rules of the SPIFFE standard X509-SVID: one SPIFFE ID with
-// a path, no CA flag, the key usages, and a path to an authority of the ID's trust domain. Each refusal is a sentinel error
+// [Verify] checks a certificate and its chain by the rules of the SPIFFE standard X509-SVID: one SPIFFE ID with a path,
+// no CA flag, the key usages, and a path to an authority of the ID's trust domain. Each refusal is a sentinel error
 // with a name for a metric. The caller supplies the time and the bundles.
 package svid
 

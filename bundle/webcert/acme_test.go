@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -32,7 +33,7 @@ const acmePatience = 90 * time.Second
 type oneMember struct {
 	mu     sync.Mutex
 	proofs map[string]string
-	asked  int
+	reads  int
 }
 
 func (o *oneMember) Acquire(context.Context, string) error { return nil }
@@ -50,7 +51,7 @@ func (o *oneMember) Withdraw(ctx context.Context, host string) error { return o.
 func (o *oneMember) Answer(_ context.Context, host string) (string, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.asked++
+	o.reads++
 	return o.proofs[host], nil
 }
 
@@ -185,7 +186,7 @@ func TestACMEOrdersAndServes(t *testing.T) {
 		},
 	}, pebble.CA)
 	soon(t, "the bundle can be fetched", func() error { return e.fetch(t, "orders.example.org", pebble.Root) })
-	require.Positive(t, e.room.asked, "the ACME server never looked")
+	require.Positive(t, e.room.reads, "the ACME server never looked")
 
 	cert, err := e.present("orders.example.org", pebble.Root)
 	require.NoError(t, err)
@@ -202,19 +203,19 @@ func TestACMEOrdersAndServes(t *testing.T) {
 	}
 
 	// A client without SNI gets the first; one with another name gets none, and nothing is logged.
-	for _, asked := range []struct{ name, want string }{{"", ""}, {"other.example.org", "tls: internal error"}} {
+	for _, test := range []struct{ name, want string }{{"", ""}, {"other.example.org", "tls: internal error"}} {
 		conn, err := tls.Dial(
 			"tcp",
 			e.address,
-			&tls.Config{ServerName: asked.name, InsecureSkipVerify: true},
+			&tls.Config{ServerName: test.name, InsecureSkipVerify: true},
 		) //nolint:gosec // what is presented is compared
-		if asked.want == "" {
+		if test.want == "" {
 			require.NoError(t, err)
 			require.Equal(t, cert.SerialNumber, conn.ConnectionState().PeerCertificates[0].SerialNumber)
 			require.NoError(t, conn.Close())
 			continue
 		}
-		require.ErrorContains(t, err, asked.want)
+		require.ErrorContains(t, err, test.want)
 	}
 	require.NotContains(t, e.log.String(), "other.example.org\" error")
 
@@ -273,14 +274,14 @@ func TestACMEProtocolIsForOrdersAlone(t *testing.T) {
 		) //nolint:gosec // what is presented is compared
 	}
 	_, err := dial("alone.example.org", "acme-tls/1")
-	require.ErrorContains(t, err, "internal error", "nobody has ordered")
+	require.ErrorContains(t, err, "internal error", "there is no order")
 	require.NoError(t, e.room.Present(t.Context(), "alone.example.org", "token.thumbprint"))
 	conn, err := dial("alone.example.org", "acme-tls/1")
 	require.NoError(t, err)
 	require.Equal(t, "acme-tls/1", conn.ConnectionState().NegotiatedProtocol)
 	require.Equal(t, []string{"alone.example.org"}, conn.ConnectionState().PeerCertificates[0].DNSNames)
 	_, err = conn.Read(make([]byte, 1))
-	require.Error(t, err, "such a connection serves nothing")
+	require.ErrorIs(t, err, io.EOF, "such a connection serves nothing")
 	require.NoError(t, conn.Close())
 	_, err = dial("alone.example.org", "h2", "acme-tls/1")
 	require.ErrorContains(t, err, "internal error", "a browser is shown no challenge")
@@ -318,7 +319,7 @@ func TestACMERenewsUnnoticed(t *testing.T) {
 	require.GreaterOrEqual(t, testutil.ToFloat64(webcert.ACMEOrders(e.acme, "ok")), 2.0)
 }
 
-func TestACMEServerAwayAtTheStart(t *testing.T) {
+func TestACMEServerUnreachableAtStart(t *testing.T) {
 	listener, reserved := loopback(t), loopback(t)
 	at := reserved.Addr().String()
 	require.NoError(t, reserved.Close())
@@ -335,7 +336,7 @@ func TestACMEServerAwayAtTheStart(t *testing.T) {
 		webcert.ACMEConfig{Directory: pebble.Directory, Hosts: []string{"away.example.org"}},
 		pebble.CA,
 	)
-	soon(t, "the log says so", func() error {
+	soon(t, "the log has the error", func() error {
 		return contains(
 			e.log,
 			"bundle endpoint has no certificate yet: none could be had",

@@ -23,7 +23,7 @@ func TestOperations(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- o.Serve(ctx, l) }()
-	ask := func(method, path string) (int, string) {
+	request := func(method, path string) (int, string) {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+l.Addr().String()+path, nil)
 		require.NoError(t, err)
@@ -36,7 +36,7 @@ func TestOperations(t *testing.T) {
 	}
 	expect := func(path string, code int, text string) {
 		t.Helper()
-		gotCode, got := ask(http.MethodGet, path)
+		gotCode, got := request(http.MethodGet, path)
 		require.Equal(t, code, gotCode, got)
 		require.Equal(t, text, got)
 	}
@@ -48,10 +48,10 @@ func TestOperations(t *testing.T) {
 	expect("/ready", 503, "leader: ok\nbundle: no bundle of eu.example.org has been published yet\n")
 	missing = nil
 	expect("/ready", 200, "leader: ok\nbundle: ok\n")
-	code, text := ask(http.MethodGet, "/metrics")
+	code, text := request(http.MethodGet, "/metrics")
 	require.Equal(t, 200, code)
 	require.Contains(t, text, "entente_test_total 0")
-	code, _ = ask(http.MethodPost, "/metrics")
+	code, _ = request(http.MethodPost, "/metrics")
 	require.Equal(t, 405, code)
 
 	o.Fail(errors.New("the disk hangs"))

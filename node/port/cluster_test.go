@@ -72,7 +72,7 @@ func TestThreeMembersFormAClusterAndStartAgainFromDisk(t *testing.T) {
 	requireRefused(t, a, "h2", port.ReasonNoOwnSVID)
 }
 
-func TestATokenAdmitsOneMemberOnce(t *testing.T) {
+func TestTokenAdmitsOneMember(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	token := a.token(time.Minute)
 	b := newMember(t, "eu-2").start()
@@ -216,7 +216,7 @@ func (p *waitingProber) ProbeIdentity(ctx context.Context, address string, want 
 
 // A member can make the leader probe any address, for as long as a probe takes. Other calls proceed during the probe,
 // above all the removal of that member.
-func TestAMemberCannotHinderItsRemovalByWrongAddresses(t *testing.T) {
+func TestWrongAddressesDoNotBlockRemoval(t *testing.T) {
 	const calls = 4
 	a := newMember(t, "eu-1")
 	prober := &waitingProber{begun: make(chan struct{}, calls), release: make(chan struct{})}
@@ -250,7 +250,7 @@ func TestAMemberCannotHinderItsRemovalByWrongAddresses(t *testing.T) {
 	require.EqualError(t, a.hasRow("eu-3"), "no row of eu-3")
 }
 
-func TestAMemberThatWasAwayLearnsWhoTheOthersAre(t *testing.T) {
+func TestReturningMemberLearnsAddresses(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	b := newMember(t, "eu-2").joined(a)
 	c := newMember(t, "eu-3").joined(a)
@@ -272,7 +272,7 @@ func TestAMemberThatWasAwayLearnsWhoTheOthersAre(t *testing.T) {
 	require.True(t, known)
 }
 
-func TestASnapshotTravelsWholeAndKeepsTheMembership(t *testing.T) {
+func TestSnapshotTransferKeepsMembership(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	b := newMember(t, "eu-2").start()
 	token := a.token(time.Minute)

@@ -119,7 +119,7 @@ func TestReportsReachTheLeaderAndANewLeader(t *testing.T) {
 	leader.eventually("caught up at its new address", leader.reached(revision))
 }
 
-func TestAWrongClockIsDetected(t *testing.T) {
+func TestWrongClockIsDetected(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	a.eventually("trusts its own clock while it is alone", func() error {
 		if !a.manager.ClockSane() {

@@ -35,7 +35,7 @@ type catalog struct {
 	mu      sync.Mutex
 	state   bundleapi.State
 	changed chan struct{}
-	asked   bundleapi.ReadOptions
+	options bundleapi.ReadOptions
 	history *bundleapi.History
 	err     error
 }
@@ -57,7 +57,7 @@ func (c *catalog) Home() spiffeid.TrustDomain { return home }
 func (c *catalog) Get(_ context.Context, td spiffeid.TrustDomain, o bundleapi.ReadOptions) (*ententev1.Bundle, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked = o
+	c.options = o
 	for _, e := range c.state.Bundles {
 		if e.GetTrustDomain() == td.Name() {
 			return e, c.err
@@ -69,7 +69,7 @@ func (c *catalog) Get(_ context.Context, td spiffeid.TrustDomain, o bundleapi.Re
 func (c *catalog) List(_ context.Context, o bundleapi.ReadOptions) (bundleapi.State, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked = o
+	c.options = o
 	return c.state, c.err
 }
 
@@ -81,7 +81,7 @@ func (c *catalog) History(
 ) (bundleapi.History, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked = o
+	c.options = o
 	if c.history == nil || td != home {
 		return bundleapi.History{}, bundleapi.ErrNotFound
 	}
@@ -172,14 +172,14 @@ func TestGetBundle(t *testing.T) {
 	digest := document(t, "eu.example.org", 5).Digest()
 	require.Equal(t, hex.EncodeToString(digest[:]), got.GetDigest())
 	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, got.GetFreshness())
-	require.Equal(t, bundleapi.ReadOptions{}, c.asked, "stale is the default")
+	require.Equal(t, bundleapi.ReadOptions{}, c.options, "stale is the default")
 
 	got, err = client.GetBundle(t.Context(), &ententev1.GetBundleRequest{TrustDomain: "us.example.org",
 		Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_LINEARIZABLE, MinRevision: 3}})
 	require.NoError(t, err)
 	require.False(t, got.GetHosted())
 	require.Equal(t, ententev1.Freshness_FRESHNESS_STALE, got.GetFreshness())
-	require.Equal(t, bundleapi.ReadOptions{Linearizable: true, MinRevision: 3}, c.asked)
+	require.Equal(t, bundleapi.ReadOptions{Linearizable: true, MinRevision: 3}, c.options)
 }
 
 func TestErrors(t *testing.T) {

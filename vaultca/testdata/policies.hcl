@@ -29,7 +29,7 @@ path "pki_eu/roles/*" {
   capabilities = ["read"]
 }
 
-# Make signing keys that cannot leave Vault, look whether they are still there, and delete those that are done with.
+# Make signing keys that cannot leave Vault, check that they are still there, and delete those that are done with.
 path "transit/keys/entente-CLUSTER-eu-MEMBER-eu-1-KEY-*" {
   capabilities = ["update", "read", "delete"]
   allowed_parameters = {

@@ -81,7 +81,7 @@ func (k *checker) transitKey(ctx context.Context, c Config) {
 	default:
 		k.transitSignature(ctx, c, e)
 	}
-	k.bury(ctx, e)
+	k.deleteProbe(ctx, e)
 }
 
 func (k *checker) transitSignature(ctx context.Context, c Config, e entry) {
@@ -120,8 +120,8 @@ func (k *checker) transitSignature(ctx context.Context, c Config, e entry) {
 	}
 }
 
-// bury deletes a probe.
-func (k *checker) bury(ctx context.Context, e entry) {
+// deleteProbe deletes a probe.
+func (k *checker) deleteProbe(ctx context.Context, e entry) {
 	const subject = "transit keys"
 	if err := deleteKey(ctx, k.Caller, e); err != nil {
 		k.Add(
@@ -136,12 +136,12 @@ func (k *checker) bury(ctx context.Context, e entry) {
 	}
 	switch _, err := readKey(ctx, k.Caller, e); {
 	case errors.Is(err, vault.ErrKeyGone):
-		k.Add(vault.OK, subject, "keys of mount %s can be made, looked at and deleted, and cannot leave it", e.Mount)
+		k.Add(vault.OK, subject, "keys of mount %s can be made, read and deleted, and cannot leave it", e.Mount)
 	case err != nil:
 		k.Add(
 			vault.Failure,
 			subject,
-			"cannot look whether a key is there, so that a lost one would not be found out: %v",
+			"cannot read a key, so a lost key would not be detected: %v",
 			err,
 		)
 	default:

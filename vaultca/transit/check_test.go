@@ -38,7 +38,7 @@ func transitWorked(t *testing.T, v *vaulttest.Vault, config Config, rules string
 	_, err = signDigest(t.Context(), k.caller, k.config.SignTimeout, e, digest[:])
 	note("sign", err)
 	_, err = readKey(t.Context(), k.caller, e)
-	note("look", err)
+	note("read", err)
 	note("delete", deleteKey(t.Context(), k.caller, e))
 	return all
 }
@@ -48,7 +48,7 @@ func TestTransitPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	of := PolicyFor{Mount: config.Mount, Cluster: "eu", Member: "eu-1"}
 	whole := policyText(of)
-	everything := []string{"log in", "renew", "make", "sign", "look", "delete"}
+	everything := []string{"log in", "renew", "make", "sign", "read", "delete"}
 	require.Equal(t, everything, transitWorked(t, v, config, whole))
 
 	keys, sign := Rights(of)[0], Rights(of)[1]
@@ -64,7 +64,7 @@ func TestTransitPolicyIsEnoughAndEachRightIsNeeded(t *testing.T) {
 	}{
 		{"sign", vault.PrintRights([]vault.Right{keys}) + login, []string{"sign"}},
 		{"update of keys", with(`"read", "delete"`), []string{"make", "delete"}},
-		{"read of keys", with(`"update", "delete"`), []string{"look"}},
+		{"read of keys", with(`"update", "delete"`), []string{"read"}},
 		{"delete of keys", with(`"update", "read"`), []string{"delete"}},
 	} {
 		t.Run(c.without, func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestTransitPolicyPinsEachParameter(t *testing.T) {
 	}
 }
 
-func TestCheckTransitSaysWhatIsWrong(t *testing.T) {
+func TestCheckTransitFindings(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	for _, f := range Check(t.Context(), config) {

@@ -29,9 +29,9 @@ func writeTo(t testing.TB, c *vault.Caller, path string, data map[string]any) (*
 	})
 }
 
-// TestOutagesLoseNoKey: whatever Vault or what stands before it answers, no key counts as lost, each failure has a
+// TestOutageLosesNoKey: whatever Vault or what stands before it answers, no key counts as lost, each failure has a
 // name, and it heals by itself.
-func TestOutagesLoseNoKey(t *testing.T) {
+func TestOutageLosesNoKey(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.Transit(t)
 	proxy := vaulttest.NewProxy(t, v)
@@ -71,7 +71,7 @@ func TestOutagesLoseNoKey(t *testing.T) {
 				select {
 				case <-proxy.Broken():
 				case <-time.After(30 * time.Second):
-					t.Fatal("nobody asks")
+					t.Fatal("no request arrived")
 				}
 			}
 			proxy.Heal()
@@ -85,7 +85,7 @@ func TestOutagesLoseNoKey(t *testing.T) {
 	}
 }
 
-func TestFailuresRestForAMoment(t *testing.T) {
+func TestFailuresPauseSigning(t *testing.T) {
 	v := vaulttest.Shared(t)
 	proxy := vaulttest.NewProxy(t, v)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
@@ -99,12 +99,12 @@ func TestFailuresRestForAMoment(t *testing.T) {
 	_, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
 	require.ErrorIs(t, err, vault.ErrSealed)
 	require.ErrorContains(t, err, "sign with key a in Vault's Transit: a moment ago: ")
-	require.Len(t, proxy.Broken(), 1, "Vault was asked once")
-	k.outcome(t.Context(), taskLook, nil) // a look succeeds
+	require.Len(t, proxy.Broken(), 1, "Vault received one request")
+	k.outcome(t.Context(), taskRead, nil) // a read succeeds
 	signsDigest(t, key)
 }
 
-// TestLostKeys: a key that was deleted or replaced behind our back is found out, by a signature or by a look, and the
+// TestLostKeys: a key that was deleted or replaced behind our back is found out, by a signature or by a check, and the
 // authorities learn it.
 func TestLostKeys(t *testing.T) {
 	v := vaulttest.Shared(t)
@@ -140,7 +140,7 @@ func TestLostKeys(t *testing.T) {
 			select {
 			case <-k.Lost():
 			case <-time.After(30 * time.Second):
-				t.Fatal("nobody is told")
+				t.Fatal("the loss was not signaled")
 			}
 			_, err = k.Signer("a")
 			require.ErrorIs(t, err, fs.ErrNotExist)
@@ -218,7 +218,7 @@ func TestKeysOfAnotherKindAreRefused(t *testing.T) {
 		"p384": {"type": "ecdsa-p384"}, "ed25519": {"type": "ed25519"}, "aes": {},
 	} {
 		e := entry{Name: name, Mount: mount, Key: KeyPrefix("", "eu", "eu-1") + name}
-		v.Write(t, mount+"/keys/"+e.Key, settings) // somebody was there before
+		v.Write(t, mount+"/keys/"+e.Key, settings) // the name is in use already
 		_, err := makeKey(t.Context(), k.caller, e)
 		require.ErrorIs(t, err, vault.ErrKeyKind, name)
 	}
@@ -229,7 +229,7 @@ func TestKeysOfAnotherKindAreRefused(t *testing.T) {
 	require.ErrorIs(t, err, vault.ErrKeyKind)
 }
 
-func TestUnreadableEntriesKeepNobodyFromStarting(t *testing.T) {
+func TestUnreadableEntriesDoNotPreventStart(t *testing.T) {
 	v, log := vaulttest.Shared(t), &logLines{}
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Error, DisableTime: true})

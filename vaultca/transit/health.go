@@ -23,7 +23,7 @@ const (
 const (
 	taskMake = "make"
 	taskSign = "sign"
-	taskLook = "look" // and delete
+	taskRead = "read" // and delete
 )
 
 // health is the present state of Transit.
@@ -56,9 +56,9 @@ func (h *health) enter() (leave func(), err error) {
 	}, nil
 }
 
-// note stores the outcome of a task. began reports a failure that no task had, ended the end of the last failure. A
+// record stores the outcome of a task. began reports a failure that no task had, ended the end of the last failure. A
 // successful task ends the transient failures of all tasks.
-func (h *health) note(task string, err error) (began, ended bool) {
+func (h *health) record(task string, err error) (began, ended bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {
@@ -100,7 +100,7 @@ func (t *Store) outcome(ctx context.Context, task string, err error) {
 	case errors.Is(err, vault.ErrKeyGone), errors.Is(err, vault.ErrKeyChanged), errors.Is(err, vault.ErrKeyKind):
 		err = nil
 	}
-	began, ended := t.health.note(task, err)
+	began, ended := t.health.record(task, err)
 	t.metrics.up.Set(flag(t.health.well()))
 	switch {
 	case began:
@@ -129,7 +129,7 @@ type metrics struct {
 func newMetrics(r prometheus.Registerer, t *Store) (*metrics, error) {
 	m := &metrics{
 		up: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "entente_vaultca_transit_up", Help: "1 while the last attempt of each task (make, sign, look) " +
+			Name: "entente_vaultca_transit_up", Help: "1 while the last attempt of each task (make, sign, read) " +
 				"worked, 0 while one did not, or before the first.",
 		}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{

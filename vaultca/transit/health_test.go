@@ -26,7 +26,7 @@ func TestRetriesWhileSigningFails(t *testing.T) {
 		_, err = h.enter()
 		require.NoError(t, err, "while it works any number may")
 		leave()
-		began, _ := h.note(taskSign, vault.ErrSealed)
+		began, _ := h.record(taskSign, vault.ErrSealed)
 		require.True(t, began)
 		_, err = h.enter()
 		require.ErrorIs(t, err, vault.ErrSealed)
@@ -35,15 +35,15 @@ func TestRetriesWhileSigningFails(t *testing.T) {
 		require.NoError(t, err)
 		_, err = h.enter()
 		require.ErrorIs(t, err, vault.ErrSealed, "one tries")
-		began, ended := h.note(taskSign, vault.ErrSealed)
-		require.False(t, began || ended, "said already")
+		began, ended := h.record(taskSign, vault.ErrSealed)
+		require.False(t, began || ended, "it is logged already")
 		leave()
 		_, err = h.enter()
 		require.ErrorIs(t, err, vault.ErrSealed)
 
-		// What somebody has to mend first is tried less often, and an answer to another question mends it not.
-		h.note(taskSign, vault.ErrDenied)
-		_, ended = h.note(taskLook, nil)
+		// A failure that needs an operator is retried less often. The success of another task does not clear it.
+		h.record(taskSign, vault.ErrDenied)
+		_, ended = h.record(taskRead, nil)
 		require.False(t, ended)
 		<-time.After(9 * time.Second)
 		_, err = h.enter()
@@ -51,14 +51,14 @@ func TestRetriesWhileSigningFails(t *testing.T) {
 		<-time.After(time.Second)
 		_, err = h.enter()
 		require.NoError(t, err)
-		_, ended = h.note(taskSign, nil)
+		_, ended = h.record(taskSign, nil)
 		require.True(t, ended)
 
 		// An outage is over when Vault answers any call.
-		h.note(taskSign, fmt.Errorf("x: %w", vault.ErrUnreachable))
-		began, _ = h.note(taskMake, vault.ErrUnreachable)
+		h.record(taskSign, fmt.Errorf("x: %w", vault.ErrUnreachable))
+		began, _ = h.record(taskMake, vault.ErrUnreachable)
 		require.False(t, began, "one line for one outage")
-		_, ended = h.note(taskLook, nil)
+		_, ended = h.record(taskRead, nil)
 		require.True(t, ended)
 		require.True(t, h.well())
 	})
@@ -81,20 +81,20 @@ func TestMissingRightMakesNoStormOfLogins(t *testing.T) {
 	}
 	require.LessOrEqual(t, testutil.ToFloat64(k.caller.Calls("login", "ok")), 2.0)
 	halt := runTransit(t, k)
-	eventually(t, "the watch looks", func() bool {
+	eventually(t, "the watch reads the key", func() bool {
 		return testutil.ToFloat64(k.caller.Calls("transit_read", "ok")) > 0
 	})
 	halt()
-	require.Zero(t, testutil.ToFloat64(k.metrics.up), "that a look works does not mend signing")
+	require.Zero(t, testutil.ToFloat64(k.metrics.up), "a successful read does not clear the failure of signing")
 }
 
-// TestRefusedKeysAreToldOnce: a key that is in its place and signs no more is neither lost nor the talk of every
-// request.
-func TestRefusedKeysAreToldOnce(t *testing.T) {
+// TestRefusedSignaturesAreLoggedOnce: a key that exists but no longer signs is not lost, and is logged once, not at
+// each request.
+func TestRefusedSignaturesAreLoggedOnce(t *testing.T) {
 	v, log := vaulttest.Shared(t), &logLines{}
 	mount := v.Transit(t)
 	config := transitFor(t, v, mount, "eu-1")
-	config.LookInterval = time.Hour
+	config.CheckInterval = time.Hour
 	config.Vault.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Warn, DisableTime: true})
 	k := openTransit(t, config)
 	key := makes(t, k, "a")
@@ -103,7 +103,7 @@ func TestRefusedKeysAreToldOnce(t *testing.T) {
 	v.Write(t, path+"/config", map[string]any{"min_encryption_version": 2})
 	halt := runTransit(t, k)
 	refuses(t, key, vault.ErrServer)
-	eventually(t, "it is looked at", func() bool {
+	eventually(t, "it is read", func() bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		return len(k.blamed) == 1
@@ -118,8 +118,8 @@ func TestRefusedKeysAreToldOnce(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestOneRefusedKeyKeepsNoOther: a key that Vault does not let us delete keeps no lost one from being found out.
-func TestOneRefusedKeyKeepsNoOther(t *testing.T) {
+// TestRefusedKeyDoesNotBlockOthers: a key that Vault does not let us delete keeps no lost one from being found out.
+func TestRefusedKeyDoesNotBlockOthers(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.Transit(t)
 	k := openTransit(t, transitFor(t, v, mount, "eu-1"))
@@ -135,15 +135,15 @@ func TestOneRefusedKeyKeepsNoOther(t *testing.T) {
 	}
 }
 
-// TestSlowVaultHoldsUpNobodyForLong: a Vault that hangs holds up one request at a time.
-func TestSlowVaultHoldsUpNobodyForLong(t *testing.T) {
+// TestSlowVaultBlocksOneRequestAtATime: a Vault that hangs holds up one request at a time.
+func TestSlowVaultBlocksOneRequestAtATime(t *testing.T) {
 	v := vaulttest.Shared(t)
 	proxy := vaulttest.NewProxy(t, v)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	config.Vault.Address, config.Vault.CAFile, config.SignTimeout = proxy.Address, proxy.CAFile, time.Hour
 	k := openTransit(t, config)
 	key := makes(t, k, "a")
-	k.health.note(taskSign, vault.ErrUnreachable)
+	k.health.record(taskSign, vault.ErrUnreachable)
 	proxy.Break(vaulttest.Hang)
 	done := make(chan error, 1)
 	go func() {
@@ -153,7 +153,7 @@ func TestSlowVaultHoldsUpNobodyForLong(t *testing.T) {
 	select {
 	case <-proxy.Broken():
 	case <-time.After(30 * time.Second):
-		t.Fatal("nobody tries")
+		t.Fatal("no request arrived")
 	}
 	for range 5 {
 		refuses(t, key, vault.ErrUnreachable)

@@ -324,7 +324,7 @@ func (d keyDescription) mismatch() string {
 	case d.versions != 1:
 		return "it was there before"
 	case d.imported:
-		return "it was imported, so that somebody else has it"
+		return "it was imported, so others may hold a copy of it"
 	}
 	return d.leaky()
 }

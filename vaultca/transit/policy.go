@@ -22,7 +22,7 @@ func Rights(p PolicyFor) []vault.Right {
 	return []vault.Right{
 		{
 			Path: p.Mount + "/keys/" + prefix + "*", Capabilities: `"update", "read", "delete"`,
-			Why: "Make signing keys that cannot leave Vault, look whether they are still there, and delete those " +
+			Why: "Make signing keys that cannot leave Vault, check that they are still there, and delete those " +
 				"that are done with.",
 			Allowed: []string{
 				fmt.Sprintf(`"type"                   = [%q]`, keyType),

@@ -32,8 +32,8 @@ type Config struct {
 	// Dir is the folder on this machine that keeps the names of the keys, their public halves, and certificates.
 	Dir string
 
-	// LookInterval is the interval at which some of the keys are checked. It is 15 s if zero.
-	LookInterval time.Duration
+	// CheckInterval is the interval at which some of the keys are checked. It is 15 s if zero.
+	CheckInterval time.Duration
 	// SignTimeout bounds one signature, the login included. It is 2 s if zero.
 	SignTimeout time.Duration
 	// ConfirmAfter is the time for which a key has to be missing before it counts as lost. It is 10 s if zero.
@@ -48,9 +48,9 @@ const (
 
 const (
 	// defaultSignTimeout is below the time within which another member has to sign a forwarded request.
-	defaultSignTimeout  = 2 * time.Second
-	defaultLookInterval = 15 * time.Second
-	defaultConfirmAfter = 10 * time.Second
+	defaultSignTimeout   = 2 * time.Second
+	defaultCheckInterval = 15 * time.Second
+	defaultConfirmAfter  = 10 * time.Second
 	// maxSigning bounds the signatures under way, each of which holds a connection.
 	maxSigning = vault.MaxIdle
 )
@@ -121,7 +121,7 @@ func CheckKeyPrefix(prefix, cluster, member string) error {
 
 func (c Config) withDefaults() Config {
 	c.Vault = c.Vault.WithDefaults()
-	c.LookInterval = cmp.Or(c.LookInterval, defaultLookInterval)
+	c.CheckInterval = cmp.Or(c.CheckInterval, defaultCheckInterval)
 	c.SignTimeout = cmp.Or(c.SignTimeout, defaultSignTimeout)
 	c.ConfirmAfter = cmp.Or(c.ConfirmAfter, defaultConfirmAfter)
 	return c

@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
-// perLook is the number of keys that one look reads, beside the suspect ones.
-const perLook = 10
+// keysPerCheck is the number of keys that one check reads, beside the suspect ones.
+const keysPerCheck = 10
 
 // suspicion is a sign that a key is not in Vault as it was made.
 type suspicion struct {
@@ -54,19 +54,19 @@ func (t *Store) watch(ctx context.Context) {
 		case <-timer.C:
 		case <-t.wake:
 		}
-		err := t.bury(ctx)
+		err := t.deleteDoomed(ctx)
 		if !vault.Transient(err) {
-			err = errors.Join(err, t.examine(ctx))
+			err = errors.Join(err, t.checkSuspects(ctx))
 		}
 		if !vault.Transient(err) {
-			var roundErr error
-			after, roundErr = t.round(ctx, after)
-			err = errors.Join(err, roundErr)
+			var nextErr error
+			after, nextErr = t.checkNext(ctx, after)
+			err = errors.Join(err, nextErr)
 		}
 		if err != nil {
-			t.outcome(ctx, taskLook, err)
+			t.outcome(ctx, taskRead, err)
 		}
-		interval := t.config.LookInterval
+		interval := t.config.CheckInterval
 		if t.suspects() > 0 {
 			interval = min(interval, t.config.ConfirmAfter)
 		}
@@ -80,20 +80,20 @@ func (t *Store) watch(ctx context.Context) {
 func (t *Store) read(ctx context.Context, e entry) (keyDescription, error) {
 	found, err := readKey(ctx, t.caller, e)
 	if err == nil || errors.Is(err, vault.ErrKeyGone) {
-		t.outcome(ctx, taskLook, nil)
+		t.outcome(ctx, taskRead, nil)
 		return found, err
 	}
-	return found, fmt.Errorf("look at key %s: %w", e.Key, err)
+	return found, fmt.Errorf("read key %s: %w", e.Key, err)
 }
 
-// bury deletes doomed keys in Vault. A refusal for one key does not stop the others.
-func (t *Store) bury(ctx context.Context) error {
+// deleteDoomed deletes doomed keys in Vault. A refusal for one key does not stop the others.
+func (t *Store) deleteDoomed(ctx context.Context) error {
 	t.mu.Lock()
 	doomed := slices.Collect(maps.Values(t.doomed))
 	t.mu.Unlock()
 	var errs []error
 	for _, key := range doomed {
-		err := t.buryOne(ctx, key.entry)
+		err := t.deleteOne(ctx, key.entry)
 		if errs = append(errs, err); vault.Transient(err) || ctx.Err() != nil {
 			break
 		}
@@ -101,7 +101,7 @@ func (t *Store) bury(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (t *Store) buryOne(ctx context.Context, e entry) error {
+func (t *Store) deleteOne(ctx context.Context, e entry) error {
 	log := t.config.Vault.Logger.With("key", e.Key, "mount", e.Mount)
 	found, err := t.read(ctx, e)
 	gone := errors.Is(err, vault.ErrKeyGone)
@@ -110,7 +110,7 @@ func (t *Store) buryOne(ctx context.Context, e entry) error {
 	case err != nil:
 		return err
 	case e.Public != nil && !found.is(e.Public):
-		// The key belongs to somebody else, and is evidence for an operator.
+		// The key is not one of this member's. It stays as evidence for an operator.
 		log.Error("another key stands in Vault under the name of one that was to be deleted; it is left alone")
 	default:
 		if err := deleteKey(ctx, t.caller, e); err != nil {
@@ -131,7 +131,7 @@ func (t *Store) buryOne(ctx context.Context, e entry) error {
 func (t *Store) suspectKey(e entry, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, known := t.suspect[e.Key]; known || time.Since(t.blamed[e.Key]) < t.config.LookInterval {
+	if _, known := t.suspect[e.Key]; known || time.Since(t.blamed[e.Key]) < t.config.CheckInterval {
 		return
 	}
 	if key, ok := t.keys[e.Name]; ok && key.entry.Key == e.Key {
@@ -146,8 +146,8 @@ func (t *Store) suspects() int {
 	return len(t.suspect)
 }
 
-// examine reads the suspect keys.
-func (t *Store) examine(ctx context.Context) error {
+// checkSuspects reads the suspect keys.
+func (t *Store) checkSuspects(ctx context.Context) error {
 	t.mu.Lock()
 	var keys []*signingKey
 	for _, key := range t.keys {
@@ -156,16 +156,16 @@ func (t *Store) examine(ctx context.Context) error {
 		}
 	}
 	t.mu.Unlock()
-	return t.look(ctx, keys)
+	return t.checkKeys(ctx, keys)
 }
 
-// round reads the keys after the one of that name, a few at a time, and returns the name of the last.
-func (t *Store) round(ctx context.Context, after string) (string, error) {
+// checkNext reads the keys after the one of that name, a few at a time, and returns the name of the last.
+func (t *Store) checkNext(ctx context.Context, after string) (string, error) {
 	t.mu.Lock()
 	names := slices.Sorted(maps.Keys(t.keys))
 	next, _ := slices.BinarySearch(names, after+"\x00")
 	names = names[next:]
-	names = names[:min(perLook, len(names))]
+	names = names[:min(keysPerCheck, len(names))]
 	var keys []*signingKey
 	for _, name := range names {
 		if key := t.keys[name]; t.suspect[key.entry.Key].why == nil {
@@ -176,11 +176,11 @@ func (t *Store) round(ctx context.Context, after string) (string, error) {
 	if len(names) == 0 {
 		return "", nil
 	}
-	return names[len(names)-1], t.look(ctx, keys)
+	return names[len(names)-1], t.checkKeys(ctx, keys)
 }
 
-// look reads keys, and decides which are lost.
-func (t *Store) look(ctx context.Context, keys []*signingKey) error {
+// checkKeys reads keys, and decides which are lost.
+func (t *Store) checkKeys(ctx context.Context, keys []*signingKey) error {
 	var errs []error
 	for _, key := range keys {
 		found, err := t.read(ctx, key.entry)
@@ -243,7 +243,7 @@ func (t *Store) missing(key *signingKey, why error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.keys[e.Name] != key {
-		return // it was replaced, certified or deleted meanwhile; the next look sees
+		return // it was replaced, certified or deleted meanwhile; the next check sees it
 	}
 	was := t.suspect[e.Key]
 	if was.since.IsZero() {

@@ -57,16 +57,16 @@ func Build(ctx context.Context) (string, error) {
 
 // build runs with a low priority: it keeps all cores busy.
 func build(ctx context.Context, source, program string) error {
-	var said strings.Builder
+	var output strings.Builder
 	run := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, ".")
-	run.Dir, run.Stdout, run.Stderr = source, &said, &said
+	run.Dir, run.Stdout, run.Stderr = source, &output, &output
 	run.Env = append(os.Environ(), "GOWORK=off")
 	if err := run.Start(); err != nil {
 		return err
 	}
 	_ = unix.Setpriority(unix.PRIO_PROCESS, run.Process.Pid, 10) // without it the build only disturbs more
 	if err := run.Wait(); err != nil {
-		return fmt.Errorf("build %s: %w\n%s", source, err, said.String())
+		return fmt.Errorf("build %s: %w\n%s", source, err, output.String())
 	}
 	return nil
 }

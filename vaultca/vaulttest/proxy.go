@@ -118,7 +118,7 @@ func Status(code int) Fault {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
-		_, _ = io.WriteString(w, `{"errors":["the proxy says so"]}`)
+		_, _ = io.WriteString(w, `{"errors":["the proxy fails on purpose"]}`)
 	}
 }
 

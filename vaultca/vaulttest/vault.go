@@ -126,7 +126,7 @@ func (v *Vault) listen() error {
 	return os.WriteFile(v.CAFile, []byte(d.CA), 0o600)
 }
 
-func (v *Vault) say(t testing.TB, line string) {
+func (v *Vault) command(t testing.TB, line string) {
 	t.Helper()
 	_, err := fmt.Fprintln(v.in, line)
 	require.NoError(t, err)
@@ -134,16 +134,16 @@ func (v *Vault) say(t testing.TB, line string) {
 }
 
 // Stop ends the server but not its storage.
-func (v *Vault) Stop(t testing.TB) { t.Helper(); v.say(t, "stop") }
+func (v *Vault) Stop(t testing.TB) { t.Helper(); v.command(t, "stop") }
 
 // Resume starts a stopped server on the same address, unsealed.
-func (v *Vault) Resume(t testing.TB) { t.Helper(); v.say(t, "start") }
+func (v *Vault) Resume(t testing.TB) { t.Helper(); v.command(t, "start") }
 
 // Reissue gives the listener a certificate from a new CA, which CAFile then holds.
-func (v *Vault) Reissue(t testing.TB) { t.Helper(); v.say(t, "reissue") }
+func (v *Vault) Reissue(t testing.TB) { t.Helper(); v.command(t, "reissue") }
 
 // Renew gives the listener another certificate from the same CA.
-func (v *Vault) Renew(t testing.TB) { t.Helper(); v.say(t, "renew") }
+func (v *Vault) Renew(t testing.TB) { t.Helper(); v.command(t, "renew") }
 
 // Seal seals the server by its own API.
 func (v *Vault) Seal(t testing.TB) { t.Helper(); require.NoError(t, v.Client(t).Sys().Seal()) }

@@ -66,16 +66,16 @@ var program = sync.OnceValues(func() ([]byte, error) {
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
 	name := filepath.Join(folder, "pebbledev")
-	var said strings.Builder
+	var output strings.Builder
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", name, ".")
 	build.Dir = filepath.Join(filepath.Dir(strings.TrimSpace(string(gomod))), "e2e", "pebbledev")
-	build.Env, build.Stdout, build.Stderr = append(os.Environ(), "GOWORK=off", "GOFLAGS="), &said, &said
+	build.Env, build.Stdout, build.Stderr = append(os.Environ(), "GOWORK=off", "GOFLAGS="), &output, &output
 	if err := build.Run(); err != nil {
 		return nil, fmt.Errorf(
 			"build the ACME server %s, which needs the Go module proxy the first time: %w\n%s",
 			build.Dir,
 			err,
-			said.String(),
+			output.String(),
 		)
 	}
 	return os.ReadFile(name)
@@ -126,6 +126,6 @@ func Start(t testing.TB, o Options) (p *Pebble, stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	require.NoError(t, err, "the ACME server said nothing")
+	require.NoError(t, err, "the ACME server printed nothing")
 	return p, stop
 }

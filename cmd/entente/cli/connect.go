@@ -35,10 +35,10 @@ func (env *Env) Stream(action Action) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		err := env.Connected(func(member *Member) error { return action(ctx, member, cmd, args) })
-		if interrupted := ctx.Err() != nil; interrupted {
-			return nil
+		if err != nil && ctx.Err() == nil {
+			return err
 		}
-		return err
+		return nil // it ended by itself, or was interrupted
 	}
 }
 
