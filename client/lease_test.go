@@ -149,14 +149,13 @@ func TestLease(t *testing.T) {
 
 func TestLeaseSetHealth(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
-		r := &registry{}
+		r := &registry{renews: []error{nil, status.Error(codes.NotFound, "no such lease")}}
 		l, err := newLease(t.Context(), r, LeaseConfig{TTL: 30 * time.Second},
 			&ententev1.Instance{Service: "web", Address: "10.0.0.1:443"})
 		require.NoError(t, err)
 		require.NoError(t, l.SetHealth(t.Context(), "web", "10.0.0.1:443", ententev1.Health_HEALTH_DRAINING))
 		require.EqualError(t, l.SetHealth(t.Context(), "web", "10.0.0.2:443", ententev1.Health_HEALTH_DRAINING),
 			"the lease has no instance of web at 10.0.0.2:443")
-		r.renews = []error{status.Error(codes.NotFound, "no such lease")}
 		<-time.After(11 * time.Second)
 		synctest.Wait()
 		require.Equal(t, ententev1.Health_HEALTH_DRAINING, r.last.GetHealth(), "it is registered again with its "+

@@ -11,13 +11,13 @@ type bundleCollector struct{ manager *Manager }
 var (
 	sequenceDesc = prometheus.NewDesc(
 		"entente_federation_bundle_sequence",
-		"Sequence of the stored bundle of a foreign trust domain; absent where it has none.",
+		"Sequence of a foreign bundle, if it has one.",
 		[]string{"trust_domain"},
 		nil,
 	)
 	ageDesc = prometheus.NewDesc(
 		"entente_federation_bundle_age_seconds",
-		"Time since the keys in the stored bundle of a foreign trust domain last changed.",
+		"Time since the keys of a foreign bundle last changed.",
 		[]string{"trust_domain"},
 		nil,
 	)
@@ -30,15 +30,15 @@ var (
 	)
 	freshnessDesc = prometheus.NewDesc(
 		"entente_federation_bundle_freshness",
-		"Freshness of a foreign trust domain's bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.",
+		"Freshness of a foreign bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.",
 		[]string{"trust_domain"},
 		nil,
 	)
 	suspendedDesc = prometheus.NewDesc("entente_federation_relationship_suspended",
-		"1 where the relationship with a foreign trust domain is suspended, else 0.", []string{"trust_domain"}, nil)
+		"1 if the relationship is suspended, else 0.", []string{"trust_domain"}, nil)
 	alarmDesc = prometheus.NewDesc(
 		"entente_federation_alarm",
-		"1 for each alarm that stands on what a foreign trust domain shows: broken_chain, new_chain, split_view.",
+		"1 for each alarm on a foreign domain: broken_chain, new_chain, split_view.",
 		[]string{"trust_domain", "alarm"},
 		nil,
 	)

@@ -33,17 +33,17 @@ func TestMetricsFollowTables(t *testing.T) {
 			"entente_federation_bundle_freshness", "entente_federation_relationship_suspended"))
 	}
 	compare(`
-# HELP entente_federation_bundle_age_seconds Time since the keys in the stored bundle of a foreign trust domain last changed.
+# HELP entente_federation_bundle_age_seconds Time since the keys of a foreign bundle last changed.
 # TYPE entente_federation_bundle_age_seconds gauge
 entente_federation_bundle_age_seconds{trust_domain="us.example.org"} 90
-# HELP entente_federation_bundle_freshness Freshness of a foreign trust domain's bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.
+# HELP entente_federation_bundle_freshness Freshness of a foreign bundle: 0 none yet, 1 fresh, 2 stale, 3 expired.
 # TYPE entente_federation_bundle_freshness gauge
 entente_federation_bundle_freshness{trust_domain="ap.example.org"} 0
 entente_federation_bundle_freshness{trust_domain="us.example.org"} 1
-# HELP entente_federation_bundle_sequence Sequence of the stored bundle of a foreign trust domain; absent where it has none.
+# HELP entente_federation_bundle_sequence Sequence of a foreign bundle, if it has one.
 # TYPE entente_federation_bundle_sequence gauge
 entente_federation_bundle_sequence{trust_domain="us.example.org"} 42
-# HELP entente_federation_relationship_suspended 1 where the relationship with a foreign trust domain is suspended, else 0.
+# HELP entente_federation_relationship_suspended 1 if the relationship is suspended, else 0.
 # TYPE entente_federation_relationship_suspended gauge
 entente_federation_relationship_suspended{trust_domain="ap.example.org"} 1
 entente_federation_relationship_suspended{trust_domain="us.example.org"} 0

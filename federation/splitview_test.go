@@ -183,7 +183,7 @@ func (o *observer) standing(t *testing.T) {
 	t.Helper()
 	until(t, "the metric", func() bool {
 		return testutil.GatherAndCompare(o.registry, strings.NewReader(`
-# HELP entente_federation_alarm 1 for each alarm that stands on what a foreign trust domain shows: broken_chain, new_chain, split_view.
+# HELP entente_federation_alarm 1 for each alarm on a foreign domain: broken_chain, new_chain, split_view.
 # TYPE entente_federation_alarm gauge
 entente_federation_alarm{alarm="split_view",trust_domain="us.example.org"} 1
 `), "entente_federation_alarm") == nil

@@ -28,11 +28,13 @@ type Authority struct {
 	Hint        *time.Duration
 }
 
+// NewAuthority returns an authority of a trust domain whose certificate is valid for an hour.
 func NewAuthority(t testing.TB, name string) *Authority {
 	t.Helper()
 	return NewAuthorityUntil(t, name, time.Now().Add(time.Hour))
 }
 
+// NewAuthorityUntil returns an authority of a trust domain whose certificate is valid until a given time.
 func NewAuthorityUntil(t testing.TB, name string, until time.Time) *Authority {
 	t.Helper()
 	td := spiffeid.RequireTrustDomainFromString(name)
@@ -87,14 +89,17 @@ func (a *Authority) SVID(t testing.TB) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
+// EndpointID returns the SPIFFE ID of the domain's bundle endpoint.
 func (a *Authority) EndpointID() spiffeid.ID {
 	return spiffeid.RequireFromPath(a.TrustDomain, "/entente/bundle-endpoint")
 }
 
+// PEM returns the authority's certificate as PEM.
 func (a *Authority) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Cert.Raw})
 }
 
+// Serial returns a random serial number.
 func Serial(t testing.TB) *big.Int {
 	t.Helper()
 	n, err := rand.Int(rand.Reader, big.NewInt(1<<62))
@@ -102,22 +107,21 @@ func Serial(t testing.TB) *big.Int {
 	return n
 }
 
-// Every gives an authority's bundles a refresh hint.
+// Every sets the refresh hint of the authority's bundles, and returns the authority.
 func (a *Authority) Every(hint time.Duration) *Authority {
 	a.Hint = &hint
 	return a
 }
 
-// MemberSVID is the X509-SVID of an ID of the authority's domain.
+// MemberSVID returns a new X509-SVID with a path in the authority's domain.
 func (a *Authority) MemberSVID(t testing.TB, path string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	template := &x509.Certificate{
-		SerialNumber: Serial(
-			t,
-		), URIs: []*url.URL{spiffeid.RequireFromPath(a.TrustDomain, path).URL()}, Subject: pkix.Name{CommonName: "member"},
-		NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: Serial(t), URIs: []*url.URL{spiffeid.RequireFromPath(a.TrustDomain, path).URL()},
+		Subject: pkix.Name{CommonName: "member"}, NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.Cert, key.Public(), a.Key)
@@ -125,7 +129,7 @@ func (a *Authority) MemberSVID(t testing.TB, path string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// Large is a bundle that is read, and does not fit into one command of the log.
+// Large returns a valid bundle that does not fit into one command of the log.
 func (a *Authority) Large(t testing.TB, sequence uint64) *bundle.Bundle {
 	t.Helper()
 	content := bundle.Content{X509Authorities: []*x509.Certificate{a.Cert}, Sequence: &sequence, RefreshHint: a.Hint}
@@ -133,10 +137,9 @@ func (a *Authority) Large(t testing.TB, sequence uint64) *bundle.Bundle {
 		value, err := asn1.Marshal([]byte(rand.Text() + string(make([]byte, 2500))))
 		require.NoError(t, err)
 		template := &x509.Certificate{
-			SerialNumber: Serial(
-				t,
-			), URIs: a.Cert.URIs, NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter, IsCA: true, BasicConstraintsValid: true,
-			KeyUsage: x509.KeyUsageCertSign, ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Value: value}},
+			SerialNumber: Serial(t), URIs: a.Cert.URIs, NotBefore: a.Cert.NotBefore, NotAfter: a.Cert.NotAfter,
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Value: value}},
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, template, a.Key.Public(), a.Key)
 		require.NoError(t, err)

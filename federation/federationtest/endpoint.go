@@ -115,13 +115,14 @@ func (p *Endpoint) answerStatements(w http.ResponseWriter, r *http.Request) {
 	handler(w, r)
 }
 
+// Handle replaces the handler of all requests.
 func (p *Endpoint) Handle(h http.HandlerFunc) {
 	p.Mu.Lock()
 	defer p.Mu.Unlock()
 	p.handler = h
 }
 
-// Serve serves a bundle as an endpoint should, with a strong ETag.
+// Serve makes the endpoint serve a bundle with a strong ETag.
 func (p *Endpoint) Serve(b *bundle.Bundle) {
 	document := b.Marshal()
 	sum := sha256.Sum256(document)
@@ -132,6 +133,7 @@ func (p *Endpoint) Serve(b *bundle.Bundle) {
 	})
 }
 
+// Present makes the endpoint present a new X509-SVID of an authority.
 func (p *Endpoint) Present(t testing.TB, a *Authority) {
 	cert := a.SVID(t)
 	p.Mu.Lock()

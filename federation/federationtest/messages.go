@@ -4,6 +4,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
+// Hello returns the first message of a stream.
 func Hello(home, member string) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{
 		Content: &ententev1.PeerMessage_Hello{
@@ -12,12 +13,14 @@ func Hello(home, member string) *ententev1.PeerMessage {
 	}
 }
 
+// Subscription returns a message that requests bundles.
 func Subscription(wanted ...*ententev1.PeerBundleVersion) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{
 		Content: &ententev1.PeerMessage_Subscription{Subscription: &ententev1.PeerSubscription{Wanted: wanted}},
 	}
 }
 
+// Acknowledgement returns the answer to a bundle: an empty refusal means that it is stored.
 func Acknowledgement(v *ententev1.PeerBundleVersion, refusal string) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{
 		Content: &ententev1.PeerMessage_Acknowledgement{
@@ -26,6 +29,7 @@ func Acknowledgement(v *ententev1.PeerBundleVersion, refusal string) *ententev1.
 	}
 }
 
+// Heartbeat returns a heartbeat that confirms versions.
 func Heartbeat(current ...*ententev1.PeerBundleVersion) *ententev1.PeerMessage {
 	return &ententev1.PeerMessage{
 		Content: &ententev1.PeerMessage_Heartbeat{Heartbeat: &ententev1.PeerHeartbeat{Current: current}},

@@ -31,6 +31,7 @@ type AuditLog struct {
 	Full  bool
 }
 
+// Record appends an event, or fails if the log is full.
 func (l *AuditLog) Record(e audit.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,6 +65,7 @@ type Leader struct {
 	Sections map[string]Section
 }
 
+// Query delivers the pending reports, and returns the answer of a section.
 func (l *Leader) Query(_ context.Context, section string, query []byte) ([]byte, error) {
 	l.Beat()
 	if s := l.Sections[section]; s != nil {
@@ -87,6 +89,7 @@ var HostedBundles = raftstore.NewTable[*statev1.Bundle]("hosted_bundles")
 // AliveMembers plays the rows that the leader writes of who is alive.
 var AliveMembers = raftstore.NewTable[*statev1.AliveMember]("alive_in_test")
 
+// Alive returns the members of [AliveMembers].
 func Alive(r raftstore.Reader) (names []string, err error) {
 	for row, err := range AliveMembers.All(r, "") {
 		if err != nil {
@@ -128,6 +131,7 @@ const (
 	WebProfile    = int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB)
 )
 
+// Names returns numbered trust domains below a suffix.
 func Names(count int, suffix string) (out []string) {
 	for i := range count {
 		out = append(out, fmt.Sprintf("d%05d.%s", i, suffix))

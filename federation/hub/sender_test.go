@@ -271,13 +271,20 @@ func TestSubscriptionsRefused(t *testing.T) {
 		reason string
 		text   string
 	}{
-		"no domain":         {subs{{TrustDomain: "HUB", Include: all}}, "malformed", `"HUB", which is no trust domain`},
-		"no suffix":         {subs{{TrustDomain: "hub.test", Include: []string{"..test"}}}, "malformed", `"..test"; write`},
-		"too many names":    {subs{{TrustDomain: "hub.test", Include: many}}, "malformed", "257 names; 256 are the most"},
-		"no version":        {subs{{TrustDomain: "hub.test", Include: all, Has: noVersion}}, "malformed", "a digest of 1 bytes"},
-		"too many versions": {subs{{TrustDomain: "hub.test", Include: all, Has: has}}, "too_many_domains", "are the most"},
+		"no domain": {subs{{TrustDomain: "HUB", Include: all}}, "malformed", `"HUB", which is no trust domain`},
+		"no suffix": {
+			subs{{TrustDomain: "hub.test", Include: []string{"..test"}}}, "malformed", `"..test"; write`,
+		},
+		"too many names": {subs{{TrustDomain: "hub.test", Include: many}}, "malformed", "257 names; 256 are the most"},
+		"no version": {
+			subs{{TrustDomain: "hub.test", Include: all, Has: noVersion}}, "malformed", "a digest of 1 bytes",
+		},
+		"too many versions": {
+			subs{{TrustDomain: "hub.test", Include: all, Has: has}}, "too_many_domains", "are the most",
+		},
 		"too many in parts": {subs{
-			{TrustDomain: "hub.test", Include: all, Has: has[:last], More: true}, {TrustDomain: "hub.test", Has: has[last:]},
+			{TrustDomain: "hub.test", Include: all, Has: has[:last], More: true},
+			{TrustDomain: "hub.test", Has: has[last:]},
 		}, "too_many_domains", "are the most"},
 		"too many in all": {subs{
 			{TrustDomain: "hub.test", Include: all, Has: long, More: true},
@@ -293,7 +300,9 @@ func TestSubscriptionsRefused(t *testing.T) {
 		"a part too late": {subs{
 			{TrustDomain: "hub.test", Include: all}, {TrustDomain: "hub.test", Has: has[:1]},
 		}, "malformed", "the map of hub.test under number 1, after 1"},
-		"too many":    {manySubscriptions(peer.MaxMapSubscriptions + 1), "too_many_domains", "by 17 relationships; 16 are the most"},
+		"too many": {
+			manySubscriptions(peer.MaxMapSubscriptions + 1), "too_many_domains", "by 17 relationships; 16 are the most",
+		},
 		"the maximum": {manySubscriptions(peer.MaxMapSubscriptions), "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

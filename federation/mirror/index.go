@@ -14,6 +14,7 @@ type index struct {
 	peers map[string]NameSet
 }
 
+// NameSet is a set of trust domains.
 type NameSet map[string]struct{}
 
 func newIndex() index {
@@ -52,6 +53,8 @@ func (i index) remove(name string, r *relationship.Relationship) {
 func (c *Mirror) EachHub(fn func(name string, e Entry)) {
 	c.eachOf(func(i index) NameSet { return i.hubs }, fn)
 }
+
+// EachAgreement calls fn for each relationship with an agreement, in no order. fn must not call the mirror.
 func (c *Mirror) EachAgreement(fn func(name string, e Entry)) {
 	c.eachOf(func(i index) NameSet { return i.agreements }, fn)
 }

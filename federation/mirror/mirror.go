@@ -42,6 +42,7 @@ type AttestationHolding struct {
 	refused          bool
 }
 
+// NewAttestationHolding returns the facts about a stored attestation of a hub.
 func NewAttestationHolding(row *statev1.HubBundle, revision raftstore.Revision) (AttestationHolding, error) {
 	b, err := relationship.HubBundle(row)
 	if err != nil {
@@ -54,6 +55,7 @@ func NewAttestationHolding(row *statev1.HubBundle, revision raftstore.Revision) 
 	}, nil
 }
 
+// New returns an empty mirror.
 func New() *Mirror {
 	return &Mirror{
 		entries:      make(map[string]Entry),
@@ -190,6 +192,7 @@ func (c *Mirror) EachAttestation(fn func(key string, w AttestationHolding, hub *
 	}
 }
 
+// Get returns the entry of a relationship, and whether it exists.
 func (c *Mirror) Get(name string) (Entry, bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -211,6 +214,7 @@ func (c *Mirror) Set(name string, e Entry) {
 	}
 }
 
+// Names returns the trust domains of all relationships, in no order.
 func (c *Mirror) Names() []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Confirmations limits how often a confirmation of what is stored is recorded, by trust domain. A peer cannot make it grow,
-// because it holds only domains of relationships.
+// Confirmations limits how often a confirmation of a stored bundle is recorded, by trust domain. A peer cannot make it
+// grow, because it holds only domains of relationships.
 type Confirmations struct {
 	mu   sync.Mutex
 	last map[string]time.Time
@@ -15,7 +15,8 @@ type Confirmations struct {
 // NewConfirmations returns an empty one.
 func NewConfirmations() *Confirmations { return &Confirmations{last: make(map[string]time.Time)} }
 
-// Due reports whether a confirmation is to be recorded, and counts it as recorded. It is also due if the clock was set back.
+// Due reports whether a confirmation is to be recorded, and counts it as recorded. It is also due if the clock was set
+// back.
 func (c *Confirmations) Due(name string, now time.Time, every time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,10 +16,14 @@ import (
 const (
 	// Opening a stream costs a check against all relationships. A working peer waits longer and longer between
 	// attempts.
-	openRate, OpenBurst = 1, 4 * MaxStreamsPerPeer
+	openRate = 1
+	// OpenBurst is the burst of openRate.
+	OpenBurst = 4 * MaxStreamsPerPeer
 	// A full set of domains with its acknowledgements fits into the burst of messages.
-	messageRate, MessageBurst = 50, 4 * session.MaxDomains
-	byteRate, byteBurst       = 1 << 20, 32 << 20
+	messageRate = 50
+	// MessageBurst is the burst of messageRate.
+	MessageBurst        = 4 * session.MaxDomains
+	byteRate, byteBurst = 1 << 20, 32 << 20
 	// Each bundle that is stored is a write to the Raft log. A peer that sends more is not read from meanwhile.
 	bundleRate, bundleBurst = 10, 2 * session.MaxDomains
 	// A hub may send its whole map at once, because that is what a new spoke lacks.
@@ -28,9 +32,13 @@ const (
 	subscriptionRate, subscriptionBurst = 1, 2 * MaxMapSubscriptions
 	// excuseRate limits the refusals that may not be the peer's fault. The burst covers all domains of a stream, as
 	// where this cluster is one version behind with every one of them.
-	excuseRate, ExcuseBurst = 0.1, session.MaxDomains
+	excuseRate = 0.1
+	// ExcuseBurst is the burst of excuseRate.
+	ExcuseBurst = session.MaxDomains
 	// logRate limits the lines about refusals in the log and in the audit log. Metrics count all.
-	logRate, LogBurst = 1, 20
+	logRate = 1
+	// LogBurst is the burst of logRate.
+	LogBurst = 20
 	// A peer is sent its map at half of the rate at which it may be sent anything, in bursts of a quarter.
 	mapRate, mapBurst = byteRate / 2, byteBurst / 4
 	// MaxHeld bounds the bytes that wait in memory for one peer. A spoke that has ten thousand domains names them with

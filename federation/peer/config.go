@@ -87,12 +87,12 @@ type Leader interface {
 type Fault int
 
 const (
-	// FaultNone: it was accepted, was known already, or could not be examined.
+	// FaultNone means that it was accepted, was known already, or could not be examined.
 	FaultNone Fault = iota
-	// FaultUnclear: a peer that works correctly may send it for a moment, for example because the bundle stored here is
+	// FaultUnclear means that a peer that works correctly may send it for a moment, for example because the bundle stored here is
 	// one version behind, or because an operator has just ended the relationship. A peer has a budget of these.
 	FaultUnclear
-	// FaultPeer: no peer that works correctly sends it, whatever is stored here.
+	// FaultPeer means that no peer that works correctly sends it, whatever is stored here.
 	FaultPeer
 )
 

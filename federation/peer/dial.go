@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// FirstDial and LastDial bound the wait between two attempts to open a stream.
+	// FirstDial is the first wait between two attempts to open a stream.
 	FirstDial = 200 * time.Millisecond
-	LastDial  = 30 * time.Second
+	// LastDial is the longest wait between two attempts.
+	LastDial = 30 * time.Second
 	// Settled is how long a stream has to have been open for the next attempt to be made as soon as the first.
 	Settled = 5 * time.Second
 	// yieldCheck is how often a member that gives way checks whether it still has to.

@@ -17,14 +17,16 @@ type metrics struct {
 func newMetrics(to prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "entente_federation_streams", Help: "Open streams to peers at this member, by which side opened them.",
+			Name: "entente_federation_streams",
+			Help: "Open streams to peers at this member, by which side opened them.",
 		}, []string{"direction"}),
 		streamsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_federation_streams_ended_total",
 			Help: "Streams to peers that ended, or could not be opened, by reason.",
 		}, []string{"reason"}),
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "entente_federation_stream_messages_total", Help: "Messages on streams to peers, by direction and kind.",
+			Name: "entente_federation_stream_messages_total",
+			Help: "Messages on streams to peers, by direction and kind.",
 		}, []string{"direction", "kind"}),
 	}
 	if to == nil {

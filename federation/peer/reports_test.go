@@ -25,8 +25,14 @@ func TestLeaderKnowledgeIsComplete(t *testing.T) {
 		known    bool
 	}{
 		{"no peer at all", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, true, 0, true},
-		{"relationships not read yet", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, false, 0, false},
-		{"a member has not reported", []string{"eu-1", "eu-2"}, map[string]map[string]observation{"eu-1": nil}, nil, true, time.Hour, false},
+		{
+			"relationships not read yet", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, false, 0,
+			false,
+		},
+		{
+			"a member has not reported", []string{"eu-1", "eu-2"}, map[string]map[string]observation{"eu-1": nil}, nil,
+			true, time.Hour, false,
+		},
 		{"no member is alive", nil, nil, nil, true, time.Hour, false},
 		{"a peer is connected", []string{"eu-1", "eu-2"}, map[string]map[string]observation{
 			"eu-1": nil, "eu-2": {"us.example.org": {known: true, connected: true, acknowledged: wants}},
@@ -40,7 +46,10 @@ func TestLeaderKnowledgeIsComplete(t *testing.T) {
 		{"one of two peers is connected", []string{"eu-1"}, map[string]map[string]observation{
 			"eu-1": {"us.example.org": {known: true, connected: true, acknowledged: wants}},
 		}, []string{"ap.example.org", "us.example.org"}, true, 0, false},
-		{"the peers had their time", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, []string{"us.example.org"}, true, returnTime, true},
+		{
+			"the peers had their time", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil},
+			[]string{"us.example.org"}, true, returnTime, true,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -122,7 +122,8 @@ func (r *Receiver) ReceiveBundle(ctx context.Context, home, td string, document 
 			failure,
 		)
 	} else {
-		c.Log.Info("bundle from a peer", "trust_domain", td, "peer", home, "result", out.Result, "took", c.Now().Sub(began))
+		c.Log.Info("bundle from a peer",
+			"trust_domain", td, "peer", home, "result", out.Result, "took", c.Now().Sub(began))
 	}
 	c.Observations.Attempted(td, generation, c.Now(), out.Err == nil, out.Result, failure)
 	return received
@@ -150,7 +151,8 @@ func (r *Receiver) attempt(
 	if err := b.Current.Accept(next); err != nil {
 		if failed := r.config.Intake.CompareBundle(ctx, td, next, b.Origin()); failed != nil {
 			return relationship.Version{}, intake.Outcome{
-				Result: "not_stored", Err: fmt.Errorf("raise an alarm on what the peer %s sent of %s: %w", home, td, failed),
+				Result: "not_stored",
+				Err:    fmt.Errorf("raise an alarm on the bundle of %s from the peer %s: %w", td, home, failed),
 			}
 		}
 		return refuse(err)

@@ -56,6 +56,7 @@ func HistoryOf(r raftstore.Reader, name string) (*statev1.ForeignHistory, error)
 	return row.Value, nil
 }
 
+// VersionOf returns the bundle of one version of a history.
 func VersionOf(h *statev1.ForeignHistory, v *statev1.BundleVersion) (*bundle.Bundle, error) {
 	return statement.FromVersion(v, func(id []byte) (*statev1.BundleKey, error) {
 		for _, key := range h.GetKeys() {

@@ -72,6 +72,7 @@ func DecodeHolding(value []byte, revision raftstore.Revision) (Holding, error) {
 	return ReadHolding(row, revision)
 }
 
+// ReadHolding returns the facts about a stored bundle.
 func ReadHolding(row *statev1.Bundle, revision raftstore.Revision) (Holding, error) {
 	b, err := trust.Parse(row)
 	if err != nil {
@@ -120,6 +121,7 @@ func (v Version) Replaces(had Version) bool {
 	return v.Digest != had.Digest
 }
 
+// Message returns the version as peers exchange it.
 func (v Version) Message(td string) *ententev1.PeerBundleVersion {
 	m := &ententev1.PeerBundleVersion{TrustDomain: td}
 	if v.None() {

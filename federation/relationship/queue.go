@@ -18,6 +18,7 @@ type turn struct {
 	index int
 }
 
+// NewQueue returns an empty queue.
 func NewQueue() *Queue { return &Queue{byName: make(map[string]*turn)} }
 
 // Set gives name its turn at a time, in place of the one it had.

@@ -18,6 +18,7 @@ type Stored struct {
 	parse func() (*bundle.Bundle, error)
 }
 
+// NewStored returns the bundle of a row.
 func NewStored(row *statev1.Bundle) *Stored {
 	return &Stored{row, sync.OnceValues(func() (*bundle.Bundle, error) { return trust.Parse(row) })}
 }

@@ -25,8 +25,10 @@ const (
 	// AcknowledgeTimeout is how long a peer may take to store or refuse a bundle. An election there takes about a
 	// second.
 	AcknowledgeTimeout = time.Minute
-	// Heartbeats are sent three times per refresh interval, within these limits.
-	LongestHeartbeat, ShortestHeartbeat = 10 * time.Second, 300 * time.Millisecond
+	// LongestHeartbeat is the longest time between two heartbeats, which are sent three times per refresh interval.
+	LongestHeartbeat = 10 * time.Second
+	// ShortestHeartbeat is the shortest time between two heartbeats.
+	ShortestHeartbeat = 300 * time.Millisecond
 	// MaxRefusals is how many refused bundles and statements do not end a stream.
 	MaxRefusals = 32
 )

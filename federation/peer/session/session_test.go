@@ -226,7 +226,10 @@ func TestSessionSilence(t *testing.T) {
 
 // FuzzSessionTake: nothing that a peer sends does more than end its stream by a name from the set.
 func FuzzSessionTake(f *testing.F) {
-	for _, m := range []*ententev1.PeerMessage{federationtest.Hello("us.test", "us-1"), federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}), federationtest.Heartbeat(), {}} {
+	for _, m := range []*ententev1.PeerMessage{
+		federationtest.Hello("us.test", "us-1"),
+		federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}), federationtest.Heartbeat(), {},
+	} {
 		b, err := proto.Marshal(m)
 		require.NoError(f, err)
 		f.Add(b)
