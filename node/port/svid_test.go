@@ -142,7 +142,7 @@ func TestCallersAreRefusedByReason(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := refused(t, m, string(port.GRPC), c.reason)
-			require.Error(t, refusal(clientTLS(m.address, string(port.GRPC), &c.svid)))
+			requireClosed(t, refusal(clientTLS(m.address, string(port.GRPC), &c.svid)))
 			m.eventually("counts the refusal", func() error {
 				if refused(t, m, string(port.GRPC), c.reason) == before {
 					return fmt.Errorf("nothing was refused as %s", c.reason)
