@@ -198,7 +198,8 @@ func TestShortenedLifetimesAreTakenWithAnAlarm(t *testing.T) {
 	require.WithinDuration(
 		t, first.GetNotBefore().AsTime().Add(5*time.Hour), first.GetNotAfter().AsTime(), 2*time.Minute,
 	)
-	a.logged("[WARN]", "Vault gave the signing certificate less lifetime than requested; raise the mount's max_lease_ttl")
+	a.logged("[WARN]",
+		"Vault gave the signing certificate less lifetime than requested; raise the mount's max_lease_ttl")
 	served := a.keepIssuing(false)
 	second := a.renews(first) // at half of what it was given
 	maxLease("87600h")(a)

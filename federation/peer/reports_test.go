@@ -26,8 +26,8 @@ func TestLeaderKnowledgeIsComplete(t *testing.T) {
 	}{
 		{"no peer at all", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, true, 0, true},
 		{
-			"relationships not read yet", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil, false, 0,
-			false,
+			"relationships not read yet", []string{"eu-1"}, map[string]map[string]observation{"eu-1": nil}, nil,
+			false, 0, false,
 		},
 		{
 			"a member has not reported", []string{"eu-1", "eu-2"}, map[string]map[string]observation{"eu-1": nil}, nil,

@@ -228,7 +228,8 @@ func TestSessionSilence(t *testing.T) {
 func FuzzSessionTake(f *testing.F) {
 	for _, m := range []*ententev1.PeerMessage{
 		federationtest.Hello("us.test", "us-1"),
-		federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}), federationtest.Heartbeat(), {},
+		federationtest.Subscription(&ententev1.PeerBundleVersion{TrustDomain: "eu.test"}),
+		federationtest.Heartbeat(), {},
 	} {
 		b, err := proto.Marshal(m)
 		require.NoError(f, err)
