@@ -12,7 +12,7 @@ import (
 )
 
 // TestGolden holds the form of documents and the digest of keys. Both go over the wire and onto disk: a change here
-// makes members of different versions disagree about what is the same bundle.
+// makes members of different versions disagree on whether two bundles are the same.
 func TestGolden(t *testing.T) {
 	document, err := os.ReadFile("testdata/bundle.json")
 	require.NoError(t, err)

@@ -2,5 +2,5 @@
 
 package bundle_test
 
-// mostMemory is twice what it is without: the race detector keeps memory of its own beside what is allocated.
+// mostMemory is twice the bound without the race detector, which keeps memory of its own for each allocation.
 const mostMemory = 32 << 20

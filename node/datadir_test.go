@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestADataFolderIsHeldByOneProcess(t *testing.T) {
+func TestDataFolderIsLockedByOneProcess(t *testing.T) {
 	dir := t.TempDir() + "/data"
 	first, err := openDataDir(dir)
 	require.NoError(t, err)

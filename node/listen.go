@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// listen opens a listener. Errors name what it is for and the setting that holds the address.
+// listen opens a listener. Errors name its purpose and the setting that holds the address.
 func listen(what, setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	switch {

@@ -88,7 +88,7 @@ func world(t *testing.T) *raftstore.Store {
 	return store
 }
 
-func TestTrustDecidesOnCallersAndRoutesAlike(t *testing.T) {
+func TestCallersAndRoutesFollowTheSameRules(t *testing.T) {
 	store := world(t)
 	trusted := trust.NewIndex(trustSources())
 	trusted.Open(store)
@@ -149,7 +149,7 @@ func newCatalog(store *raftstore.Store, home spiffeid.TrustDomain) *bundleapi.In
 		Versions: bundleHistory}
 }
 
-func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
+func TestCatalogReturnsTrustedBundles(t *testing.T) {
 	store := world(t)
 	home := spiffeid.RequireTrustDomainFromString("eu.example.org")
 	c := newCatalog(store, home)
@@ -174,7 +174,7 @@ func TestTheCatalogHandsOutWhatMayBeReliedOn(t *testing.T) {
 }
 
 // Without the consent of both sides, neither the bundle of a domain nor its history is returned.
-func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
+func TestCatalogReturnsNoHistoryBeforeConsent(t *testing.T) {
 	store := world(t)
 	now := timestamppb.Now()
 	for name, c := range map[string]struct {
@@ -210,7 +210,7 @@ func TestTheCatalogHandsOutNoHistoryBeforeConsent(t *testing.T) {
 	}
 }
 
-func TestFollowersSeeEachChangeAndEachEnd(t *testing.T) {
+func TestFollowersReceiveChangesAndDeletions(t *testing.T) {
 	store := world(t)
 	c := newCatalog(store, spiffeid.RequireTrustDomainFromString("eu.example.org"))
 	ctx, cancel := context.WithCancel(t.Context())

@@ -7,9 +7,9 @@
 // A [State] is what a domain is worth at the moment; a [Status] has one for each kind of SVID. [Parse] turns a stored
 // row into a bundle, and is the only reader of stored bundles: it parses a document once for all who need it.
 //
-// An [Index] answers for a member: it makes the parsed bundle, its API message, its entry in a bundle map and the list
+// An [Index] serves one member: it makes the parsed bundle, its API message, its entry in a bundle map and the list
 // of its statements once a revision, and shares them. It never holds more than a bounded number of parsed bundles. The
-// packages below serve what it knows: bundleapi over gRPC, publisher at the bundle endpoint.
+// packages below serve its content: bundleapi over gRPC, publisher at the bundle endpoint.
 //
 // Nothing here writes to the store. Start reading at sources.go.
 package trust

@@ -11,7 +11,7 @@ import (
 )
 
 // Statements returns the signed statements on a hosted domain's bundle, parsed once for each change, with the revision
-// of that change. The list is nil if no statements are made at all.
+// of that change. The list is nil if the cluster makes no statements.
 func (i *Index) Statements(r raftstore.Reader, td string) (*statement.List, raftstore.Revision, error) {
 	return i.statements.of(r, td)
 }

@@ -180,7 +180,7 @@ func TestKubernetesTokenIsReadAtEachLogin(t *testing.T) {
 	require.ErrorIs(t, err, vault.ErrLogin)
 }
 
-func TestEnvironmentDoesNotCount(t *testing.T) {
+func TestEnvironmentIsIgnored(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := configFor(t, v, v.PKI(t), nil)
 	t.Setenv("VAULT_ADDR", "https://127.0.0.1:1")

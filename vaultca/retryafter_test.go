@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// TestRetryAfterIsHonoured: nothing is sent before the time that Vault named, neither by the call that was turned away
-// nor by others; afterwards the call goes on by itself.
+// TestRetryAfterIsHonoured: no call sends a request before the time that Vault named. The rejected call then continues
+// without its caller.
 func TestRetryAfterIsHonoured(t *testing.T) {
 	v := vaulttest.Shared(t)
 	proxy := vaulttest.NewProxy(t, v)

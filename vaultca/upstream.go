@@ -314,8 +314,8 @@ func signParameters(td spiffeid.TrustDomain, csr *x509.CertificateRequest, ttl t
 	}
 }
 
-// pick returns the issuer to sign: the first whose chain leads to an anchor that is not refused. If there is none it is
-// the first of all, whose certificate is refused with the reason.
+// pick returns the issuer to sign: the first whose chain leads to an anchor that is not refused. Without
+// such an issuer it is the first in the list, whose certificate is then rejected with the reason.
 func pick(ctx context.Context, c *vault.Caller, m Mount, refused func(*x509.Certificate) bool) (string, error) {
 	all := m.issuers()
 	if len(all) == 1 || refused == nil || m.AnchorsFile != "" {

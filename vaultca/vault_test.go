@@ -129,9 +129,9 @@ func TestChainLeadsThroughIntermediates(t *testing.T) {
 	require.Len(t, signed.Anchors, 1, "the unrelated root does not count")
 }
 
-// TestTheFirstIssuerThatMaySignDoes: with several issuers, one whose anchor is refused is passed over; the policy
+// TestFirstUsableIssuerSigns: with several issuers, one whose anchor is refused is passed over; the policy
 // allows all of them.
-func TestTheFirstIssuerThatMaySignDoes(t *testing.T) {
+func TestFirstUsableIssuerSigns(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.PKI(t)
 	fresh := v.Root(t, mount, "fresh")

@@ -118,8 +118,8 @@ func TestConnectionIsKept(t *testing.T) {
 	fetch("a", 1)
 }
 
-// TestKeptConnectionIsVerifiedAgain: a kept connection is worth what its certificate is worth at the fetch, by that
-// fetch's bundle and time.
+// TestKeptConnectionIsVerifiedAgain: the certificate of a kept connection is verified at each fetch, with the
+// bundle and the time of that fetch.
 func TestKeptConnectionIsVerifiedAgain(t *testing.T) {
 	k := newKeeping(t, serves(t))
 	other := bundletest.NewAuthority(t, bundletest.Home)
@@ -179,8 +179,8 @@ func (a *countingSource) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*
 	return a.Bundle.GetX509BundleForTrustDomain(td)
 }
 
-// TestKeptConnectionIsVerifiedOncePerVersion: while the trust is of one version, what was verified counts until the
-// certificate expires.
+// TestKeptConnectionIsVerifiedOncePerVersion: a verified connection is not verified again until the version of the
+// bundles changes or the certificate expires.
 func TestKeptConnectionIsVerifiedOncePerVersion(t *testing.T) {
 	k := newKeeping(t, serves(t))
 	trust := &countingSource{Bundle: bundletest.NewBundle(t, bundletest.Home, 1, k.ca)}

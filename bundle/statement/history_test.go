@@ -211,10 +211,9 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
-// FuzzDifferences: whatever two bundles hold, their difference is a line of printable text each, is nothing exactly if
-// they are equal, and a history returns what it was given. Parts are picked from a few, and names alone are
-// free: two documents as input test nothing more, and are so long that each one of interest is minimized for a
-// minute.
+// FuzzDifferences: each difference of two bundles is one line of printable text, there is none exactly if they are
+// equal, and a history returns the recorded bundles unchanged. The bundles are made of a few given parts and of free
+// names: with two whole documents as input the fuzzer finds nothing more, and spends a minute on minimizing each.
 func FuzzDifferences(f *testing.F) {
 	f.Add(uint16(0b0_01_01_001), uint16(0b1_10_00_011), "kid", "an authority", int64(300))
 	f.Add(uint16(0), uint16(0b1_11_11_111), "\u202e", "two\nlines", int64(-1))

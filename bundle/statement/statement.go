@@ -62,8 +62,8 @@ type Claims struct {
 	Sequence    uint64
 	// Keys is the [bundle.Bundle.Digest] of the version: the SHA-256 of its canonical set of usable keys.
 	Keys [32]byte
-	// Previous is the [Statement.Digest] of the statement on the version before. It is zero if Start has the reason why
-	// there is none.
+	// Previous is the [Statement.Digest] of the statement on the version before. It is zero for the first of a
+	// chain; Start then has the reason.
 	Previous [32]byte
 	Start    string
 	// Issued is in whole seconds.

@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/bundle/svid"
 )
 
-// Whatever certificates are presented, what is taken for an X509-SVID is one, and every refusal has its name. The
-// bundle holds what was presented last, so that a certificate that is an anchor itself is tried too.
+// FuzzVerifySVID: every accepted certificate is a valid X509-SVID, and every refusal has a name. The bundle holds the
+// last certificate of the chain, so the fuzzer also tries certificates that are anchors themselves.
 func FuzzVerifySVID(f *testing.F) {
 	ca := bundletest.NewAuthority(f, bundletest.Home)
 	between := ca.Intermediate(f, bundletest.CATemplate(bundletest.Home))

@@ -171,7 +171,7 @@ func TestVerifySVIDThroughIntermediates(t *testing.T) {
 	}
 }
 
-// A chain that leads nowhere, or to the wrong place, is refused whatever else is right.
+// TestVerifySVIDNeedsAPath: an otherwise valid certificate without a path to an authority of its domain is rejected.
 func TestVerifySVIDNeedsAPath(t *testing.T) {
 	ca, other := bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home)
 	between := ca.Intermediate(t, bundletest.CATemplate(bundletest.Home))

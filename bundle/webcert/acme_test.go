@@ -296,7 +296,7 @@ func unusedRoot(t *testing.T) string {
 	return string(roots)
 }
 
-func TestACMERenewsUnnoticed(t *testing.T) {
+func TestACMERenewsWithoutInterruption(t *testing.T) {
 	listener := loopback(t)
 	pebble, _ := acmetest.Start(t, acmetest.Options{Endpoint: listener.Addr().String(), ValidSeconds: 18})
 	e := serveACME(t, listener, webcert.ACMEConfig{
@@ -367,7 +367,7 @@ func TestACMERefusalIsShown(t *testing.T) {
 }
 
 // The name leads somewhere else: what the ACME server finds there is no answer of this cluster.
-func TestACMEServerFindsSomebodyElse(t *testing.T) {
+func TestACMEServerReachesAnotherServer(t *testing.T) {
 	listener := loopback(t)
 	h, _ := bundletest.NewHandler(t)
 	elsewhere, _ := bundletest.ServeWeb(t, h)

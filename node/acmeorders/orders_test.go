@@ -81,7 +81,7 @@ func TestMembersTakeTurns(t *testing.T) {
 	require.Zero(t, rows(t, c.Store(1)), "nothing is left")
 }
 
-func TestALeaseEndsWithoutItsHolder(t *testing.T) {
+func TestLeaseEndsWithoutItsHolder(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	store := raftstoretest.New(t)

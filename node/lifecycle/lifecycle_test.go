@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPartsStopInReverseEachWaitedFor(t *testing.T) {
+func TestPartsStopInReverseOrder(t *testing.T) {
 	life := New(hclog.NewNullLogger())
 	var order []string
 	for _, name := range []string{"store", "rooms", "callers"} {
@@ -25,7 +25,7 @@ func TestPartsStopInReverseEachWaitedFor(t *testing.T) {
 	require.NoError(t, life.Stop(), "a second stop has nothing left to do")
 }
 
-func TestAPartThatEndsByItselfEndsTheMember(t *testing.T) {
+func TestPartThatReturnsStopsMember(t *testing.T) {
 	for name, c := range map[string]struct {
 		returns error
 		want    string
@@ -42,7 +42,7 @@ func TestAPartThatEndsByItselfEndsTheMember(t *testing.T) {
 	}
 }
 
-func TestTheFirstFailureCounts(t *testing.T) {
+func TestFirstFailureIsReturned(t *testing.T) {
 	life := New(hclog.NewNullLogger())
 	life.Fail(errors.New("first"))
 	life.Fail(errors.New("second"))

@@ -26,7 +26,7 @@ func durationOf(d time.Duration) *durationpb.Duration { return durationpb.New(d)
 
 // The members of these tests have neither SVIDs nor bundles. They depend on identity keys only.
 
-func TestThreeMembersFormAClusterAndStartAgainFromDisk(t *testing.T) {
+func TestThreeMembersFormClusterAndRestart(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	b := newMember(t, "eu-2").joined(a)
 	c := newMember(t, "eu-3").joined(b)
@@ -116,7 +116,7 @@ func TestTokenAdmitsOneMember(t *testing.T) {
 	require.ErrorContains(t, err, "the leader eu-1 did not find member eu-3 at its address "+b.address)
 }
 
-func TestTheSecretIsSentOnlyToMembersThatTheTokenNames(t *testing.T) {
+func TestSecretIsSentOnlyToNamedMembers(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	token := a.token(time.Minute)
 
@@ -155,7 +155,7 @@ func TestTheSecretIsSentOnlyToMembersThatTheTokenNames(t *testing.T) {
 	assert.Zero(t, accepted, "the impostor's handshake was not completed")
 }
 
-func TestARemovedMemberIsDisconnected(t *testing.T) {
+func TestRemovedMemberIsDisconnected(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	b := newMember(t, "eu-2").joined(a)
 	c := newMember(t, "eu-3").joined(a)

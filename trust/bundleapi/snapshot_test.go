@@ -26,9 +26,9 @@ func newState(t require.TestingT, revision uint64, sequences map[string]uint64) 
 	return state
 }
 
-// TestWatcherArrivesAtTheNewestState is the law of watches: whichever snapshots a watcher sees, what it was sent adds
-// up to the newest state, and only what it has is deleted.
-func TestWatcherArrivesAtTheNewestState(t *testing.T) {
+// TestWatchConvergesToNewestState: whichever snapshots a watcher sees, the sum of its messages is the newest state, and
+// only bundles that it has are deleted.
+func TestWatchConvergesToNewestState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		history := rapid.SliceOfN(rapid.MapOf(rapid.SampledFrom([]string{"a", "b", "c", "d"}), rapid.Uint64Range(1, 3)),
 			1, 8).

@@ -29,8 +29,8 @@ func writeTo(t testing.TB, c *vault.Caller, path string, data map[string]any) (*
 	})
 }
 
-// TestOutageLosesNoKey: whatever Vault or what stands before it answers, no key counts as lost, each failure has a
-// name, and it heals by itself.
+// TestOutageLosesNoKey: no response of Vault or of a proxy makes a key count as lost. Each failure has a name, and the
+// store recovers without intervention.
 func TestOutageLosesNoKey(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.Transit(t)
@@ -104,8 +104,8 @@ func TestFailuresPauseSigning(t *testing.T) {
 	signsDigest(t, key)
 }
 
-// TestLostKeys: a key that was deleted or replaced behind our back is found out, by a signature or by a check, and the
-// authorities learn it.
+// TestLostKeys: a key that was deleted or replaced in Vault is detected, by a signature or by a check, and reported to
+// the authorities.
 func TestLostKeys(t *testing.T) {
 	v := vaulttest.Shared(t)
 	for _, c := range []struct {
@@ -247,7 +247,7 @@ func TestUnreadableEntriesDoNotPreventStart(t *testing.T) {
 	require.Contains(t, log.lines[0], broken)
 }
 
-// FuzzParseEntry: nothing that lies in the folder crashes the member, and what is read is written as it was.
+// FuzzParseEntry: no file in the folder crashes the member, and an entry that was read is written back unchanged.
 func FuzzParseEntry(f *testing.F) {
 	f.Add(
 		[]byte(

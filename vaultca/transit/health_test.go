@@ -64,8 +64,8 @@ func TestRetriesWhileSigningFails(t *testing.T) {
 	})
 }
 
-// TestMissingRightMakesNoStormOfLogins: where the right to sign is missing, signatures are not each a login.
-func TestMissingRightMakesNoStormOfLogins(t *testing.T) {
+// TestMissingRightDoesNotRepeatLogins: where the right to sign is missing, signatures are not each a login.
+func TestMissingRightDoesNotRepeatLogins(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	key := makes(t, openTransit(t, config), "a")

@@ -57,7 +57,7 @@ func openTransit(t testing.TB, c Config) *Store {
 	return k
 }
 
-// runTransit runs a store until the test ends, or until what it returns is called.
+// runTransit runs a store until the test ends, or until halt is called.
 func runTransit(t testing.TB, k *Store) (halt func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -191,8 +191,8 @@ func TestTransitMakesKeysThatStayInVault(t *testing.T) {
 	require.NotContains(t, string(raw), "PRIVATE")
 }
 
-// TestTransitOverARestart: with Vault sealed a member knows its keys, and signs again as soon as it is open.
-func TestTransitOverARestart(t *testing.T) {
+// TestTransitAfterRestart: with Vault sealed a member knows its keys, and signs again as soon as it is open.
+func TestTransitAfterRestart(t *testing.T) {
 	v := vaulttest.Start(t)
 	config := transitFor(t, v, v.Transit(t), "eu-1")
 	k := openTransit(t, config)
@@ -230,8 +230,8 @@ func TestTransitOverARestart(t *testing.T) {
 	require.Zero(t, testutil.ToFloat64(again.metrics.lost.WithLabelValues("key_gone")))
 }
 
-// TestTransitForgetsNoKey: a key whose making was cut short is deleted in Vault, by the next process if need be.
-func TestTransitForgetsNoKey(t *testing.T) {
+// TestTransitKeepsEveryKey: a key whose making was cut short is deleted in Vault, by the next process if need be.
+func TestTransitKeepsEveryKey(t *testing.T) {
 	v := vaulttest.Shared(t)
 	mount := v.Transit(t)
 	config := transitFor(t, v, mount, "eu-1")
@@ -273,7 +273,7 @@ func TestTwoMembersOnOneMount(t *testing.T) {
 	require.NoError(t, one.Delete(t.Context(), "a"))
 	eventually(t, "the one is deleted", func() bool { return len(v.TransitKeys(t, mount)) == 1 })
 	signsDigest(t, second)
-	// What is the other member's is out of reach, whatever this one believes.
+	// Vault's policy denies access to the keys of the other member, even with their names.
 	others := two.keys["a"].entry
 	_, err := readKey(t.Context(), one.caller, others)
 	require.ErrorIs(t, err, vault.ErrDenied)

@@ -56,8 +56,8 @@ var (
 	})
 )
 
-// Main runs the tests of a package that uses [Shared], and takes away what that left; TestMain exits with what it
-// returns.
+// Main runs the tests of a package that uses [Shared], stops the shared Vault and removes its files. It returns
+// the exit code for TestMain.
 func Main(m *testing.M) int {
 	code := m.Run()
 	if sharedFolder != "" {

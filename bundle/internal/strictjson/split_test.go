@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzSplit: objects are taken apart as encoding/json does it, and what it would let pass as the last of two is
-// refused.
+// FuzzSplit: objects are split as by encoding/json, except that a duplicate name, of which encoding/json keeps the
+// last value, is rejected.
 func FuzzSplit(f *testing.F) {
 	f.Add([]byte(`{"a":{"b":[1,"}"]},"\u0062" : -1.5e3 ,"c":[],"":null}`))
 	f.Add([]byte(`{"\ud83d\ude00\ud83d\ud83d\ude00\ude00\ud800x\udc00":"\\\"","\b\f\n\r\t\/\"\\":true}`))
