@@ -161,7 +161,7 @@ var rules = map[string]Rule{
 			m.Deleted = slices.DeleteFunc(slices.Clone(m.GetDeleted()), func(td string) bool { return !keep(td) })
 		})},
 
-	// Relationships belong to the whole cluster: they decide whom the workloads of every hosted domain trust.
+	// Relationships belong to the whole cluster: they decide which callers the workloads of every hosted domain trust.
 	v1.FederationService_CreateRelationship_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named(func(m *v1.CreateRelationshipRequest) string { return m.GetRelationship().GetTrustDomain() })},
 	v1.FederationService_ListRelationships_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},

@@ -51,7 +51,7 @@ func TestEveryMethodHasARule(t *testing.T) {
 		if elsewhere[method.Parent().FullName()] {
 			require.False(t, ruled, "%s is for members or joiners, and must not be reachable from the API", name)
 		} else {
-			require.True(t, ruled, "%s has no rule, so nobody can call it: write one in rules.go", name)
+			require.True(t, ruled, "%s has no rule, so no caller is admitted: write one in rules.go", name)
 		}
 	}
 	for name := range access.Rules() {

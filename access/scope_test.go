@@ -31,7 +31,7 @@ func (l *recorder) StreamAggregatedResources(
 }
 
 // TestSight: a caller sees what is foreign, and what is hosted where it has a grant; a stream ends when its grants
-// change, so that nobody goes on with what it saw before.
+// change, so that no caller keeps seeing rows of its old scope.
 func TestSight(t *testing.T) {
 	h := build(t)
 	admin := v1.NewAccessServiceClient(h.dial(t, root))

@@ -191,7 +191,7 @@ func (l *lived) check() {
 		switch row.GetState() {
 		case ententev1.AuthorityState_AUTHORITY_STATE_PREPARED, ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE:
 			_, err := c.keys.Signer(row.GetId())
-			require.NoError(l.t, err, "%s is in the bundle, and nobody has its key", row.GetId())
+			require.NoError(l.t, err, "%s is in the bundle, and no member has its key", row.GetId())
 		default:
 			require.NotNil(l.t, row.GetActivateTime(), "%s is listed, and never signed", row.GetId())
 		}

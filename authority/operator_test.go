@@ -204,7 +204,7 @@ func TestRevoke(t *testing.T) {
 		_, errJ := c.keys.Signer(j.GetId())
 		names, err := c.keys.Names(ctx)
 		return err == nil && errX != nil && errJ != nil && len(names) == 3
-	}, testTimeout, pollInterval, "the keys, and the root, are of use to nobody but a thief")
+	}, testTimeout, pollInterval, "the keys, and the root, are deleted")
 
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	require.NotEqual(t, x.GetKeyId(), f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509).GetKeyId())

@@ -94,7 +94,7 @@ func TestNoTransactionWaitsForAKey(t *testing.T) {
 	seen := false
 	_, err := c.store.Update(t.Context(), func(*raftstore.Tx) error { seen = insideTransaction(); return nil })
 	require.NoError(t, err)
-	require.True(t, seen, "the stack tells")
+	require.True(t, seen, "the stack contains it")
 
 	_, err = c.DomainService().
 		CreateDomain(t.Context(), &ententev1.CreateDomainRequest{

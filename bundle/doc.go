@@ -3,7 +3,7 @@
 // A [Bundle] is the set of keys by which the SVIDs of one trust domain are verified. It is immutable, always well
 // formed, and belongs to one domain; two of them cannot be merged. [New] builds one from keys, [Parse] from a document.
 //
-// Documents are read tolerantly and written strictly. [Parse] ignores the parts that the standard tells a reader to
+// Documents are read tolerantly and written strictly. [Parse] ignores the parts that the standard requires a reader to
 // ignore, and lists them (see [Ignored]); it refuses a document that is ambiguous or broken, so that two readers of one
 // document never trust different keys. [Bundle.Marshal] returns the same bytes for the same content, in whatever order
 // the keys came. [ReadMap] and [MarshalMap] do the same for SPIFFE bundle maps.

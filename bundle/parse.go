@@ -23,7 +23,7 @@ const maxHint = math.MaxInt64 / int64(time.Second)
 
 // Parse reads the SPIFFE bundle document of td.
 //
-// Parts that the standard tells a reader to ignore are ignored, and the first [MaxIgnored] of them listed. A key
+// Parts that the standard requires a reader to ignore are ignored, and the first [MaxIgnored] of them listed. A key
 // without a required member, or out of range, is such a part (RFC 7517, section 5). A document is refused as a whole if
 // it is ambiguous or broken: not JSON, not UTF-8, text behind its end, two members of one name, no list of keys, a
 // sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid,

@@ -68,7 +68,7 @@ func WithPEM(load func() (PEM, error)) Option {
 }
 
 // WithSource authenticates with sources of go-spiffe, such as an [X509Source] or a workloadapi.X509Source. home is the
-// cluster's home trust domain: only its members are accepted. The sources are asked at each handshake; they belong to
+// cluster's home trust domain: only its members are accepted. The sources are read at each handshake; they belong to
 // the caller and must outlive the client.
 func WithSource(home spiffeid.TrustDomain, svids x509svid.Source, bundles x509bundle.Source) Option {
 	return func(c *config) error {

@@ -207,7 +207,7 @@ func TestX509Source(t *testing.T) {
 			issued: 2,
 			events: []string{"was renewed by authority b until 2000-01-01T01:01:00Z: authority a is no longer trusted"},
 		},
-		"a member that does not know of the taint is asked again": {
+		"a member that has not seen the taint is called again": {
 			play: func(_ *testing.T, i *issuer, _ *X509Source) {
 				i.taint("a", "a")
 				synctest.Wait()

@@ -78,7 +78,7 @@ func TestHoldersLearnOfATaintWithinASecond(t *testing.T) {
 		case at := <-told:
 			require.Less(t, at.Sub(done), time.Second)
 		case <-ctx.Done():
-			t.Fatal("somebody was not told")
+			t.Fatal("a subscriber was not notified")
 		}
 	}
 	for _, p := range c.members {
@@ -160,7 +160,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 	next := issue(t, p, "spiffe://eu.example.org/web")
 	require.NotEqual(t, web.svid.Certificates[1].Raw, next.svid.Certificates[1].Raw)
 	_, _, err := x509svid.Verify(web.svid.Certificates, next.bundle)
-	require.NoError(t, err, "said plainly: it verifies on")
+	require.NoError(t, err, "the SVID still verifies, as the output states")
 
 	// While Vault is sealed the revocation waits. It is made when Vault is back.
 	serial = strings.TrimSuffix(
@@ -173,7 +173,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 		"The upstream has not revoked the certificate of "+second.GetId()+" yet; the leader retries: ",
 	)
 	v.Unseal(t)
-	eventually(t, "Vault is told", func() error {
+	eventually(t, "Vault has the revocation", func() error {
 		if !onList(serial) {
 			return fmt.Errorf("it is not on the list")
 		}

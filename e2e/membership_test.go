@@ -62,7 +62,7 @@ func TestJoinTokens(t *testing.T) {
 	)
 }
 
-func TestAMemberThatLostItsDiskJoinsAnew(t *testing.T) {
+func TestMemberRejoinsAfterDiskLoss(t *testing.T) {
 	c := newCluster(t, "eu", 3, "")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()

@@ -95,7 +95,7 @@ func TestMembersTakeTheirCertificatesFromVault(t *testing.T) {
 		next := issue(t, c.members[0], "spiffe://eu.example.org/web")
 		_, chains, err := x509svid.Verify(next.svid.Certificates, known)
 		require.NoError(t, err)
-		require.False(t, chains[0][len(chains[0])-1].Equal(newRoot), "signed below a root that nobody can know yet")
+		require.False(t, chains[0][len(chains[0])-1].Equal(newRoot), "signed below a root that no verifier has yet")
 		known = next.bundle
 		for _, anchor := range known.X509Authorities() {
 			if anchor.Equal(newRoot) {

@@ -97,7 +97,7 @@ func (l *lockedLog) String() string {
 	return l.buf.String()
 }
 
-// alone is a member that is in contact with itself, writes no audit log and has no fellows.
+// alone is a member that is in contact with itself, writes no audit log and has no peers.
 type alone struct{ now func() time.Time }
 
 func (a alone) LastContact() time.Time { return a.now() }

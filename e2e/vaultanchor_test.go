@@ -81,7 +81,7 @@ func TestTheOldRootOfVaultLeaves(t *testing.T) {
 	a.roots(names, "new published, old published")
 	require.Equal(
 		t, first.GetId(), a.newest("", ententev1.AuthorityState_AUTHORITY_STATE_ACTIVE).GetId(),
-		"signed below a root that nobody can know yet",
+		"signed below a root that no verifier has yet",
 	)
 	a.others() // who reads the bundle has done so by the time that passes now
 	a.pass(plan.HintsBeforeUse * time.Minute)

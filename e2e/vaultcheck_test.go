@@ -13,8 +13,8 @@ import (
 	"github.com/ententehq/entente/vaultca/vaulttest"
 )
 
-// TestVaultCheckSaysWhatIsWrong: a person who tries out a configuration reads what fails, and what to do about it.
-func TestVaultCheckSaysWhatIsWrong(t *testing.T) {
+// TestVaultCheckFindings: a person who tries out a configuration reads what fails, and what to do about it.
+func TestVaultCheckFindings(t *testing.T) {
 	t.Parallel()
 	v := vaulttest.Start(t)
 	mount := v.PKI(t)

@@ -65,7 +65,7 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *program {
 		if t.Failed() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			t.Logf("%s said last:\n%s", name, strings.Join(p.lines[max(0, len(p.lines)-60):], "\n"))
+			t.Logf("last output of %s:\n%s", name, strings.Join(p.lines[max(0, len(p.lines)-60):], "\n"))
 		}
 	})
 	return p

@@ -47,7 +47,7 @@ func TestRestartFromCompactedLog(t *testing.T) {
 
 // A member that lost its disk has lost its votes too, so it is another server to Raft. It is removed, and joins again
 // under another identity key; what the log no longer holds it gets from a snapshot.
-func TestLostDiskJoinsAnew(t *testing.T) {
+func TestRejoinAfterDiskLoss(t *testing.T) {
 	l := newLoopback(t)
 	stores := l.form(t, []string{"m1", "m2"})
 	lost, stop, err := l.open("m3")

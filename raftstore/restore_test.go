@@ -123,7 +123,7 @@ func TestFollowSeesRestore(t *testing.T) {
 	require.Equal(t, "then", <-seen)
 }
 
-func TestRestoreRefusesWhatIsNotWhole(t *testing.T) {
+func TestRestoreRejectsIncompleteSnapshot(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "k", "then")
 	saved := save(t, s)

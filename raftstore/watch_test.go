@@ -84,7 +84,7 @@ func TestWatchFromThePast(t *testing.T) {
 	}
 }
 
-func TestSlowWatcherMustRestartAndHarmsNobody(t *testing.T) {
+func TestSlowWatcherMustRestart(t *testing.T) {
 	s := raftstoretest.New(t)
 	at := put(t, s, "k", "v")
 	slow := s.Watch([]raftstore.Prefix{words.Prefix("")}, at)

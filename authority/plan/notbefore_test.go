@@ -23,7 +23,7 @@ func TestNothingActivatesBeforeItsTime(t *testing.T) {
 		}
 	}
 	for name, others := range map[string][]Authority{
-		"nobody else is active":                     nil,
+		"no other authority is active":              nil,
 		"another member is active":                  {active("b", 12*time.Hour)},
 		"the one before it has time":                {active("a", 12*time.Hour)},
 		"the one before it is past its deadline":    {active("a", 30*time.Minute)},

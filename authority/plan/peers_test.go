@@ -109,7 +109,7 @@ func TestPeersGateActivation(t *testing.T) {
 			_, waits := Wait(s, prepared)
 			if !tt.activate {
 				require.Empty(t, actions)
-				require.Equal(t, now.Add(peersCheckInterval), next, "it asks again soon")
+				require.Equal(t, now.Add(peersCheckInterval), next, "it checks again soon")
 				require.Contains(t, waits,
 					"It waits for peers, until its deadline at the latest; 'entente authority activate' activates "+
 						"it at once.")

@@ -17,7 +17,7 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 )
 
-var update = flag.Bool("update", false, "write the transcripts anew")
+var update = flag.Bool("update", false, "rewrite the transcripts")
 
 func defaults() plan.Settings {
 	return plan.Settings{
@@ -210,7 +210,7 @@ func TestGuarantees(t *testing.T) {
 			s.atRest()
 			for _, kind := range plan.Kinds {
 				if !s.signable(kind) {
-					t.Fatalf("nobody can sign %s at %s\n%s\n%s", kind, s.clock(s.now), s.show(),
+					t.Fatalf("no member can sign %s at %s\n%s\n%s", kind, s.clock(s.now), s.show(),
 						strings.Join(lines, "\n"))
 				}
 			}

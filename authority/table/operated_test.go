@@ -116,7 +116,7 @@ func (s *simulation) atRest() {
 		}
 		if m.lost[a.ID] {
 			s.broken = append(s.broken,
-				fmt.Sprintf("at %s: %s is %s, and nobody has its key", s.clock(s.now), a.ID, a.State))
+				fmt.Sprintf("at %s: %s is %s, and no member has its key", s.clock(s.now), a.ID, a.State))
 		}
 		if a.State == plan.Prepared && s.situation(m).Suspect()[a.Anchor] {
 			s.broken = append(

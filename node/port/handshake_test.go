@@ -33,7 +33,7 @@ func clientTLS(address string, protocol string, own *tls.Certificate, change ...
 	for _, fn := range change {
 		fn(cfg)
 	}
-	return tls.DialWithDialer(&net.Dialer{Timeout: patience}, "tcp", address, cfg)
+	return tls.DialWithDialer(&net.Dialer{Timeout: waitLimit}, "tcp", address, cfg)
 }
 
 // refusal reads until the connection ends, and returns the error.
@@ -42,7 +42,7 @@ func refusal(c *tls.Conn, err error) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(waitLimit)); err != nil {
 		return err
 	}
 	if _, err = io.Copy(io.Discard, c); err == nil {
@@ -236,7 +236,7 @@ func TestNoSessionIsEverResumed(t *testing.T) {
 		require.NoError(t, err)
 		assert.False(t, conn.ConnectionState().DidResume)
 		// The server sends first in HTTP/2, so a ticket would arrive before this byte.
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(waitLimit)))
 		_, err = conn.Read(make([]byte, 1))
 		require.NoError(t, err)
 		require.NoError(t, conn.Close())
@@ -265,13 +265,13 @@ func TestClientConnectionsEndWithTheirSVIDOrBundle(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+		require.NoError(t, conn.SetReadDeadline(time.Now().Add(waitLimit)))
 		_, err = conn.Read(make([]byte, 1))
 		return conn, err
 	}
 
 	short, err := open(time.Second)
-	for ttl := 2 * time.Second; err != nil && ttl < patience; ttl *= 2 {
+	for ttl := 2 * time.Second; err != nil && ttl < waitLimit; ttl *= 2 {
 		short, err = open(ttl) // the SVID expired before this machine was done with the handshake
 	}
 	require.NoError(t, err)
@@ -444,7 +444,7 @@ func (m *member) refusedFor(protocol string, reason port.Reason, n float64) {
 }
 
 func TestHandshakesAreBounded(t *testing.T) {
-	m, p := handshakes(t, patience)
+	m, p := handshakes(t, waitLimit)
 	var idle []net.Conn
 	for range 3 {
 		c, err := net.Dial("tcp", m.address)

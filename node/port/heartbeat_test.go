@@ -64,7 +64,7 @@ func TestReportsReachTheLeaderAndANewLeader(t *testing.T) {
 	all := []*member{a, b, c}
 	reported := func(at, about *member) func() error {
 		return func() error {
-			ctx, cancel := context.WithTimeout(t.Context(), patience/4)
+			ctx, cancel := context.WithTimeout(t.Context(), waitLimit/4)
 			defer cancel()
 			answer, err := at.manager.Query(ctx, "notes", []byte(about.id))
 			if err != nil || string(answer) != "report of "+about.id {

@@ -34,7 +34,7 @@ import (
 const (
 	clusterName = "eu"
 	homeDomain  = "eu.example.org"
-	patience    = 2 * time.Minute // for waits that last a second on an idle machine
+	waitLimit   = 2 * time.Minute // for waits that last a second on an idle machine
 	glance      = 20 * time.Millisecond
 )
 
@@ -233,7 +233,7 @@ func (m *member) form() *member {
 
 func (m *member) token(ttl time.Duration) join.Token {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(m.t.Context(), waitLimit)
 	defer cancel()
 	answer, err := m.manager.ClusterService().CreateJoinToken(ctx,
 		&ententev1.CreateJoinTokenRequest{Ttl: durationOf(ttl)})
@@ -245,7 +245,7 @@ func (m *member) token(ttl time.Duration) join.Token {
 
 // enter joins the cluster of the members at the addresses.
 func (m *member) enter(token join.Token, addresses ...string) error {
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(m.t.Context(), waitLimit)
 	defer cancel()
 	_, err := join.Enter(ctx, m.entry(token, addresses...))
 	return err
@@ -294,7 +294,7 @@ func (m *member) hasRow(id string) error {
 func (m *member) eventually(what string, holds func() error) {
 	m.t.Helper()
 	var last error
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(waitLimit)
 	defer deadline.Stop()
 	look := time.NewTicker(glance)
 	defer look.Stop()
@@ -313,7 +313,7 @@ func (m *member) eventually(what string, holds func() error) {
 // write commits a change, and returns its revision.
 func (m *member) write() raftstore.Revision {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(m.t.Context(), waitLimit)
 	defer cancel()
 	answer, err := m.manager.ClusterService().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
 	require.NoError(m.t, err)

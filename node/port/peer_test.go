@@ -13,7 +13,7 @@ import (
 func TestDialPeer(t *testing.T) {
 	a := newMember(t, "eu-1").form()
 	home(t, a)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	_, err := a.port.DialPeer(ctx, a.address, spiffeid.RequireTrustDomainFromString("us.test"))
 	require.ErrorContains(t, err, "is spiffe://eu.example.org/entente/member/eu-1, and not a member of us.test")

@@ -154,7 +154,7 @@ func TestCallersAreRefusedByReason(t *testing.T) {
 	served := below()
 	conn, err := clientTLS(m.address, string(port.GRPC), &served)
 	require.NoError(t, err)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(waitLimit)))
 	_, err = conn.Read(make([]byte, 1))
 	require.NoError(t, err, "a leaf below an intermediate is served")
 }

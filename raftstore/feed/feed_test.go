@@ -148,7 +148,7 @@ func TestBatchesStartAgain(t *testing.T) {
 	require.Equal(t, []string{"start with 1 rows", "apply k1", "start with 2 rows", "apply k2"}, transcript)
 }
 
-func TestKeysDeliverWhatIsAffected(t *testing.T) {
+func TestKeysDeliverAffectedRows(t *testing.T) {
 	s := raftstoretest.New(t)
 	put(t, s, "before", "v")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -21,7 +21,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func sampleHeader(records, rows uint64) *statev1.SnapshotHeader {
 	return &statev1.SnapshotHeader{

@@ -31,12 +31,12 @@ func TestClientOf(t *testing.T) {
 			UserAgentName:  "gRPC Node Pure JS",
 			ClientFeatures: grpc,
 		}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
-		"one that says it": {&core.Node{
+		"a client that declares it": {&core.Node{
 			UserAgentName:  "gRPC Go",
 			ClientFeatures: grpc,
 			Metadata:       roots(RootsFiles),
 		}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
-		"one that says another": {
+		"a client that declares another": {
 			&core.Node{UserAgentName: "gRPC Node Pure JS", ClientFeatures: grpc, Metadata: roots(RootsMap)},
 			Client{GRPC, plan.Locality{Region: "eu"}},
 		},

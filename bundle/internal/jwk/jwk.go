@@ -93,7 +93,7 @@ func New(key crypto.PublicKey) (Key, error) {
 // ErrUnusable marks a well-formed key outside of the range that verifiers support.
 var ErrUnusable = errors.New("unusable key")
 
-// PublicKey reads the public key in a JWK's own members. The error wraps [ErrUnusable] for keys that RFC 7517 tells a
+// PublicKey reads the public key in a JWK's own members. The error wraps [ErrUnusable] for keys that RFC 7517 advises a
 // reader to ignore, and [ErrKey] for broken ones.
 func PublicKey(m map[string]string) (crypto.PublicKey, error) {
 	switch m["kty"] {

@@ -118,7 +118,7 @@ func TestSchedulerWaitsForTheStateThatWasRead(t *testing.T) {
 	require.Equal(t, "entry [m/1/1] answered []", s.plan())
 }
 
-func TestSchedulerJoinsWhatIsSentAgain(t *testing.T) {
+func TestSchedulerMergesRepeatedSends(t *testing.T) {
 	s := newSchedule(t)
 	s.add("m/1/1", "t1", 0, "put=a:1")
 	require.Equal(t, "entry [m/1/1] answered []", s.plan())
