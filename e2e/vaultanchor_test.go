@@ -92,7 +92,7 @@ func TestTheOldRootOfVaultLeaves(t *testing.T) {
 	a.pass(11 * time.Minute)
 	a.roots(names, "new published")
 	served()
-	require.Zero(t, a.log.lines("starts anew"), "a domain begins with all that it needs in one version")
+	require.Zero(t, a.log.lines("the chain of statements"), "a domain begins with all that it needs in one version")
 	a.logged("drop anchor", "the upstream no longer lists it, and nothing that is alive was signed below it")
 }
 
