@@ -89,8 +89,9 @@ type Fault int
 const (
 	// FaultNone means that it was accepted, was known already, or could not be examined.
 	FaultNone Fault = iota
-	// FaultUnclear means that a peer that works correctly may send it for a moment, for example because the bundle stored
-	// here is one version behind, or because an operator has just ended the relationship. A peer has a budget of these.
+	// FaultUnclear means that a peer that works correctly may send it for a moment, for example because the bundle
+	// stored here is one version behind, or because an operator has just ended the relationship. A peer has a budget of
+	// these.
 	FaultUnclear
 	// FaultPeer means that no peer that works correctly sends it, whatever is stored here.
 	FaultPeer
