@@ -2,5 +2,5 @@
 
 package endpoint_test
 
-// mostMemory is what one fetch may cost.
+// mostMemory bounds the memory of one fetch.
 const mostMemory = 16 << 20
