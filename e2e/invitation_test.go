@@ -313,7 +313,7 @@ func TestInvitationsThatDoNotCount(t *testing.T) {
 	eu.members[0].stop()
 	refused(late.GetToken(), eu.members[0].api+": ")
 	heard := identityThief(t, eu.members[0].api)
-	refused(late.GetToken(), "which the invitation does not name")
+	refused(late.GetToken(), "the invitation does not name identity key")
 	require.Empty(t, heard())
 }
 

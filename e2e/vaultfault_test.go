@@ -140,9 +140,12 @@ func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	a.measures(1, "entente_vaultca_up", map[string]string{"task": "sign"})
 	a.measures(0, "entente_authority_alarm", nil)
 	served()
-	for _, line := range []string{"alarm late", "the alarm is over", "Vault is of no use at the moment"} {
-		require.Equal(t, 1, a.log.lines(line), "%q is logged once", line)
+	// JWT authorities need no upstream. Their alarm may appear for a moment, if the alarms are looked at first after the
+	// clock has jumped.
+	for _, line := range []string{"alarm late", "the alarm is over"} {
+		require.Equal(t, 1, a.log.lines(line, "kind=x509"), "%q is logged once for X.509", line)
 	}
+	require.Equal(t, 1, a.log.lines("Vault is of no use at the moment"), "the outage is logged once")
 	require.LessOrEqual(t, a.log.lines("cannot prepare"), 2)
 }
 
