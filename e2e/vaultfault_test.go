@@ -140,8 +140,8 @@ func (f vaultFault) outlives(t *testing.T, v *vaulttest.Vault, proxied bool) {
 	a.measures(1, "entente_vaultca_up", map[string]string{"task": "sign"})
 	a.measures(0, "entente_authority_alarm", nil)
 	served()
-	// JWT authorities need no upstream. Their alarm may appear for a moment, if alarms are checked first after a jump of
-	// the clock.
+	// JWT authorities need no upstream. Their alarm may appear for a moment, if alarms are checked first after a jump
+	// of the clock.
 	for _, line := range []string{"alarm late", "the alarm is over"} {
 		require.Equal(t, 1, a.log.lines(line, "kind=x509"), "%q is logged once for X.509", line)
 	}
