@@ -94,7 +94,8 @@ type Grant struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Role     Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=entente.v1.Role" json:"role,omitempty"`
 	SpiffeId string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	// The hosted domain of the grant. If empty, every hosted domain.
+	// The hosted domain of the grant; for discovery also a foreign domain that this cluster has a relationship with. If
+	// empty, every domain.
 	TrustDomain string `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// Issuer and discovery only: the SPIFFE ID's path starts with these whole segments. If empty, any path.
 	PathPrefix string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
@@ -102,7 +103,18 @@ type Grant struct {
 	Revision   uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Issuer only: the DNS names that X509-SVIDs may contain. A name with a leading dot covers every name that ends with
 	// these whole labels. If empty, none.
-	DnsNames      []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	DnsNames []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	// Issuer only: roles whose holders' SPIFFE IDs the issuer may issue SVIDs for. By default it is refused the IDs with a
+	// grant of admin, operator, issuer or peer, other than its own.
+	MayIssue []Role `protobuf:"varint,8,rep,packed,name=may_issue,json=mayIssue,proto3,enum=entente.v1.Role" json:"may_issue,omitempty"`
+	// Discovery only: the services that the caller owns. It registers instances of these alone, and instances of them
+	// count only under IDs that a grant naming the service covers. If empty, it registers instances of every service
+	// without an owner.
+	Services []string `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
+	// Set in responses of GrantRole: what the administrator should know of the new grant, one sentence each.
+	Warnings []string `protobuf:"bytes,10,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// That of this grant: a grant that is revoked and given again has another one. Set by the server.
+	Etag          string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -184,6 +196,34 @@ func (x *Grant) GetDnsNames() []string {
 		return x.DnsNames
 	}
 	return nil
+}
+
+func (x *Grant) GetMayIssue() []Role {
+	if x != nil {
+		return x.MayIssue
+	}
+	return nil
+}
+
+func (x *Grant) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Grant) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *Grant) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 type GrantRoleRequest struct {
@@ -275,11 +315,14 @@ func (x *ListGrantsRequest) GetRead() *ReadOptions {
 }
 
 type ListGrantsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Grants        []*Grant               `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Grants   []*Grant               `protobuf:"bytes,2,rep,name=grants,proto3" json:"grants,omitempty"`
+	// The services that had owners and have none any more. None of their instances counts, and none can be registered
+	// until there is another owner or the name is released. Empty for a caller that does not administer every domain.
+	ReservedServices []string `protobuf:"bytes,3,rep,name=reserved_services,json=reservedServices,proto3" json:"reserved_services,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ListGrantsResponse) Reset() {
@@ -326,13 +369,27 @@ func (x *ListGrantsResponse) GetGrants() []*Grant {
 	return nil
 }
 
+func (x *ListGrantsResponse) GetReservedServices() []string {
+	if x != nil {
+		return x.ReservedServices
+	}
+	return nil
+}
+
 type RevokeRoleRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Role          Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=entente.v1.Role" json:"role,omitempty"`
-	SpiffeId      string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	TrustDomain   string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	PathPrefix    string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
-	DnsNames      []string               `protobuf:"bytes,5,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Role        Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=entente.v1.Role" json:"role,omitempty"`
+	SpiffeId    string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	TrustDomain string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	PathPrefix  string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	DnsNames    []string               `protobuf:"bytes,5,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	MayIssue    []Role                 `protobuf:"varint,6,rep,packed,name=may_issue,json=mayIssue,proto3,enum=entente.v1.Role" json:"may_issue,omitempty"`
+	Services    []string               `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
+	// Only returns the effects.
+	DryRun bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The etag of the grant as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,9,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,9 +459,40 @@ func (x *RevokeRoleRequest) GetDnsNames() []string {
 	return nil
 }
 
+func (x *RevokeRoleRequest) GetMayIssue() []Role {
+	if x != nil {
+		return x.MayIssue
+	}
+	return nil
+}
+
+func (x *RevokeRoleRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *RevokeRoleRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RevokeRoleRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type RevokeRoleResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What the administrator should know of the revocation, one sentence each.
+	Warnings      []string  `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Effects       []*Effect `protobuf:"bytes,3,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -446,12 +534,114 @@ func (x *RevokeRoleResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *RevokeRoleResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *RevokeRoleResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+type ReleaseServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseServiceRequest) Reset() {
+	*x = ReleaseServiceRequest{}
+	mi := &file_entente_v1_access_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseServiceRequest) ProtoMessage() {}
+
+func (x *ReleaseServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_access_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseServiceRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseServiceRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReleaseServiceRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type ReleaseServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseServiceResponse) Reset() {
+	*x = ReleaseServiceResponse{}
+	mi := &file_entente_v1_access_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseServiceResponse) ProtoMessage() {}
+
+func (x *ReleaseServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_access_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseServiceResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseServiceResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReleaseServiceResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_entente_v1_access_proto protoreflect.FileDescriptor
 
 const file_entente_v1_access_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/access.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x02\n" +
+	"entente.v1\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x02\n" +
 	"\x05Grant\x12$\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x10.entente.v1.RoleR\x04role\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12!\n" +
@@ -461,22 +651,38 @@ const file_entente_v1_access_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x1b\n" +
-	"\tdns_names\x18\a \x03(\tR\bdnsNames\";\n" +
+	"\tdns_names\x18\a \x03(\tR\bdnsNames\x12-\n" +
+	"\tmay_issue\x18\b \x03(\x0e2\x10.entente.v1.RoleR\bmayIssue\x12\x1a\n" +
+	"\bservices\x18\t \x03(\tR\bservices\x12\x1a\n" +
+	"\bwarnings\x18\n" +
+	" \x03(\tR\bwarnings\x12\x12\n" +
+	"\x04etag\x18\v \x01(\tR\x04etag\";\n" +
 	"\x10GrantRoleRequest\x12'\n" +
 	"\x05grant\x18\x01 \x01(\v2\x11.entente.v1.GrantR\x05grant\"@\n" +
 	"\x11ListGrantsRequest\x12+\n" +
-	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"[\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\x88\x01\n" +
 	"\x12ListGrantsResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12)\n" +
-	"\x06grants\x18\x02 \x03(\v2\x11.entente.v1.GrantR\x06grants\"\xb7\x01\n" +
+	"\x06grants\x18\x02 \x03(\v2\x11.entente.v1.GrantR\x06grants\x12+\n" +
+	"\x11reserved_services\x18\x03 \x03(\tR\x10reservedServices\"\xaf\x02\n" +
 	"\x11RevokeRoleRequest\x12$\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x10.entente.v1.RoleR\x04role\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12!\n" +
 	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12\x1f\n" +
 	"\vpath_prefix\x18\x04 \x01(\tR\n" +
 	"pathPrefix\x12\x1b\n" +
-	"\tdns_names\x18\x05 \x03(\tR\bdnsNames\"0\n" +
+	"\tdns_names\x18\x05 \x03(\tR\bdnsNames\x12-\n" +
+	"\tmay_issue\x18\x06 \x03(\x0e2\x10.entente.v1.RoleR\bmayIssue\x12\x1a\n" +
+	"\bservices\x18\a \x03(\tR\bservices\x12\x17\n" +
+	"\adry_run\x18\b \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18\t \x01(\tR\x04etag\"z\n" +
 	"\x12RevokeRoleResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12,\n" +
+	"\aeffects\x18\x03 \x03(\v2\x12.entente.v1.EffectR\aeffects\"1\n" +
+	"\x15ReleaseServiceRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"4\n" +
+	"\x16ReleaseServiceResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision*\x84\x01\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
@@ -486,13 +692,14 @@ const file_entente_v1_access_proto_rawDesc = "" +
 	"\vROLE_ISSUER\x10\x03\x12\r\n" +
 	"\tROLE_PEER\x10\x04\x12\x12\n" +
 	"\x0eROLE_DISCOVERY\x10\x05\x12\x0f\n" +
-	"\vROLE_READER\x10\x062\xe7\x01\n" +
+	"\vROLE_READER\x10\x062\xc0\x02\n" +
 	"\rAccessService\x12<\n" +
 	"\tGrantRole\x12\x1c.entente.v1.GrantRoleRequest\x1a\x11.entente.v1.Grant\x12K\n" +
 	"\n" +
 	"ListGrants\x12\x1d.entente.v1.ListGrantsRequest\x1a\x1e.entente.v1.ListGrantsResponse\x12K\n" +
 	"\n" +
-	"RevokeRole\x12\x1d.entente.v1.RevokeRoleRequest\x1a\x1e.entente.v1.RevokeRoleResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"RevokeRole\x12\x1d.entente.v1.RevokeRoleRequest\x1a\x1e.entente.v1.RevokeRoleResponse\x12W\n" +
+	"\x0eReleaseService\x12!.entente.v1.ReleaseServiceRequest\x1a\".entente.v1.ReleaseServiceResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_access_proto_rawDescOnce sync.Once
@@ -507,36 +714,44 @@ func file_entente_v1_access_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_access_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entente_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_entente_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_entente_v1_access_proto_goTypes = []any{
-	(Role)(0),                     // 0: entente.v1.Role
-	(*Grant)(nil),                 // 1: entente.v1.Grant
-	(*GrantRoleRequest)(nil),      // 2: entente.v1.GrantRoleRequest
-	(*ListGrantsRequest)(nil),     // 3: entente.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),    // 4: entente.v1.ListGrantsResponse
-	(*RevokeRoleRequest)(nil),     // 5: entente.v1.RevokeRoleRequest
-	(*RevokeRoleResponse)(nil),    // 6: entente.v1.RevokeRoleResponse
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*ReadOptions)(nil),           // 8: entente.v1.ReadOptions
+	(Role)(0),                      // 0: entente.v1.Role
+	(*Grant)(nil),                  // 1: entente.v1.Grant
+	(*GrantRoleRequest)(nil),       // 2: entente.v1.GrantRoleRequest
+	(*ListGrantsRequest)(nil),      // 3: entente.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),     // 4: entente.v1.ListGrantsResponse
+	(*RevokeRoleRequest)(nil),      // 5: entente.v1.RevokeRoleRequest
+	(*RevokeRoleResponse)(nil),     // 6: entente.v1.RevokeRoleResponse
+	(*ReleaseServiceRequest)(nil),  // 7: entente.v1.ReleaseServiceRequest
+	(*ReleaseServiceResponse)(nil), // 8: entente.v1.ReleaseServiceResponse
+	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
+	(*ReadOptions)(nil),            // 10: entente.v1.ReadOptions
+	(*Effect)(nil),                 // 11: entente.v1.Effect
 }
 var file_entente_v1_access_proto_depIdxs = []int32{
-	0, // 0: entente.v1.Grant.role:type_name -> entente.v1.Role
-	7, // 1: entente.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
-	1, // 2: entente.v1.GrantRoleRequest.grant:type_name -> entente.v1.Grant
-	8, // 3: entente.v1.ListGrantsRequest.read:type_name -> entente.v1.ReadOptions
-	1, // 4: entente.v1.ListGrantsResponse.grants:type_name -> entente.v1.Grant
-	0, // 5: entente.v1.RevokeRoleRequest.role:type_name -> entente.v1.Role
-	2, // 6: entente.v1.AccessService.GrantRole:input_type -> entente.v1.GrantRoleRequest
-	3, // 7: entente.v1.AccessService.ListGrants:input_type -> entente.v1.ListGrantsRequest
-	5, // 8: entente.v1.AccessService.RevokeRole:input_type -> entente.v1.RevokeRoleRequest
-	1, // 9: entente.v1.AccessService.GrantRole:output_type -> entente.v1.Grant
-	4, // 10: entente.v1.AccessService.ListGrants:output_type -> entente.v1.ListGrantsResponse
-	6, // 11: entente.v1.AccessService.RevokeRole:output_type -> entente.v1.RevokeRoleResponse
-	9, // [9:12] is the sub-list for method output_type
-	6, // [6:9] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: entente.v1.Grant.role:type_name -> entente.v1.Role
+	9,  // 1: entente.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 2: entente.v1.Grant.may_issue:type_name -> entente.v1.Role
+	1,  // 3: entente.v1.GrantRoleRequest.grant:type_name -> entente.v1.Grant
+	10, // 4: entente.v1.ListGrantsRequest.read:type_name -> entente.v1.ReadOptions
+	1,  // 5: entente.v1.ListGrantsResponse.grants:type_name -> entente.v1.Grant
+	0,  // 6: entente.v1.RevokeRoleRequest.role:type_name -> entente.v1.Role
+	0,  // 7: entente.v1.RevokeRoleRequest.may_issue:type_name -> entente.v1.Role
+	11, // 8: entente.v1.RevokeRoleResponse.effects:type_name -> entente.v1.Effect
+	2,  // 9: entente.v1.AccessService.GrantRole:input_type -> entente.v1.GrantRoleRequest
+	3,  // 10: entente.v1.AccessService.ListGrants:input_type -> entente.v1.ListGrantsRequest
+	5,  // 11: entente.v1.AccessService.RevokeRole:input_type -> entente.v1.RevokeRoleRequest
+	7,  // 12: entente.v1.AccessService.ReleaseService:input_type -> entente.v1.ReleaseServiceRequest
+	1,  // 13: entente.v1.AccessService.GrantRole:output_type -> entente.v1.Grant
+	4,  // 14: entente.v1.AccessService.ListGrants:output_type -> entente.v1.ListGrantsResponse
+	6,  // 15: entente.v1.AccessService.RevokeRole:output_type -> entente.v1.RevokeRoleResponse
+	8,  // 16: entente.v1.AccessService.ReleaseService:output_type -> entente.v1.ReleaseServiceResponse
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_access_proto_init() }
@@ -544,6 +759,7 @@ func file_entente_v1_access_proto_init() {
 	if File_entente_v1_access_proto != nil {
 		return
 	}
+	file_entente_v1_effect_proto_init()
 	file_entente_v1_read_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -551,7 +767,7 @@ func file_entente_v1_access_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_access_proto_rawDesc), len(file_entente_v1_access_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

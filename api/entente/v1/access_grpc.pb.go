@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AccessService_GrantRole_FullMethodName  = "/entente.v1.AccessService/GrantRole"
-	AccessService_ListGrants_FullMethodName = "/entente.v1.AccessService/ListGrants"
-	AccessService_RevokeRole_FullMethodName = "/entente.v1.AccessService/RevokeRole"
+	AccessService_GrantRole_FullMethodName      = "/entente.v1.AccessService/GrantRole"
+	AccessService_ListGrants_FullMethodName     = "/entente.v1.AccessService/ListGrants"
+	AccessService_RevokeRole_FullMethodName     = "/entente.v1.AccessService/RevokeRole"
+	AccessService_ReleaseService_FullMethodName = "/entente.v1.AccessService/ReleaseService"
 )
 
 // AccessServiceClient is the client API for AccessService service.
@@ -33,6 +34,8 @@ type AccessServiceClient interface {
 	GrantRole(ctx context.Context, in *GrantRoleRequest, opts ...grpc.CallOption) (*Grant, error)
 	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
 	RevokeRole(ctx context.Context, in *RevokeRoleRequest, opts ...grpc.CallOption) (*RevokeRoleResponse, error)
+	// ReleaseService makes the name of a service open again that is reserved because its last owner is gone.
+	ReleaseService(ctx context.Context, in *ReleaseServiceRequest, opts ...grpc.CallOption) (*ReleaseServiceResponse, error)
 }
 
 type accessServiceClient struct {
@@ -73,6 +76,16 @@ func (c *accessServiceClient) RevokeRole(ctx context.Context, in *RevokeRoleRequ
 	return out, nil
 }
 
+func (c *accessServiceClient) ReleaseService(ctx context.Context, in *ReleaseServiceRequest, opts ...grpc.CallOption) (*ReleaseServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseServiceResponse)
+	err := c.cc.Invoke(ctx, AccessService_ReleaseService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AccessServiceServer is the server API for AccessService service.
 // All implementations must embed UnimplementedAccessServiceServer
 // for forward compatibility.
@@ -82,6 +95,8 @@ type AccessServiceServer interface {
 	GrantRole(context.Context, *GrantRoleRequest) (*Grant, error)
 	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)
 	RevokeRole(context.Context, *RevokeRoleRequest) (*RevokeRoleResponse, error)
+	// ReleaseService makes the name of a service open again that is reserved because its last owner is gone.
+	ReleaseService(context.Context, *ReleaseServiceRequest) (*ReleaseServiceResponse, error)
 	mustEmbedUnimplementedAccessServiceServer()
 }
 
@@ -100,6 +115,9 @@ func (UnimplementedAccessServiceServer) ListGrants(context.Context, *ListGrantsR
 }
 func (UnimplementedAccessServiceServer) RevokeRole(context.Context, *RevokeRoleRequest) (*RevokeRoleResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeRole not implemented")
+}
+func (UnimplementedAccessServiceServer) ReleaseService(context.Context, *ReleaseServiceRequest) (*ReleaseServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseService not implemented")
 }
 func (UnimplementedAccessServiceServer) mustEmbedUnimplementedAccessServiceServer() {}
 func (UnimplementedAccessServiceServer) testEmbeddedByValue()                       {}
@@ -176,6 +194,24 @@ func _AccessService_RevokeRole_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccessService_ReleaseService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).ReleaseService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_ReleaseService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).ReleaseService(ctx, req.(*ReleaseServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AccessService_ServiceDesc is the grpc.ServiceDesc for AccessService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -194,6 +230,10 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeRole",
 			Handler:    _AccessService_RevokeRole_Handler,
+		},
+		{
+			MethodName: "ReleaseService",
+			Handler:    _AccessService_ReleaseService_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -857,9 +857,11 @@ func (x *ActivateAuthorityResponse) GetWarnings() []string {
 }
 
 type TaintAuthorityRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Id          string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Only returns the effects.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -908,12 +910,20 @@ func (x *TaintAuthorityRequest) GetId() string {
 	return ""
 }
 
+func (x *TaintAuthorityRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type TaintAuthorityResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Empty if the authority never signed: it is then deleted.
 	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	Warnings      []string     `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Effects       []*Effect    `protobuf:"bytes,4,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -969,6 +979,13 @@ func (x *TaintAuthorityResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *TaintAuthorityResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
 type RevokeAuthorityRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -978,7 +995,9 @@ type RevokeAuthorityRequest struct {
 	//	*RevokeAuthorityRequest_Anchor
 	What isRevokeAuthorityRequest_What `protobuf_oneof:"what"`
 	// Revoke an anchor of an upstream even if no authority can then sign until the upstream has another anchor.
-	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	// Only returns the effects.
+	DryRun        bool `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1052,6 +1071,13 @@ func (x *RevokeAuthorityRequest) GetForce() bool {
 	return false
 }
 
+func (x *RevokeAuthorityRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type isRevokeAuthorityRequest_What interface {
 	isRevokeAuthorityRequest_What()
 }
@@ -1076,6 +1102,7 @@ type RevokeAuthorityResponse struct {
 	// The revoked authorities.
 	Authorities   []*Authority `protobuf:"bytes,2,rep,name=authorities,proto3" json:"authorities,omitempty"`
 	Warnings      []string     `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Effects       []*Effect    `protobuf:"bytes,4,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1131,6 +1158,13 @@ func (x *RevokeAuthorityResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *RevokeAuthorityResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
 // Anchor is a self-signed root that verifies X509-SVIDs of a hosted domain.
 type Anchor struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1155,7 +1189,9 @@ type Anchor struct {
 	// When the upstream stopped listing it.
 	UnlistedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=unlisted_time,json=unlistedTime,proto3" json:"unlisted_time,omitempty"`
 	// One sentence on what it waits for, or why it is still published; empty otherwise.
-	Detail        string `protobuf:"bytes,15,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,15,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The member whose present root it takes over from; empty once an authority is below it.
+	SuccessorOf   string `protobuf:"bytes,16,opt,name=successor_of,json=successorOf,proto3" json:"successor_of,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1291,6 +1327,13 @@ func (x *Anchor) GetUnlistedTime() *timestamppb.Timestamp {
 func (x *Anchor) GetDetail() string {
 	if x != nil {
 		return x.Detail
+	}
+	return ""
+}
+
+func (x *Anchor) GetSuccessorOf() string {
+	if x != nil {
+		return x.SuccessorOf
 	}
 	return ""
 }
@@ -1510,7 +1553,7 @@ var File_entente_v1_authority_proto protoreflect.FileDescriptor
 const file_entente_v1_authority_proto_rawDesc = "" +
 	"\n" +
 	"\x1aentente/v1/authority.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x06\n" +
+	"entente.v1\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x95\x06\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
@@ -1562,24 +1605,28 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\x19ActivateAuthorityResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
 	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"J\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"c\n" +
 	"\x15TaintAuthorityRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\x89\x01\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xb7\x01\n" +
 	"\x16TaintAuthorityResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
 	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\x85\x01\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12,\n" +
+	"\aeffects\x18\x04 \x03(\v2\x12.entente.v1.EffectR\aeffects\"\x9e\x01\n" +
 	"\x16RevokeAuthorityRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x02id\x18\x02 \x01(\tH\x00R\x02id\x12\x18\n" +
 	"\x06anchor\x18\x03 \x01(\tH\x00R\x06anchor\x12\x14\n" +
-	"\x05force\x18\x04 \x01(\bR\x05forceB\x06\n" +
-	"\x04what\"\x8a\x01\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRunB\x06\n" +
+	"\x04what\"\xb8\x01\n" +
 	"\x17RevokeAuthorityResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
 	"\vauthorities\x18\x02 \x03(\v2\x15.entente.v1.AuthorityR\vauthorities\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xfa\x04\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12,\n" +
+	"\aeffects\x18\x04 \x03(\v2\x12.entente.v1.EffectR\aeffects\"\x9d\x05\n" +
 	"\x06Anchor\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x16\n" +
@@ -1598,7 +1645,8 @@ const file_entente_v1_authority_proto_rawDesc = "" +
 	"\n" +
 	"ready_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\treadyTime\x12?\n" +
 	"\runlisted_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\funlistedTime\x12\x16\n" +
-	"\x06detail\x18\x0f \x01(\tR\x06detail\"d\n" +
+	"\x06detail\x18\x0f \x01(\tR\x06detail\x12!\n" +
+	"\fsuccessor_of\x18\x10 \x01(\tR\vsuccessorOf\"d\n" +
 	"\x12ListAnchorsRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
 	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"_\n" +
@@ -1676,6 +1724,7 @@ var file_entente_v1_authority_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),        // 23: google.protobuf.Duration
 	(*ReadOptions)(nil),                // 24: entente.v1.ReadOptions
+	(*Effect)(nil),                     // 25: entente.v1.Effect
 }
 var file_entente_v1_authority_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Authority.kind:type_name -> entente.v1.AuthorityKind
@@ -1696,38 +1745,40 @@ var file_entente_v1_authority_proto_depIdxs = []int32{
 	23, // 15: entente.v1.PrepareAuthoritiesResponse.expected_duration:type_name -> google.protobuf.Duration
 	3,  // 16: entente.v1.ActivateAuthorityResponse.authorities:type_name -> entente.v1.Authority
 	3,  // 17: entente.v1.TaintAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	3,  // 18: entente.v1.RevokeAuthorityResponse.authorities:type_name -> entente.v1.Authority
-	22, // 19: entente.v1.Anchor.not_before:type_name -> google.protobuf.Timestamp
-	22, // 20: entente.v1.Anchor.not_after:type_name -> google.protobuf.Timestamp
-	2,  // 21: entente.v1.Anchor.state:type_name -> entente.v1.AnchorState
-	22, // 22: entente.v1.Anchor.seen_time:type_name -> google.protobuf.Timestamp
-	22, // 23: entente.v1.Anchor.publish_time:type_name -> google.protobuf.Timestamp
-	22, // 24: entente.v1.Anchor.ready_time:type_name -> google.protobuf.Timestamp
-	22, // 25: entente.v1.Anchor.unlisted_time:type_name -> google.protobuf.Timestamp
-	24, // 26: entente.v1.ListAnchorsRequest.read:type_name -> entente.v1.ReadOptions
-	17, // 27: entente.v1.ListAnchorsResponse.anchors:type_name -> entente.v1.Anchor
-	17, // 28: entente.v1.ApproveAnchorResponse.anchor:type_name -> entente.v1.Anchor
-	5,  // 29: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
-	7,  // 30: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
-	9,  // 31: entente.v1.AuthorityService.PrepareAuthorities:input_type -> entente.v1.PrepareAuthoritiesRequest
-	11, // 32: entente.v1.AuthorityService.ActivateAuthority:input_type -> entente.v1.ActivateAuthorityRequest
-	13, // 33: entente.v1.AuthorityService.TaintAuthority:input_type -> entente.v1.TaintAuthorityRequest
-	15, // 34: entente.v1.AuthorityService.RevokeAuthority:input_type -> entente.v1.RevokeAuthorityRequest
-	18, // 35: entente.v1.AuthorityService.ListAnchors:input_type -> entente.v1.ListAnchorsRequest
-	20, // 36: entente.v1.AuthorityService.ApproveAnchor:input_type -> entente.v1.ApproveAnchorRequest
-	6,  // 37: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
-	8,  // 38: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
-	10, // 39: entente.v1.AuthorityService.PrepareAuthorities:output_type -> entente.v1.PrepareAuthoritiesResponse
-	12, // 40: entente.v1.AuthorityService.ActivateAuthority:output_type -> entente.v1.ActivateAuthorityResponse
-	14, // 41: entente.v1.AuthorityService.TaintAuthority:output_type -> entente.v1.TaintAuthorityResponse
-	16, // 42: entente.v1.AuthorityService.RevokeAuthority:output_type -> entente.v1.RevokeAuthorityResponse
-	19, // 43: entente.v1.AuthorityService.ListAnchors:output_type -> entente.v1.ListAnchorsResponse
-	21, // 44: entente.v1.AuthorityService.ApproveAnchor:output_type -> entente.v1.ApproveAnchorResponse
-	37, // [37:45] is the sub-list for method output_type
-	29, // [29:37] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	25, // 18: entente.v1.TaintAuthorityResponse.effects:type_name -> entente.v1.Effect
+	3,  // 19: entente.v1.RevokeAuthorityResponse.authorities:type_name -> entente.v1.Authority
+	25, // 20: entente.v1.RevokeAuthorityResponse.effects:type_name -> entente.v1.Effect
+	22, // 21: entente.v1.Anchor.not_before:type_name -> google.protobuf.Timestamp
+	22, // 22: entente.v1.Anchor.not_after:type_name -> google.protobuf.Timestamp
+	2,  // 23: entente.v1.Anchor.state:type_name -> entente.v1.AnchorState
+	22, // 24: entente.v1.Anchor.seen_time:type_name -> google.protobuf.Timestamp
+	22, // 25: entente.v1.Anchor.publish_time:type_name -> google.protobuf.Timestamp
+	22, // 26: entente.v1.Anchor.ready_time:type_name -> google.protobuf.Timestamp
+	22, // 27: entente.v1.Anchor.unlisted_time:type_name -> google.protobuf.Timestamp
+	24, // 28: entente.v1.ListAnchorsRequest.read:type_name -> entente.v1.ReadOptions
+	17, // 29: entente.v1.ListAnchorsResponse.anchors:type_name -> entente.v1.Anchor
+	17, // 30: entente.v1.ApproveAnchorResponse.anchor:type_name -> entente.v1.Anchor
+	5,  // 31: entente.v1.AuthorityService.ListAuthorities:input_type -> entente.v1.ListAuthoritiesRequest
+	7,  // 32: entente.v1.AuthorityService.RotateAuthorities:input_type -> entente.v1.RotateAuthoritiesRequest
+	9,  // 33: entente.v1.AuthorityService.PrepareAuthorities:input_type -> entente.v1.PrepareAuthoritiesRequest
+	11, // 34: entente.v1.AuthorityService.ActivateAuthority:input_type -> entente.v1.ActivateAuthorityRequest
+	13, // 35: entente.v1.AuthorityService.TaintAuthority:input_type -> entente.v1.TaintAuthorityRequest
+	15, // 36: entente.v1.AuthorityService.RevokeAuthority:input_type -> entente.v1.RevokeAuthorityRequest
+	18, // 37: entente.v1.AuthorityService.ListAnchors:input_type -> entente.v1.ListAnchorsRequest
+	20, // 38: entente.v1.AuthorityService.ApproveAnchor:input_type -> entente.v1.ApproveAnchorRequest
+	6,  // 39: entente.v1.AuthorityService.ListAuthorities:output_type -> entente.v1.ListAuthoritiesResponse
+	8,  // 40: entente.v1.AuthorityService.RotateAuthorities:output_type -> entente.v1.RotateAuthoritiesResponse
+	10, // 41: entente.v1.AuthorityService.PrepareAuthorities:output_type -> entente.v1.PrepareAuthoritiesResponse
+	12, // 42: entente.v1.AuthorityService.ActivateAuthority:output_type -> entente.v1.ActivateAuthorityResponse
+	14, // 43: entente.v1.AuthorityService.TaintAuthority:output_type -> entente.v1.TaintAuthorityResponse
+	16, // 44: entente.v1.AuthorityService.RevokeAuthority:output_type -> entente.v1.RevokeAuthorityResponse
+	19, // 45: entente.v1.AuthorityService.ListAnchors:output_type -> entente.v1.ListAnchorsResponse
+	21, // 46: entente.v1.AuthorityService.ApproveAnchor:output_type -> entente.v1.ApproveAnchorResponse
+	39, // [39:47] is the sub-list for method output_type
+	31, // [31:39] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_authority_proto_init() }
@@ -1735,6 +1786,7 @@ func file_entente_v1_authority_proto_init() {
 	if File_entente_v1_authority_proto != nil {
 		return
 	}
+	file_entente_v1_effect_proto_init()
 	file_entente_v1_read_proto_init()
 	file_entente_v1_authority_proto_msgTypes[12].OneofWrappers = []any{
 		(*RevokeAuthorityRequest_Id)(nil),

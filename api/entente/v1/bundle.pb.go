@@ -33,6 +33,9 @@ const (
 	Freshness_FRESHNESS_STALE Freshness = 2
 	// No authority in it is valid.
 	Freshness_FRESHNESS_EXPIRED Freshness = 3
+	// The bundle is the one that an operator or an agreement brought: no endpoint and no stream has confirmed it since. It
+	// verifies as a fresh one does.
+	Freshness_FRESHNESS_BOOTSTRAP Freshness = 4
 )
 
 // Enum value maps for Freshness.
@@ -42,12 +45,14 @@ var (
 		1: "FRESHNESS_FRESH",
 		2: "FRESHNESS_STALE",
 		3: "FRESHNESS_EXPIRED",
+		4: "FRESHNESS_BOOTSTRAP",
 	}
 	Freshness_value = map[string]int32{
 		"FRESHNESS_UNSPECIFIED": 0,
 		"FRESHNESS_FRESH":       1,
 		"FRESHNESS_STALE":       2,
 		"FRESHNESS_EXPIRED":     3,
+		"FRESHNESS_BOOTSTRAP":   4,
 	}
 )
 
@@ -158,9 +163,11 @@ type Bundle struct {
 	// Hexadecimal SHA-256 of the set of usable keys.
 	Digest string `protobuf:"bytes,8,opt,name=digest,proto3" json:"digest,omitempty"`
 	// When the content last changed here.
-	ChangeTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
-	Freshness     Freshness              `protobuf:"varint,10,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
-	Revision      uint64                 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
+	Freshness  Freshness              `protobuf:"varint,10,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
+	Revision   uint64                 `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How many keys for SVIDs the domain's own document had that are left out here, since no verifier could use them.
+	IgnoredKeys   uint32 `protobuf:"varint,12,opt,name=ignored_keys,json=ignoredKeys,proto3" json:"ignored_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +275,13 @@ func (x *Bundle) GetFreshness() Freshness {
 func (x *Bundle) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *Bundle) GetIgnoredKeys() uint32 {
+	if x != nil {
+		return x.IgnoredKeys
 	}
 	return 0
 }
@@ -1189,7 +1203,7 @@ var File_entente_v1_bundle_proto protoreflect.FileDescriptor
 const file_entente_v1_bundle_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/bundle.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x03\n" +
+	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x03\n" +
 	"\x06Bundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +
 	"\x06hosted\x18\x02 \x01(\bR\x06hosted\x12\x1a\n" +
@@ -1203,7 +1217,8 @@ const file_entente_v1_bundle_proto_rawDesc = "" +
 	"changeTime\x123\n" +
 	"\tfreshness\x18\n" +
 	" \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\x12\x1a\n" +
-	"\brevision\x18\v \x01(\x04R\brevisionB\v\n" +
+	"\brevision\x18\v \x01(\x04R\brevision\x12!\n" +
+	"\fignored_keys\x18\f \x01(\rR\vignoredKeysB\v\n" +
 	"\t_sequence\"b\n" +
 	"\x10GetBundleRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
@@ -1276,12 +1291,13 @@ const file_entente_v1_bundle_proto_rawDesc = "" +
 	"\n" +
 	"statements\x18\x02 \x03(\tR\n" +
 	"statements\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision*g\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision*\x80\x01\n" +
 	"\tFreshness\x12\x19\n" +
 	"\x15FRESHNESS_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fFRESHNESS_FRESH\x10\x01\x12\x13\n" +
 	"\x0fFRESHNESS_STALE\x10\x02\x12\x15\n" +
-	"\x11FRESHNESS_EXPIRED\x10\x03*\xc0\x01\n" +
+	"\x11FRESHNESS_EXPIRED\x10\x03\x12\x17\n" +
+	"\x13FRESHNESS_BOOTSTRAP\x10\x04*\xc0\x01\n" +
 	"\x0eStatementState\x12\x1f\n" +
 	"\x1bSTATEMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19STATEMENT_STATE_CONTINUES\x10\x01\x12\x1a\n" +

@@ -35,12 +35,20 @@ type Member struct {
 	Identity string `protobuf:"bytes,5,opt,name=identity,proto3" json:"identity,omitempty"`
 	Leader   bool   `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
 	Voter    bool   `protobuf:"varint,7,opt,name=voter,proto3" json:"voter,omitempty"`
-	// Whether the leader receives its heartbeats.
+	// Whether the leader receives its heartbeats: it has had one within three seconds. Without a leader, whether the last
+	// one did.
 	Alive bool `protobuf:"varint,8,opt,name=alive,proto3" json:"alive,omitempty"`
 	// The software version that it announced.
-	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
-	JoinTime      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=join_time,json=joinTime,proto3" json:"join_time,omitempty"`
-	LastContact   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
+	Version  string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	JoinTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=join_time,json=joinTime,proto3" json:"join_time,omitempty"`
+	// When the leader last received a heartbeat. What a leader has not received itself is the time at the latest.
+	LastContact *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_contact,json=lastContact,proto3" json:"last_contact,omitempty"`
+	// Whether its state is not the same as that of the others at the last index that was compared.
+	Diverged bool `protobuf:"varint,20,opt,name=diverged,proto3" json:"diverged,omitempty"`
+	// Whether it is being rebuilt from the others.
+	Repairing bool `protobuf:"varint,21,opt,name=repairing,proto3" json:"repairing,omitempty"`
+	// What it reported with its last heartbeat to the leader, or what the leader knows of itself; absent if there is none.
+	Report        *MemberReport `protobuf:"bytes,22,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +160,110 @@ func (x *Member) GetLastContact() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Member) GetDiverged() bool {
+	if x != nil {
+		return x.Diverged
+	}
+	return false
+}
+
+func (x *Member) GetRepairing() bool {
+	if x != nil {
+		return x.Repairing
+	}
+	return false
+}
+
+func (x *Member) GetReport() *MemberReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+// MemberReport is what a member reported with a heartbeat.
+type MemberReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revision that it had applied.
+	AppliedRevision uint64 `protobuf:"varint,1,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	// Its clock minus that of the leader.
+	ClockOffset *durationpb.Duration `protobuf:"bytes,2,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	// The median of its disk writes of ten seconds; absent if there were none.
+	DiskMedian *durationpb.Duration `protobuf:"bytes,3,opt,name=disk_median,json=diskMedian,proto3" json:"disk_median,omitempty"`
+	// Whether its disk is full, hangs or failed.
+	CannotWrite bool `protobuf:"varint,4,opt,name=cannot_write,json=cannotWrite,proto3" json:"cannot_write,omitempty"`
+	// For how long it waits for a message of the leader before it starts an election, which follows the load; absent for
+	// the leader.
+	ElectionTimeout *durationpb.Duration `protobuf:"bytes,5,opt,name=election_timeout,json=electionTimeout,proto3" json:"election_timeout,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *MemberReport) Reset() {
+	*x = MemberReport{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberReport) ProtoMessage() {}
+
+func (x *MemberReport) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
+func (*MemberReport) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MemberReport) GetAppliedRevision() uint64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
+}
+
+func (x *MemberReport) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
+}
+
+func (x *MemberReport) GetDiskMedian() *durationpb.Duration {
+	if x != nil {
+		return x.DiskMedian
+	}
+	return nil
+}
+
+func (x *MemberReport) GetCannotWrite() bool {
+	if x != nil {
+		return x.CannotWrite
+	}
+	return false
+}
+
+func (x *MemberReport) GetElectionTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ElectionTimeout
+	}
+	return nil
+}
+
 type ListMembersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
@@ -161,7 +273,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	mi := &file_entente_v1_cluster_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +285,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	mi := &file_entente_v1_cluster_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +298,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{1}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListMembersRequest) GetRead() *ReadOptions {
@@ -203,13 +315,17 @@ type ListMembersResponse struct {
 	ClusterName     string                 `protobuf:"bytes,3,opt,name=cluster_name,json=clusterName,proto3" json:"cluster_name,omitempty"`
 	HomeTrustDomain string                 `protobuf:"bytes,4,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
 	Members         []*Member              `protobuf:"bytes,5,rep,name=members,proto3" json:"members,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Joiners that have redeemed a token and wait for approval. They are not members.
+	AwaitingApproval []*Member `protobuf:"bytes,6,rep,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
+	// The name that resolves to the addresses of all members, as the member that answers has it in cluster.dns_name.
+	DnsName       string `protobuf:"bytes,7,opt,name=dns_name,json=dnsName,proto3" json:"dns_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[2]
+	mi := &file_entente_v1_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +337,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[2]
+	mi := &file_entente_v1_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +350,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListMembersResponse) GetRevision() uint64 {
@@ -272,18 +388,35 @@ func (x *ListMembersResponse) GetMembers() []*Member {
 	return nil
 }
 
+func (x *ListMembersResponse) GetAwaitingApproval() []*Member {
+	if x != nil {
+		return x.AwaitingApproval
+	}
+	return nil
+}
+
+func (x *ListMembersResponse) GetDnsName() string {
+	if x != nil {
+		return x.DnsName
+	}
+	return ""
+}
+
 type RemoveMemberRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Whether its keys may be compromised: its authorities are then revoked rather than retired.
-	Compromised   bool `protobuf:"varint,2,opt,name=compromised,proto3" json:"compromised,omitempty"`
+	// Whether its keys may be compromised: its authorities are then revoked rather than retired, and the grants that were
+	// made on it are revoked. Only an administrator may set it.
+	Compromised bool `protobuf:"varint,2,opt,name=compromised,proto3" json:"compromised,omitempty"`
+	// Only returns what the removal would do.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[3]
+	mi := &file_entente_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +428,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[3]
+	mi := &file_entente_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +441,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -325,16 +458,31 @@ func (x *RemoveMemberRequest) GetCompromised() bool {
 	return false
 }
 
+func (x *RemoveMemberRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type RemoveMemberResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What verifiers still accept from the removed member, by authority.
+	Remaining []*RemainingTrust `protobuf:"bytes,2,rep,name=remaining,proto3" json:"remaining,omitempty"`
+	// If the member was compromised: the administrative changes that were made on it and are still in the record, oldest
+	// first.
+	Changes []*AdministrativeChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	// If the member was compromised: the grants that were made on it, which ended with it.
+	RevokedGrants []*Grant  `protobuf:"bytes,4,rep,name=revoked_grants,json=revokedGrants,proto3" json:"revoked_grants,omitempty"`
+	Effects       []*Effect `protobuf:"bytes,5,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[4]
+	mi := &file_entente_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -346,7 +494,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[4]
+	mi := &file_entente_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -359,10 +507,300 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveMemberResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RemoveMemberResponse) GetRemaining() []*RemainingTrust {
+	if x != nil {
+		return x.Remaining
+	}
+	return nil
+}
+
+func (x *RemoveMemberResponse) GetChanges() []*AdministrativeChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *RemoveMemberResponse) GetRevokedGrants() []*Grant {
+	if x != nil {
+		return x.RevokedGrants
+	}
+	return nil
+}
+
+func (x *RemoveMemberResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+// RemainingTrust is what one authority of a removed member can still do.
+type RemainingTrust struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	AuthorityId string                 `protobuf:"bytes,2,opt,name=authority_id,json=authorityId,proto3" json:"authority_id,omitempty"`
+	Kind        AuthorityKind          `protobuf:"varint,3,opt,name=kind,proto3,enum=entente.v1.AuthorityKind" json:"kind,omitempty"`
+	// Until when verifiers accept what it signed.
+	Until *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	// One sentence on what ends it sooner.
+	Detail        string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemainingTrust) Reset() {
+	*x = RemainingTrust{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemainingTrust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemainingTrust) ProtoMessage() {}
+
+func (x *RemainingTrust) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemainingTrust.ProtoReflect.Descriptor instead.
+func (*RemainingTrust) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RemainingTrust) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *RemainingTrust) GetAuthorityId() string {
+	if x != nil {
+		return x.AuthorityId
+	}
+	return ""
+}
+
+func (x *RemainingTrust) GetKind() AuthorityKind {
+	if x != nil {
+		return x.Kind
+	}
+	return AuthorityKind_AUTHORITY_KIND_UNSPECIFIED
+}
+
+func (x *RemainingTrust) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *RemainingTrust) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// AdministrativeChange is a row of the cluster's record of administrative changes.
+type AdministrativeChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The numbers of the record have no gaps as long as it holds the changes.
+	Number   uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Time     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The member that served the call.
+	Member        string `protobuf:"bytes,4,opt,name=member,proto3" json:"member,omitempty"`
+	Caller        string `protobuf:"bytes,5,opt,name=caller,proto3" json:"caller,omitempty"`
+	Action        string `protobuf:"bytes,6,opt,name=action,proto3" json:"action,omitempty"`
+	Object        string `protobuf:"bytes,7,opt,name=object,proto3" json:"object,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdministrativeChange) Reset() {
+	*x = AdministrativeChange{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdministrativeChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdministrativeChange) ProtoMessage() {}
+
+func (x *AdministrativeChange) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdministrativeChange.ProtoReflect.Descriptor instead.
+func (*AdministrativeChange) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AdministrativeChange) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AdministrativeChange) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AdministrativeChange) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AdministrativeChange) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *AdministrativeChange) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *AdministrativeChange) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *AdministrativeChange) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+type RepairMemberRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairMemberRequest) Reset() {
+	*x = RepairMemberRequest{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairMemberRequest) ProtoMessage() {}
+
+func (x *RepairMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairMemberRequest.ProtoReflect.Descriptor instead.
+func (*RepairMemberRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RepairMemberRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RepairMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairMemberResponse) Reset() {
+	*x = RepairMemberResponse{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairMemberResponse) ProtoMessage() {}
+
+func (x *RepairMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairMemberResponse.ProtoReflect.Descriptor instead.
+func (*RepairMemberResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RepairMemberResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
 	}
@@ -379,7 +817,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[5]
+	mi := &file_entente_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +829,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[5]
+	mi := &file_entente_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +842,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TransferLeadershipRequest) GetId() string {
@@ -423,7 +861,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	mi := &file_entente_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +873,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	mi := &file_entente_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +886,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -461,14 +899,18 @@ func (x *TransferLeadershipResponse) GetLeaderId() string {
 type CreateJoinTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 24 hours; 10 minutes if absent.
-	Ttl           *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// The id of the member to admit.
+	MemberId string `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// Whether the holder of the token becomes a member without an approval.
+	AutoApprove   bool `protobuf:"varint,3,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[7]
+	mi := &file_entente_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +922,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[7]
+	mi := &file_entente_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +935,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
@@ -501,6 +943,20 @@ func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
 		return x.Ttl
 	}
 	return nil
+}
+
+func (x *CreateJoinTokenRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *CreateJoinTokenRequest) GetAutoApprove() bool {
+	if x != nil {
+		return x.AutoApprove
+	}
+	return false
 }
 
 type CreateJoinTokenResponse struct {
@@ -515,7 +971,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[8]
+	mi := &file_entente_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +983,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[8]
+	mi := &file_entente_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +996,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateJoinTokenResponse) GetRevision() uint64 {
@@ -564,6 +1020,410 @@ func (x *CreateJoinTokenResponse) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// JoinToken describes a token without its secret.
+type JoinToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The id of the only member that it admits.
+	MemberId    string                 `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	AutoApprove bool                   `protobuf:"varint,3,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
+	CreateTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Who made it, and the member on which it was made.
+	CreatedBy string `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedOn string `protobuf:"bytes,7,opt,name=created_on,json=createdOn,proto3" json:"created_on,omitempty"`
+	// The joiner that redeemed it and waits for approval; absent if the token is open.
+	Joiner        *Member `protobuf:"bytes,8,opt,name=joiner,proto3" json:"joiner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinToken) Reset() {
+	*x = JoinToken{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinToken) ProtoMessage() {}
+
+func (x *JoinToken) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
+func (*JoinToken) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *JoinToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinToken) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *JoinToken) GetAutoApprove() bool {
+	if x != nil {
+		return x.AutoApprove
+	}
+	return false
+}
+
+func (x *JoinToken) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *JoinToken) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *JoinToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *JoinToken) GetCreatedOn() string {
+	if x != nil {
+		return x.CreatedOn
+	}
+	return ""
+}
+
+func (x *JoinToken) GetJoiner() *Member {
+	if x != nil {
+		return x.Joiner
+	}
+	return nil
+}
+
+type ListJoinTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJoinTokensRequest) Reset() {
+	*x = ListJoinTokensRequest{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJoinTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJoinTokensRequest) ProtoMessage() {}
+
+func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListJoinTokensRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListJoinTokensResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Ordered by member id.
+	JoinTokens    []*JoinToken `protobuf:"bytes,2,rep,name=join_tokens,json=joinTokens,proto3" json:"join_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJoinTokensResponse) Reset() {
+	*x = ListJoinTokensResponse{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJoinTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJoinTokensResponse) ProtoMessage() {}
+
+func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListJoinTokensResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListJoinTokensResponse) GetJoinTokens() []*JoinToken {
+	if x != nil {
+		return x.JoinTokens
+	}
+	return nil
+}
+
+type RevokeJoinTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeJoinTokenRequest) Reset() {
+	*x = RevokeJoinTokenRequest{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeJoinTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeJoinTokenRequest) ProtoMessage() {}
+
+func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeJoinTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeJoinTokenRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RevokeJoinTokenRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+type RevokeJoinTokenResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The token as it was.
+	JoinToken     *JoinToken `protobuf:"bytes,2,opt,name=join_token,json=joinToken,proto3" json:"join_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeJoinTokenResponse) Reset() {
+	*x = RevokeJoinTokenResponse{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeJoinTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeJoinTokenResponse) ProtoMessage() {}
+
+func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeJoinTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeJoinTokenResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RevokeJoinTokenResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RevokeJoinTokenResponse) GetJoinToken() *JoinToken {
+	if x != nil {
+		return x.JoinToken
+	}
+	return nil
+}
+
+type ApproveMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Hexadecimal SHA-256 of the identity key that the joiner must have, as its log shows it. If empty, any key is approved.
+	Identity      string `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveMemberRequest) Reset() {
+	*x = ApproveMemberRequest{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveMemberRequest) ProtoMessage() {}
+
+func (x *ApproveMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveMemberRequest.ProtoReflect.Descriptor instead.
+func (*ApproveMemberRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ApproveMemberRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApproveMemberRequest) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+type ApproveMemberResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The new member.
+	Member        *Member `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveMemberResponse) Reset() {
+	*x = ApproveMemberResponse{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveMemberResponse) ProtoMessage() {}
+
+func (x *ApproveMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveMemberResponse.ProtoReflect.Descriptor instead.
+func (*ApproveMemberResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ApproveMemberResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ApproveMemberResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
 type SaveSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -572,7 +1432,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[9]
+	mi := &file_entente_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +1444,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[9]
+	mi := &file_entente_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +1457,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 type SaveSnapshotResponse struct {
@@ -609,7 +1469,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[10]
+	mi := &file_entente_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +1481,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[10]
+	mi := &file_entente_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +1494,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SaveSnapshotResponse) GetData() []byte {
@@ -645,15 +1505,18 @@ func (x *SaveSnapshotResponse) GetData() []byte {
 }
 
 type RestoreSnapshotRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// In the first message, instead of data: only returns the effects of restoring the described snapshot.
+	DryRun        bool                 `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Snapshot      *SnapshotDescription `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[11]
+	mi := &file_entente_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +1528,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[11]
+	mi := &file_entente_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +1541,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RestoreSnapshotRequest) GetData() []byte {
@@ -688,18 +1551,94 @@ func (x *RestoreSnapshotRequest) GetData() []byte {
 	return nil
 }
 
+func (x *RestoreSnapshotRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *RestoreSnapshotRequest) GetSnapshot() *SnapshotDescription {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+// SnapshotDescription names a snapshot by its header.
+type SnapshotDescription struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotDescription) Reset() {
+	*x = SnapshotDescription{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotDescription) ProtoMessage() {}
+
+func (x *SnapshotDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotDescription.ProtoReflect.Descriptor instead.
+func (*SnapshotDescription) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *SnapshotDescription) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *SnapshotDescription) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SnapshotDescription) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 type RestoreSnapshotResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The revision of the snapshot.
-	SnapshotRevision uint64 `protobuf:"varint,2,opt,name=snapshot_revision,json=snapshotRevision,proto3" json:"snapshot_revision,omitempty"`
+	SnapshotRevision uint64    `protobuf:"varint,2,opt,name=snapshot_revision,json=snapshotRevision,proto3" json:"snapshot_revision,omitempty"`
+	Effects          []*Effect `protobuf:"bytes,3,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[12]
+	mi := &file_entente_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +1650,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[12]
+	mi := &file_entente_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +1663,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RestoreSnapshotResponse) GetRevision() uint64 {
@@ -741,12 +1680,19 @@ func (x *RestoreSnapshotResponse) GetSnapshotRevision() uint64 {
 	return 0
 }
 
+func (x *RestoreSnapshotResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
 var File_entente_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x18entente/v1/cluster.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x02\n" +
+	"entente.v1\x1a\x17entente/v1/access.proto\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -759,45 +1705,125 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\aversion\x18\t \x01(\tR\aversion\x127\n" +
 	"\tjoin_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bjoinTime\x12=\n" +
-	"\flast_contact\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vlastContact\"A\n" +
+	"\flast_contact\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vlastContact\x12\x1a\n" +
+	"\bdiverged\x18\x14 \x01(\bR\bdiverged\x12\x1c\n" +
+	"\trepairing\x18\x15 \x01(\bR\trepairing\x120\n" +
+	"\x06report\x18\x16 \x01(\v2\x18.entente.v1.MemberReportR\x06report\"\x9c\x02\n" +
+	"\fMemberReport\x12)\n" +
+	"\x10applied_revision\x18\x01 \x01(\x04R\x0fappliedRevision\x12<\n" +
+	"\fclock_offset\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12:\n" +
+	"\vdisk_median\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"diskMedian\x12!\n" +
+	"\fcannot_write\x18\x04 \x01(\bR\vcannotWrite\x12D\n" +
+	"\x10election_timeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x0felectionTimeout\"A\n" +
 	"\x12ListMembersRequest\x12+\n" +
-	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xcd\x01\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xa9\x02\n" +
 	"\x13ListMembersResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12!\n" +
 	"\fcluster_name\x18\x03 \x01(\tR\vclusterName\x12*\n" +
 	"\x11home_trust_domain\x18\x04 \x01(\tR\x0fhomeTrustDomain\x12,\n" +
-	"\amembers\x18\x05 \x03(\v2\x12.entente.v1.MemberR\amembers\"G\n" +
+	"\amembers\x18\x05 \x03(\v2\x12.entente.v1.MemberR\amembers\x12?\n" +
+	"\x11awaiting_approval\x18\x06 \x03(\v2\x12.entente.v1.MemberR\x10awaitingApproval\x12\x19\n" +
+	"\bdns_name\x18\a \x01(\tR\adnsName\"`\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
-	"\vcompromised\x18\x02 \x01(\bR\vcompromised\"2\n" +
+	"\vcompromised\x18\x02 \x01(\bR\vcompromised\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x90\x02\n" +
 	"\x14RemoveMemberResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x128\n" +
+	"\tremaining\x18\x02 \x03(\v2\x1a.entente.v1.RemainingTrustR\tremaining\x12:\n" +
+	"\achanges\x18\x03 \x03(\v2 .entente.v1.AdministrativeChangeR\achanges\x128\n" +
+	"\x0erevoked_grants\x18\x04 \x03(\v2\x11.entente.v1.GrantR\rrevokedGrants\x12,\n" +
+	"\aeffects\x18\x05 \x03(\v2\x12.entente.v1.EffectR\aeffects\"\xcf\x01\n" +
+	"\x0eRemainingTrust\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12!\n" +
+	"\fauthority_id\x18\x02 \x01(\tR\vauthorityId\x12-\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x19.entente.v1.AuthorityKindR\x04kind\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\"\xda\x01\n" +
+	"\x14AdministrativeChange\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06member\x18\x04 \x01(\tR\x06member\x12\x16\n" +
+	"\x06caller\x18\x05 \x01(\tR\x06caller\x12\x16\n" +
+	"\x06action\x18\x06 \x01(\tR\x06action\x12\x16\n" +
+	"\x06object\x18\a \x01(\tR\x06object\"%\n" +
+	"\x13RepairMemberRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"2\n" +
+	"\x14RepairMemberResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"E\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\x85\x01\n" +
 	"\x16CreateJoinTokenRequest\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"\x88\x01\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
+	"\fauto_approve\x18\x03 \x01(\bR\vautoApprove\"\x88\x01\n" +
 	"\x17CreateJoinTokenResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x15\n" +
+	"expireTime\"\xbf\x02\n" +
+	"\tJoinToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
+	"\fauto_approve\x18\x03 \x01(\bR\vautoApprove\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x06 \x01(\tR\tcreatedBy\x12\x1d\n" +
+	"\n" +
+	"created_on\x18\a \x01(\tR\tcreatedOn\x12*\n" +
+	"\x06joiner\x18\b \x01(\v2\x12.entente.v1.MemberR\x06joiner\"D\n" +
+	"\x15ListJoinTokensRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"l\n" +
+	"\x16ListJoinTokensResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x126\n" +
+	"\vjoin_tokens\x18\x02 \x03(\v2\x15.entente.v1.JoinTokenR\n" +
+	"joinTokens\"5\n" +
+	"\x16RevokeJoinTokenRequest\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\"k\n" +
+	"\x17RevokeJoinTokenResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
+	"\n" +
+	"join_token\x18\x02 \x01(\v2\x15.entente.v1.JoinTokenR\tjoinToken\"B\n" +
+	"\x14ApproveMemberRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\bidentity\x18\x02 \x01(\tR\bidentity\"_\n" +
+	"\x15ApproveMemberResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12*\n" +
+	"\x06member\x18\x02 \x01(\v2\x12.entente.v1.MemberR\x06member\"\x15\n" +
 	"\x13SaveSnapshotRequest\"*\n" +
 	"\x14SaveSnapshotResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\",\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x82\x01\n" +
 	"\x16RestoreSnapshotRequest\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"b\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12;\n" +
+	"\bsnapshot\x18\x03 \x01(\v2\x1f.entente.v1.SnapshotDescriptionR\bsnapshot\"\x80\x01\n" +
+	"\x13SnapshotDescription\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x90\x01\n" +
 	"\x17RestoreSnapshotResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
-	"\x11snapshot_revision\x18\x02 \x01(\x04R\x10snapshotRevision2\xa7\x04\n" +
+	"\x11snapshot_revision\x18\x02 \x01(\x04R\x10snapshotRevision\x12,\n" +
+	"\aeffects\x18\x03 \x03(\v2\x12.entente.v1.EffectR\aeffects2\x85\a\n" +
 	"\x0eClusterService\x12N\n" +
 	"\vListMembers\x12\x1e.entente.v1.ListMembersRequest\x1a\x1f.entente.v1.ListMembersResponse\x12Q\n" +
-	"\fRemoveMember\x12\x1f.entente.v1.RemoveMemberRequest\x1a .entente.v1.RemoveMemberResponse\x12c\n" +
+	"\fRemoveMember\x12\x1f.entente.v1.RemoveMemberRequest\x1a .entente.v1.RemoveMemberResponse\x12Q\n" +
+	"\fRepairMember\x12\x1f.entente.v1.RepairMemberRequest\x1a .entente.v1.RepairMemberResponse\x12c\n" +
 	"\x12TransferLeadership\x12%.entente.v1.TransferLeadershipRequest\x1a&.entente.v1.TransferLeadershipResponse\x12Z\n" +
-	"\x0fCreateJoinToken\x12\".entente.v1.CreateJoinTokenRequest\x1a#.entente.v1.CreateJoinTokenResponse\x12S\n" +
+	"\x0fCreateJoinToken\x12\".entente.v1.CreateJoinTokenRequest\x1a#.entente.v1.CreateJoinTokenResponse\x12W\n" +
+	"\x0eListJoinTokens\x12!.entente.v1.ListJoinTokensRequest\x1a\".entente.v1.ListJoinTokensResponse\x12Z\n" +
+	"\x0fRevokeJoinToken\x12\".entente.v1.RevokeJoinTokenRequest\x1a#.entente.v1.RevokeJoinTokenResponse\x12T\n" +
+	"\rApproveMember\x12 .entente.v1.ApproveMemberRequest\x1a!.entente.v1.ApproveMemberResponse\x12S\n" +
 	"\fSaveSnapshot\x12\x1f.entente.v1.SaveSnapshotRequest\x1a .entente.v1.SaveSnapshotResponse0\x01\x12\\\n" +
 	"\x0fRestoreSnapshot\x12\".entente.v1.RestoreSnapshotRequest\x1a#.entente.v1.RestoreSnapshotResponse(\x01B7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
@@ -813,49 +1839,95 @@ func file_entente_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_entente_v1_cluster_proto_rawDescData
 }
 
-var file_entente_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_entente_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_entente_v1_cluster_proto_goTypes = []any{
 	(*Member)(nil),                     // 0: entente.v1.Member
-	(*ListMembersRequest)(nil),         // 1: entente.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),        // 2: entente.v1.ListMembersResponse
-	(*RemoveMemberRequest)(nil),        // 3: entente.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),       // 4: entente.v1.RemoveMemberResponse
-	(*TransferLeadershipRequest)(nil),  // 5: entente.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 6: entente.v1.TransferLeadershipResponse
-	(*CreateJoinTokenRequest)(nil),     // 7: entente.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),    // 8: entente.v1.CreateJoinTokenResponse
-	(*SaveSnapshotRequest)(nil),        // 9: entente.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),       // 10: entente.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),     // 11: entente.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil),    // 12: entente.v1.RestoreSnapshotResponse
-	(*timestamppb.Timestamp)(nil),      // 13: google.protobuf.Timestamp
-	(*ReadOptions)(nil),                // 14: entente.v1.ReadOptions
-	(*durationpb.Duration)(nil),        // 15: google.protobuf.Duration
+	(*MemberReport)(nil),               // 1: entente.v1.MemberReport
+	(*ListMembersRequest)(nil),         // 2: entente.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),        // 3: entente.v1.ListMembersResponse
+	(*RemoveMemberRequest)(nil),        // 4: entente.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),       // 5: entente.v1.RemoveMemberResponse
+	(*RemainingTrust)(nil),             // 6: entente.v1.RemainingTrust
+	(*AdministrativeChange)(nil),       // 7: entente.v1.AdministrativeChange
+	(*RepairMemberRequest)(nil),        // 8: entente.v1.RepairMemberRequest
+	(*RepairMemberResponse)(nil),       // 9: entente.v1.RepairMemberResponse
+	(*TransferLeadershipRequest)(nil),  // 10: entente.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 11: entente.v1.TransferLeadershipResponse
+	(*CreateJoinTokenRequest)(nil),     // 12: entente.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),    // 13: entente.v1.CreateJoinTokenResponse
+	(*JoinToken)(nil),                  // 14: entente.v1.JoinToken
+	(*ListJoinTokensRequest)(nil),      // 15: entente.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),     // 16: entente.v1.ListJoinTokensResponse
+	(*RevokeJoinTokenRequest)(nil),     // 17: entente.v1.RevokeJoinTokenRequest
+	(*RevokeJoinTokenResponse)(nil),    // 18: entente.v1.RevokeJoinTokenResponse
+	(*ApproveMemberRequest)(nil),       // 19: entente.v1.ApproveMemberRequest
+	(*ApproveMemberResponse)(nil),      // 20: entente.v1.ApproveMemberResponse
+	(*SaveSnapshotRequest)(nil),        // 21: entente.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),       // 22: entente.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),     // 23: entente.v1.RestoreSnapshotRequest
+	(*SnapshotDescription)(nil),        // 24: entente.v1.SnapshotDescription
+	(*RestoreSnapshotResponse)(nil),    // 25: entente.v1.RestoreSnapshotResponse
+	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 28: entente.v1.ReadOptions
+	(*Grant)(nil),                      // 29: entente.v1.Grant
+	(*Effect)(nil),                     // 30: entente.v1.Effect
+	(AuthorityKind)(0),                 // 31: entente.v1.AuthorityKind
 }
 var file_entente_v1_cluster_proto_depIdxs = []int32{
-	13, // 0: entente.v1.Member.join_time:type_name -> google.protobuf.Timestamp
-	13, // 1: entente.v1.Member.last_contact:type_name -> google.protobuf.Timestamp
-	14, // 2: entente.v1.ListMembersRequest.read:type_name -> entente.v1.ReadOptions
-	0,  // 3: entente.v1.ListMembersResponse.members:type_name -> entente.v1.Member
-	15, // 4: entente.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	13, // 5: entente.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	1,  // 6: entente.v1.ClusterService.ListMembers:input_type -> entente.v1.ListMembersRequest
-	3,  // 7: entente.v1.ClusterService.RemoveMember:input_type -> entente.v1.RemoveMemberRequest
-	5,  // 8: entente.v1.ClusterService.TransferLeadership:input_type -> entente.v1.TransferLeadershipRequest
-	7,  // 9: entente.v1.ClusterService.CreateJoinToken:input_type -> entente.v1.CreateJoinTokenRequest
-	9,  // 10: entente.v1.ClusterService.SaveSnapshot:input_type -> entente.v1.SaveSnapshotRequest
-	11, // 11: entente.v1.ClusterService.RestoreSnapshot:input_type -> entente.v1.RestoreSnapshotRequest
-	2,  // 12: entente.v1.ClusterService.ListMembers:output_type -> entente.v1.ListMembersResponse
-	4,  // 13: entente.v1.ClusterService.RemoveMember:output_type -> entente.v1.RemoveMemberResponse
-	6,  // 14: entente.v1.ClusterService.TransferLeadership:output_type -> entente.v1.TransferLeadershipResponse
-	8,  // 15: entente.v1.ClusterService.CreateJoinToken:output_type -> entente.v1.CreateJoinTokenResponse
-	10, // 16: entente.v1.ClusterService.SaveSnapshot:output_type -> entente.v1.SaveSnapshotResponse
-	12, // 17: entente.v1.ClusterService.RestoreSnapshot:output_type -> entente.v1.RestoreSnapshotResponse
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	26, // 0: entente.v1.Member.join_time:type_name -> google.protobuf.Timestamp
+	26, // 1: entente.v1.Member.last_contact:type_name -> google.protobuf.Timestamp
+	1,  // 2: entente.v1.Member.report:type_name -> entente.v1.MemberReport
+	27, // 3: entente.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	27, // 4: entente.v1.MemberReport.disk_median:type_name -> google.protobuf.Duration
+	27, // 5: entente.v1.MemberReport.election_timeout:type_name -> google.protobuf.Duration
+	28, // 6: entente.v1.ListMembersRequest.read:type_name -> entente.v1.ReadOptions
+	0,  // 7: entente.v1.ListMembersResponse.members:type_name -> entente.v1.Member
+	0,  // 8: entente.v1.ListMembersResponse.awaiting_approval:type_name -> entente.v1.Member
+	6,  // 9: entente.v1.RemoveMemberResponse.remaining:type_name -> entente.v1.RemainingTrust
+	7,  // 10: entente.v1.RemoveMemberResponse.changes:type_name -> entente.v1.AdministrativeChange
+	29, // 11: entente.v1.RemoveMemberResponse.revoked_grants:type_name -> entente.v1.Grant
+	30, // 12: entente.v1.RemoveMemberResponse.effects:type_name -> entente.v1.Effect
+	31, // 13: entente.v1.RemainingTrust.kind:type_name -> entente.v1.AuthorityKind
+	26, // 14: entente.v1.RemainingTrust.until:type_name -> google.protobuf.Timestamp
+	26, // 15: entente.v1.AdministrativeChange.time:type_name -> google.protobuf.Timestamp
+	27, // 16: entente.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	26, // 17: entente.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 18: entente.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	26, // 19: entente.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 20: entente.v1.JoinToken.joiner:type_name -> entente.v1.Member
+	28, // 21: entente.v1.ListJoinTokensRequest.read:type_name -> entente.v1.ReadOptions
+	14, // 22: entente.v1.ListJoinTokensResponse.join_tokens:type_name -> entente.v1.JoinToken
+	14, // 23: entente.v1.RevokeJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
+	0,  // 24: entente.v1.ApproveMemberResponse.member:type_name -> entente.v1.Member
+	24, // 25: entente.v1.RestoreSnapshotRequest.snapshot:type_name -> entente.v1.SnapshotDescription
+	26, // 26: entente.v1.SnapshotDescription.time:type_name -> google.protobuf.Timestamp
+	30, // 27: entente.v1.RestoreSnapshotResponse.effects:type_name -> entente.v1.Effect
+	2,  // 28: entente.v1.ClusterService.ListMembers:input_type -> entente.v1.ListMembersRequest
+	4,  // 29: entente.v1.ClusterService.RemoveMember:input_type -> entente.v1.RemoveMemberRequest
+	8,  // 30: entente.v1.ClusterService.RepairMember:input_type -> entente.v1.RepairMemberRequest
+	10, // 31: entente.v1.ClusterService.TransferLeadership:input_type -> entente.v1.TransferLeadershipRequest
+	12, // 32: entente.v1.ClusterService.CreateJoinToken:input_type -> entente.v1.CreateJoinTokenRequest
+	15, // 33: entente.v1.ClusterService.ListJoinTokens:input_type -> entente.v1.ListJoinTokensRequest
+	17, // 34: entente.v1.ClusterService.RevokeJoinToken:input_type -> entente.v1.RevokeJoinTokenRequest
+	19, // 35: entente.v1.ClusterService.ApproveMember:input_type -> entente.v1.ApproveMemberRequest
+	21, // 36: entente.v1.ClusterService.SaveSnapshot:input_type -> entente.v1.SaveSnapshotRequest
+	23, // 37: entente.v1.ClusterService.RestoreSnapshot:input_type -> entente.v1.RestoreSnapshotRequest
+	3,  // 38: entente.v1.ClusterService.ListMembers:output_type -> entente.v1.ListMembersResponse
+	5,  // 39: entente.v1.ClusterService.RemoveMember:output_type -> entente.v1.RemoveMemberResponse
+	9,  // 40: entente.v1.ClusterService.RepairMember:output_type -> entente.v1.RepairMemberResponse
+	11, // 41: entente.v1.ClusterService.TransferLeadership:output_type -> entente.v1.TransferLeadershipResponse
+	13, // 42: entente.v1.ClusterService.CreateJoinToken:output_type -> entente.v1.CreateJoinTokenResponse
+	16, // 43: entente.v1.ClusterService.ListJoinTokens:output_type -> entente.v1.ListJoinTokensResponse
+	18, // 44: entente.v1.ClusterService.RevokeJoinToken:output_type -> entente.v1.RevokeJoinTokenResponse
+	20, // 45: entente.v1.ClusterService.ApproveMember:output_type -> entente.v1.ApproveMemberResponse
+	22, // 46: entente.v1.ClusterService.SaveSnapshot:output_type -> entente.v1.SaveSnapshotResponse
+	25, // 47: entente.v1.ClusterService.RestoreSnapshot:output_type -> entente.v1.RestoreSnapshotResponse
+	38, // [38:48] is the sub-list for method output_type
+	28, // [28:38] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_cluster_proto_init() }
@@ -863,6 +1935,9 @@ func file_entente_v1_cluster_proto_init() {
 	if File_entente_v1_cluster_proto != nil {
 		return
 	}
+	file_entente_v1_access_proto_init()
+	file_entente_v1_authority_proto_init()
+	file_entente_v1_effect_proto_init()
 	file_entente_v1_read_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -870,7 +1945,7 @@ func file_entente_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_cluster_proto_rawDesc), len(file_entente_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,8 +21,12 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ClusterService_ListMembers_FullMethodName        = "/entente.v1.ClusterService/ListMembers"
 	ClusterService_RemoveMember_FullMethodName       = "/entente.v1.ClusterService/RemoveMember"
+	ClusterService_RepairMember_FullMethodName       = "/entente.v1.ClusterService/RepairMember"
 	ClusterService_TransferLeadership_FullMethodName = "/entente.v1.ClusterService/TransferLeadership"
 	ClusterService_CreateJoinToken_FullMethodName    = "/entente.v1.ClusterService/CreateJoinToken"
+	ClusterService_ListJoinTokens_FullMethodName     = "/entente.v1.ClusterService/ListJoinTokens"
+	ClusterService_RevokeJoinToken_FullMethodName    = "/entente.v1.ClusterService/RevokeJoinToken"
+	ClusterService_ApproveMember_FullMethodName      = "/entente.v1.ClusterService/ApproveMember"
 	ClusterService_SaveSnapshot_FullMethodName       = "/entente.v1.ClusterService/SaveSnapshot"
 	ClusterService_RestoreSnapshot_FullMethodName    = "/entente.v1.ClusterService/RestoreSnapshot"
 )
@@ -34,11 +38,22 @@ const (
 // ClusterService manages the members of one cluster and its replicated state as a whole.
 type ClusterServiceClient interface {
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
-	// RemoveMember removes a member and its identity key from the cluster and retires its authorities.
+	// RemoveMember removes a member and its identity key from the cluster and retires its authorities. It ends every join
+	// token that can still admit a member.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
+	// RepairMember removes a member's vote and orders the member to delete its log and its snapshots. It keeps its id and
+	// keys, receives the state from the others when it is started again, and gets its vote back when it has caught up.
+	RepairMember(ctx context.Context, in *RepairMemberRequest, opts ...grpc.CallOption) (*RepairMemberResponse, error)
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
-	// CreateJoinToken returns a token that admits one member once.
+	// CreateJoinToken returns a token that admits one member, named by its id, once. It replaces the open token of that id.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
+	// ListJoinTokens returns the tokens that can still admit a member: those that are open, and those whose joiner waits for
+	// approval.
+	ListJoinTokens(ctx context.Context, in *ListJoinTokensRequest, opts ...grpc.CallOption) (*ListJoinTokensResponse, error)
+	// RevokeJoinToken ends the open token of a member id, or rejects the joiner that redeemed it and waits for approval.
+	RevokeJoinToken(ctx context.Context, in *RevokeJoinTokenRequest, opts ...grpc.CallOption) (*RevokeJoinTokenResponse, error)
+	// ApproveMember makes a joiner that waits for approval a member.
+	ApproveMember(ctx context.Context, in *ApproveMemberRequest, opts ...grpc.CallOption) (*ApproveMemberResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
 	// RestoreSnapshot replaces the replicated state by a snapshot after verifying all of it.
@@ -73,6 +88,16 @@ func (c *clusterServiceClient) RemoveMember(ctx context.Context, in *RemoveMembe
 	return out, nil
 }
 
+func (c *clusterServiceClient) RepairMember(ctx context.Context, in *RepairMemberRequest, opts ...grpc.CallOption) (*RepairMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairMemberResponse)
+	err := c.cc.Invoke(ctx, ClusterService_RepairMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterServiceClient) TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TransferLeadershipResponse)
@@ -87,6 +112,36 @@ func (c *clusterServiceClient) CreateJoinToken(ctx context.Context, in *CreateJo
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateJoinTokenResponse)
 	err := c.cc.Invoke(ctx, ClusterService_CreateJoinToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) ListJoinTokens(ctx context.Context, in *ListJoinTokensRequest, opts ...grpc.CallOption) (*ListJoinTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListJoinTokensResponse)
+	err := c.cc.Invoke(ctx, ClusterService_ListJoinTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) RevokeJoinToken(ctx context.Context, in *RevokeJoinTokenRequest, opts ...grpc.CallOption) (*RevokeJoinTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeJoinTokenResponse)
+	err := c.cc.Invoke(ctx, ClusterService_RevokeJoinToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) ApproveMember(ctx context.Context, in *ApproveMemberRequest, opts ...grpc.CallOption) (*ApproveMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveMemberResponse)
+	err := c.cc.Invoke(ctx, ClusterService_ApproveMember_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -132,11 +187,22 @@ type ClusterService_RestoreSnapshotClient = grpc.ClientStreamingClient[RestoreSn
 // ClusterService manages the members of one cluster and its replicated state as a whole.
 type ClusterServiceServer interface {
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
-	// RemoveMember removes a member and its identity key from the cluster and retires its authorities.
+	// RemoveMember removes a member and its identity key from the cluster and retires its authorities. It ends every join
+	// token that can still admit a member.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
+	// RepairMember removes a member's vote and orders the member to delete its log and its snapshots. It keeps its id and
+	// keys, receives the state from the others when it is started again, and gets its vote back when it has caught up.
+	RepairMember(context.Context, *RepairMemberRequest) (*RepairMemberResponse, error)
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
-	// CreateJoinToken returns a token that admits one member once.
+	// CreateJoinToken returns a token that admits one member, named by its id, once. It replaces the open token of that id.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)
+	// ListJoinTokens returns the tokens that can still admit a member: those that are open, and those whose joiner waits for
+	// approval.
+	ListJoinTokens(context.Context, *ListJoinTokensRequest) (*ListJoinTokensResponse, error)
+	// RevokeJoinToken ends the open token of a member id, or rejects the joiner that redeemed it and waits for approval.
+	RevokeJoinToken(context.Context, *RevokeJoinTokenRequest) (*RevokeJoinTokenResponse, error)
+	// ApproveMember makes a joiner that waits for approval a member.
+	ApproveMember(context.Context, *ApproveMemberRequest) (*ApproveMemberResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
 	// RestoreSnapshot replaces the replicated state by a snapshot after verifying all of it.
@@ -157,11 +223,23 @@ func (UnimplementedClusterServiceServer) ListMembers(context.Context, *ListMembe
 func (UnimplementedClusterServiceServer) RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveMember not implemented")
 }
+func (UnimplementedClusterServiceServer) RepairMember(context.Context, *RepairMemberRequest) (*RepairMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RepairMember not implemented")
+}
 func (UnimplementedClusterServiceServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
 }
 func (UnimplementedClusterServiceServer) CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateJoinToken not implemented")
+}
+func (UnimplementedClusterServiceServer) ListJoinTokens(context.Context, *ListJoinTokensRequest) (*ListJoinTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListJoinTokens not implemented")
+}
+func (UnimplementedClusterServiceServer) RevokeJoinToken(context.Context, *RevokeJoinTokenRequest) (*RevokeJoinTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeJoinToken not implemented")
+}
+func (UnimplementedClusterServiceServer) ApproveMember(context.Context, *ApproveMemberRequest) (*ApproveMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveMember not implemented")
 }
 func (UnimplementedClusterServiceServer) SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method SaveSnapshot not implemented")
@@ -226,6 +304,24 @@ func _ClusterService_RemoveMember_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_RepairMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).RepairMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_RepairMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).RepairMember(ctx, req.(*RepairMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ClusterService_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TransferLeadershipRequest)
 	if err := dec(in); err != nil {
@@ -258,6 +354,60 @@ func _ClusterService_CreateJoinToken_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServiceServer).CreateJoinToken(ctx, req.(*CreateJoinTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_ListJoinTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListJoinTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).ListJoinTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_ListJoinTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).ListJoinTokens(ctx, req.(*ListJoinTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_RevokeJoinToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeJoinTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).RevokeJoinToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_RevokeJoinToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).RevokeJoinToken(ctx, req.(*RevokeJoinTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_ApproveMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).ApproveMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_ApproveMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).ApproveMember(ctx, req.(*ApproveMemberRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -296,12 +446,28 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ClusterService_RemoveMember_Handler,
 		},
 		{
+			MethodName: "RepairMember",
+			Handler:    _ClusterService_RepairMember_Handler,
+		},
+		{
 			MethodName: "TransferLeadership",
 			Handler:    _ClusterService_TransferLeadership_Handler,
 		},
 		{
 			MethodName: "CreateJoinToken",
 			Handler:    _ClusterService_CreateJoinToken_Handler,
+		},
+		{
+			MethodName: "ListJoinTokens",
+			Handler:    _ClusterService_ListJoinTokens_Handler,
+		},
+		{
+			MethodName: "RevokeJoinToken",
+			Handler:    _ClusterService_RevokeJoinToken_Handler,
+		},
+		{
+			MethodName: "ApproveMember",
+			Handler:    _ClusterService_ApproveMember_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

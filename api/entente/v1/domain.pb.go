@@ -43,7 +43,15 @@ type Domain struct {
 	Revision   uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	// The https URL of the OpenID Connect issuer: the iss of the domain's JWT-SVIDs. Below it the bundle endpoint serves
 	// /.well-known/openid-configuration and the keys. If empty, JWT-SVIDs have no iss.
-	OidcIssuer    string `protobuf:"bytes,10,opt,name=oidc_issuer,json=oidcIssuer,proto3" json:"oidc_issuer,omitempty"`
+	OidcIssuer string `protobuf:"bytes,10,opt,name=oidc_issuer,json=oidcIssuer,proto3" json:"oidc_issuer,omitempty"`
+	// Whether roots that members make from now on have a name constraint, not critical, that permits SPIFFE IDs of the
+	// domain alone. Some TLS stacks refuse every certificate below a root with a URI constraint.
+	NameConstraints bool `protobuf:"varint,11,opt,name=name_constraints,json=nameConstraints,proto3" json:"name_constraints,omitempty"`
+	// The interval below which the slowest of the domain's readers does not poll, whatever the refresh hint: 0 to 24 h. A
+	// new authority is used three refresh hints after its publication, or three of these intervals if they are longer.
+	PeerMinRefresh *durationpb.Duration `protobuf:"bytes,12,opt,name=peer_min_refresh,json=peerMinRefresh,proto3" json:"peer_min_refresh,omitempty"`
+	// Moves with every change of what clients set, and with nothing else. Set by the server.
+	Etag          string `protobuf:"bytes,13,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +152,27 @@ func (x *Domain) GetRevision() uint64 {
 func (x *Domain) GetOidcIssuer() string {
 	if x != nil {
 		return x.OidcIssuer
+	}
+	return ""
+}
+
+func (x *Domain) GetNameConstraints() bool {
+	if x != nil {
+		return x.NameConstraints
+	}
+	return false
+}
+
+func (x *Domain) GetPeerMinRefresh() *durationpb.Duration {
+	if x != nil {
+		return x.PeerMinRefresh
+	}
+	return nil
+}
+
+func (x *Domain) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -344,7 +373,10 @@ type UpdateDomainRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Domain *Domain                `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
 	// The fields of domain to update, at least one.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The etag of the domain as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -393,9 +425,21 @@ func (x *UpdateDomainRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 	return nil
 }
 
+func (x *UpdateDomainRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type DeleteDomainRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	// Only returns the effects.
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The etag of the domain as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -437,9 +481,24 @@ func (x *DeleteDomainRequest) GetTrustDomain() string {
 	return ""
 }
 
+func (x *DeleteDomainRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DeleteDomainRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type DeleteDomainResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Effects       []*Effect              `protobuf:"bytes,2,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,12 +540,19 @@ func (x *DeleteDomainResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *DeleteDomainResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
 var File_entente_v1_domain_proto protoreflect.FileDescriptor
 
 const file_entente_v1_domain_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/domain.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x03\n" +
+	"entente.v1\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x04\n" +
 	"\x06Domain\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
 	"\x04home\x18\x02 \x01(\bR\x04home\x12#\n" +
@@ -501,7 +567,10 @@ const file_entente_v1_domain_proto_rawDesc = "" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12\x1f\n" +
 	"\voidc_issuer\x18\n" +
 	" \x01(\tR\n" +
-	"oidcIssuer\"A\n" +
+	"oidcIssuer\x12)\n" +
+	"\x10name_constraints\x18\v \x01(\bR\x0fnameConstraints\x12C\n" +
+	"\x10peer_min_refresh\x18\f \x01(\v2\x19.google.protobuf.DurationR\x0epeerMinRefresh\x12\x12\n" +
+	"\x04etag\x18\r \x01(\tR\x04etag\"A\n" +
 	"\x13CreateDomainRequest\x12*\n" +
 	"\x06domain\x18\x01 \x01(\v2\x12.entente.v1.DomainR\x06domain\"A\n" +
 	"\x12ListDomainsRequest\x12+\n" +
@@ -511,15 +580,19 @@ const file_entente_v1_domain_proto_rawDesc = "" +
 	"\adomains\x18\x02 \x03(\v2\x12.entente.v1.DomainR\adomains\"b\n" +
 	"\x10GetDomainRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
-	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"~\n" +
+	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\x92\x01\n" +
 	"\x13UpdateDomainRequest\x12*\n" +
 	"\x06domain\x18\x01 \x01(\v2\x12.entente.v1.DomainR\x06domain\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"8\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"e\n" +
 	"\x13DeleteDomainRequest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"2\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"`\n" +
 	"\x14DeleteDomainResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision2\xfb\x02\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects2\xfb\x02\n" +
 	"\rDomainService\x12C\n" +
 	"\fCreateDomain\x12\x1f.entente.v1.CreateDomainRequest\x1a\x12.entente.v1.Domain\x12N\n" +
 	"\vListDomains\x12\x1e.entente.v1.ListDomainsRequest\x1a\x1f.entente.v1.ListDomainsResponse\x12=\n" +
@@ -553,6 +626,7 @@ var file_entente_v1_domain_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 	(*ReadOptions)(nil),           // 10: entente.v1.ReadOptions
 	(*fieldmaskpb.FieldMask)(nil), // 11: google.protobuf.FieldMask
+	(*Effect)(nil),                // 12: entente.v1.Effect
 }
 var file_entente_v1_domain_proto_depIdxs = []int32{
 	8,  // 0: entente.v1.Domain.refresh_hint:type_name -> google.protobuf.Duration
@@ -560,27 +634,29 @@ var file_entente_v1_domain_proto_depIdxs = []int32{
 	8,  // 2: entente.v1.Domain.jwt_svid_ttl:type_name -> google.protobuf.Duration
 	8,  // 3: entente.v1.Domain.ca_ttl:type_name -> google.protobuf.Duration
 	9,  // 4: entente.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 5: entente.v1.CreateDomainRequest.domain:type_name -> entente.v1.Domain
-	10, // 6: entente.v1.ListDomainsRequest.read:type_name -> entente.v1.ReadOptions
-	0,  // 7: entente.v1.ListDomainsResponse.domains:type_name -> entente.v1.Domain
-	10, // 8: entente.v1.GetDomainRequest.read:type_name -> entente.v1.ReadOptions
-	0,  // 9: entente.v1.UpdateDomainRequest.domain:type_name -> entente.v1.Domain
-	11, // 10: entente.v1.UpdateDomainRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 11: entente.v1.DomainService.CreateDomain:input_type -> entente.v1.CreateDomainRequest
-	2,  // 12: entente.v1.DomainService.ListDomains:input_type -> entente.v1.ListDomainsRequest
-	4,  // 13: entente.v1.DomainService.GetDomain:input_type -> entente.v1.GetDomainRequest
-	5,  // 14: entente.v1.DomainService.UpdateDomain:input_type -> entente.v1.UpdateDomainRequest
-	6,  // 15: entente.v1.DomainService.DeleteDomain:input_type -> entente.v1.DeleteDomainRequest
-	0,  // 16: entente.v1.DomainService.CreateDomain:output_type -> entente.v1.Domain
-	3,  // 17: entente.v1.DomainService.ListDomains:output_type -> entente.v1.ListDomainsResponse
-	0,  // 18: entente.v1.DomainService.GetDomain:output_type -> entente.v1.Domain
-	0,  // 19: entente.v1.DomainService.UpdateDomain:output_type -> entente.v1.Domain
-	7,  // 20: entente.v1.DomainService.DeleteDomain:output_type -> entente.v1.DeleteDomainResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 5: entente.v1.Domain.peer_min_refresh:type_name -> google.protobuf.Duration
+	0,  // 6: entente.v1.CreateDomainRequest.domain:type_name -> entente.v1.Domain
+	10, // 7: entente.v1.ListDomainsRequest.read:type_name -> entente.v1.ReadOptions
+	0,  // 8: entente.v1.ListDomainsResponse.domains:type_name -> entente.v1.Domain
+	10, // 9: entente.v1.GetDomainRequest.read:type_name -> entente.v1.ReadOptions
+	0,  // 10: entente.v1.UpdateDomainRequest.domain:type_name -> entente.v1.Domain
+	11, // 11: entente.v1.UpdateDomainRequest.update_mask:type_name -> google.protobuf.FieldMask
+	12, // 12: entente.v1.DeleteDomainResponse.effects:type_name -> entente.v1.Effect
+	1,  // 13: entente.v1.DomainService.CreateDomain:input_type -> entente.v1.CreateDomainRequest
+	2,  // 14: entente.v1.DomainService.ListDomains:input_type -> entente.v1.ListDomainsRequest
+	4,  // 15: entente.v1.DomainService.GetDomain:input_type -> entente.v1.GetDomainRequest
+	5,  // 16: entente.v1.DomainService.UpdateDomain:input_type -> entente.v1.UpdateDomainRequest
+	6,  // 17: entente.v1.DomainService.DeleteDomain:input_type -> entente.v1.DeleteDomainRequest
+	0,  // 18: entente.v1.DomainService.CreateDomain:output_type -> entente.v1.Domain
+	3,  // 19: entente.v1.DomainService.ListDomains:output_type -> entente.v1.ListDomainsResponse
+	0,  // 20: entente.v1.DomainService.GetDomain:output_type -> entente.v1.Domain
+	0,  // 21: entente.v1.DomainService.UpdateDomain:output_type -> entente.v1.Domain
+	7,  // 22: entente.v1.DomainService.DeleteDomain:output_type -> entente.v1.DeleteDomainResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_domain_proto_init() }
@@ -588,6 +664,7 @@ func file_entente_v1_domain_proto_init() {
 	if File_entente_v1_domain_proto != nil {
 		return
 	}
+	file_entente_v1_effect_proto_init()
 	file_entente_v1_read_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

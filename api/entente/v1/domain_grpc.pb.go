@@ -36,7 +36,8 @@ type DomainServiceClient interface {
 	ListDomains(ctx context.Context, in *ListDomainsRequest, opts ...grpc.CallOption) (*ListDomainsResponse, error)
 	GetDomain(ctx context.Context, in *GetDomainRequest, opts ...grpc.CallOption) (*Domain, error)
 	UpdateDomain(ctx context.Context, in *UpdateDomainRequest, opts ...grpc.CallOption) (*Domain, error)
-	// DeleteDomain deletes the domain with its authorities, its bundle and its grants.
+	// DeleteDomain deletes the domain with its authorities, its bundle and its grants, and ends the agreements under which
+	// other clusters trust it.
 	DeleteDomain(ctx context.Context, in *DeleteDomainRequest, opts ...grpc.CallOption) (*DeleteDomainResponse, error)
 }
 
@@ -108,7 +109,8 @@ type DomainServiceServer interface {
 	ListDomains(context.Context, *ListDomainsRequest) (*ListDomainsResponse, error)
 	GetDomain(context.Context, *GetDomainRequest) (*Domain, error)
 	UpdateDomain(context.Context, *UpdateDomainRequest) (*Domain, error)
-	// DeleteDomain deletes the domain with its authorities, its bundle and its grants.
+	// DeleteDomain deletes the domain with its authorities, its bundle and its grants, and ends the agreements under which
+	// other clusters trust it.
 	DeleteDomain(context.Context, *DeleteDomainRequest) (*DeleteDomainResponse, error)
 	mustEmbedUnimplementedDomainServiceServer()
 }

@@ -254,7 +254,8 @@ type Relationship struct {
 	// The present state of the bundle; set by the server.
 	Freshness Freshness `protobuf:"varint,11,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
 	// The member that fetches the bundle for the cluster.
-	Owner           string                 `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"`
+	// When an endpoint or a stream last confirmed the bundle; absent if none did since an operator brought it.
 	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
 	LastAttemptTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_attempt_time,json=lastAttemptTime,proto3" json:"last_attempt_time,omitempty"`
 	NextAttemptTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=next_attempt_time,json=nextAttemptTime,proto3" json:"next_attempt_time,omitempty"`
@@ -287,10 +288,16 @@ type Relationship struct {
 	MaxDocumentBytes uint32 `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
 	// The timeout of a fetch from one endpoint. If absent, 30 s, which is also the upper limit.
 	FetchTimeout *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
+	// The interval at which the bundle is fetched, from 1 s to 24 h. If absent, the bundle's refresh hint. The cluster's
+	// federation.min_refresh is the lower limit of both.
+	PollInterval *durationpb.Duration `protobuf:"bytes,67,opt,name=poll_interval,json=pollInterval,proto3" json:"poll_interval,omitempty"`
 	// The last attempt at each endpoint, in the configured order; set by the server.
 	Endpoints []*EndpointAttempt `protobuf:"bytes,65,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// A description of the part of the stored bundle that authority_kinds excludes; set by the server.
 	LeftOut string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// How many keys for SVIDs the document of the stored bundle had that are left out, since no verifier could use them;
+	// set by the server.
+	IgnoredKeys uint32 `protobuf:"varint,68,opt,name=ignored_keys,json=ignoredKeys,proto3" json:"ignored_keys,omitempty"`
 	// Whether this cluster, as a hub, attests the domain to others: the bundle map that it serves includes the domain's
 	// bundle.
 	Attest bool `protobuf:"varint,70,opt,name=attest,proto3" json:"attest,omitempty"`
@@ -306,7 +313,17 @@ type Relationship struct {
 	// no source before them.
 	OtherHubs []string `protobuf:"bytes,74,rep,name=other_hubs,json=otherHubs,proto3" json:"other_hubs,omitempty"`
 	// The consent of both sides, if the relationship was made by an invitation.
-	Agreement     *Agreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
+	Agreement *Agreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
+	// Output only: SHA-256 over the DER of the certificates in web_roots, in hexadecimal digits; empty if there are none.
+	// Of one certificate it is its fingerprint.
+	WebRootsSha256 string `protobuf:"bytes,81,opt,name=web_roots_sha256,json=webRootsSha256,proto3" json:"web_roots_sha256,omitempty"`
+	// Moves with every change of what clients set: settings, a bundle from an operator, suspension and consent; also with
+	// URLs and addresses that the other side of an agreement changed. Empty if there is only the attestation of a hub. Set
+	// by the server.
+	Etag string `protobuf:"bytes,90,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When it was suspended, and by which caller; absent while it is not. Set by the server.
+	SuspendTime   *timestamppb.Timestamp `protobuf:"bytes,91,opt,name=suspend_time,json=suspendTime,proto3" json:"suspend_time,omitempty"`
+	Suspender     string                 `protobuf:"bytes,92,opt,name=suspender,proto3" json:"suspender,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,6 +561,13 @@ func (x *Relationship) GetFetchTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Relationship) GetPollInterval() *durationpb.Duration {
+	if x != nil {
+		return x.PollInterval
+	}
+	return nil
+}
+
 func (x *Relationship) GetEndpoints() []*EndpointAttempt {
 	if x != nil {
 		return x.Endpoints
@@ -556,6 +580,13 @@ func (x *Relationship) GetLeftOut() string {
 		return x.LeftOut
 	}
 	return ""
+}
+
+func (x *Relationship) GetIgnoredKeys() uint32 {
+	if x != nil {
+		return x.IgnoredKeys
+	}
+	return 0
 }
 
 func (x *Relationship) GetAttest() bool {
@@ -600,6 +631,34 @@ func (x *Relationship) GetAgreement() *Agreement {
 	return nil
 }
 
+func (x *Relationship) GetWebRootsSha256() string {
+	if x != nil {
+		return x.WebRootsSha256
+	}
+	return ""
+}
+
+func (x *Relationship) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Relationship) GetSuspendTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspendTime
+	}
+	return nil
+}
+
+func (x *Relationship) GetSuspender() string {
+	if x != nil {
+		return x.Suspender
+	}
+	return ""
+}
+
 // Agreement is the consent of both sides to a relationship that was made by an invitation.
 type Agreement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -618,9 +677,18 @@ type Agreement struct {
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Whether the relationship exists only because the other side's members and its endpoint authenticate in this trust
 	// domain.
-	LinkedHome    bool `protobuf:"varint,8,opt,name=linked_home,json=linkedHome,proto3" json:"linked_home,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LinkedHome bool `protobuf:"varint,8,opt,name=linked_home,json=linkedHome,proto3" json:"linked_home,omitempty"`
+	// The hosts at which the other side can change URLs and addresses by itself.
+	Hosts []string `protobuf:"bytes,9,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// URLs and addresses at other hosts that the other side announced. They are not used before ApproveRelationship.
+	PendingUrls      []string `protobuf:"bytes,10,rep,name=pending_urls,json=pendingUrls,proto3" json:"pending_urls,omitempty"`
+	PendingAddresses []string `protobuf:"bytes,11,rep,name=pending_addresses,json=pendingAddresses,proto3" json:"pending_addresses,omitempty"`
+	// HOST:PORT that an operator of this cluster gave for the other side to use. If empty, the members' own.
+	Advertised []string `protobuf:"bytes,12,rep,name=advertised,proto3" json:"advertised,omitempty"`
+	// SHA-256, in hexadecimal digits, of the web roots that came with the agreement; empty if none came.
+	WebRootsSha256 string `protobuf:"bytes,13,opt,name=web_roots_sha256,json=webRootsSha256,proto3" json:"web_roots_sha256,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Agreement) Reset() {
@@ -707,6 +775,41 @@ func (x *Agreement) GetLinkedHome() bool {
 		return x.LinkedHome
 	}
 	return false
+}
+
+func (x *Agreement) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Agreement) GetPendingUrls() []string {
+	if x != nil {
+		return x.PendingUrls
+	}
+	return nil
+}
+
+func (x *Agreement) GetPendingAddresses() []string {
+	if x != nil {
+		return x.PendingAddresses
+	}
+	return nil
+}
+
+func (x *Agreement) GetAdvertised() []string {
+	if x != nil {
+		return x.Advertised
+	}
+	return nil
+}
+
+func (x *Agreement) GetWebRootsSha256() string {
+	if x != nil {
+		return x.WebRootsSha256
+	}
+	return ""
 }
 
 // Hub selects the trust domains that are accepted from another cluster's bundle map.
@@ -1432,6 +1535,9 @@ type UpdateRelationshipRequest struct {
 	BootstrapBundle []byte `protobuf:"bytes,3,opt,name=bootstrap_bundle,json=bootstrapBundle,proto3" json:"bootstrap_bundle,omitempty"`
 	// Accepts a rebuilt peer again by discarding the stored sequence. Needs bootstrap_bundle.
 	ResetSequence bool `protobuf:"varint,4,opt,name=reset_sequence,json=resetSequence,proto3" json:"reset_sequence,omitempty"`
+	// The etag of the relationship as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1494,11 +1600,23 @@ func (x *UpdateRelationshipRequest) GetResetSequence() bool {
 	return false
 }
 
+func (x *UpdateRelationshipRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type DeleteRelationshipRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// Makes the attestation of a hub take effect, if one attests the domain. Without it, such a deletion is refused.
-	ToHub         bool `protobuf:"varint,70,opt,name=to_hub,json=toHub,proto3" json:"to_hub,omitempty"`
+	ToHub bool `protobuf:"varint,70,opt,name=to_hub,json=toHub,proto3" json:"to_hub,omitempty"`
+	// Only returns the effects.
+	DryRun bool `protobuf:"varint,71,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The etag of the relationship as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,72,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1547,9 +1665,24 @@ func (x *DeleteRelationshipRequest) GetToHub() bool {
 	return false
 }
 
+func (x *DeleteRelationshipRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DeleteRelationshipRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type DeleteRelationshipResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Effects       []*Effect              `protobuf:"bytes,2,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1589,6 +1722,13 @@ func (x *DeleteRelationshipResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *DeleteRelationshipResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
 }
 
 type RefreshRelationshipRequest struct {
@@ -1856,7 +1996,9 @@ type Invitation struct {
 	EndTime                *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	ForeignHomeTrustDomain string                 `protobuf:"bytes,10,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
 	// Why it was revoked, if not by an operator; otherwise empty.
-	RevokeReason  string `protobuf:"bytes,11,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
+	RevokeReason string `protobuf:"bytes,11,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
+	// The addresses that an operator gave for the other side to use. If empty, the members' own.
+	Advertised    []string `protobuf:"bytes,12,rep,name=advertised,proto3" json:"advertised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1968,6 +2110,13 @@ func (x *Invitation) GetRevokeReason() string {
 	return ""
 }
 
+func (x *Invitation) GetAdvertised() []string {
+	if x != nil {
+		return x.Advertised
+	}
+	return nil
+}
+
 type CreateInvitationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A hosted trust domain.
@@ -1981,8 +2130,11 @@ type CreateInvitationRequest struct {
 	// The home domain of the accepting cluster, if that is a different domain and has no relationship here. The members
 	// and the endpoint of that cluster authenticate in it, so a relationship with it is created too.
 	ForeignHomeTrustDomain string `protobuf:"bytes,5,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// HOST:PORT at which the other side reaches the cluster ports, for example of a load balancer; at most 9. The URLs of
+	// the bundle endpoints are at the same hosts, unless the configuration names others. If empty, the members' own.
+	Advertise     []string `protobuf:"bytes,6,rep,name=advertise,proto3" json:"advertise,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateInvitationRequest) Reset() {
@@ -2050,12 +2202,26 @@ func (x *CreateInvitationRequest) GetForeignHomeTrustDomain() string {
 	return ""
 }
 
+func (x *CreateInvitationRequest) GetAdvertise() []string {
+	if x != nil {
+		return x.Advertise
+	}
+	return nil
+}
+
 type CreateInvitationResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Secret, and returned only here.
-	Token         string      `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
-	Invitation    *Invitation `protobuf:"bytes,3,opt,name=invitation,proto3" json:"invitation,omitempty"`
+	Token      string      `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Invitation *Invitation `protobuf:"bytes,3,opt,name=invitation,proto3" json:"invitation,omitempty"`
+	// What the other side is going to use: the addresses in the token, the URLs of the bundle endpoints, and SHA-256 of
+	// the web roots, as in Relationship.
+	Addresses      []string `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Urls           []string `protobuf:"bytes,5,rep,name=urls,proto3" json:"urls,omitempty"`
+	WebRootsSha256 string   `protobuf:"bytes,6,opt,name=web_roots_sha256,json=webRootsSha256,proto3" json:"web_roots_sha256,omitempty"`
+	// Problems that the other side is going to meet.
+	Warnings      []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2107,6 +2273,34 @@ func (x *CreateInvitationResponse) GetToken() string {
 func (x *CreateInvitationResponse) GetInvitation() *Invitation {
 	if x != nil {
 		return x.Invitation
+	}
+	return nil
+}
+
+func (x *CreateInvitationResponse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *CreateInvitationResponse) GetUrls() []string {
+	if x != nil {
+		return x.Urls
+	}
+	return nil
+}
+
+func (x *CreateInvitationResponse) GetWebRootsSha256() string {
+	if x != nil {
+		return x.WebRootsSha256
+	}
+	return ""
+}
+
+func (x *CreateInvitationResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -2303,8 +2497,10 @@ type RedeemInvitationRequest struct {
 	// The home domain of the inviting cluster, if that is a different domain and has no relationship here. A relationship
 	// with it is created too.
 	HomeTrustDomain string `protobuf:"bytes,3,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// As in CreateInvitationRequest, for the inviting cluster to use.
+	Advertise     []string `protobuf:"bytes,4,rep,name=advertise,proto3" json:"advertise,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RedeemInvitationRequest) Reset() {
@@ -2356,6 +2552,13 @@ func (x *RedeemInvitationRequest) GetHomeTrustDomain() string {
 		return x.HomeTrustDomain
 	}
 	return ""
+}
+
+func (x *RedeemInvitationRequest) GetAdvertise() []string {
+	if x != nil {
+		return x.Advertise
+	}
+	return nil
 }
 
 type RedeemInvitationResponse struct {
@@ -2416,16 +2619,22 @@ var File_entente_v1_federation_proto protoreflect.FileDescriptor
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\r\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x18entente/v1/setting.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x1b\n" +
 	"\fRelationship\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
-	"\x03url\x18\x02 \x01(\tR\x03url\x125\n" +
-	"\aprofile\x18\x03 \x01(\x0e2\x1b.entente.v1.EndpointProfileR\aprofile\x12,\n" +
-	"\x12endpoint_spiffe_id\x18\x04 \x01(\tR\x10endpointSpiffeId\x12\x1b\n" +
-	"\tweb_roots\x18\x05 \x01(\fR\bwebRoots\x123\n" +
-	"\x05state\x18\x06 \x01(\x0e2\x1d.entente.v1.RelationshipStateR\x05state\x12=\n" +
-	"\rmax_stale_jwt\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxStaleJwt\x12?\n" +
-	"\x0emax_stale_x509\x18\b \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleX509\x12;\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12y\n" +
+	"\x03url\x18\x02 \x01(\tBg\xc2\xc1\x18c\n" +
+	"\x03url\x12\\where the bundle is served: https://HOST[:PORT]/PATH; can be repeated, and is tried in orderR\x03url\x12\x7f\n" +
+	"\aprofile\x18\x03 \x01(\x0e2\x1b.entente.v1.EndpointProfileBH\xc2\xc1\x18D\n" +
+	"\aprofile\x129how the endpoint authenticates: https_spiffe or https_webR\aprofile\x12s\n" +
+	"\x12endpoint_spiffe_id\x18\x04 \x01(\tBE\xc2\xc1\x18A\n" +
+	"\x12endpoint-spiffe-id\x12+https_spiffe: the SPIFFE ID of the endpointR\x10endpointSpiffeId\x12\xd5\x01\n" +
+	"\tweb_roots\x18\x05 \x01(\fB\xb7\x01\xc2\xc1\x18\xb2\x01\n" +
+	"\tweb-roots\x12\\https_web: PEM certificates that are the only accepted roots (default, and '': the system's)\x1aGname a file of PEM certificates, or leave it out for the system's rootsR\bwebRoots\x123\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x1d.entente.v1.RelationshipStateR\x05state\x12\xa0\x01\n" +
+	"\rmax_stale_jwt\x18\a \x01(\v2\x19.google.protobuf.DurationBa\xc2\xc1\x18]\n" +
+	"\rmax-stale-jwt\x12Lhow long without refresh until its JWT keys count as expired (default: 168h)R\vmaxStaleJwt\x12\xad\x01\n" +
+	"\x0emax_stale_x509\x18\b \x01(\v2\x19.google.protobuf.DurationBl\xc2\xc1\x18h\n" +
+	"\x0emax-stale-x509\x12Vhow long without refresh until its X.509 authorities count as expired (default: never)R\fmaxStaleX509\x12;\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1a\n" +
 	"\brevision\x18\n" +
@@ -2443,27 +2652,40 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x06digest\x18\x13 \x01(\tR\x06digest\x12D\n" +
 	"\x10refresh_interval\x18\x14 \x01(\v2\x19.google.protobuf.DurationR\x0frefreshInterval\x125\n" +
 	"\x06alarms\x18( \x03(\v2\x1d.entente.v1.RelationshipAlarmR\x06alarms\x12,\n" +
-	"\x0fstated_sequence\x18) \x01(\x04H\x01R\x0estatedSequence\x88\x01\x01\x12$\n" +
-	"\x04peer\x182 \x01(\v2\x10.entente.v1.PeerR\x04peer\x120\n" +
-	"\astreams\x183 \x03(\v2\x16.entente.v1.PeerStreamR\astreams\x12#\n" +
-	"\rfallback_urls\x18< \x03(\tR\ffallbackUrls\x12%\n" +
-	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12B\n" +
-	"\x0fauthority_kinds\x18> \x03(\x0e2\x19.entente.v1.AuthorityKindR\x0eauthorityKinds\x12,\n" +
-	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
-	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x129\n" +
+	"\x0fstated_sequence\x18) \x01(\x04H\x01R\x0estatedSequence\x88\x01\x01\x12\xa0\x01\n" +
+	"\x04peer\x182 \x01(\v2\x10.entente.v1.PeerBz\xc2\xc1\x18v\n" +
+	"\vpeer-domain\x12gif an Entente cluster hosts the domain: its home trust domain, with which a stream is kept ('' ends it)R\x04peer\x120\n" +
+	"\astreams\x183 \x03(\v2\x16.entente.v1.PeerStreamR\astreams\x12)\n" +
+	"\rfallback_urls\x18< \x03(\tB\x04\xc2\xc1\x18\x00R\ffallbackUrls\x12\xa4\x02\n" +
+	"\x0eserving_bundle\x18= \x01(\fB\xfc\x01\xc2\xc1\x18\xf7\x01\n" +
+	"\x0eserving-bundle\x12\xa4\x01https_spiffe, if --endpoint-spiffe-id is in another domain: the SPIFFE bundle document of that domain (default: its bundle in this cluster; '' restores the default)\x1a>name the SPIFFE bundle document of the endpoint's trust domainR\rservingBundle\x12\x9c\x01\n" +
+	"\x0fauthority_kinds\x18> \x03(\x0e2\x19.entente.v1.AuthorityKindBX\xc2\xc1\x18T\n" +
+	"\x0fauthority-kinds\x12Awhich authorities are accepted: x509, jwt or both (default: both)R\x0eauthorityKinds\x12u\n" +
+	"\x12max_document_bytes\x18? \x01(\rBG\xc2\xc1\x18C\n" +
+	"\x12max-document-bytes\x12-maximum size of the document (default: 1 MiB)R\x10maxDocumentBytes\x12\x8f\x01\n" +
+	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationBO\xc2\xc1\x18K\n" +
+	"\rfetch-timeout\x12:how long a fetch from one endpoint may take (default: 30s)R\ffetchTimeout\x12\xa0\x01\n" +
+	"\rpoll_interval\x18C \x01(\v2\x19.google.protobuf.DurationB`\xc2\xc1\x18\\\n" +
+	"\rpoll-interval\x12Khow often the bundle is fetched, from 1s to 24h (default: its refresh hint)R\fpollInterval\x129\n" +
 	"\tendpoints\x18A \x03(\v2\x1b.entente.v1.EndpointAttemptR\tendpoints\x12\x19\n" +
-	"\bleft_out\x18B \x01(\tR\aleftOut\x12\x16\n" +
-	"\x06attest\x18F \x01(\bR\x06attest\x12!\n" +
-	"\x03hub\x18G \x01(\v2\x0f.entente.v1.HubR\x03hub\x124\n" +
+	"\bleft_out\x18B \x01(\tR\aleftOut\x12!\n" +
+	"\fignored_keys\x18D \x01(\rR\vignoredKeys\x12z\n" +
+	"\x06attest\x18F \x01(\bBb\xc2\xc1\x18^\n" +
+	"\x06attest\x12Tattest the domain as a hub: its bundle is in the bundle map that this cluster servesR\x06attest\x12'\n" +
+	"\x03hub\x18G \x01(\v2\x0f.entente.v1.HubB\x04\xc2\xc1\x18\x00R\x03hub\x124\n" +
 	"\n" +
 	"hub_status\x18H \x01(\v2\x15.entente.v1.HubStatusR\thubStatus\x12\x1d\n" +
 	"\n" +
 	"origin_hub\x18I \x01(\tR\toriginHub\x12\x1d\n" +
 	"\n" +
 	"other_hubs\x18J \x03(\tR\totherHubs\x123\n" +
-	"\tagreement\x18P \x01(\v2\x15.entente.v1.AgreementR\tagreementB\v\n" +
+	"\tagreement\x18P \x01(\v2\x15.entente.v1.AgreementR\tagreement\x12(\n" +
+	"\x10web_roots_sha256\x18Q \x01(\tR\x0ewebRootsSha256\x12\x12\n" +
+	"\x04etag\x18Z \x01(\tR\x04etag\x12=\n" +
+	"\fsuspend_time\x18[ \x01(\v2\x1a.google.protobuf.TimestampR\vsuspendTime\x12\x1c\n" +
+	"\tsuspender\x18\\ \x01(\tR\tsuspenderB\v\n" +
 	"\t_sequenceB\x12\n" +
-	"\x10_stated_sequence\"\xe0\x02\n" +
+	"\x10_stated_sequence\"\x90\x04\n" +
 	"\tAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
@@ -2473,11 +2695,22 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x11peer_approve_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0fpeerApproveTime\x125\n" +
 	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1f\n" +
 	"\vlinked_home\x18\b \x01(\bR\n" +
-	"linkedHome\"K\n" +
-	"\x03Hub\x12\x18\n" +
-	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
-	"\aexclude\x18\x02 \x03(\tR\aexclude\x12\x10\n" +
-	"\x03url\x18\x03 \x01(\tR\x03url\"\xe1\x02\n" +
+	"linkedHome\x12\x14\n" +
+	"\x05hosts\x18\t \x03(\tR\x05hosts\x12!\n" +
+	"\fpending_urls\x18\n" +
+	" \x03(\tR\vpendingUrls\x12+\n" +
+	"\x11pending_addresses\x18\v \x03(\tR\x10pendingAddresses\x12\x1e\n" +
+	"\n" +
+	"advertised\x18\f \x03(\tR\n" +
+	"advertised\x12(\n" +
+	"\x10web_roots_sha256\x18\r \x01(\tR\x0ewebRootsSha256\"\xe3\x03\n" +
+	"\x03Hub\x12\xcb\x01\n" +
+	"\ainclude\x18\x01 \x03(\tB\xb0\x01\xc2\xc1\x18\xab\x01\n" +
+	"\vhub-include\x12\x9b\x01the domain's cluster is a hub: a trust domain whose attestation by it is accepted, or all below a name such as .example.org; can be repeated ('' ends that)R\ainclude\x12\x9e\x01\n" +
+	"\aexclude\x18\x02 \x03(\tB\x83\x01\xc2\xc1\x18\x7f\n" +
+	"\vhub-exclude\x12pa trust domain, or all below a name, whose attestation by the hub is not accepted; can be repeated ('' for none)R\aexclude\x12m\n" +
+	"\x03url\x18\x03 \x01(\tB[\xc2\xc1\x18W\n" +
+	"\ahub-url\x12Lwhere the hub serves its bundle map (default: /bundles at the host of --url)R\x03url\"\xe1\x02\n" +
 	"\tHubStatus\x123\n" +
 	"\tfreshness\x18\x01 \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\x12F\n" +
 	"\x11last_success_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\x12F\n" +
@@ -2488,10 +2721,11 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"last_error\x18\x05 \x01(\tR\tlastError\x12\x1a\n" +
 	"\baccepted\x18\x06 \x01(\rR\baccepted\x12\x18\n" +
 	"\arefused\x18\a \x01(\rR\arefused\x12\x19\n" +
-	"\bleft_out\x18\b \x01(\rR\aleftOut\"P\n" +
+	"\bleft_out\x18\b \x01(\rR\aleftOut\"\xdd\x01\n" +
 	"\x04Peer\x12*\n" +
-	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses\"\x83\x03\n" +
+	"\x11home_trust_domain\x18\x01 \x01(\tR\x0fhomeTrustDomain\x12\xa8\x01\n" +
+	"\taddresses\x18\x02 \x03(\tB\x89\x01\xc2\xc1\x18\x84\x01\n" +
+	"\fpeer-address\x12tHOST:PORT of the cluster port of a member there; can be repeated (default: none, only that cluster opens the stream)R\taddresses\"\x83\x03\n" +
 	"\n" +
 	"PeerStream\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12#\n" +
@@ -2530,18 +2764,22 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"h\n" +
 	"\x16GetRelationshipRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12+\n" +
-	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xe8\x01\n" +
+	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xfc\x01\n" +
 	"\x19UpdateRelationshipRequest\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12)\n" +
 	"\x10bootstrap_bundle\x18\x03 \x01(\fR\x0fbootstrapBundle\x12%\n" +
-	"\x0ereset_sequence\x18\x04 \x01(\bR\rresetSequence\"U\n" +
+	"\x0ereset_sequence\x18\x04 \x01(\bR\rresetSequence\x12\x12\n" +
+	"\x04etag\x18\x05 \x01(\tR\x04etag\"\x82\x01\n" +
 	"\x19DeleteRelationshipRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x15\n" +
-	"\x06to_hub\x18F \x01(\bR\x05toHub\"8\n" +
+	"\x06to_hub\x18F \x01(\bR\x05toHub\x12\x17\n" +
+	"\adry_run\x18G \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18H \x01(\tR\x04etag\"f\n" +
 	"\x1aDeleteRelationshipResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"?\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"?\n" +
 	"\x1aRefreshRelationshipRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"?\n" +
 	"\x1aSuspendRelationshipRequest\x12!\n" +
@@ -2554,7 +2792,7 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\"?\n" +
 	"\x1aApproveRelationshipRequest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\xeb\x03\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\x8b\x04\n" +
 	"\n" +
 	"Invitation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
@@ -2570,19 +2808,27 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x129\n" +
 	"\x19foreign_home_trust_domain\x18\n" +
 	" \x01(\tR\x16foreignHomeTrustDomain\x12#\n" +
-	"\rrevoke_reason\x18\v \x01(\tR\frevokeReason\"\xf0\x01\n" +
+	"\rrevoke_reason\x18\v \x01(\tR\frevokeReason\x12\x1e\n" +
+	"\n" +
+	"advertised\x18\f \x03(\tR\n" +
+	"advertised\"\x8e\x02\n" +
 	"\x17CreateInvitationRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
 	"\x14foreign_trust_domain\x18\x02 \x01(\tR\x12foreignTrustDomain\x12+\n" +
 	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
 	"\aapprove\x18\x04 \x01(\bR\aapprove\x129\n" +
-	"\x19foreign_home_trust_domain\x18\x05 \x01(\tR\x16foreignHomeTrustDomain\"\x84\x01\n" +
+	"\x19foreign_home_trust_domain\x18\x05 \x01(\tR\x16foreignHomeTrustDomain\x12\x1c\n" +
+	"\tadvertise\x18\x06 \x03(\tR\tadvertise\"\xfc\x01\n" +
 	"\x18CreateInvitationResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x126\n" +
 	"\n" +
 	"invitation\x18\x03 \x01(\v2\x16.entente.v1.InvitationR\n" +
-	"invitation\"E\n" +
+	"invitation\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x12\n" +
+	"\x04urls\x18\x05 \x03(\tR\x04urls\x12(\n" +
+	"\x10web_roots_sha256\x18\x06 \x01(\tR\x0ewebRootsSha256\x12\x1a\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\"E\n" +
 	"\x16ListInvitationsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"o\n" +
 	"\x17ListInvitationsResponse\x12\x1a\n" +
@@ -2591,11 +2837,12 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x17RevokeInvitationRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"6\n" +
 	"\x18RevokeInvitationResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"u\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x93\x01\n" +
 	"\x17RedeemInvitationRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
 	"\aapprove\x18\x02 \x01(\bR\aapprove\x12*\n" +
-	"\x11home_trust_domain\x18\x03 \x01(\tR\x0fhomeTrustDomain\"t\n" +
+	"\x11home_trust_domain\x18\x03 \x01(\tR\x0fhomeTrustDomain\x12\x1c\n" +
+	"\tadvertise\x18\x04 \x03(\tR\tadvertise\"t\n" +
 	"\x18RedeemInvitationResponse\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings*v\n" +
@@ -2688,6 +2935,7 @@ var file_entente_v1_federation_proto_goTypes = []any{
 	(AuthorityKind)(0),                 // 36: entente.v1.AuthorityKind
 	(*ReadOptions)(nil),                // 37: entente.v1.ReadOptions
 	(*fieldmaskpb.FieldMask)(nil),      // 38: google.protobuf.FieldMask
+	(*Effect)(nil),                     // 39: entente.v1.Effect
 }
 var file_entente_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Relationship.profile:type_name -> entente.v1.EndpointProfile
@@ -2705,68 +2953,71 @@ var file_entente_v1_federation_proto_depIdxs = []int32{
 	9,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
 	36, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
 	33, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	11, // 15: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
-	6,  // 16: entente.v1.Relationship.hub:type_name -> entente.v1.Hub
-	7,  // 17: entente.v1.Relationship.hub_status:type_name -> entente.v1.HubStatus
-	5,  // 18: entente.v1.Relationship.agreement:type_name -> entente.v1.Agreement
-	34, // 19: entente.v1.Agreement.approve_time:type_name -> google.protobuf.Timestamp
-	34, // 20: entente.v1.Agreement.peer_approve_time:type_name -> google.protobuf.Timestamp
-	34, // 21: entente.v1.Agreement.end_time:type_name -> google.protobuf.Timestamp
-	35, // 22: entente.v1.HubStatus.freshness:type_name -> entente.v1.Freshness
-	34, // 23: entente.v1.HubStatus.last_success_time:type_name -> google.protobuf.Timestamp
-	34, // 24: entente.v1.HubStatus.last_attempt_time:type_name -> google.protobuf.Timestamp
-	2,  // 25: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
-	34, // 26: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
-	10, // 27: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
-	34, // 28: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
-	34, // 29: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
-	4,  // 30: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	37, // 31: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
-	4,  // 32: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
-	37, // 33: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
-	4,  // 34: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	38, // 35: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
-	34, // 36: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	34, // 37: entente.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	34, // 38: entente.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	3,  // 39: entente.v1.Invitation.state:type_name -> entente.v1.InvitationState
-	34, // 40: entente.v1.Invitation.end_time:type_name -> google.protobuf.Timestamp
-	33, // 41: entente.v1.CreateInvitationRequest.ttl:type_name -> google.protobuf.Duration
-	24, // 42: entente.v1.CreateInvitationResponse.invitation:type_name -> entente.v1.Invitation
-	37, // 43: entente.v1.ListInvitationsRequest.read:type_name -> entente.v1.ReadOptions
-	24, // 44: entente.v1.ListInvitationsResponse.invitations:type_name -> entente.v1.Invitation
-	4,  // 45: entente.v1.RedeemInvitationResponse.relationship:type_name -> entente.v1.Relationship
-	12, // 46: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
-	13, // 47: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
-	15, // 48: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
-	16, // 49: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
-	17, // 50: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
-	19, // 51: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
-	20, // 52: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
-	21, // 53: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
-	23, // 54: entente.v1.FederationService.ApproveRelationship:input_type -> entente.v1.ApproveRelationshipRequest
-	25, // 55: entente.v1.FederationService.CreateInvitation:input_type -> entente.v1.CreateInvitationRequest
-	27, // 56: entente.v1.FederationService.ListInvitations:input_type -> entente.v1.ListInvitationsRequest
-	29, // 57: entente.v1.FederationService.RevokeInvitation:input_type -> entente.v1.RevokeInvitationRequest
-	31, // 58: entente.v1.FederationService.RedeemInvitation:input_type -> entente.v1.RedeemInvitationRequest
-	4,  // 59: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
-	14, // 60: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
-	4,  // 61: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
-	4,  // 62: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
-	18, // 63: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
-	4,  // 64: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
-	4,  // 65: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
-	4,  // 66: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
-	4,  // 67: entente.v1.FederationService.ApproveRelationship:output_type -> entente.v1.Relationship
-	26, // 68: entente.v1.FederationService.CreateInvitation:output_type -> entente.v1.CreateInvitationResponse
-	28, // 69: entente.v1.FederationService.ListInvitations:output_type -> entente.v1.ListInvitationsResponse
-	30, // 70: entente.v1.FederationService.RevokeInvitation:output_type -> entente.v1.RevokeInvitationResponse
-	32, // 71: entente.v1.FederationService.RedeemInvitation:output_type -> entente.v1.RedeemInvitationResponse
-	59, // [59:72] is the sub-list for method output_type
-	46, // [46:59] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	33, // 15: entente.v1.Relationship.poll_interval:type_name -> google.protobuf.Duration
+	11, // 16: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
+	6,  // 17: entente.v1.Relationship.hub:type_name -> entente.v1.Hub
+	7,  // 18: entente.v1.Relationship.hub_status:type_name -> entente.v1.HubStatus
+	5,  // 19: entente.v1.Relationship.agreement:type_name -> entente.v1.Agreement
+	34, // 20: entente.v1.Relationship.suspend_time:type_name -> google.protobuf.Timestamp
+	34, // 21: entente.v1.Agreement.approve_time:type_name -> google.protobuf.Timestamp
+	34, // 22: entente.v1.Agreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	34, // 23: entente.v1.Agreement.end_time:type_name -> google.protobuf.Timestamp
+	35, // 24: entente.v1.HubStatus.freshness:type_name -> entente.v1.Freshness
+	34, // 25: entente.v1.HubStatus.last_success_time:type_name -> google.protobuf.Timestamp
+	34, // 26: entente.v1.HubStatus.last_attempt_time:type_name -> google.protobuf.Timestamp
+	2,  // 27: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
+	34, // 28: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	10, // 29: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
+	34, // 30: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
+	34, // 31: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
+	4,  // 32: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	37, // 33: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
+	4,  // 34: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
+	37, // 35: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
+	4,  // 36: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
+	38, // 37: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
+	39, // 38: entente.v1.DeleteRelationshipResponse.effects:type_name -> entente.v1.Effect
+	34, // 39: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	34, // 40: entente.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	34, // 41: entente.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 42: entente.v1.Invitation.state:type_name -> entente.v1.InvitationState
+	34, // 43: entente.v1.Invitation.end_time:type_name -> google.protobuf.Timestamp
+	33, // 44: entente.v1.CreateInvitationRequest.ttl:type_name -> google.protobuf.Duration
+	24, // 45: entente.v1.CreateInvitationResponse.invitation:type_name -> entente.v1.Invitation
+	37, // 46: entente.v1.ListInvitationsRequest.read:type_name -> entente.v1.ReadOptions
+	24, // 47: entente.v1.ListInvitationsResponse.invitations:type_name -> entente.v1.Invitation
+	4,  // 48: entente.v1.RedeemInvitationResponse.relationship:type_name -> entente.v1.Relationship
+	12, // 49: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
+	13, // 50: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
+	15, // 51: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
+	16, // 52: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
+	17, // 53: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
+	19, // 54: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
+	20, // 55: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
+	21, // 56: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
+	23, // 57: entente.v1.FederationService.ApproveRelationship:input_type -> entente.v1.ApproveRelationshipRequest
+	25, // 58: entente.v1.FederationService.CreateInvitation:input_type -> entente.v1.CreateInvitationRequest
+	27, // 59: entente.v1.FederationService.ListInvitations:input_type -> entente.v1.ListInvitationsRequest
+	29, // 60: entente.v1.FederationService.RevokeInvitation:input_type -> entente.v1.RevokeInvitationRequest
+	31, // 61: entente.v1.FederationService.RedeemInvitation:input_type -> entente.v1.RedeemInvitationRequest
+	4,  // 62: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
+	14, // 63: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
+	4,  // 64: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
+	4,  // 65: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
+	18, // 66: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
+	4,  // 67: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
+	4,  // 68: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
+	4,  // 69: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
+	4,  // 70: entente.v1.FederationService.ApproveRelationship:output_type -> entente.v1.Relationship
+	26, // 71: entente.v1.FederationService.CreateInvitation:output_type -> entente.v1.CreateInvitationResponse
+	28, // 72: entente.v1.FederationService.ListInvitations:output_type -> entente.v1.ListInvitationsResponse
+	30, // 73: entente.v1.FederationService.RevokeInvitation:output_type -> entente.v1.RevokeInvitationResponse
+	32, // 74: entente.v1.FederationService.RedeemInvitation:output_type -> entente.v1.RedeemInvitationResponse
+	62, // [62:75] is the sub-list for method output_type
+	49, // [49:62] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_federation_proto_init() }
@@ -2776,7 +3027,9 @@ func file_entente_v1_federation_proto_init() {
 	}
 	file_entente_v1_authority_proto_init()
 	file_entente_v1_bundle_proto_init()
+	file_entente_v1_effect_proto_init()
 	file_entente_v1_read_proto_init()
+	file_entente_v1_setting_proto_init()
 	file_entente_v1_federation_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

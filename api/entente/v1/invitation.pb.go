@@ -350,7 +350,10 @@ type FederationOffer struct {
 	// HOST:PORT of the members' cluster ports.
 	PeerAddresses []string `protobuf:"bytes,9,rep,name=peer_addresses,json=peerAddresses,proto3" json:"peer_addresses,omitempty"`
 	// SHA-256 of the SubjectPublicKeyInfo of each member's identity key.
-	Identities    [][]byte `protobuf:"bytes,10,rep,name=identities,proto3" json:"identities,omitempty"`
+	Identities [][]byte `protobuf:"bytes,10,rep,name=identities,proto3" json:"identities,omitempty"`
+	// https_web with a private CA: the PEM certificates that verify the endpoints, which become the web_roots of the
+	// relationship. If empty, the system's roots do.
+	WebRoots      []byte `protobuf:"bytes,11,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +454,13 @@ func (x *FederationOffer) GetPeerAddresses() []string {
 func (x *FederationOffer) GetIdentities() [][]byte {
 	if x != nil {
 		return x.Identities
+	}
+	return nil
+}
+
+func (x *FederationOffer) GetWebRoots() []byte {
+	if x != nil {
+		return x.WebRoots
 	}
 	return nil
 }
@@ -710,7 +720,7 @@ const file_entente_v1_invitation_proto_rawDesc = "" +
 	"\x18AcceptInvitationResponse\x121\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1b.entente.v1.FederationOfferR\x05offer\x12\x1a\n" +
 	"\bapproved\x18\x02 \x01(\bR\bapproved\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf6\x02\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x93\x03\n" +
 	"\x0fFederationOffer\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12*\n" +
 	"\x11home_trust_domain\x18\x02 \x01(\tR\x0fhomeTrustDomain\x12\x16\n" +
@@ -725,7 +735,8 @@ const file_entente_v1_invitation_proto_rawDesc = "" +
 	"\n" +
 	"identities\x18\n" +
 	" \x03(\fR\n" +
-	"identities\"i\n" +
+	"identities\x12\x1b\n" +
+	"\tweb_roots\x18\v \x01(\fR\bwebRoots\"i\n" +
 	"\x16ExchangeConsentRequest\x12\x18\n" +
 	"\acontent\x18\x01 \x01(\fR\acontent\x125\n" +
 	"\x06signed\x18\x02 \x01(\v2\x1d.entente.v1.IdentitySignatureR\x06signed\"\xaa\x02\n" +

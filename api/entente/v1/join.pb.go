@@ -154,9 +154,12 @@ type JoinResponse struct {
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	Members   []*MemberIdentity      `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
 	// The Raft index of the configuration with these members.
-	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The token is redeemed, and an administrator has not approved the joiner yet. The other fields are absent. The joiner
+	// sends the same request again.
+	AwaitingApproval bool `protobuf:"varint,4,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *JoinResponse) Reset() {
@@ -210,13 +213,22 @@ func (x *JoinResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *JoinResponse) GetAwaitingApproval() bool {
+	if x != nil {
+		return x.AwaitingApproval
+	}
+	return false
+}
+
 // MemberIdentity binds a member to its identity key.
 type MemberIdentity struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// SHA-256 of the identity key's SubjectPublicKeyInfo.
-	Identity      []byte `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity []byte `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	// The number of the start in which the member stated the address; 0: it has stated none since it joined.
+	AddressStart  uint64 `protobuf:"varint,4,opt,name=address_start,json=addressStart,proto3" json:"address_start,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +284,183 @@ func (x *MemberIdentity) GetIdentity() []byte {
 	return nil
 }
 
+func (x *MemberIdentity) GetAddressStart() uint64 {
+	if x != nil {
+		return x.AddressStart
+	}
+	return 0
+}
+
+// AddressStatement states at which address a member is, signed with its identity key.
+type AddressStatement struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	MemberId string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	Address  string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// The number of the member's start. Of two statements of one member, the one with the higher number counts.
+	Start uint64 `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	// The member's identity certificate, DER, self-signed with its identity key.
+	IdentityCertificate []byte `protobuf:"bytes,4,opt,name=identity_certificate,json=identityCertificate,proto3" json:"identity_certificate,omitempty"`
+	// The signature over the other fields.
+	Signature     []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressStatement) Reset() {
+	*x = AddressStatement{}
+	mi := &file_entente_v1_join_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressStatement) ProtoMessage() {}
+
+func (x *AddressStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_join_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressStatement.ProtoReflect.Descriptor instead.
+func (*AddressStatement) Descriptor() ([]byte, []int) {
+	return file_entente_v1_join_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AddressStatement) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *AddressStatement) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddressStatement) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *AddressStatement) GetIdentityCertificate() []byte {
+	if x != nil {
+		return x.IdentityCertificate
+	}
+	return nil
+}
+
+func (x *AddressStatement) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+type ExchangeAddressesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The caller's own statement, and then those of others that the caller has.
+	Statements    []*AddressStatement `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeAddressesRequest) Reset() {
+	*x = ExchangeAddressesRequest{}
+	mi := &file_entente_v1_join_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeAddressesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeAddressesRequest) ProtoMessage() {}
+
+func (x *ExchangeAddressesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_join_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeAddressesRequest.ProtoReflect.Descriptor instead.
+func (*ExchangeAddressesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_join_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ExchangeAddressesRequest) GetStatements() []*AddressStatement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+type ExchangeAddressesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The statements that the other end has.
+	Statements    []*AddressStatement `protobuf:"bytes,1,rep,name=statements,proto3" json:"statements,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExchangeAddressesResponse) Reset() {
+	*x = ExchangeAddressesResponse{}
+	mi := &file_entente_v1_join_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExchangeAddressesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExchangeAddressesResponse) ProtoMessage() {}
+
+func (x *ExchangeAddressesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_join_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExchangeAddressesResponse.ProtoReflect.Descriptor instead.
+func (*ExchangeAddressesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_join_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ExchangeAddressesResponse) GetStatements() []*AddressStatement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
 var File_entente_v1_join_proto protoreflect.FileDescriptor
 
 const file_entente_v1_join_proto_rawDesc = "" +
@@ -290,18 +479,35 @@ const file_entente_v1_join_proto_rawDesc = "" +
 	"\x0fcommand_version\x18\t \x01(\rR\x0ecommandVersion\x12!\n" +
 	"\fcluster_name\x18\n" +
 	" \x01(\tR\vclusterName\x12*\n" +
-	"\x11home_trust_domain\x18\v \x01(\tR\x0fhomeTrustDomain\"\x7f\n" +
+	"\x11home_trust_domain\x18\v \x01(\tR\x0fhomeTrustDomain\"\xac\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x124\n" +
 	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"V\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12+\n" +
+	"\x11awaiting_approval\x18\x04 \x01(\bR\x10awaitingApproval\"{\n" +
 	"\x0eMemberIdentity\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1a\n" +
-	"\bidentity\x18\x03 \x01(\fR\bidentity2H\n" +
+	"\bidentity\x18\x03 \x01(\fR\bidentity\x12#\n" +
+	"\raddress_start\x18\x04 \x01(\x04R\faddressStart\"\xb0\x01\n" +
+	"\x10AddressStatement\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\x04R\x05start\x121\n" +
+	"\x14identity_certificate\x18\x04 \x01(\fR\x13identityCertificate\x12\x1c\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\"X\n" +
+	"\x18ExchangeAddressesRequest\x12<\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\v2\x1c.entente.v1.AddressStatementR\n" +
+	"statements\"Y\n" +
+	"\x19ExchangeAddressesResponse\x12<\n" +
+	"\n" +
+	"statements\x18\x01 \x03(\v2\x1c.entente.v1.AddressStatementR\n" +
+	"statements2\xaa\x01\n" +
 	"\vJoinService\x129\n" +
-	"\x04Join\x12\x17.entente.v1.JoinRequest\x1a\x18.entente.v1.JoinResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
+	"\x04Join\x12\x17.entente.v1.JoinRequest\x1a\x18.entente.v1.JoinResponse\x12`\n" +
+	"\x11ExchangeAddresses\x12$.entente.v1.ExchangeAddressesRequest\x1a%.entente.v1.ExchangeAddressesResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
 	file_entente_v1_join_proto_rawDescOnce sync.Once
@@ -315,21 +521,28 @@ func file_entente_v1_join_proto_rawDescGZIP() []byte {
 	return file_entente_v1_join_proto_rawDescData
 }
 
-var file_entente_v1_join_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_entente_v1_join_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_entente_v1_join_proto_goTypes = []any{
-	(*JoinRequest)(nil),    // 0: entente.v1.JoinRequest
-	(*JoinResponse)(nil),   // 1: entente.v1.JoinResponse
-	(*MemberIdentity)(nil), // 2: entente.v1.MemberIdentity
+	(*JoinRequest)(nil),               // 0: entente.v1.JoinRequest
+	(*JoinResponse)(nil),              // 1: entente.v1.JoinResponse
+	(*MemberIdentity)(nil),            // 2: entente.v1.MemberIdentity
+	(*AddressStatement)(nil),          // 3: entente.v1.AddressStatement
+	(*ExchangeAddressesRequest)(nil),  // 4: entente.v1.ExchangeAddressesRequest
+	(*ExchangeAddressesResponse)(nil), // 5: entente.v1.ExchangeAddressesResponse
 }
 var file_entente_v1_join_proto_depIdxs = []int32{
 	2, // 0: entente.v1.JoinResponse.members:type_name -> entente.v1.MemberIdentity
-	0, // 1: entente.v1.JoinService.Join:input_type -> entente.v1.JoinRequest
-	1, // 2: entente.v1.JoinService.Join:output_type -> entente.v1.JoinResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 1: entente.v1.ExchangeAddressesRequest.statements:type_name -> entente.v1.AddressStatement
+	3, // 2: entente.v1.ExchangeAddressesResponse.statements:type_name -> entente.v1.AddressStatement
+	0, // 3: entente.v1.JoinService.Join:input_type -> entente.v1.JoinRequest
+	4, // 4: entente.v1.JoinService.ExchangeAddresses:input_type -> entente.v1.ExchangeAddressesRequest
+	1, // 5: entente.v1.JoinService.Join:output_type -> entente.v1.JoinResponse
+	5, // 6: entente.v1.JoinService.ExchangeAddresses:output_type -> entente.v1.ExchangeAddressesResponse
+	5, // [5:7] is the sub-list for method output_type
+	3, // [3:5] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_join_proto_init() }
@@ -343,7 +556,7 @@ func file_entente_v1_join_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_join_proto_rawDesc), len(file_entente_v1_join_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

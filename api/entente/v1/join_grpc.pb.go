@@ -19,17 +19,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	JoinService_Join_FullMethodName = "/entente.v1.JoinService/Join"
+	JoinService_Join_FullMethodName              = "/entente.v1.JoinService/Join"
+	JoinService_ExchangeAddresses_FullMethodName = "/entente.v1.JoinService/ExchangeAddresses"
 )
 
 // JoinServiceClient is the client API for JoinService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// JoinService admits a new member. It is served under the ALPN protocol entente-join/1, to callers without a
-// certificate.
+// JoinService admits a new member, and lets members find each other whose addresses have changed. It is served under the
+// ALPN protocol entente-join/1, to callers without a certificate.
 type JoinServiceClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
+	// ExchangeAddresses exchanges the statements of members on their addresses. The caller is the member that has signed
+	// the first one.
+	ExchangeAddresses(ctx context.Context, in *ExchangeAddressesRequest, opts ...grpc.CallOption) (*ExchangeAddressesResponse, error)
 }
 
 type joinServiceClient struct {
@@ -50,14 +54,27 @@ func (c *joinServiceClient) Join(ctx context.Context, in *JoinRequest, opts ...g
 	return out, nil
 }
 
+func (c *joinServiceClient) ExchangeAddresses(ctx context.Context, in *ExchangeAddressesRequest, opts ...grpc.CallOption) (*ExchangeAddressesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExchangeAddressesResponse)
+	err := c.cc.Invoke(ctx, JoinService_ExchangeAddresses_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // JoinServiceServer is the server API for JoinService service.
 // All implementations must embed UnimplementedJoinServiceServer
 // for forward compatibility.
 //
-// JoinService admits a new member. It is served under the ALPN protocol entente-join/1, to callers without a
-// certificate.
+// JoinService admits a new member, and lets members find each other whose addresses have changed. It is served under the
+// ALPN protocol entente-join/1, to callers without a certificate.
 type JoinServiceServer interface {
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+	// ExchangeAddresses exchanges the statements of members on their addresses. The caller is the member that has signed
+	// the first one.
+	ExchangeAddresses(context.Context, *ExchangeAddressesRequest) (*ExchangeAddressesResponse, error)
 	mustEmbedUnimplementedJoinServiceServer()
 }
 
@@ -70,6 +87,9 @@ type UnimplementedJoinServiceServer struct{}
 
 func (UnimplementedJoinServiceServer) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Join not implemented")
+}
+func (UnimplementedJoinServiceServer) ExchangeAddresses(context.Context, *ExchangeAddressesRequest) (*ExchangeAddressesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExchangeAddresses not implemented")
 }
 func (UnimplementedJoinServiceServer) mustEmbedUnimplementedJoinServiceServer() {}
 func (UnimplementedJoinServiceServer) testEmbeddedByValue()                     {}
@@ -110,6 +130,24 @@ func _JoinService_Join_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JoinService_ExchangeAddresses_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExchangeAddressesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JoinServiceServer).ExchangeAddresses(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JoinService_ExchangeAddresses_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JoinServiceServer).ExchangeAddresses(ctx, req.(*ExchangeAddressesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // JoinService_ServiceDesc is the grpc.ServiceDesc for JoinService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -120,6 +158,10 @@ var JoinService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Join",
 			Handler:    _JoinService_Join_Handler,
+		},
+		{
+			MethodName: "ExchangeAddresses",
+			Handler:    _JoinService_ExchangeAddresses_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

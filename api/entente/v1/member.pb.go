@@ -36,6 +36,14 @@ type HeartbeatRequest struct {
 	// The report of each section, by the section's name.
 	Sections        map[string][]byte `protobuf:"bytes,7,rep,name=sections,proto3" json:"sections,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	AppliedRevision uint64            `protobuf:"varint,8,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	// The digests of the member's state at its latest checkpoints.
+	Digests []*StateDigest `protobuf:"bytes,20,rep,name=digests,proto3" json:"digests,omitempty"`
+	// The median of the member's disk writes of the last ten seconds. Absent: there were none.
+	DiskMedian *durationpb.Duration `protobuf:"bytes,30,opt,name=disk_median,json=diskMedian,proto3" json:"disk_median,omitempty"`
+	// The member's disk is full, hangs or failed.
+	CannotWrite bool `protobuf:"varint,31,opt,name=cannot_write,json=cannotWrite,proto3" json:"cannot_write,omitempty"`
+	// For how long the member waits for a message of the leader before it starts an election.
+	ElectionTimeout *durationpb.Duration `protobuf:"bytes,32,opt,name=election_timeout,json=electionTimeout,proto3" json:"election_timeout,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -126,6 +134,114 @@ func (x *HeartbeatRequest) GetAppliedRevision() uint64 {
 	return 0
 }
 
+func (x *HeartbeatRequest) GetDigests() []*StateDigest {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetDiskMedian() *durationpb.Duration {
+	if x != nil {
+		return x.DiskMedian
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetCannotWrite() bool {
+	if x != nil {
+		return x.CannotWrite
+	}
+	return false
+}
+
+func (x *HeartbeatRequest) GetElectionTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ElectionTimeout
+	}
+	return nil
+}
+
+// StateDigest is the digest of one member's replicated state at a Raft index. Members that applied the same entries have
+// the same digest.
+type StateDigest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member, and the software version that it runs.
+	MemberId string `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	Version  string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	Index    uint64 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	// The version of what the digest covers. Digests of different formats are not compared.
+	Format        uint32 `protobuf:"varint,4,opt,name=format,proto3" json:"format,omitempty"`
+	Sum           []byte `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateDigest) Reset() {
+	*x = StateDigest{}
+	mi := &file_entente_v1_member_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateDigest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateDigest) ProtoMessage() {}
+
+func (x *StateDigest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_member_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateDigest.ProtoReflect.Descriptor instead.
+func (*StateDigest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StateDigest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *StateDigest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *StateDigest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StateDigest) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *StateDigest) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
 type HeartbeatResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Clock *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=clock,proto3" json:"clock,omitempty"`
@@ -133,13 +249,17 @@ type HeartbeatResponse struct {
 	// The distance of the member's clock from a majority's: the smallest distance that covers a majority of the clocks,
 	// its own included. Absent while the leader has no heartbeats from a majority.
 	ClockDistance *durationpb.Duration `protobuf:"bytes,3,opt,name=clock_distance,json=clockDistance,proto3" json:"clock_distance,omitempty"`
+	// All members' digests at one index, if the caller's is not the same as that of every other member.
+	Digests []*StateDigest `protobuf:"bytes,20,rep,name=digests,proto3" json:"digests,omitempty"`
+	// Why the leader cannot commit because of disks, its own or those of a majority. Empty: it can.
+	CannotCommit  string `protobuf:"bytes,30,opt,name=cannot_commit,json=cannotCommit,proto3" json:"cannot_commit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_entente_v1_member_proto_msgTypes[1]
+	mi := &file_entente_v1_member_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -151,7 +271,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[1]
+	mi := &file_entente_v1_member_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -164,7 +284,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{1}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *HeartbeatResponse) GetClock() *timestamppb.Timestamp {
@@ -188,6 +308,110 @@ func (x *HeartbeatResponse) GetClockDistance() *durationpb.Duration {
 	return nil
 }
 
+func (x *HeartbeatResponse) GetDigests() []*StateDigest {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *HeartbeatResponse) GetCannotCommit() string {
+	if x != nil {
+		return x.CannotCommit
+	}
+	return ""
+}
+
+type AnnounceHealthRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The term of the leader.
+	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// As in HeartbeatResponse.
+	CannotCommit  string `protobuf:"bytes,2,opt,name=cannot_commit,json=cannotCommit,proto3" json:"cannot_commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceHealthRequest) Reset() {
+	*x = AnnounceHealthRequest{}
+	mi := &file_entente_v1_member_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceHealthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceHealthRequest) ProtoMessage() {}
+
+func (x *AnnounceHealthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_member_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceHealthRequest.ProtoReflect.Descriptor instead.
+func (*AnnounceHealthRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AnnounceHealthRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *AnnounceHealthRequest) GetCannotCommit() string {
+	if x != nil {
+		return x.CannotCommit
+	}
+	return ""
+}
+
+type AnnounceHealthResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnnounceHealthResponse) Reset() {
+	*x = AnnounceHealthResponse{}
+	mi := &file_entente_v1_member_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnnounceHealthResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnnounceHealthResponse) ProtoMessage() {}
+
+func (x *AnnounceHealthResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_member_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnnounceHealthResponse.ProtoReflect.Descriptor instead.
+func (*AnnounceHealthResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{4}
+}
+
 type GetMembershipRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -196,7 +420,7 @@ type GetMembershipRequest struct {
 
 func (x *GetMembershipRequest) Reset() {
 	*x = GetMembershipRequest{}
-	mi := &file_entente_v1_member_proto_msgTypes[2]
+	mi := &file_entente_v1_member_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -208,7 +432,7 @@ func (x *GetMembershipRequest) String() string {
 func (*GetMembershipRequest) ProtoMessage() {}
 
 func (x *GetMembershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[2]
+	mi := &file_entente_v1_member_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -221,21 +445,23 @@ func (x *GetMembershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMembershipRequest.ProtoReflect.Descriptor instead.
 func (*GetMembershipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{5}
 }
 
 type GetMembershipResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The Raft index of the configuration.
-	Revision      uint64            `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Members       []*MemberIdentity `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	Revision uint64            `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Members  []*MemberIdentity `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	// The members' statements on their addresses. Absent in answers; a member's file has them.
+	Statements    []*AddressStatement `protobuf:"bytes,3,rep,name=statements,proto3" json:"statements,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetMembershipResponse) Reset() {
 	*x = GetMembershipResponse{}
-	mi := &file_entente_v1_member_proto_msgTypes[3]
+	mi := &file_entente_v1_member_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -247,7 +473,7 @@ func (x *GetMembershipResponse) String() string {
 func (*GetMembershipResponse) ProtoMessage() {}
 
 func (x *GetMembershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[3]
+	mi := &file_entente_v1_member_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -260,7 +486,7 @@ func (x *GetMembershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMembershipResponse.ProtoReflect.Descriptor instead.
 func (*GetMembershipResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetMembershipResponse) GetRevision() uint64 {
@@ -277,6 +503,13 @@ func (x *GetMembershipResponse) GetMembers() []*MemberIdentity {
 	return nil
 }
 
+func (x *GetMembershipResponse) GetStatements() []*AddressStatement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
 type AddServerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Member        *MemberIdentity        `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
@@ -286,7 +519,7 @@ type AddServerRequest struct {
 
 func (x *AddServerRequest) Reset() {
 	*x = AddServerRequest{}
-	mi := &file_entente_v1_member_proto_msgTypes[4]
+	mi := &file_entente_v1_member_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -298,7 +531,7 @@ func (x *AddServerRequest) String() string {
 func (*AddServerRequest) ProtoMessage() {}
 
 func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[4]
+	mi := &file_entente_v1_member_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -311,7 +544,7 @@ func (x *AddServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServerRequest.ProtoReflect.Descriptor instead.
 func (*AddServerRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AddServerRequest) GetMember() *MemberIdentity {
@@ -332,7 +565,7 @@ type AddServerResponse struct {
 
 func (x *AddServerResponse) Reset() {
 	*x = AddServerResponse{}
-	mi := &file_entente_v1_member_proto_msgTypes[5]
+	mi := &file_entente_v1_member_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +577,7 @@ func (x *AddServerResponse) String() string {
 func (*AddServerResponse) ProtoMessage() {}
 
 func (x *AddServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[5]
+	mi := &file_entente_v1_member_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +590,7 @@ func (x *AddServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddServerResponse.ProtoReflect.Descriptor instead.
 func (*AddServerResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AddServerResponse) GetRevision() uint64 {
@@ -385,7 +618,7 @@ type RemoveServerRequest struct {
 
 func (x *RemoveServerRequest) Reset() {
 	*x = RemoveServerRequest{}
-	mi := &file_entente_v1_member_proto_msgTypes[6]
+	mi := &file_entente_v1_member_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +630,7 @@ func (x *RemoveServerRequest) String() string {
 func (*RemoveServerRequest) ProtoMessage() {}
 
 func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[6]
+	mi := &file_entente_v1_member_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +643,7 @@ func (x *RemoveServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServerRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveServerRequest) GetId() string {
@@ -436,7 +669,7 @@ type RemoveServerResponse struct {
 
 func (x *RemoveServerResponse) Reset() {
 	*x = RemoveServerResponse{}
-	mi := &file_entente_v1_member_proto_msgTypes[7]
+	mi := &file_entente_v1_member_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +681,7 @@ func (x *RemoveServerResponse) String() string {
 func (*RemoveServerResponse) ProtoMessage() {}
 
 func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[7]
+	mi := &file_entente_v1_member_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +694,7 @@ func (x *RemoveServerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServerResponse.ProtoReflect.Descriptor instead.
 func (*RemoveServerResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveServerResponse) GetRevision() uint64 {
@@ -480,7 +713,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_entente_v1_member_proto_msgTypes[8]
+	mi := &file_entente_v1_member_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +725,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[8]
+	mi := &file_entente_v1_member_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +738,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -524,7 +757,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_entente_v1_member_proto_msgTypes[9]
+	mi := &file_entente_v1_member_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +769,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[9]
+	mi := &file_entente_v1_member_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +782,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TransferResponse) GetLeaderId() string {
@@ -557,6 +790,193 @@ func (x *TransferResponse) GetLeaderId() string {
 		return x.LeaderId
 	}
 	return ""
+}
+
+type RepairServerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairServerRequest) Reset() {
+	*x = RepairServerRequest{}
+	mi := &file_entente_v1_member_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairServerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairServerRequest) ProtoMessage() {}
+
+func (x *RepairServerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_member_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairServerRequest.ProtoReflect.Descriptor instead.
+func (*RepairServerRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RepairServerRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RepairServerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepairServerResponse) Reset() {
+	*x = RepairServerResponse{}
+	mi := &file_entente_v1_member_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepairServerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepairServerResponse) ProtoMessage() {}
+
+func (x *RepairServerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_member_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepairServerResponse.ProtoReflect.Descriptor instead.
+func (*RepairServerResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RepairServerResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type GetRepairRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRepairRequest) Reset() {
+	*x = GetRepairRequest{}
+	mi := &file_entente_v1_member_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRepairRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRepairRequest) ProtoMessage() {}
+
+func (x *GetRepairRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_member_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRepairRequest.ProtoReflect.Descriptor instead.
+func (*GetRepairRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{15}
+}
+
+type GetRepairResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the order; empty if there is none.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The number of the member's last start whose commands the cluster has seen. Its next one must be higher.
+	Incarnation uint64 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	// The present Raft term. The member must not vote in it, because it may have voted already.
+	Term          uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRepairResponse) Reset() {
+	*x = GetRepairResponse{}
+	mi := &file_entente_v1_member_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRepairResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRepairResponse) ProtoMessage() {}
+
+func (x *GetRepairResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_member_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRepairResponse.ProtoReflect.Descriptor instead.
+func (*GetRepairResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetRepairResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GetRepairResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *GetRepairResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 type QueryReportsRequest struct {
@@ -569,7 +989,7 @@ type QueryReportsRequest struct {
 
 func (x *QueryReportsRequest) Reset() {
 	*x = QueryReportsRequest{}
-	mi := &file_entente_v1_member_proto_msgTypes[10]
+	mi := &file_entente_v1_member_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +1001,7 @@ func (x *QueryReportsRequest) String() string {
 func (*QueryReportsRequest) ProtoMessage() {}
 
 func (x *QueryReportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[10]
+	mi := &file_entente_v1_member_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +1014,7 @@ func (x *QueryReportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReportsRequest.ProtoReflect.Descriptor instead.
 func (*QueryReportsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *QueryReportsRequest) GetSection() string {
@@ -620,7 +1040,7 @@ type QueryReportsResponse struct {
 
 func (x *QueryReportsResponse) Reset() {
 	*x = QueryReportsResponse{}
-	mi := &file_entente_v1_member_proto_msgTypes[11]
+	mi := &file_entente_v1_member_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +1052,7 @@ func (x *QueryReportsResponse) String() string {
 func (*QueryReportsResponse) ProtoMessage() {}
 
 func (x *QueryReportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_member_proto_msgTypes[11]
+	mi := &file_entente_v1_member_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +1065,7 @@ func (x *QueryReportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryReportsResponse.ProtoReflect.Descriptor instead.
 func (*QueryReportsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_member_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_member_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *QueryReportsResponse) GetAnswer() []byte {
@@ -660,7 +1080,7 @@ var File_entente_v1_member_proto protoreflect.FileDescriptor
 const file_entente_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/member.proto\x12\n" +
-	"entente.v1\x1a\x15entente/v1/join.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x02\n" +
+	"entente.v1\x1a\x15entente/v1/join.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x04\n" +
 	"\x10HeartbeatRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x120\n" +
@@ -669,18 +1089,38 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\x0fcommand_version\x18\x05 \x01(\rR\x0ecommandVersion\x12\x12\n" +
 	"\x04term\x18\x06 \x01(\x04R\x04term\x12F\n" +
 	"\bsections\x18\a \x03(\v2*.entente.v1.HeartbeatRequest.SectionsEntryR\bsections\x12)\n" +
-	"\x10applied_revision\x18\b \x01(\x04R\x0fappliedRevision\x1a;\n" +
+	"\x10applied_revision\x18\b \x01(\x04R\x0fappliedRevision\x121\n" +
+	"\adigests\x18\x14 \x03(\v2\x17.entente.v1.StateDigestR\adigests\x12:\n" +
+	"\vdisk_median\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"diskMedian\x12!\n" +
+	"\fcannot_write\x18\x1f \x01(\bR\vcannotWrite\x12D\n" +
+	"\x10election_timeout\x18  \x01(\v2\x19.google.protobuf.DurationR\x0felectionTimeout\x1a;\n" +
 	"\rSectionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x9b\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x84\x01\n" +
+	"\vStateDigest\x12\x1b\n" +
+	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06format\x18\x04 \x01(\rR\x06format\x12\x10\n" +
+	"\x03sum\x18\x05 \x01(\fR\x03sum\"\xf3\x01\n" +
 	"\x11HeartbeatResponse\x120\n" +
 	"\x05clock\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12@\n" +
-	"\x0eclock_distance\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rclockDistance\"\x16\n" +
-	"\x14GetMembershipRequest\"i\n" +
+	"\x0eclock_distance\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rclockDistance\x121\n" +
+	"\adigests\x18\x14 \x03(\v2\x17.entente.v1.StateDigestR\adigests\x12#\n" +
+	"\rcannot_commit\x18\x1e \x01(\tR\fcannotCommit\"P\n" +
+	"\x15AnnounceHealthRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12#\n" +
+	"\rcannot_commit\x18\x02 \x01(\tR\fcannotCommit\"\x18\n" +
+	"\x16AnnounceHealthResponse\"\x16\n" +
+	"\x14GetMembershipRequest\"\xa7\x01\n" +
 	"\x15GetMembershipResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
-	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\"F\n" +
+	"\amembers\x18\x02 \x03(\v2\x1a.entente.v1.MemberIdentityR\amembers\x12<\n" +
+	"\n" +
+	"statements\x18\x03 \x03(\v2\x1c.entente.v1.AddressStatementR\n" +
+	"statements\"F\n" +
 	"\x10AddServerRequest\x122\n" +
 	"\x06member\x18\x01 \x01(\v2\x1a.entente.v1.MemberIdentityR\x06member\"e\n" +
 	"\x11AddServerResponse\x12\x1a\n" +
@@ -694,18 +1134,30 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"/\n" +
 	"\x10TransferResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"E\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"%\n" +
+	"\x13RepairServerRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"2\n" +
+	"\x14RepairServerResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x12\n" +
+	"\x10GetRepairRequest\"Y\n" +
+	"\x11GetRepairResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\"E\n" +
 	"\x13QueryReportsRequest\x12\x18\n" +
 	"\asection\x18\x01 \x01(\tR\asection\x12\x14\n" +
 	"\x05query\x18\x02 \x01(\fR\x05query\".\n" +
 	"\x14QueryReportsResponse\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answer2\xe6\x03\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer2\xdc\x05\n" +
 	"\rMemberService\x12H\n" +
-	"\tHeartbeat\x12\x1c.entente.v1.HeartbeatRequest\x1a\x1d.entente.v1.HeartbeatResponse\x12T\n" +
+	"\tHeartbeat\x12\x1c.entente.v1.HeartbeatRequest\x1a\x1d.entente.v1.HeartbeatResponse\x12W\n" +
+	"\x0eAnnounceHealth\x12!.entente.v1.AnnounceHealthRequest\x1a\".entente.v1.AnnounceHealthResponse\x12T\n" +
 	"\rGetMembership\x12 .entente.v1.GetMembershipRequest\x1a!.entente.v1.GetMembershipResponse\x12H\n" +
 	"\tAddServer\x12\x1c.entente.v1.AddServerRequest\x1a\x1d.entente.v1.AddServerResponse\x12Q\n" +
 	"\fRemoveServer\x12\x1f.entente.v1.RemoveServerRequest\x1a .entente.v1.RemoveServerResponse\x12E\n" +
 	"\bTransfer\x12\x1b.entente.v1.TransferRequest\x1a\x1c.entente.v1.TransferResponse\x12Q\n" +
+	"\fRepairServer\x12\x1f.entente.v1.RepairServerRequest\x1a .entente.v1.RepairServerResponse\x12H\n" +
+	"\tGetRepair\x12\x1c.entente.v1.GetRepairRequest\x1a\x1d.entente.v1.GetRepairResponse\x12Q\n" +
 	"\fQueryReports\x12\x1f.entente.v1.QueryReportsRequest\x1a .entente.v1.QueryReportsResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
@@ -720,50 +1172,69 @@ func file_entente_v1_member_proto_rawDescGZIP() []byte {
 	return file_entente_v1_member_proto_rawDescData
 }
 
-var file_entente_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_entente_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_entente_v1_member_proto_goTypes = []any{
-	(*HeartbeatRequest)(nil),      // 0: entente.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),     // 1: entente.v1.HeartbeatResponse
-	(*GetMembershipRequest)(nil),  // 2: entente.v1.GetMembershipRequest
-	(*GetMembershipResponse)(nil), // 3: entente.v1.GetMembershipResponse
-	(*AddServerRequest)(nil),      // 4: entente.v1.AddServerRequest
-	(*AddServerResponse)(nil),     // 5: entente.v1.AddServerResponse
-	(*RemoveServerRequest)(nil),   // 6: entente.v1.RemoveServerRequest
-	(*RemoveServerResponse)(nil),  // 7: entente.v1.RemoveServerResponse
-	(*TransferRequest)(nil),       // 8: entente.v1.TransferRequest
-	(*TransferResponse)(nil),      // 9: entente.v1.TransferResponse
-	(*QueryReportsRequest)(nil),   // 10: entente.v1.QueryReportsRequest
-	(*QueryReportsResponse)(nil),  // 11: entente.v1.QueryReportsResponse
-	nil,                           // 12: entente.v1.HeartbeatRequest.SectionsEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
-	(*MemberIdentity)(nil),        // 15: entente.v1.MemberIdentity
+	(*HeartbeatRequest)(nil),       // 0: entente.v1.HeartbeatRequest
+	(*StateDigest)(nil),            // 1: entente.v1.StateDigest
+	(*HeartbeatResponse)(nil),      // 2: entente.v1.HeartbeatResponse
+	(*AnnounceHealthRequest)(nil),  // 3: entente.v1.AnnounceHealthRequest
+	(*AnnounceHealthResponse)(nil), // 4: entente.v1.AnnounceHealthResponse
+	(*GetMembershipRequest)(nil),   // 5: entente.v1.GetMembershipRequest
+	(*GetMembershipResponse)(nil),  // 6: entente.v1.GetMembershipResponse
+	(*AddServerRequest)(nil),       // 7: entente.v1.AddServerRequest
+	(*AddServerResponse)(nil),      // 8: entente.v1.AddServerResponse
+	(*RemoveServerRequest)(nil),    // 9: entente.v1.RemoveServerRequest
+	(*RemoveServerResponse)(nil),   // 10: entente.v1.RemoveServerResponse
+	(*TransferRequest)(nil),        // 11: entente.v1.TransferRequest
+	(*TransferResponse)(nil),       // 12: entente.v1.TransferResponse
+	(*RepairServerRequest)(nil),    // 13: entente.v1.RepairServerRequest
+	(*RepairServerResponse)(nil),   // 14: entente.v1.RepairServerResponse
+	(*GetRepairRequest)(nil),       // 15: entente.v1.GetRepairRequest
+	(*GetRepairResponse)(nil),      // 16: entente.v1.GetRepairResponse
+	(*QueryReportsRequest)(nil),    // 17: entente.v1.QueryReportsRequest
+	(*QueryReportsResponse)(nil),   // 18: entente.v1.QueryReportsResponse
+	nil,                            // 19: entente.v1.HeartbeatRequest.SectionsEntry
+	(*timestamppb.Timestamp)(nil),  // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 21: google.protobuf.Duration
+	(*MemberIdentity)(nil),         // 22: entente.v1.MemberIdentity
+	(*AddressStatement)(nil),       // 23: entente.v1.AddressStatement
 }
 var file_entente_v1_member_proto_depIdxs = []int32{
-	13, // 0: entente.v1.HeartbeatRequest.clock:type_name -> google.protobuf.Timestamp
-	12, // 1: entente.v1.HeartbeatRequest.sections:type_name -> entente.v1.HeartbeatRequest.SectionsEntry
-	13, // 2: entente.v1.HeartbeatResponse.clock:type_name -> google.protobuf.Timestamp
-	14, // 3: entente.v1.HeartbeatResponse.clock_distance:type_name -> google.protobuf.Duration
-	15, // 4: entente.v1.GetMembershipResponse.members:type_name -> entente.v1.MemberIdentity
-	15, // 5: entente.v1.AddServerRequest.member:type_name -> entente.v1.MemberIdentity
-	15, // 6: entente.v1.AddServerResponse.members:type_name -> entente.v1.MemberIdentity
-	0,  // 7: entente.v1.MemberService.Heartbeat:input_type -> entente.v1.HeartbeatRequest
-	2,  // 8: entente.v1.MemberService.GetMembership:input_type -> entente.v1.GetMembershipRequest
-	4,  // 9: entente.v1.MemberService.AddServer:input_type -> entente.v1.AddServerRequest
-	6,  // 10: entente.v1.MemberService.RemoveServer:input_type -> entente.v1.RemoveServerRequest
-	8,  // 11: entente.v1.MemberService.Transfer:input_type -> entente.v1.TransferRequest
-	10, // 12: entente.v1.MemberService.QueryReports:input_type -> entente.v1.QueryReportsRequest
-	1,  // 13: entente.v1.MemberService.Heartbeat:output_type -> entente.v1.HeartbeatResponse
-	3,  // 14: entente.v1.MemberService.GetMembership:output_type -> entente.v1.GetMembershipResponse
-	5,  // 15: entente.v1.MemberService.AddServer:output_type -> entente.v1.AddServerResponse
-	7,  // 16: entente.v1.MemberService.RemoveServer:output_type -> entente.v1.RemoveServerResponse
-	9,  // 17: entente.v1.MemberService.Transfer:output_type -> entente.v1.TransferResponse
-	11, // 18: entente.v1.MemberService.QueryReports:output_type -> entente.v1.QueryReportsResponse
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	20, // 0: entente.v1.HeartbeatRequest.clock:type_name -> google.protobuf.Timestamp
+	19, // 1: entente.v1.HeartbeatRequest.sections:type_name -> entente.v1.HeartbeatRequest.SectionsEntry
+	1,  // 2: entente.v1.HeartbeatRequest.digests:type_name -> entente.v1.StateDigest
+	21, // 3: entente.v1.HeartbeatRequest.disk_median:type_name -> google.protobuf.Duration
+	21, // 4: entente.v1.HeartbeatRequest.election_timeout:type_name -> google.protobuf.Duration
+	20, // 5: entente.v1.HeartbeatResponse.clock:type_name -> google.protobuf.Timestamp
+	21, // 6: entente.v1.HeartbeatResponse.clock_distance:type_name -> google.protobuf.Duration
+	1,  // 7: entente.v1.HeartbeatResponse.digests:type_name -> entente.v1.StateDigest
+	22, // 8: entente.v1.GetMembershipResponse.members:type_name -> entente.v1.MemberIdentity
+	23, // 9: entente.v1.GetMembershipResponse.statements:type_name -> entente.v1.AddressStatement
+	22, // 10: entente.v1.AddServerRequest.member:type_name -> entente.v1.MemberIdentity
+	22, // 11: entente.v1.AddServerResponse.members:type_name -> entente.v1.MemberIdentity
+	0,  // 12: entente.v1.MemberService.Heartbeat:input_type -> entente.v1.HeartbeatRequest
+	3,  // 13: entente.v1.MemberService.AnnounceHealth:input_type -> entente.v1.AnnounceHealthRequest
+	5,  // 14: entente.v1.MemberService.GetMembership:input_type -> entente.v1.GetMembershipRequest
+	7,  // 15: entente.v1.MemberService.AddServer:input_type -> entente.v1.AddServerRequest
+	9,  // 16: entente.v1.MemberService.RemoveServer:input_type -> entente.v1.RemoveServerRequest
+	11, // 17: entente.v1.MemberService.Transfer:input_type -> entente.v1.TransferRequest
+	13, // 18: entente.v1.MemberService.RepairServer:input_type -> entente.v1.RepairServerRequest
+	15, // 19: entente.v1.MemberService.GetRepair:input_type -> entente.v1.GetRepairRequest
+	17, // 20: entente.v1.MemberService.QueryReports:input_type -> entente.v1.QueryReportsRequest
+	2,  // 21: entente.v1.MemberService.Heartbeat:output_type -> entente.v1.HeartbeatResponse
+	4,  // 22: entente.v1.MemberService.AnnounceHealth:output_type -> entente.v1.AnnounceHealthResponse
+	6,  // 23: entente.v1.MemberService.GetMembership:output_type -> entente.v1.GetMembershipResponse
+	8,  // 24: entente.v1.MemberService.AddServer:output_type -> entente.v1.AddServerResponse
+	10, // 25: entente.v1.MemberService.RemoveServer:output_type -> entente.v1.RemoveServerResponse
+	12, // 26: entente.v1.MemberService.Transfer:output_type -> entente.v1.TransferResponse
+	14, // 27: entente.v1.MemberService.RepairServer:output_type -> entente.v1.RepairServerResponse
+	16, // 28: entente.v1.MemberService.GetRepair:output_type -> entente.v1.GetRepairResponse
+	18, // 29: entente.v1.MemberService.QueryReports:output_type -> entente.v1.QueryReportsResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_member_proto_init() }
@@ -778,7 +1249,7 @@ func file_entente_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_member_proto_rawDesc), len(file_entente_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,12 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	MemberService_Heartbeat_FullMethodName     = "/entente.v1.MemberService/Heartbeat"
-	MemberService_GetMembership_FullMethodName = "/entente.v1.MemberService/GetMembership"
-	MemberService_AddServer_FullMethodName     = "/entente.v1.MemberService/AddServer"
-	MemberService_RemoveServer_FullMethodName  = "/entente.v1.MemberService/RemoveServer"
-	MemberService_Transfer_FullMethodName      = "/entente.v1.MemberService/Transfer"
-	MemberService_QueryReports_FullMethodName  = "/entente.v1.MemberService/QueryReports"
+	MemberService_Heartbeat_FullMethodName      = "/entente.v1.MemberService/Heartbeat"
+	MemberService_AnnounceHealth_FullMethodName = "/entente.v1.MemberService/AnnounceHealth"
+	MemberService_GetMembership_FullMethodName  = "/entente.v1.MemberService/GetMembership"
+	MemberService_AddServer_FullMethodName      = "/entente.v1.MemberService/AddServer"
+	MemberService_RemoveServer_FullMethodName   = "/entente.v1.MemberService/RemoveServer"
+	MemberService_Transfer_FullMethodName       = "/entente.v1.MemberService/Transfer"
+	MemberService_RepairServer_FullMethodName   = "/entente.v1.MemberService/RepairServer"
+	MemberService_GetRepair_FullMethodName      = "/entente.v1.MemberService/GetRepair"
+	MemberService_QueryReports_FullMethodName   = "/entente.v1.MemberService/QueryReports"
 )
 
 // MemberServiceClient is the client API for MemberService service.
@@ -36,6 +39,9 @@ const (
 type MemberServiceClient interface {
 	// Heartbeat reports to the leader that a member is alive, with observations that are not committed.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatResponse, error)
+	// AnnounceHealth reports to a member whether the leader can commit, as soon as that changes. Only the leader calls it;
+	// answers to heartbeats repeat it.
+	AnnounceHealth(ctx context.Context, in *AnnounceHealthRequest, opts ...grpc.CallOption) (*AnnounceHealthResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(ctx context.Context, in *GetMembershipRequest, opts ...grpc.CallOption) (*GetMembershipResponse, error)
 	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader
@@ -45,6 +51,10 @@ type MemberServiceClient interface {
 	RemoveServer(ctx context.Context, in *RemoveServerRequest, opts ...grpc.CallOption) (*RemoveServerResponse, error)
 	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
+	// RepairServer removes the vote of a member and orders it to delete its log. Only the leader serves it.
+	RepairServer(ctx context.Context, in *RepairServerRequest, opts ...grpc.CallOption) (*RepairServerResponse, error)
+	// GetRepair returns the order to the calling member to delete its log, if there is one.
+	GetRepair(ctx context.Context, in *GetRepairRequest, opts ...grpc.CallOption) (*GetRepairResponse, error)
 	// QueryReports returns the reports of a section in the leader's memory, by member.
 	QueryReports(ctx context.Context, in *QueryReportsRequest, opts ...grpc.CallOption) (*QueryReportsResponse, error)
 }
@@ -61,6 +71,16 @@ func (c *memberServiceClient) Heartbeat(ctx context.Context, in *HeartbeatReques
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(HeartbeatResponse)
 	err := c.cc.Invoke(ctx, MemberService_Heartbeat_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) AnnounceHealth(ctx context.Context, in *AnnounceHealthRequest, opts ...grpc.CallOption) (*AnnounceHealthResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AnnounceHealthResponse)
+	err := c.cc.Invoke(ctx, MemberService_AnnounceHealth_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +127,26 @@ func (c *memberServiceClient) Transfer(ctx context.Context, in *TransferRequest,
 	return out, nil
 }
 
+func (c *memberServiceClient) RepairServer(ctx context.Context, in *RepairServerRequest, opts ...grpc.CallOption) (*RepairServerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RepairServerResponse)
+	err := c.cc.Invoke(ctx, MemberService_RepairServer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) GetRepair(ctx context.Context, in *GetRepairRequest, opts ...grpc.CallOption) (*GetRepairResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRepairResponse)
+	err := c.cc.Invoke(ctx, MemberService_GetRepair_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *memberServiceClient) QueryReports(ctx context.Context, in *QueryReportsRequest, opts ...grpc.CallOption) (*QueryReportsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(QueryReportsResponse)
@@ -126,6 +166,9 @@ func (c *memberServiceClient) QueryReports(ctx context.Context, in *QueryReports
 type MemberServiceServer interface {
 	// Heartbeat reports to the leader that a member is alive, with observations that are not committed.
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error)
+	// AnnounceHealth reports to a member whether the leader can commit, as soon as that changes. Only the leader calls it;
+	// answers to heartbeats repeat it.
+	AnnounceHealth(context.Context, *AnnounceHealthRequest) (*AnnounceHealthResponse, error)
 	// GetMembership returns the present members to a member that missed changes.
 	GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error)
 	// AddServer adds a member whose row is stored to the Raft configuration, or updates its address. Only the leader
@@ -135,6 +178,10 @@ type MemberServiceServer interface {
 	RemoveServer(context.Context, *RemoveServerRequest) (*RemoveServerResponse, error)
 	// Transfer hands leadership over. Only the leader serves it.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
+	// RepairServer removes the vote of a member and orders it to delete its log. Only the leader serves it.
+	RepairServer(context.Context, *RepairServerRequest) (*RepairServerResponse, error)
+	// GetRepair returns the order to the calling member to delete its log, if there is one.
+	GetRepair(context.Context, *GetRepairRequest) (*GetRepairResponse, error)
 	// QueryReports returns the reports of a section in the leader's memory, by member.
 	QueryReports(context.Context, *QueryReportsRequest) (*QueryReportsResponse, error)
 	mustEmbedUnimplementedMemberServiceServer()
@@ -150,6 +197,9 @@ type UnimplementedMemberServiceServer struct{}
 func (UnimplementedMemberServiceServer) Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Heartbeat not implemented")
 }
+func (UnimplementedMemberServiceServer) AnnounceHealth(context.Context, *AnnounceHealthRequest) (*AnnounceHealthResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AnnounceHealth not implemented")
+}
 func (UnimplementedMemberServiceServer) GetMembership(context.Context, *GetMembershipRequest) (*GetMembershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetMembership not implemented")
 }
@@ -161,6 +211,12 @@ func (UnimplementedMemberServiceServer) RemoveServer(context.Context, *RemoveSer
 }
 func (UnimplementedMemberServiceServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedMemberServiceServer) RepairServer(context.Context, *RepairServerRequest) (*RepairServerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RepairServer not implemented")
+}
+func (UnimplementedMemberServiceServer) GetRepair(context.Context, *GetRepairRequest) (*GetRepairResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRepair not implemented")
 }
 func (UnimplementedMemberServiceServer) QueryReports(context.Context, *QueryReportsRequest) (*QueryReportsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method QueryReports not implemented")
@@ -200,6 +256,24 @@ func _MemberService_Heartbeat_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(MemberServiceServer).Heartbeat(ctx, req.(*HeartbeatRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_AnnounceHealth_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AnnounceHealthRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).AnnounceHealth(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_AnnounceHealth_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).AnnounceHealth(ctx, req.(*AnnounceHealthRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -276,6 +350,42 @@ func _MemberService_Transfer_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MemberService_RepairServer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RepairServerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).RepairServer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_RepairServer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).RepairServer(ctx, req.(*RepairServerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_GetRepair_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRepairRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).GetRepair(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_GetRepair_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).GetRepair(ctx, req.(*GetRepairRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MemberService_QueryReports_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(QueryReportsRequest)
 	if err := dec(in); err != nil {
@@ -306,6 +416,10 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _MemberService_Heartbeat_Handler,
 		},
 		{
+			MethodName: "AnnounceHealth",
+			Handler:    _MemberService_AnnounceHealth_Handler,
+		},
+		{
 			MethodName: "GetMembership",
 			Handler:    _MemberService_GetMembership_Handler,
 		},
@@ -320,6 +434,14 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Transfer",
 			Handler:    _MemberService_Transfer_Handler,
+		},
+		{
+			MethodName: "RepairServer",
+			Handler:    _MemberService_RepairServer_Handler,
+		},
+		{
+			MethodName: "GetRepair",
+			Handler:    _MemberService_GetRepair_Handler,
 		},
 		{
 			MethodName: "QueryReports",

@@ -1322,7 +1322,7 @@ type PeerServiceSet struct {
 	Instances []*PeerInstance `protobuf:"bytes,3,rep,name=instances,proto3" json:"instances,omitempty"`
 	// The service is not exported to the receiver, which deletes its instances. Such a set has one part, without
 	// instances.
-	Withheld      bool `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
+	NotExported   bool `protobuf:"varint,4,opt,name=not_exported,json=notExported,proto3" json:"not_exported,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1378,9 +1378,9 @@ func (x *PeerServiceSet) GetInstances() []*PeerInstance {
 	return nil
 }
 
-func (x *PeerServiceSet) GetWithheld() bool {
+func (x *PeerServiceSet) GetNotExported() bool {
 	if x != nil {
-		return x.Withheld
+		return x.NotExported
 	}
 	return false
 }
@@ -1550,12 +1550,12 @@ const file_entente_v1_peer_proto_rawDesc = "" +
 	"\arefusal\x18\x02 \x01(\tR\arefusal\"_\n" +
 	"\x0fPeerServiceSets\x12.\n" +
 	"\x04sets\x18\x01 \x03(\v2\x1a.entente.v1.PeerServiceSetR\x04sets\x12\x1c\n" +
-	"\tconfirmed\x18\x02 \x01(\x04R\tconfirmed\"\xb2\x01\n" +
+	"\tconfirmed\x18\x02 \x01(\x04R\tconfirmed\"\xb9\x01\n" +
 	"\x0ePeerServiceSet\x128\n" +
 	"\aversion\x18\x01 \x01(\v2\x1e.entente.v1.PeerServiceVersionR\aversion\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\bR\x04last\x126\n" +
-	"\tinstances\x18\x03 \x03(\v2\x18.entente.v1.PeerInstanceR\tinstances\x12\x1a\n" +
-	"\bwithheld\x18\x04 \x01(\bR\bwithheld\"\xbb\x01\n" +
+	"\tinstances\x18\x03 \x03(\v2\x18.entente.v1.PeerInstanceR\tinstances\x12!\n" +
+	"\fnot_exported\x18\x04 \x01(\bR\vnotExported\"\xbb\x01\n" +
 	"\fPeerInstance\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x120\n" +
 	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x1b\n" +

@@ -290,11 +290,20 @@ type Instance struct {
 	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
 	Revision     uint64                 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Its lease has expired: it counts as unhealthy, whatever its health. Set by the server.
-	Lapsed bool `protobuf:"varint,11,opt,name=lapsed,proto3" json:"lapsed,omitempty"`
+	LeaseExpired bool `protobuf:"varint,11,opt,name=lease_expired,json=leaseExpired,proto3" json:"lease_expired,omitempty"`
 	// The foreign trust domain that it was imported from; empty if it is registered here. Set by the server.
 	Origin string `protobuf:"bytes,12,opt,name=origin,proto3" json:"origin,omitempty"`
 	// Imported, and left out of all hints because no stream has confirmed it for import_ttl. Set by the server.
 	ImportExpired bool `protobuf:"varint,13,opt,name=import_expired,json=importExpired,proto3" json:"import_expired,omitempty"`
+	// It does not count and is left out of all hints: the service has or had owners, and no grant of an owner covers the
+	// SPIFFE ID. Set by the server.
+	Disowned bool `protobuf:"varint,14,opt,name=disowned,proto3" json:"disowned,omitempty"`
+	// Its lease was lost together with others of the service. It stays, unhealthy, until its holder returns or an
+	// operator evicts it. Set by the server.
+	Kept bool `protobuf:"varint,15,opt,name=kept,proto3" json:"kept,omitempty"`
+	// Moves with every change of what clients set, health included, and with nothing else. Empty if it was imported. Set by
+	// the server.
+	Etag          string `protobuf:"bytes,16,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,9 +401,9 @@ func (x *Instance) GetRevision() uint64 {
 	return 0
 }
 
-func (x *Instance) GetLapsed() bool {
+func (x *Instance) GetLeaseExpired() bool {
 	if x != nil {
-		return x.Lapsed
+		return x.LeaseExpired
 	}
 	return false
 }
@@ -411,6 +420,27 @@ func (x *Instance) GetImportExpired() bool {
 		return x.ImportExpired
 	}
 	return false
+}
+
+func (x *Instance) GetDisowned() bool {
+	if x != nil {
+		return x.Disowned
+	}
+	return false
+}
+
+func (x *Instance) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+func (x *Instance) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 type Service struct {
@@ -474,8 +504,14 @@ func (x *Service) GetRevision() uint64 {
 }
 
 type RegisterInstanceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instance      *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Instance *Instance              `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	// Takes the address from another lease that is renewed. Without it, such a registration is refused with
+	// FAILED_PRECONDITION, and the holder is named if the caller may see the instance.
+	TakeOver bool `protobuf:"varint,2,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
+	// The etag of the instance at this address as the caller read it, or "0" if there must be none. If it
+	// moved since, the call is refused with ABORTED. If empty, the last write wins.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -517,20 +553,40 @@ func (x *RegisterInstanceRequest) GetInstance() *Instance {
 	return nil
 }
 
+func (x *RegisterInstanceRequest) GetTakeOver() bool {
+	if x != nil {
+		return x.TakeOver
+	}
+	return false
+}
+
+func (x *RegisterInstanceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // Lease keeps the instances that were registered with it healthy for as long as it is renewed.
 type Lease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The time without a renewal after which it expires. 5 s to 24 h.
 	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	// The time between the expiry and the removal of its instances. 0 s to 7 days. If absent, 5 minutes.
-	GoneAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
+	// The time between the expiry and the removal of its instances, at least a minute unless self-preservation is off.
+	// 0 s to 7 days. If absent, 5 minutes.
+	RemovalDelay *durationpb.Duration `protobuf:"bytes,3,opt,name=removal_delay,json=removalDelay,proto3" json:"removal_delay,omitempty"`
 	// The caller that created it: a SPIFFE ID, or the local administrator.
 	Owner      string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it expired; absent while it is renewed.
-	LapseTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
-	Instances     uint32                 `protobuf:"varint,7,opt,name=instances,proto3" json:"instances,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Instances  uint32                 `protobuf:"varint,7,opt,name=instances,proto3" json:"instances,omitempty"`
+	// The instances that others took over or removed, the newest last, at most 100. An instance that is registered again
+	// under the lease is no longer listed.
+	Lost []*LostInstance `protobuf:"bytes,8,rep,name=lost,proto3" json:"lost,omitempty"`
+	// Of the instances, those that are kept although the lease was lost.
+	Kept          uint32 `protobuf:"varint,9,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,9 +635,9 @@ func (x *Lease) GetTtl() *durationpb.Duration {
 	return nil
 }
 
-func (x *Lease) GetGoneAfter() *durationpb.Duration {
+func (x *Lease) GetRemovalDelay() *durationpb.Duration {
 	if x != nil {
-		return x.GoneAfter
+		return x.RemovalDelay
 	}
 	return nil
 }
@@ -600,9 +656,9 @@ func (x *Lease) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Lease) GetLapseTime() *timestamppb.Timestamp {
+func (x *Lease) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.LapseTime
+		return x.ExpireTime
 	}
 	return nil
 }
@@ -612,6 +668,108 @@ func (x *Lease) GetInstances() uint32 {
 		return x.Instances
 	}
 	return 0
+}
+
+func (x *Lease) GetLost() []*LostInstance {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *Lease) GetKept() uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+// LostInstance is an instance that another caller took from a lease.
+type LostInstance struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Address  string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	LoseTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=lose_time,json=loseTime,proto3" json:"lose_time,omitempty"`
+	// The caller that took it over or removed it. Empty if the reader may not see the instance that is there now.
+	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// The lease that the instance has now. Empty if it has none, or if the reader may not see it.
+	Lease string `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	// It was removed, and not registered by another.
+	Removed       bool `protobuf:"varint,6,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LostInstance) Reset() {
+	*x = LostInstance{}
+	mi := &file_entente_v1_routing_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LostInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LostInstance) ProtoMessage() {}
+
+func (x *LostInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LostInstance.ProtoReflect.Descriptor instead.
+func (*LostInstance) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LostInstance) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *LostInstance) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LostInstance) GetLoseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LoseTime
+	}
+	return nil
+}
+
+func (x *LostInstance) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *LostInstance) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *LostInstance) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
 }
 
 // KeepLeaseRequest renews the lease of the stream, and makes the other requested changes.
@@ -629,7 +787,7 @@ type KeepLeaseRequest struct {
 
 func (x *KeepLeaseRequest) Reset() {
 	*x = KeepLeaseRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[5]
+	mi := &file_entente_v1_routing_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +799,7 @@ func (x *KeepLeaseRequest) String() string {
 func (*KeepLeaseRequest) ProtoMessage() {}
 
 func (x *KeepLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[5]
+	mi := &file_entente_v1_routing_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +812,7 @@ func (x *KeepLeaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepLeaseRequest.ProtoReflect.Descriptor instead.
 func (*KeepLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *KeepLeaseRequest) GetOpen() *OpenLease {
@@ -679,10 +837,10 @@ func (x *KeepLeaseRequest) GetRelease() bool {
 }
 
 type OpenLease struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Ttl       *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	GoneAfter *durationpb.Duration   `protobuf:"bytes,2,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
-	// The lease to resume. If absent, a new one is created. The ttl and gone_after of this request apply from now on.
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Ttl          *durationpb.Duration   `protobuf:"bytes,1,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	RemovalDelay *durationpb.Duration   `protobuf:"bytes,2,opt,name=removal_delay,json=removalDelay,proto3" json:"removal_delay,omitempty"`
+	// The lease to resume. If absent, a new one is created. The ttl and removal_delay of this request apply from now on.
 	Secret        string `protobuf:"bytes,3,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -690,7 +848,7 @@ type OpenLease struct {
 
 func (x *OpenLease) Reset() {
 	*x = OpenLease{}
-	mi := &file_entente_v1_routing_proto_msgTypes[6]
+	mi := &file_entente_v1_routing_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +860,7 @@ func (x *OpenLease) String() string {
 func (*OpenLease) ProtoMessage() {}
 
 func (x *OpenLease) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[6]
+	mi := &file_entente_v1_routing_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +873,7 @@ func (x *OpenLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenLease.ProtoReflect.Descriptor instead.
 func (*OpenLease) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OpenLease) GetTtl() *durationpb.Duration {
@@ -725,9 +883,9 @@ func (x *OpenLease) GetTtl() *durationpb.Duration {
 	return nil
 }
 
-func (x *OpenLease) GetGoneAfter() *durationpb.Duration {
+func (x *OpenLease) GetRemovalDelay() *durationpb.Duration {
 	if x != nil {
-		return x.GoneAfter
+		return x.RemovalDelay
 	}
 	return nil
 }
@@ -751,7 +909,7 @@ type HealthChange struct {
 
 func (x *HealthChange) Reset() {
 	*x = HealthChange{}
-	mi := &file_entente_v1_routing_proto_msgTypes[7]
+	mi := &file_entente_v1_routing_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +921,7 @@ func (x *HealthChange) String() string {
 func (*HealthChange) ProtoMessage() {}
 
 func (x *HealthChange) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[7]
+	mi := &file_entente_v1_routing_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +934,7 @@ func (x *HealthChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthChange.ProtoReflect.Descriptor instead.
 func (*HealthChange) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HealthChange) GetService() string {
@@ -805,15 +963,17 @@ type KeepLeaseResponse struct {
 	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Only in the first response: the credential that adds instances to the lease and resumes it. It is accepted from the
 	// lease's owner only.
-	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
-	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Secret   string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What the lease has lost, as in Lease.
+	Lost          []*LostInstance `protobuf:"bytes,4,rep,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeepLeaseResponse) Reset() {
 	*x = KeepLeaseResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[8]
+	mi := &file_entente_v1_routing_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +985,7 @@ func (x *KeepLeaseResponse) String() string {
 func (*KeepLeaseResponse) ProtoMessage() {}
 
 func (x *KeepLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[8]
+	mi := &file_entente_v1_routing_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +998,7 @@ func (x *KeepLeaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepLeaseResponse.ProtoReflect.Descriptor instead.
 func (*KeepLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *KeepLeaseResponse) GetLease() *Lease {
@@ -862,6 +1022,13 @@ func (x *KeepLeaseResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *KeepLeaseResponse) GetLost() []*LostInstance {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
 type ListLeasesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
@@ -871,7 +1038,7 @@ type ListLeasesRequest struct {
 
 func (x *ListLeasesRequest) Reset() {
 	*x = ListLeasesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[9]
+	mi := &file_entente_v1_routing_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1050,7 @@ func (x *ListLeasesRequest) String() string {
 func (*ListLeasesRequest) ProtoMessage() {}
 
 func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[9]
+	mi := &file_entente_v1_routing_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1063,7 @@ func (x *ListLeasesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesRequest.ProtoReflect.Descriptor instead.
 func (*ListLeasesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListLeasesRequest) GetRead() *ReadOptions {
@@ -916,7 +1083,7 @@ type ListLeasesResponse struct {
 
 func (x *ListLeasesResponse) Reset() {
 	*x = ListLeasesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[10]
+	mi := &file_entente_v1_routing_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1095,7 @@ func (x *ListLeasesResponse) String() string {
 func (*ListLeasesResponse) ProtoMessage() {}
 
 func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[10]
+	mi := &file_entente_v1_routing_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1108,7 @@ func (x *ListLeasesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListLeasesResponse.ProtoReflect.Descriptor instead.
 func (*ListLeasesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListLeasesResponse) GetRevision() uint64 {
@@ -971,7 +1138,7 @@ type ReplaceInstancesRequest struct {
 
 func (x *ReplaceInstancesRequest) Reset() {
 	*x = ReplaceInstancesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[11]
+	mi := &file_entente_v1_routing_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1150,7 @@ func (x *ReplaceInstancesRequest) String() string {
 func (*ReplaceInstancesRequest) ProtoMessage() {}
 
 func (x *ReplaceInstancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[11]
+	mi := &file_entente_v1_routing_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1163,7 @@ func (x *ReplaceInstancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceInstancesRequest.ProtoReflect.Descriptor instead.
 func (*ReplaceInstancesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReplaceInstancesRequest) GetTarget() *ReplaceTarget {
@@ -1025,7 +1192,7 @@ type ReplaceTarget struct {
 
 func (x *ReplaceTarget) Reset() {
 	*x = ReplaceTarget{}
-	mi := &file_entente_v1_routing_proto_msgTypes[12]
+	mi := &file_entente_v1_routing_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1204,7 @@ func (x *ReplaceTarget) String() string {
 func (*ReplaceTarget) ProtoMessage() {}
 
 func (x *ReplaceTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[12]
+	mi := &file_entente_v1_routing_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1217,7 @@ func (x *ReplaceTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceTarget.ProtoReflect.Descriptor instead.
 func (*ReplaceTarget) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReplaceTarget) GetService() string {
@@ -1068,20 +1235,23 @@ func (x *ReplaceTarget) GetLease() string {
 }
 
 type ReplaceInstancesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Instances     uint32                 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
-	Services      uint32                 `protobuf:"varint,3,opt,name=services,proto3" json:"services,omitempty"`
-	Added         uint32                 `protobuf:"varint,4,opt,name=added,proto3" json:"added,omitempty"`
-	Changed       uint32                 `protobuf:"varint,5,opt,name=changed,proto3" json:"changed,omitempty"`
-	Removed       uint32                 `protobuf:"varint,6,opt,name=removed,proto3" json:"removed,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Revision  uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Instances uint32                 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	Services  uint32                 `protobuf:"varint,3,opt,name=services,proto3" json:"services,omitempty"`
+	Added     uint32                 `protobuf:"varint,4,opt,name=added,proto3" json:"added,omitempty"`
+	Changed   uint32                 `protobuf:"varint,5,opt,name=changed,proto3" json:"changed,omitempty"`
+	Removed   uint32                 `protobuf:"varint,6,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Of the instances, those that do not count because an earlier lease, which is renewed, has their address. They count
+	// when it ends.
+	Outranked     uint32 `protobuf:"varint,7,opt,name=outranked,proto3" json:"outranked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplaceInstancesResponse) Reset() {
 	*x = ReplaceInstancesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_v1_routing_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1263,7 @@ func (x *ReplaceInstancesResponse) String() string {
 func (*ReplaceInstancesResponse) ProtoMessage() {}
 
 func (x *ReplaceInstancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_v1_routing_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1276,7 @@ func (x *ReplaceInstancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceInstancesResponse.ProtoReflect.Descriptor instead.
 func (*ReplaceInstancesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReplaceInstancesResponse) GetRevision() uint64 {
@@ -1151,17 +1321,29 @@ func (x *ReplaceInstancesResponse) GetRemoved() uint32 {
 	return 0
 }
 
+func (x *ReplaceInstancesResponse) GetOutranked() uint32 {
+	if x != nil {
+		return x.Outranked
+	}
+	return 0
+}
+
 type DeregisterInstanceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Only returns the effects.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The etag of the instance as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeregisterInstanceRequest) Reset() {
 	*x = DeregisterInstanceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[14]
+	mi := &file_entente_v1_routing_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1355,7 @@ func (x *DeregisterInstanceRequest) String() string {
 func (*DeregisterInstanceRequest) ProtoMessage() {}
 
 func (x *DeregisterInstanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[14]
+	mi := &file_entente_v1_routing_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1368,7 @@ func (x *DeregisterInstanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterInstanceRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterInstanceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeregisterInstanceRequest) GetService() string {
@@ -1203,16 +1385,31 @@ func (x *DeregisterInstanceRequest) GetAddress() string {
 	return ""
 }
 
+func (x *DeregisterInstanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DeregisterInstanceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type DeregisterInstanceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Effects       []*Effect              `protobuf:"bytes,2,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeregisterInstanceResponse) Reset() {
 	*x = DeregisterInstanceResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[15]
+	mi := &file_entente_v1_routing_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1421,7 @@ func (x *DeregisterInstanceResponse) String() string {
 func (*DeregisterInstanceResponse) ProtoMessage() {}
 
 func (x *DeregisterInstanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[15]
+	mi := &file_entente_v1_routing_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,12 +1434,124 @@ func (x *DeregisterInstanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterInstanceResponse.ProtoReflect.Descriptor instead.
 func (*DeregisterInstanceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeregisterInstanceResponse) GetRevision() uint64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *DeregisterInstanceResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
+type EvictInstancesRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The ID of a lease. If empty, the kept instances of all leases are removed.
+	Lease         string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictInstancesRequest) Reset() {
+	*x = EvictInstancesRequest{}
+	mi := &file_entente_v1_routing_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictInstancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictInstancesRequest) ProtoMessage() {}
+
+func (x *EvictInstancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictInstancesRequest.ProtoReflect.Descriptor instead.
+func (*EvictInstancesRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *EvictInstancesRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *EvictInstancesRequest) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+type EvictInstancesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Instances     uint32                 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictInstancesResponse) Reset() {
+	*x = EvictInstancesResponse{}
+	mi := &file_entente_v1_routing_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictInstancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictInstancesResponse) ProtoMessage() {}
+
+func (x *EvictInstancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictInstancesResponse.ProtoReflect.Descriptor instead.
+func (*EvictInstancesResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EvictInstancesResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *EvictInstancesResponse) GetInstances() uint32 {
+	if x != nil {
+		return x.Instances
 	}
 	return 0
 }
@@ -1256,7 +1565,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[16]
+	mi := &file_entente_v1_routing_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1577,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[16]
+	mi := &file_entente_v1_routing_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1590,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListServicesRequest) GetRead() *ReadOptions {
@@ -1301,7 +1610,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[17]
+	mi := &file_entente_v1_routing_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1622,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[17]
+	mi := &file_entente_v1_routing_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1635,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{17}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListServicesResponse) GetRevision() uint64 {
@@ -1353,7 +1662,7 @@ type GetServiceRequest struct {
 
 func (x *GetServiceRequest) Reset() {
 	*x = GetServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[18]
+	mi := &file_entente_v1_routing_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1674,7 @@ func (x *GetServiceRequest) String() string {
 func (*GetServiceRequest) ProtoMessage() {}
 
 func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[18]
+	mi := &file_entente_v1_routing_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1687,7 @@ func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
 func (*GetServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{18}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetServiceRequest) GetName() string {
@@ -1406,7 +1715,7 @@ type GetHintRequest struct {
 
 func (x *GetHintRequest) Reset() {
 	*x = GetHintRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[19]
+	mi := &file_entente_v1_routing_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1727,7 @@ func (x *GetHintRequest) String() string {
 func (*GetHintRequest) ProtoMessage() {}
 
 func (x *GetHintRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[19]
+	mi := &file_entente_v1_routing_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1740,7 @@ func (x *GetHintRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHintRequest.ProtoReflect.Descriptor instead.
 func (*GetHintRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{19}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetHintRequest) GetService() string {
@@ -1456,16 +1765,18 @@ func (x *GetHintRequest) GetRead() *ReadOptions {
 }
 
 type WatchHintRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	Locality      *Locality              `protobuf:"bytes,2,opt,name=locality,proto3" json:"locality,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Locality *Locality              `protobuf:"bytes,2,opt,name=locality,proto3" json:"locality,omitempty"`
+	// Sends a hint after the first one as the difference from the one before, where that is smaller.
+	Differences   bool `protobuf:"varint,3,opt,name=differences,proto3" json:"differences,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchHintRequest) Reset() {
 	*x = WatchHintRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[20]
+	mi := &file_entente_v1_routing_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1788,7 @@ func (x *WatchHintRequest) String() string {
 func (*WatchHintRequest) ProtoMessage() {}
 
 func (x *WatchHintRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[20]
+	mi := &file_entente_v1_routing_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1801,7 @@ func (x *WatchHintRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHintRequest.ProtoReflect.Descriptor instead.
 func (*WatchHintRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{20}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchHintRequest) GetService() string {
@@ -1507,6 +1818,13 @@ func (x *WatchHintRequest) GetLocality() *Locality {
 	return nil
 }
 
+func (x *WatchHintRequest) GetDifferences() bool {
+	if x != nil {
+		return x.Differences
+	}
+	return false
+}
+
 // Hint orders the instances of a service for one caller.
 type Hint struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1518,14 +1836,17 @@ type Hint struct {
 	// Instances that are left out, with the reason.
 	Excluded []*HintExclusion `protobuf:"bytes,5,rep,name=excluded,proto3" json:"excluded,omitempty"`
 	// Why there is no endpoint; empty if there is one.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Only in a watch with differences: this hint is the one before with another revision, reason and priorities. The
+	// endpoints of its localities, and excluded, are absent here, and are made from those of the hint before.
+	Difference    *HintDifference `protobuf:"bytes,7,opt,name=difference,proto3" json:"difference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hint) Reset() {
 	*x = Hint{}
-	mi := &file_entente_v1_routing_proto_msgTypes[21]
+	mi := &file_entente_v1_routing_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1858,7 @@ func (x *Hint) String() string {
 func (*Hint) ProtoMessage() {}
 
 func (x *Hint) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[21]
+	mi := &file_entente_v1_routing_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1871,7 @@ func (x *Hint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hint.ProtoReflect.Descriptor instead.
 func (*Hint) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{21}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Hint) GetService() string {
@@ -1595,6 +1916,146 @@ func (x *Hint) GetReason() string {
 	return ""
 }
 
+func (x *Hint) GetDifference() *HintDifference {
+	if x != nil {
+		return x.Difference
+	}
+	return nil
+}
+
+// HintDifference is what the lists of a hint are made from. Both lists consist of the parts, one after the other.
+type HintDifference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many endpoints each locality has, in the order of the priorities and of the localities in them.
+	EndpointCounts []uint32 `protobuf:"varint,1,rep,packed,name=endpoint_counts,json=endpointCounts,proto3" json:"endpoint_counts,omitempty"`
+	// The endpoints of all localities, as one list.
+	Endpoints     []*HintPart `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Excluded      []*HintPart `protobuf:"bytes,3,rep,name=excluded,proto3" json:"excluded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintDifference) Reset() {
+	*x = HintDifference{}
+	mi := &file_entente_v1_routing_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintDifference) ProtoMessage() {}
+
+func (x *HintDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintDifference.ProtoReflect.Descriptor instead.
+func (*HintDifference) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *HintDifference) GetEndpointCounts() []uint32 {
+	if x != nil {
+		return x.EndpointCounts
+	}
+	return nil
+}
+
+func (x *HintDifference) GetEndpoints() []*HintPart {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *HintDifference) GetExcluded() []*HintPart {
+	if x != nil {
+		return x.Excluded
+	}
+	return nil
+}
+
+// HintPart is a part of a list: first elements of the same list of the hint before, then new elements.
+type HintPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many elements are taken over, and the index of the first one.
+	Count         uint32           `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	From          uint32           `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
+	Endpoints     []*HintEndpoint  `protobuf:"bytes,3,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Excluded      []*HintExclusion `protobuf:"bytes,4,rep,name=excluded,proto3" json:"excluded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HintPart) Reset() {
+	*x = HintPart{}
+	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HintPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HintPart) ProtoMessage() {}
+
+func (x *HintPart) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HintPart.ProtoReflect.Descriptor instead.
+func (*HintPart) Descriptor() ([]byte, []int) {
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *HintPart) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *HintPart) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *HintPart) GetEndpoints() []*HintEndpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *HintPart) GetExcluded() []*HintExclusion {
+	if x != nil {
+		return x.Excluded
+	}
+	return nil
+}
+
 type HintPriority struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Priority uint32                 `protobuf:"varint,1,opt,name=priority,proto3" json:"priority,omitempty"`
@@ -1609,7 +2070,7 @@ type HintPriority struct {
 
 func (x *HintPriority) Reset() {
 	*x = HintPriority{}
-	mi := &file_entente_v1_routing_proto_msgTypes[22]
+	mi := &file_entente_v1_routing_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +2082,7 @@ func (x *HintPriority) String() string {
 func (*HintPriority) ProtoMessage() {}
 
 func (x *HintPriority) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[22]
+	mi := &file_entente_v1_routing_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +2095,7 @@ func (x *HintPriority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintPriority.ProtoReflect.Descriptor instead.
 func (*HintPriority) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{22}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *HintPriority) GetPriority() uint32 {
@@ -1687,7 +2148,7 @@ type HintLocality struct {
 
 func (x *HintLocality) Reset() {
 	*x = HintLocality{}
-	mi := &file_entente_v1_routing_proto_msgTypes[23]
+	mi := &file_entente_v1_routing_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1699,7 +2160,7 @@ func (x *HintLocality) String() string {
 func (*HintLocality) ProtoMessage() {}
 
 func (x *HintLocality) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[23]
+	mi := &file_entente_v1_routing_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1712,7 +2173,7 @@ func (x *HintLocality) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintLocality.ProtoReflect.Descriptor instead.
 func (*HintLocality) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{23}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HintLocality) GetLocality() *Locality {
@@ -1751,14 +2212,16 @@ type HintEndpoint struct {
 	Weight    uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
 	Freshness Freshness              `protobuf:"varint,5,opt,name=freshness,proto3,enum=entente.v1.Freshness" json:"freshness,omitempty"`
 	// The foreign trust domain that it was imported from; empty if it is registered here.
-	Origin        string `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	Origin string `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	// As in Instance.
+	Kept          bool `protobuf:"varint,7,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HintEndpoint) Reset() {
 	*x = HintEndpoint{}
-	mi := &file_entente_v1_routing_proto_msgTypes[24]
+	mi := &file_entente_v1_routing_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +2233,7 @@ func (x *HintEndpoint) String() string {
 func (*HintEndpoint) ProtoMessage() {}
 
 func (x *HintEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[24]
+	mi := &file_entente_v1_routing_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +2246,7 @@ func (x *HintEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintEndpoint.ProtoReflect.Descriptor instead.
 func (*HintEndpoint) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{24}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HintEndpoint) GetAddress() string {
@@ -1828,6 +2291,13 @@ func (x *HintEndpoint) GetOrigin() string {
 	return ""
 }
 
+func (x *HintEndpoint) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
 type HintExclusion struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
@@ -1842,7 +2312,7 @@ type HintExclusion struct {
 
 func (x *HintExclusion) Reset() {
 	*x = HintExclusion{}
-	mi := &file_entente_v1_routing_proto_msgTypes[25]
+	mi := &file_entente_v1_routing_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2324,7 @@ func (x *HintExclusion) String() string {
 func (*HintExclusion) ProtoMessage() {}
 
 func (x *HintExclusion) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[25]
+	mi := &file_entente_v1_routing_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2337,7 @@ func (x *HintExclusion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HintExclusion.ProtoReflect.Descriptor instead.
 func (*HintExclusion) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{25}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HintExclusion) GetAddress() string {
@@ -1924,7 +2394,7 @@ type SimulateHintRequest struct {
 
 func (x *SimulateHintRequest) Reset() {
 	*x = SimulateHintRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	mi := &file_entente_v1_routing_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2406,7 @@ func (x *SimulateHintRequest) String() string {
 func (*SimulateHintRequest) ProtoMessage() {}
 
 func (x *SimulateHintRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[26]
+	mi := &file_entente_v1_routing_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2419,7 @@ func (x *SimulateHintRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulateHintRequest.ProtoReflect.Descriptor instead.
 func (*SimulateHintRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{26}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SimulateHintRequest) GetService() string {
@@ -2006,7 +2476,7 @@ type SimulateHintResponse struct {
 
 func (x *SimulateHintResponse) Reset() {
 	*x = SimulateHintResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	mi := &file_entente_v1_routing_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2488,7 @@ func (x *SimulateHintResponse) String() string {
 func (*SimulateHintResponse) ProtoMessage() {}
 
 func (x *SimulateHintResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[27]
+	mi := &file_entente_v1_routing_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2501,7 @@ func (x *SimulateHintResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SimulateHintResponse.ProtoReflect.Descriptor instead.
 func (*SimulateHintResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{27}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SimulateHintResponse) GetRevision() uint64 {
@@ -2093,7 +2563,7 @@ type RegionLoad struct {
 
 func (x *RegionLoad) Reset() {
 	*x = RegionLoad{}
-	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	mi := &file_entente_v1_routing_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2105,7 +2575,7 @@ func (x *RegionLoad) String() string {
 func (*RegionLoad) ProtoMessage() {}
 
 func (x *RegionLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[28]
+	mi := &file_entente_v1_routing_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2118,7 +2588,7 @@ func (x *RegionLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegionLoad.ProtoReflect.Descriptor instead.
 func (*RegionLoad) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{28}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RegionLoad) GetRegion() string {
@@ -2173,15 +2643,18 @@ type RoutingRule struct {
 	Failover     []*FailoverRule     `protobuf:"bytes,6,rep,name=failover,proto3" json:"failover,omitempty"`
 	Distribution []*DistributionRule `protobuf:"bytes,7,rep,name=distribution,proto3" json:"distribution,omitempty"`
 	// Set by the server.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	Revision      uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	Revision   uint64                 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Moves with every change of what clients set. Set by the server. In PutRules: the etag of the rule as the caller read
+	// it, or "0" if there must be none. If it moved since, the call is refused with ABORTED. If empty, the last write wins.
+	Etag          string `protobuf:"bytes,10,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoutingRule) Reset() {
 	*x = RoutingRule{}
-	mi := &file_entente_v1_routing_proto_msgTypes[29]
+	mi := &file_entente_v1_routing_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2666,7 @@ func (x *RoutingRule) String() string {
 func (*RoutingRule) ProtoMessage() {}
 
 func (x *RoutingRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[29]
+	mi := &file_entente_v1_routing_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2679,7 @@ func (x *RoutingRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutingRule.ProtoReflect.Descriptor instead.
 func (*RoutingRule) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{29}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RoutingRule) GetService() string {
@@ -2272,6 +2745,13 @@ func (x *RoutingRule) GetRevision() uint64 {
 	return 0
 }
 
+func (x *RoutingRule) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // FailoverRule orders the other regions for callers in one region.
 type FailoverRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2283,7 +2763,7 @@ type FailoverRule struct {
 
 func (x *FailoverRule) Reset() {
 	*x = FailoverRule{}
-	mi := &file_entente_v1_routing_proto_msgTypes[30]
+	mi := &file_entente_v1_routing_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2295,7 +2775,7 @@ func (x *FailoverRule) String() string {
 func (*FailoverRule) ProtoMessage() {}
 
 func (x *FailoverRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[30]
+	mi := &file_entente_v1_routing_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2308,7 +2788,7 @@ func (x *FailoverRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverRule.ProtoReflect.Descriptor instead.
 func (*FailoverRule) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{30}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FailoverRule) GetFrom() string {
@@ -2336,7 +2816,7 @@ type DistributionRule struct {
 
 func (x *DistributionRule) Reset() {
 	*x = DistributionRule{}
-	mi := &file_entente_v1_routing_proto_msgTypes[31]
+	mi := &file_entente_v1_routing_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2348,7 +2828,7 @@ func (x *DistributionRule) String() string {
 func (*DistributionRule) ProtoMessage() {}
 
 func (x *DistributionRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[31]
+	mi := &file_entente_v1_routing_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2361,7 +2841,7 @@ func (x *DistributionRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionRule.ProtoReflect.Descriptor instead.
 func (*DistributionRule) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{31}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DistributionRule) GetFrom() string {
@@ -2387,7 +2867,7 @@ type PutRulesRequest struct {
 
 func (x *PutRulesRequest) Reset() {
 	*x = PutRulesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[32]
+	mi := &file_entente_v1_routing_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2879,7 @@ func (x *PutRulesRequest) String() string {
 func (*PutRulesRequest) ProtoMessage() {}
 
 func (x *PutRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[32]
+	mi := &file_entente_v1_routing_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2892,7 @@ func (x *PutRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRulesRequest.ProtoReflect.Descriptor instead.
 func (*PutRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{32}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PutRulesRequest) GetRules() []*RoutingRule {
@@ -2434,7 +2914,7 @@ type PutRulesResponse struct {
 
 func (x *PutRulesResponse) Reset() {
 	*x = PutRulesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[33]
+	mi := &file_entente_v1_routing_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2926,7 @@ func (x *PutRulesResponse) String() string {
 func (*PutRulesResponse) ProtoMessage() {}
 
 func (x *PutRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[33]
+	mi := &file_entente_v1_routing_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2939,7 @@ func (x *PutRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRulesResponse.ProtoReflect.Descriptor instead.
 func (*PutRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{33}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PutRulesResponse) GetRevision() uint64 {
@@ -2492,7 +2972,7 @@ type ListRulesRequest struct {
 
 func (x *ListRulesRequest) Reset() {
 	*x = ListRulesRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[34]
+	mi := &file_entente_v1_routing_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2984,7 @@ func (x *ListRulesRequest) String() string {
 func (*ListRulesRequest) ProtoMessage() {}
 
 func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[34]
+	mi := &file_entente_v1_routing_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2997,7 @@ func (x *ListRulesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesRequest.ProtoReflect.Descriptor instead.
 func (*ListRulesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{34}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListRulesRequest) GetRead() *ReadOptions {
@@ -2537,7 +3017,7 @@ type ListRulesResponse struct {
 
 func (x *ListRulesResponse) Reset() {
 	*x = ListRulesResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[35]
+	mi := &file_entente_v1_routing_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2549,7 +3029,7 @@ func (x *ListRulesResponse) String() string {
 func (*ListRulesResponse) ProtoMessage() {}
 
 func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[35]
+	mi := &file_entente_v1_routing_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2562,7 +3042,7 @@ func (x *ListRulesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRulesResponse.ProtoReflect.Descriptor instead.
 func (*ListRulesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{35}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListRulesResponse) GetRevision() uint64 {
@@ -2590,7 +3070,7 @@ type GetRuleRequest struct {
 
 func (x *GetRuleRequest) Reset() {
 	*x = GetRuleRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[36]
+	mi := &file_entente_v1_routing_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +3082,7 @@ func (x *GetRuleRequest) String() string {
 func (*GetRuleRequest) ProtoMessage() {}
 
 func (x *GetRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[36]
+	mi := &file_entente_v1_routing_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +3095,7 @@ func (x *GetRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRuleRequest.ProtoReflect.Descriptor instead.
 func (*GetRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{36}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetRuleRequest) GetService() string {
@@ -2633,15 +3113,20 @@ func (x *GetRuleRequest) GetRead() *ReadOptions {
 }
 
 type DeleteRuleRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Only returns the effects.
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The etag of the rule as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRuleRequest) Reset() {
 	*x = DeleteRuleRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[37]
+	mi := &file_entente_v1_routing_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +3138,7 @@ func (x *DeleteRuleRequest) String() string {
 func (*DeleteRuleRequest) ProtoMessage() {}
 
 func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[37]
+	mi := &file_entente_v1_routing_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +3151,7 @@ func (x *DeleteRuleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRuleRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRuleRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{37}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteRuleRequest) GetService() string {
@@ -2676,16 +3161,31 @@ func (x *DeleteRuleRequest) GetService() string {
 	return ""
 }
 
+func (x *DeleteRuleRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *DeleteRuleRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type DeleteRuleResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Effects       []*Effect              `protobuf:"bytes,2,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRuleResponse) Reset() {
 	*x = DeleteRuleResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[38]
+	mi := &file_entente_v1_routing_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +3197,7 @@ func (x *DeleteRuleResponse) String() string {
 func (*DeleteRuleResponse) ProtoMessage() {}
 
 func (x *DeleteRuleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[38]
+	mi := &file_entente_v1_routing_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +3210,7 @@ func (x *DeleteRuleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRuleResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRuleResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{38}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteRuleResponse) GetRevision() uint64 {
@@ -2718,6 +3218,13 @@ func (x *DeleteRuleResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *DeleteRuleResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
 }
 
 // ServiceExport offers a service to the cluster of a foreign trust domain.
@@ -2746,15 +3253,17 @@ type ServiceExport struct {
 	Detail string `protobuf:"bytes,11,opt,name=detail,proto3" json:"detail,omitempty"`
 	// When the other cluster last acknowledged or refused the exported set, and the named reason of a refusal. Only the
 	// leader's memory has it: it is absent after a change of leader until the next report on the other cluster's stream.
-	AnswerTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=answer_time,json=answerTime,proto3" json:"answer_time,omitempty"`
-	Refusal       string                 `protobuf:"bytes,13,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	AnswerTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=answer_time,json=answerTime,proto3" json:"answer_time,omitempty"`
+	Refusal    string                 `protobuf:"bytes,13,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// Moves with every change of what clients set, and with nothing else. Set by the server.
+	Etag          string `protobuf:"bytes,14,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceExport) Reset() {
 	*x = ServiceExport{}
-	mi := &file_entente_v1_routing_proto_msgTypes[39]
+	mi := &file_entente_v1_routing_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +3275,7 @@ func (x *ServiceExport) String() string {
 func (*ServiceExport) ProtoMessage() {}
 
 func (x *ServiceExport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[39]
+	mi := &file_entente_v1_routing_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +3288,7 @@ func (x *ServiceExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceExport.ProtoReflect.Descriptor instead.
 func (*ServiceExport) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{39}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ServiceExport) GetService() string {
@@ -2873,16 +3382,26 @@ func (x *ServiceExport) GetRefusal() string {
 	return ""
 }
 
+func (x *ServiceExport) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type ExportServiceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Export        *ServiceExport         `protobuf:"bytes,1,opt,name=export,proto3" json:"export,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Export *ServiceExport         `protobuf:"bytes,1,opt,name=export,proto3" json:"export,omitempty"`
+	// The etag of the export as the caller read it, or "0" if there must be none. If it
+	// moved since, the call is refused with ABORTED. If empty, the last write wins.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportServiceRequest) Reset() {
 	*x = ExportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[40]
+	mi := &file_entente_v1_routing_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3413,7 @@ func (x *ExportServiceRequest) String() string {
 func (*ExportServiceRequest) ProtoMessage() {}
 
 func (x *ExportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[40]
+	mi := &file_entente_v1_routing_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3426,7 @@ func (x *ExportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportServiceRequest.ProtoReflect.Descriptor instead.
 func (*ExportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{40}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ExportServiceRequest) GetExport() *ServiceExport {
@@ -2915,6 +3434,13 @@ func (x *ExportServiceRequest) GetExport() *ServiceExport {
 		return x.Export
 	}
 	return nil
+}
+
+func (x *ExportServiceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 type ListServiceExportsRequest struct {
@@ -2926,7 +3452,7 @@ type ListServiceExportsRequest struct {
 
 func (x *ListServiceExportsRequest) Reset() {
 	*x = ListServiceExportsRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[41]
+	mi := &file_entente_v1_routing_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2938,7 +3464,7 @@ func (x *ListServiceExportsRequest) String() string {
 func (*ListServiceExportsRequest) ProtoMessage() {}
 
 func (x *ListServiceExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[41]
+	mi := &file_entente_v1_routing_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2951,7 +3477,7 @@ func (x *ListServiceExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceExportsRequest.ProtoReflect.Descriptor instead.
 func (*ListServiceExportsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{41}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListServiceExportsRequest) GetRead() *ReadOptions {
@@ -2971,7 +3497,7 @@ type ListServiceExportsResponse struct {
 
 func (x *ListServiceExportsResponse) Reset() {
 	*x = ListServiceExportsResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[42]
+	mi := &file_entente_v1_routing_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3509,7 @@ func (x *ListServiceExportsResponse) String() string {
 func (*ListServiceExportsResponse) ProtoMessage() {}
 
 func (x *ListServiceExportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[42]
+	mi := &file_entente_v1_routing_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3522,7 @@ func (x *ListServiceExportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceExportsResponse.ProtoReflect.Descriptor instead.
 func (*ListServiceExportsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{42}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListServiceExportsResponse) GetRevision() uint64 {
@@ -3016,15 +3542,20 @@ func (x *ListServiceExportsResponse) GetExports() []*ServiceExport {
 type UnexportServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name in the other cluster.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	To            string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	To   string `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Only returns the effects.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The etag of the export as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnexportServiceRequest) Reset() {
 	*x = UnexportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[43]
+	mi := &file_entente_v1_routing_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3567,7 @@ func (x *UnexportServiceRequest) String() string {
 func (*UnexportServiceRequest) ProtoMessage() {}
 
 func (x *UnexportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[43]
+	mi := &file_entente_v1_routing_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3580,7 @@ func (x *UnexportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnexportServiceRequest.ProtoReflect.Descriptor instead.
 func (*UnexportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{43}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UnexportServiceRequest) GetName() string {
@@ -3066,16 +3597,31 @@ func (x *UnexportServiceRequest) GetTo() string {
 	return ""
 }
 
+func (x *UnexportServiceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *UnexportServiceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type UnexportServiceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Effects       []*Effect              `protobuf:"bytes,2,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnexportServiceResponse) Reset() {
 	*x = UnexportServiceResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[44]
+	mi := &file_entente_v1_routing_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3633,7 @@ func (x *UnexportServiceResponse) String() string {
 func (*UnexportServiceResponse) ProtoMessage() {}
 
 func (x *UnexportServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[44]
+	mi := &file_entente_v1_routing_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3646,7 @@ func (x *UnexportServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnexportServiceResponse.ProtoReflect.Descriptor instead.
 func (*UnexportServiceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{44}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UnexportServiceResponse) GetRevision() uint64 {
@@ -3108,6 +3654,13 @@ func (x *UnexportServiceResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *UnexportServiceResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
 }
 
 // ServiceImport imports the instances of a service from the cluster of a foreign trust domain.
@@ -3134,14 +3687,16 @@ type ServiceImport struct {
 	// When import_ttl passed without a stream that confirms the import; absent otherwise.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The digest of the stored set, in hexadecimal.
-	Digest        string `protobuf:"bytes,13,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest string `protobuf:"bytes,13,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Moves with every change of what clients set, and with nothing else. Set by the server.
+	Etag          string `protobuf:"bytes,14,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceImport) Reset() {
 	*x = ServiceImport{}
-	mi := &file_entente_v1_routing_proto_msgTypes[45]
+	mi := &file_entente_v1_routing_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3153,7 +3708,7 @@ func (x *ServiceImport) String() string {
 func (*ServiceImport) ProtoMessage() {}
 
 func (x *ServiceImport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[45]
+	mi := &file_entente_v1_routing_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3166,7 +3721,7 @@ func (x *ServiceImport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceImport.ProtoReflect.Descriptor instead.
 func (*ServiceImport) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{45}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ServiceImport) GetName() string {
@@ -3260,16 +3815,26 @@ func (x *ServiceImport) GetDigest() string {
 	return ""
 }
 
+func (x *ServiceImport) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type ImportServiceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Import        *ServiceImport         `protobuf:"bytes,1,opt,name=import,proto3" json:"import,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Import *ServiceImport         `protobuf:"bytes,1,opt,name=import,proto3" json:"import,omitempty"`
+	// The etag of the import as the caller read it, or "0" if there must be none. If it
+	// moved since, the call is refused with ABORTED. If empty, the last write wins.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ImportServiceRequest) Reset() {
 	*x = ImportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[46]
+	mi := &file_entente_v1_routing_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3846,7 @@ func (x *ImportServiceRequest) String() string {
 func (*ImportServiceRequest) ProtoMessage() {}
 
 func (x *ImportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[46]
+	mi := &file_entente_v1_routing_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3859,7 @@ func (x *ImportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportServiceRequest.ProtoReflect.Descriptor instead.
 func (*ImportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{46}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ImportServiceRequest) GetImport() *ServiceImport {
@@ -3302,6 +3867,13 @@ func (x *ImportServiceRequest) GetImport() *ServiceImport {
 		return x.Import
 	}
 	return nil
+}
+
+func (x *ImportServiceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 type ListServiceImportsRequest struct {
@@ -3313,7 +3885,7 @@ type ListServiceImportsRequest struct {
 
 func (x *ListServiceImportsRequest) Reset() {
 	*x = ListServiceImportsRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[47]
+	mi := &file_entente_v1_routing_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3325,7 +3897,7 @@ func (x *ListServiceImportsRequest) String() string {
 func (*ListServiceImportsRequest) ProtoMessage() {}
 
 func (x *ListServiceImportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[47]
+	mi := &file_entente_v1_routing_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3338,7 +3910,7 @@ func (x *ListServiceImportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceImportsRequest.ProtoReflect.Descriptor instead.
 func (*ListServiceImportsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{47}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListServiceImportsRequest) GetRead() *ReadOptions {
@@ -3358,7 +3930,7 @@ type ListServiceImportsResponse struct {
 
 func (x *ListServiceImportsResponse) Reset() {
 	*x = ListServiceImportsResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[48]
+	mi := &file_entente_v1_routing_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3942,7 @@ func (x *ListServiceImportsResponse) String() string {
 func (*ListServiceImportsResponse) ProtoMessage() {}
 
 func (x *ListServiceImportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[48]
+	mi := &file_entente_v1_routing_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3955,7 @@ func (x *ListServiceImportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServiceImportsResponse.ProtoReflect.Descriptor instead.
 func (*ListServiceImportsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{48}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListServiceImportsResponse) GetRevision() uint64 {
@@ -3403,15 +3975,20 @@ func (x *ListServiceImportsResponse) GetImports() []*ServiceImport {
 type UnimportServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name in this cluster.
-	Service       string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
-	From          string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	From    string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// Only returns the effects.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The etag of the import as the caller read it. If it moved since, the call is refused with ABORTED. If empty, the
+	// last write wins.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnimportServiceRequest) Reset() {
 	*x = UnimportServiceRequest{}
-	mi := &file_entente_v1_routing_proto_msgTypes[49]
+	mi := &file_entente_v1_routing_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +4000,7 @@ func (x *UnimportServiceRequest) String() string {
 func (*UnimportServiceRequest) ProtoMessage() {}
 
 func (x *UnimportServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[49]
+	mi := &file_entente_v1_routing_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +4013,7 @@ func (x *UnimportServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnimportServiceRequest.ProtoReflect.Descriptor instead.
 func (*UnimportServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{49}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UnimportServiceRequest) GetService() string {
@@ -3453,16 +4030,31 @@ func (x *UnimportServiceRequest) GetFrom() string {
 	return ""
 }
 
+func (x *UnimportServiceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *UnimportServiceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 type UnimportServiceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Effects       []*Effect              `protobuf:"bytes,2,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UnimportServiceResponse) Reset() {
 	*x = UnimportServiceResponse{}
-	mi := &file_entente_v1_routing_proto_msgTypes[50]
+	mi := &file_entente_v1_routing_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3474,7 +4066,7 @@ func (x *UnimportServiceResponse) String() string {
 func (*UnimportServiceResponse) ProtoMessage() {}
 
 func (x *UnimportServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_routing_proto_msgTypes[50]
+	mi := &file_entente_v1_routing_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3487,7 +4079,7 @@ func (x *UnimportServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnimportServiceResponse.ProtoReflect.Descriptor instead.
 func (*UnimportServiceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_routing_proto_rawDescGZIP(), []int{50}
+	return file_entente_v1_routing_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UnimportServiceResponse) GetRevision() uint64 {
@@ -3497,16 +4089,23 @@ func (x *UnimportServiceResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *UnimportServiceResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
+}
+
 var File_entente_v1_routing_proto protoreflect.FileDescriptor
 
 const file_entente_v1_routing_proto_rawDesc = "" +
 	"\n" +
 	"\x18entente/v1/routing.proto\x12\n" +
-	"entente.v1\x1a\x17entente/v1/bundle.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
+	"entente.v1\x1a\x17entente/v1/bundle.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n" +
 	"\bLocality\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x19\n" +
-	"\bsub_zone\x18\x03 \x01(\tR\asubZone\"\xa1\x03\n" +
+	"\bsub_zone\x18\x03 \x01(\tR\asubZone\"\xf2\x03\n" +
 	"\bInstance\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x120\n" +
@@ -3517,44 +4116,57 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x05lease\x18\b \x01(\tR\x05lease\x12?\n" +
 	"\rregister_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\x12\x16\n" +
-	"\x06lapsed\x18\v \x01(\bR\x06lapsed\x12\x16\n" +
+	" \x01(\x04R\brevision\x12#\n" +
+	"\rlease_expired\x18\v \x01(\bR\fleaseExpired\x12\x16\n" +
 	"\x06origin\x18\f \x01(\tR\x06origin\x12%\n" +
-	"\x0eimport_expired\x18\r \x01(\bR\rimportExpiredJ\x04\b\a\x10\b\"m\n" +
+	"\x0eimport_expired\x18\r \x01(\bR\rimportExpired\x12\x1a\n" +
+	"\bdisowned\x18\x0e \x01(\bR\bdisowned\x12\x12\n" +
+	"\x04kept\x18\x0f \x01(\bR\x04kept\x12\x12\n" +
+	"\x04etag\x18\x10 \x01(\tR\x04etagJ\x04\b\a\x10\b\"m\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"K\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"|\n" +
 	"\x17RegisterInstanceRequest\x120\n" +
-	"\binstance\x18\x01 \x01(\v2\x14.entente.v1.InstanceR\binstance\"\xaa\x02\n" +
+	"\binstance\x18\x01 \x01(\v2\x14.entente.v1.InstanceR\binstance\x12\x1b\n" +
+	"\ttake_over\x18\x02 \x01(\bR\btakeOver\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"\xf4\x02\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
-	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
-	"\n" +
-	"gone_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tgoneAfter\x12\x14\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12>\n" +
+	"\rremoval_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fremovalDelay\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\tR\x05owner\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x129\n" +
-	"\n" +
-	"lapse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlapseTime\x12\x1c\n" +
-	"\tinstances\x18\a \x01(\rR\tinstances\"\x89\x01\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1c\n" +
+	"\tinstances\x18\a \x01(\rR\tinstances\x12,\n" +
+	"\x04lost\x18\b \x03(\v2\x18.entente.v1.LostInstanceR\x04lost\x12\x12\n" +
+	"\x04kept\x18\t \x01(\rR\x04kept\"\xbb\x01\n" +
+	"\fLostInstance\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x127\n" +
+	"\tlose_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bloseTime\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x14\n" +
+	"\x05lease\x18\x05 \x01(\tR\x05lease\x12\x18\n" +
+	"\aremoved\x18\x06 \x01(\bR\aremoved\"\x89\x01\n" +
 	"\x10KeepLeaseRequest\x12)\n" +
 	"\x04open\x18\x01 \x01(\v2\x15.entente.v1.OpenLeaseR\x04open\x120\n" +
 	"\x06health\x18\x02 \x03(\v2\x18.entente.v1.HealthChangeR\x06health\x12\x18\n" +
-	"\arelease\x18\x03 \x01(\bR\arelease\"\x8a\x01\n" +
+	"\arelease\x18\x03 \x01(\bR\arelease\"\x90\x01\n" +
 	"\tOpenLease\x12+\n" +
-	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
-	"\n" +
-	"gone_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tgoneAfter\x12\x16\n" +
+	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12>\n" +
+	"\rremoval_delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fremovalDelay\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\tR\x06secret\"n\n" +
 	"\fHealthChange\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12*\n" +
-	"\x06health\x18\x03 \x01(\x0e2\x12.entente.v1.HealthR\x06health\"p\n" +
+	"\x06health\x18\x03 \x01(\x0e2\x12.entente.v1.HealthR\x06health\"\x9e\x01\n" +
 	"\x11KeepLeaseResponse\x12'\n" +
 	"\x05lease\x18\x01 \x01(\v2\x11.entente.v1.LeaseR\x05lease\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"@\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12,\n" +
+	"\x04lost\x18\x04 \x03(\v2\x18.entente.v1.LostInstanceR\x04lost\"@\n" +
 	"\x11ListLeasesRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"[\n" +
 	"\x12ListLeasesResponse\x12\x1a\n" +
@@ -3565,19 +4177,29 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\"?\n" +
 	"\rReplaceTarget\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\tR\x05lease\"\xba\x01\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\"\xd8\x01\n" +
 	"\x18ReplaceInstancesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\rR\tinstances\x12\x1a\n" +
 	"\bservices\x18\x03 \x01(\rR\bservices\x12\x14\n" +
 	"\x05added\x18\x04 \x01(\rR\x05added\x12\x18\n" +
 	"\achanged\x18\x05 \x01(\rR\achanged\x12\x18\n" +
-	"\aremoved\x18\x06 \x01(\rR\aremoved\"O\n" +
+	"\aremoved\x18\x06 \x01(\rR\aremoved\x12\x1c\n" +
+	"\toutranked\x18\a \x01(\rR\toutranked\"|\n" +
 	"\x19DeregisterInstanceRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"8\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"f\n" +
 	"\x1aDeregisterInstanceResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"B\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"G\n" +
+	"\x15EvictInstancesRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\"R\n" +
+	"\x16EvictInstancesResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1c\n" +
+	"\tinstances\x18\x02 \x01(\rR\tinstances\"B\n" +
 	"\x13ListServicesRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"c\n" +
 	"\x14ListServicesResponse\x12\x1a\n" +
@@ -3589,10 +4211,11 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x0eGetHintRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
 	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12+\n" +
-	"\x04read\x18\x03 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"^\n" +
+	"\x04read\x18\x03 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\x80\x01\n" +
 	"\x10WatchHintRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
-	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\"\xf7\x01\n" +
+	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12 \n" +
+	"\vdifferences\x18\x03 \x01(\bR\vdifferences\"\xb3\x02\n" +
 	"\x04Hint\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x120\n" +
 	"\blocality\x18\x02 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x1a\n" +
@@ -3601,7 +4224,19 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"priorities\x18\x04 \x03(\v2\x18.entente.v1.HintPriorityR\n" +
 	"priorities\x125\n" +
 	"\bexcluded\x18\x05 \x03(\v2\x19.entente.v1.HintExclusionR\bexcluded\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\"\xb3\x01\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12:\n" +
+	"\n" +
+	"difference\x18\a \x01(\v2\x1a.entente.v1.HintDifferenceR\n" +
+	"difference\"\x9f\x01\n" +
+	"\x0eHintDifference\x12'\n" +
+	"\x0fendpoint_counts\x18\x01 \x03(\rR\x0eendpointCounts\x122\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x14.entente.v1.HintPartR\tendpoints\x120\n" +
+	"\bexcluded\x18\x03 \x03(\v2\x14.entente.v1.HintPartR\bexcluded\"\xa3\x01\n" +
+	"\bHintPart\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\rR\x04from\x126\n" +
+	"\tendpoints\x18\x03 \x03(\v2\x18.entente.v1.HintEndpointR\tendpoints\x125\n" +
+	"\bexcluded\x18\x04 \x03(\v2\x19.entente.v1.HintExclusionR\bexcluded\"\xb3\x01\n" +
 	"\fHintPriority\x12\x1a\n" +
 	"\bpriority\x18\x01 \x01(\rR\bpriority\x12\x12\n" +
 	"\x04load\x18\x02 \x01(\rR\x04load\x12#\n" +
@@ -3614,14 +4249,15 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\blocality\x18\x01 \x01(\v2\x14.entente.v1.LocalityR\blocality\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\rR\x05share\x126\n" +
 	"\tendpoints\x18\x03 \x03(\v2\x18.entente.v1.HintEndpointR\tendpoints\x12%\n" +
-	"\x0edegraded_share\x18\x04 \x01(\rR\rdegradedShare\"\xd6\x01\n" +
+	"\x0edegraded_share\x18\x04 \x01(\rR\rdegradedShare\"\xea\x01\n" +
 	"\fHintEndpoint\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12*\n" +
 	"\x06health\x18\x03 \x01(\x0e2\x12.entente.v1.HealthR\x06health\x12\x16\n" +
 	"\x06weight\x18\x04 \x01(\rR\x06weight\x123\n" +
 	"\tfreshness\x18\x05 \x01(\x0e2\x15.entente.v1.FreshnessR\tfreshness\x12\x16\n" +
-	"\x06origin\x18\x06 \x01(\tR\x06origin\"\xa8\x01\n" +
+	"\x06origin\x18\x06 \x01(\tR\x06origin\x12\x12\n" +
+	"\x04kept\x18\a \x01(\bR\x04kept\"\xa8\x01\n" +
 	"\rHintExclusion\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12\x16\n" +
@@ -3648,7 +4284,7 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x03now\x18\x02 \x01(\rR\x03now\x12\x12\n" +
 	"\x04then\x18\x03 \x01(\rR\x04then\x12#\n" +
 	"\ravailable_now\x18\x04 \x01(\rR\favailableNow\x12%\n" +
-	"\x0eavailable_then\x18\x05 \x01(\rR\ravailableThen\"\xf5\x03\n" +
+	"\x0eavailable_then\x18\x05 \x01(\rR\ravailableThen\"\x89\x04\n" +
 	"\vRoutingRule\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12<\n" +
 	"\x17overprovisioning_factor\x18\x02 \x01(\rH\x00R\x16overprovisioningFactor\x88\x01\x01\x122\n" +
@@ -3659,7 +4295,9 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\fdistribution\x18\a \x03(\v2\x1c.entente.v1.DistributionRuleR\fdistribution\x12;\n" +
 	"\vupdate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x1a\n" +
-	"\brevision\x18\t \x01(\x04R\brevisionB\x1a\n" +
+	"\brevision\x18\t \x01(\x04R\brevision\x12\x12\n" +
+	"\x04etag\x18\n" +
+	" \x01(\tR\x04etagB\x1a\n" +
 	"\x18_overprovisioning_factorB\x15\n" +
 	"\x13_failover_thresholdB\x12\n" +
 	"\x10_panic_threshold\"2\n" +
@@ -3685,11 +4323,14 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x05rules\x18\x02 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\"W\n" +
 	"\x0eGetRuleRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12+\n" +
-	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"-\n" +
+	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"Z\n" +
 	"\x11DeleteRuleRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"0\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"^\n" +
 	"\x12DeleteRuleResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xc6\x03\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"\xda\x03\n" +
 	"\rServiceExport\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12\x12\n" +
@@ -3709,19 +4350,24 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x06detail\x18\v \x01(\tR\x06detail\x12;\n" +
 	"\vanswer_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"answerTime\x12\x18\n" +
-	"\arefusal\x18\r \x01(\tR\arefusal\"I\n" +
+	"\arefusal\x18\r \x01(\tR\arefusal\x12\x12\n" +
+	"\x04etag\x18\x0e \x01(\tR\x04etag\"]\n" +
 	"\x14ExportServiceRequest\x121\n" +
-	"\x06export\x18\x01 \x01(\v2\x19.entente.v1.ServiceExportR\x06export\"H\n" +
+	"\x06export\x18\x01 \x01(\v2\x19.entente.v1.ServiceExportR\x06export\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"H\n" +
 	"\x19ListServiceExportsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"m\n" +
 	"\x1aListServiceExportsResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
-	"\aexports\x18\x02 \x03(\v2\x19.entente.v1.ServiceExportR\aexports\"<\n" +
+	"\aexports\x18\x02 \x03(\v2\x19.entente.v1.ServiceExportR\aexports\"i\n" +
 	"\x16UnexportServiceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to\"5\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"c\n" +
 	"\x17UnexportServiceResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xf8\x03\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"\x8c\x04\n" +
 	"\rServiceImport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x18\n" +
@@ -3740,19 +4386,24 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"refuseTime\x12;\n" +
 	"\vexpire_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x16\n" +
-	"\x06digest\x18\r \x01(\tR\x06digest\"I\n" +
+	"\x06digest\x18\r \x01(\tR\x06digest\x12\x12\n" +
+	"\x04etag\x18\x0e \x01(\tR\x04etag\"]\n" +
 	"\x14ImportServiceRequest\x121\n" +
-	"\x06import\x18\x01 \x01(\v2\x19.entente.v1.ServiceImportR\x06import\"H\n" +
+	"\x06import\x18\x01 \x01(\v2\x19.entente.v1.ServiceImportR\x06import\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"H\n" +
 	"\x19ListServiceImportsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"m\n" +
 	"\x1aListServiceImportsResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
-	"\aimports\x18\x02 \x03(\v2\x19.entente.v1.ServiceImportR\aimports\"F\n" +
+	"\aimports\x18\x02 \x03(\v2\x19.entente.v1.ServiceImportR\aimports\"s\n" +
 	"\x16UnimportServiceRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\tR\x04from\"5\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"c\n" +
 	"\x17UnimportServiceResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision*t\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects*t\n" +
 	"\x06Health\x12\x16\n" +
 	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eHEALTH_HEALTHY\x10\x01\x12\x13\n" +
@@ -3773,14 +4424,15 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x19IMPORT_STATE_NOT_EXPORTED\x10\x03\x12\x18\n" +
 	"\x14IMPORT_STATE_EXPIRED\x10\x04\x12\x19\n" +
 	"\x15IMPORT_STATE_INACTIVE\x10\x05\x12\x16\n" +
-	"\x12IMPORT_STATE_ENDED\x10\x062\xdc\f\n" +
+	"\x12IMPORT_STATE_ENDED\x10\x062\xb5\r\n" +
 	"\x0eRoutingService\x12L\n" +
 	"\tKeepLease\x12\x1c.entente.v1.KeepLeaseRequest\x1a\x1d.entente.v1.KeepLeaseResponse(\x010\x01\x12K\n" +
 	"\n" +
 	"ListLeases\x12\x1d.entente.v1.ListLeasesRequest\x1a\x1e.entente.v1.ListLeasesResponse\x12M\n" +
 	"\x10RegisterInstance\x12#.entente.v1.RegisterInstanceRequest\x1a\x14.entente.v1.Instance\x12_\n" +
 	"\x10ReplaceInstances\x12#.entente.v1.ReplaceInstancesRequest\x1a$.entente.v1.ReplaceInstancesResponse(\x01\x12c\n" +
-	"\x12DeregisterInstance\x12%.entente.v1.DeregisterInstanceRequest\x1a&.entente.v1.DeregisterInstanceResponse\x12Q\n" +
+	"\x12DeregisterInstance\x12%.entente.v1.DeregisterInstanceRequest\x1a&.entente.v1.DeregisterInstanceResponse\x12W\n" +
+	"\x0eEvictInstances\x12!.entente.v1.EvictInstancesRequest\x1a\".entente.v1.EvictInstancesResponse\x12Q\n" +
 	"\fListServices\x12\x1f.entente.v1.ListServicesRequest\x1a .entente.v1.ListServicesResponse\x12@\n" +
 	"\n" +
 	"GetService\x12\x1d.entente.v1.GetServiceRequest\x1a\x13.entente.v1.Service\x127\n" +
@@ -3812,7 +4464,7 @@ func file_entente_v1_routing_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_routing_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_entente_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_entente_v1_routing_proto_goTypes = []any{
 	(Health)(0),                        // 0: entente.v1.Health
 	(ExportState)(0),                   // 1: entente.v1.ExportState
@@ -3822,165 +4474,185 @@ var file_entente_v1_routing_proto_goTypes = []any{
 	(*Service)(nil),                    // 5: entente.v1.Service
 	(*RegisterInstanceRequest)(nil),    // 6: entente.v1.RegisterInstanceRequest
 	(*Lease)(nil),                      // 7: entente.v1.Lease
-	(*KeepLeaseRequest)(nil),           // 8: entente.v1.KeepLeaseRequest
-	(*OpenLease)(nil),                  // 9: entente.v1.OpenLease
-	(*HealthChange)(nil),               // 10: entente.v1.HealthChange
-	(*KeepLeaseResponse)(nil),          // 11: entente.v1.KeepLeaseResponse
-	(*ListLeasesRequest)(nil),          // 12: entente.v1.ListLeasesRequest
-	(*ListLeasesResponse)(nil),         // 13: entente.v1.ListLeasesResponse
-	(*ReplaceInstancesRequest)(nil),    // 14: entente.v1.ReplaceInstancesRequest
-	(*ReplaceTarget)(nil),              // 15: entente.v1.ReplaceTarget
-	(*ReplaceInstancesResponse)(nil),   // 16: entente.v1.ReplaceInstancesResponse
-	(*DeregisterInstanceRequest)(nil),  // 17: entente.v1.DeregisterInstanceRequest
-	(*DeregisterInstanceResponse)(nil), // 18: entente.v1.DeregisterInstanceResponse
-	(*ListServicesRequest)(nil),        // 19: entente.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),       // 20: entente.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),          // 21: entente.v1.GetServiceRequest
-	(*GetHintRequest)(nil),             // 22: entente.v1.GetHintRequest
-	(*WatchHintRequest)(nil),           // 23: entente.v1.WatchHintRequest
-	(*Hint)(nil),                       // 24: entente.v1.Hint
-	(*HintPriority)(nil),               // 25: entente.v1.HintPriority
-	(*HintLocality)(nil),               // 26: entente.v1.HintLocality
-	(*HintEndpoint)(nil),               // 27: entente.v1.HintEndpoint
-	(*HintExclusion)(nil),              // 28: entente.v1.HintExclusion
-	(*SimulateHintRequest)(nil),        // 29: entente.v1.SimulateHintRequest
-	(*SimulateHintResponse)(nil),       // 30: entente.v1.SimulateHintResponse
-	(*RegionLoad)(nil),                 // 31: entente.v1.RegionLoad
-	(*RoutingRule)(nil),                // 32: entente.v1.RoutingRule
-	(*FailoverRule)(nil),               // 33: entente.v1.FailoverRule
-	(*DistributionRule)(nil),           // 34: entente.v1.DistributionRule
-	(*PutRulesRequest)(nil),            // 35: entente.v1.PutRulesRequest
-	(*PutRulesResponse)(nil),           // 36: entente.v1.PutRulesResponse
-	(*ListRulesRequest)(nil),           // 37: entente.v1.ListRulesRequest
-	(*ListRulesResponse)(nil),          // 38: entente.v1.ListRulesResponse
-	(*GetRuleRequest)(nil),             // 39: entente.v1.GetRuleRequest
-	(*DeleteRuleRequest)(nil),          // 40: entente.v1.DeleteRuleRequest
-	(*DeleteRuleResponse)(nil),         // 41: entente.v1.DeleteRuleResponse
-	(*ServiceExport)(nil),              // 42: entente.v1.ServiceExport
-	(*ExportServiceRequest)(nil),       // 43: entente.v1.ExportServiceRequest
-	(*ListServiceExportsRequest)(nil),  // 44: entente.v1.ListServiceExportsRequest
-	(*ListServiceExportsResponse)(nil), // 45: entente.v1.ListServiceExportsResponse
-	(*UnexportServiceRequest)(nil),     // 46: entente.v1.UnexportServiceRequest
-	(*UnexportServiceResponse)(nil),    // 47: entente.v1.UnexportServiceResponse
-	(*ServiceImport)(nil),              // 48: entente.v1.ServiceImport
-	(*ImportServiceRequest)(nil),       // 49: entente.v1.ImportServiceRequest
-	(*ListServiceImportsRequest)(nil),  // 50: entente.v1.ListServiceImportsRequest
-	(*ListServiceImportsResponse)(nil), // 51: entente.v1.ListServiceImportsResponse
-	(*UnimportServiceRequest)(nil),     // 52: entente.v1.UnimportServiceRequest
-	(*UnimportServiceResponse)(nil),    // 53: entente.v1.UnimportServiceResponse
-	nil,                                // 54: entente.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil),      // 55: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 56: google.protobuf.Duration
-	(*ReadOptions)(nil),                // 57: entente.v1.ReadOptions
-	(Freshness)(0),                     // 58: entente.v1.Freshness
+	(*LostInstance)(nil),               // 8: entente.v1.LostInstance
+	(*KeepLeaseRequest)(nil),           // 9: entente.v1.KeepLeaseRequest
+	(*OpenLease)(nil),                  // 10: entente.v1.OpenLease
+	(*HealthChange)(nil),               // 11: entente.v1.HealthChange
+	(*KeepLeaseResponse)(nil),          // 12: entente.v1.KeepLeaseResponse
+	(*ListLeasesRequest)(nil),          // 13: entente.v1.ListLeasesRequest
+	(*ListLeasesResponse)(nil),         // 14: entente.v1.ListLeasesResponse
+	(*ReplaceInstancesRequest)(nil),    // 15: entente.v1.ReplaceInstancesRequest
+	(*ReplaceTarget)(nil),              // 16: entente.v1.ReplaceTarget
+	(*ReplaceInstancesResponse)(nil),   // 17: entente.v1.ReplaceInstancesResponse
+	(*DeregisterInstanceRequest)(nil),  // 18: entente.v1.DeregisterInstanceRequest
+	(*DeregisterInstanceResponse)(nil), // 19: entente.v1.DeregisterInstanceResponse
+	(*EvictInstancesRequest)(nil),      // 20: entente.v1.EvictInstancesRequest
+	(*EvictInstancesResponse)(nil),     // 21: entente.v1.EvictInstancesResponse
+	(*ListServicesRequest)(nil),        // 22: entente.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),       // 23: entente.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),          // 24: entente.v1.GetServiceRequest
+	(*GetHintRequest)(nil),             // 25: entente.v1.GetHintRequest
+	(*WatchHintRequest)(nil),           // 26: entente.v1.WatchHintRequest
+	(*Hint)(nil),                       // 27: entente.v1.Hint
+	(*HintDifference)(nil),             // 28: entente.v1.HintDifference
+	(*HintPart)(nil),                   // 29: entente.v1.HintPart
+	(*HintPriority)(nil),               // 30: entente.v1.HintPriority
+	(*HintLocality)(nil),               // 31: entente.v1.HintLocality
+	(*HintEndpoint)(nil),               // 32: entente.v1.HintEndpoint
+	(*HintExclusion)(nil),              // 33: entente.v1.HintExclusion
+	(*SimulateHintRequest)(nil),        // 34: entente.v1.SimulateHintRequest
+	(*SimulateHintResponse)(nil),       // 35: entente.v1.SimulateHintResponse
+	(*RegionLoad)(nil),                 // 36: entente.v1.RegionLoad
+	(*RoutingRule)(nil),                // 37: entente.v1.RoutingRule
+	(*FailoverRule)(nil),               // 38: entente.v1.FailoverRule
+	(*DistributionRule)(nil),           // 39: entente.v1.DistributionRule
+	(*PutRulesRequest)(nil),            // 40: entente.v1.PutRulesRequest
+	(*PutRulesResponse)(nil),           // 41: entente.v1.PutRulesResponse
+	(*ListRulesRequest)(nil),           // 42: entente.v1.ListRulesRequest
+	(*ListRulesResponse)(nil),          // 43: entente.v1.ListRulesResponse
+	(*GetRuleRequest)(nil),             // 44: entente.v1.GetRuleRequest
+	(*DeleteRuleRequest)(nil),          // 45: entente.v1.DeleteRuleRequest
+	(*DeleteRuleResponse)(nil),         // 46: entente.v1.DeleteRuleResponse
+	(*ServiceExport)(nil),              // 47: entente.v1.ServiceExport
+	(*ExportServiceRequest)(nil),       // 48: entente.v1.ExportServiceRequest
+	(*ListServiceExportsRequest)(nil),  // 49: entente.v1.ListServiceExportsRequest
+	(*ListServiceExportsResponse)(nil), // 50: entente.v1.ListServiceExportsResponse
+	(*UnexportServiceRequest)(nil),     // 51: entente.v1.UnexportServiceRequest
+	(*UnexportServiceResponse)(nil),    // 52: entente.v1.UnexportServiceResponse
+	(*ServiceImport)(nil),              // 53: entente.v1.ServiceImport
+	(*ImportServiceRequest)(nil),       // 54: entente.v1.ImportServiceRequest
+	(*ListServiceImportsRequest)(nil),  // 55: entente.v1.ListServiceImportsRequest
+	(*ListServiceImportsResponse)(nil), // 56: entente.v1.ListServiceImportsResponse
+	(*UnimportServiceRequest)(nil),     // 57: entente.v1.UnimportServiceRequest
+	(*UnimportServiceResponse)(nil),    // 58: entente.v1.UnimportServiceResponse
+	nil,                                // 59: entente.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil),      // 60: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 61: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 62: entente.v1.ReadOptions
+	(*Effect)(nil),                     // 63: entente.v1.Effect
+	(Freshness)(0),                     // 64: entente.v1.Freshness
 }
 var file_entente_v1_routing_proto_depIdxs = []int32{
 	3,  // 0: entente.v1.Instance.locality:type_name -> entente.v1.Locality
 	0,  // 1: entente.v1.Instance.health:type_name -> entente.v1.Health
-	55, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	60, // 2: entente.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
 	4,  // 3: entente.v1.Service.instances:type_name -> entente.v1.Instance
 	4,  // 4: entente.v1.RegisterInstanceRequest.instance:type_name -> entente.v1.Instance
-	56, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	56, // 6: entente.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	55, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	55, // 8: entente.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
-	9,  // 9: entente.v1.KeepLeaseRequest.open:type_name -> entente.v1.OpenLease
-	10, // 10: entente.v1.KeepLeaseRequest.health:type_name -> entente.v1.HealthChange
-	56, // 11: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
-	56, // 12: entente.v1.OpenLease.gone_after:type_name -> google.protobuf.Duration
-	0,  // 13: entente.v1.HealthChange.health:type_name -> entente.v1.Health
-	7,  // 14: entente.v1.KeepLeaseResponse.lease:type_name -> entente.v1.Lease
-	57, // 15: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
-	7,  // 16: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
-	15, // 17: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
-	4,  // 18: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
-	57, // 19: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
-	5,  // 20: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
-	57, // 21: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 22: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
-	57, // 23: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 24: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
-	3,  // 25: entente.v1.Hint.locality:type_name -> entente.v1.Locality
-	25, // 26: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
-	28, // 27: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
-	26, // 28: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
-	3,  // 29: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
-	27, // 30: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
-	0,  // 31: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
-	58, // 32: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
-	3,  // 33: entente.v1.HintExclusion.locality:type_name -> entente.v1.Locality
-	3,  // 34: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
-	57, // 35: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
-	24, // 36: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
-	31, // 37: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
-	33, // 38: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
-	34, // 39: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
-	55, // 40: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	54, // 41: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
-	32, // 42: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
-	32, // 43: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	57, // 44: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
-	32, // 45: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	57, // 46: entente.v1.GetRuleRequest.read:type_name -> entente.v1.ReadOptions
-	55, // 47: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 48: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
-	55, // 49: entente.v1.ServiceExport.answer_time:type_name -> google.protobuf.Timestamp
-	42, // 50: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
-	57, // 51: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
-	42, // 52: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
-	55, // 53: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 54: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
-	55, // 55: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
-	55, // 56: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
-	55, // 57: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
-	48, // 58: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
-	57, // 59: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
-	48, // 60: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
-	8,  // 61: entente.v1.RoutingService.KeepLease:input_type -> entente.v1.KeepLeaseRequest
-	12, // 62: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
-	6,  // 63: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	14, // 64: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
-	17, // 65: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	19, // 66: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	21, // 67: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	22, // 68: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	23, // 69: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	29, // 70: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
-	35, // 71: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
-	37, // 72: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
-	39, // 73: entente.v1.RoutingService.GetRule:input_type -> entente.v1.GetRuleRequest
-	40, // 74: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
-	43, // 75: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
-	44, // 76: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
-	46, // 77: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
-	49, // 78: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
-	50, // 79: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
-	52, // 80: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
-	11, // 81: entente.v1.RoutingService.KeepLease:output_type -> entente.v1.KeepLeaseResponse
-	13, // 82: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
-	4,  // 83: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	16, // 84: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
-	18, // 85: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	20, // 86: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	5,  // 87: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	24, // 88: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	24, // 89: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	30, // 90: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
-	36, // 91: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
-	38, // 92: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
-	32, // 93: entente.v1.RoutingService.GetRule:output_type -> entente.v1.RoutingRule
-	41, // 94: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
-	42, // 95: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
-	45, // 96: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
-	47, // 97: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
-	48, // 98: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
-	51, // 99: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
-	53, // 100: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
-	81, // [81:101] is the sub-list for method output_type
-	61, // [61:81] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	61, // 5: entente.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	61, // 6: entente.v1.Lease.removal_delay:type_name -> google.protobuf.Duration
+	60, // 7: entente.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	60, // 8: entente.v1.Lease.expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 9: entente.v1.Lease.lost:type_name -> entente.v1.LostInstance
+	60, // 10: entente.v1.LostInstance.lose_time:type_name -> google.protobuf.Timestamp
+	10, // 11: entente.v1.KeepLeaseRequest.open:type_name -> entente.v1.OpenLease
+	11, // 12: entente.v1.KeepLeaseRequest.health:type_name -> entente.v1.HealthChange
+	61, // 13: entente.v1.OpenLease.ttl:type_name -> google.protobuf.Duration
+	61, // 14: entente.v1.OpenLease.removal_delay:type_name -> google.protobuf.Duration
+	0,  // 15: entente.v1.HealthChange.health:type_name -> entente.v1.Health
+	7,  // 16: entente.v1.KeepLeaseResponse.lease:type_name -> entente.v1.Lease
+	8,  // 17: entente.v1.KeepLeaseResponse.lost:type_name -> entente.v1.LostInstance
+	62, // 18: entente.v1.ListLeasesRequest.read:type_name -> entente.v1.ReadOptions
+	7,  // 19: entente.v1.ListLeasesResponse.leases:type_name -> entente.v1.Lease
+	16, // 20: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
+	4,  // 21: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
+	63, // 22: entente.v1.DeregisterInstanceResponse.effects:type_name -> entente.v1.Effect
+	62, // 23: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
+	5,  // 24: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
+	62, // 25: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 26: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
+	62, // 27: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 28: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
+	3,  // 29: entente.v1.Hint.locality:type_name -> entente.v1.Locality
+	30, // 30: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
+	33, // 31: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
+	28, // 32: entente.v1.Hint.difference:type_name -> entente.v1.HintDifference
+	29, // 33: entente.v1.HintDifference.endpoints:type_name -> entente.v1.HintPart
+	29, // 34: entente.v1.HintDifference.excluded:type_name -> entente.v1.HintPart
+	32, // 35: entente.v1.HintPart.endpoints:type_name -> entente.v1.HintEndpoint
+	33, // 36: entente.v1.HintPart.excluded:type_name -> entente.v1.HintExclusion
+	31, // 37: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
+	3,  // 38: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
+	32, // 39: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
+	0,  // 40: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
+	64, // 41: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
+	3,  // 42: entente.v1.HintExclusion.locality:type_name -> entente.v1.Locality
+	3,  // 43: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
+	62, // 44: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
+	27, // 45: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
+	36, // 46: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
+	38, // 47: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
+	39, // 48: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
+	60, // 49: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	59, // 50: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
+	37, // 51: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
+	37, // 52: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	62, // 53: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
+	37, // 54: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	62, // 55: entente.v1.GetRuleRequest.read:type_name -> entente.v1.ReadOptions
+	63, // 56: entente.v1.DeleteRuleResponse.effects:type_name -> entente.v1.Effect
+	60, // 57: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 58: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
+	60, // 59: entente.v1.ServiceExport.answer_time:type_name -> google.protobuf.Timestamp
+	47, // 60: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
+	62, // 61: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
+	47, // 62: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
+	63, // 63: entente.v1.UnexportServiceResponse.effects:type_name -> entente.v1.Effect
+	60, // 64: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 65: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
+	60, // 66: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
+	60, // 67: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
+	60, // 68: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
+	53, // 69: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
+	62, // 70: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
+	53, // 71: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
+	63, // 72: entente.v1.UnimportServiceResponse.effects:type_name -> entente.v1.Effect
+	9,  // 73: entente.v1.RoutingService.KeepLease:input_type -> entente.v1.KeepLeaseRequest
+	13, // 74: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	6,  // 75: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	15, // 76: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	18, // 77: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	20, // 78: entente.v1.RoutingService.EvictInstances:input_type -> entente.v1.EvictInstancesRequest
+	22, // 79: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	24, // 80: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	25, // 81: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	26, // 82: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	34, // 83: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
+	40, // 84: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	42, // 85: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	44, // 86: entente.v1.RoutingService.GetRule:input_type -> entente.v1.GetRuleRequest
+	45, // 87: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	48, // 88: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
+	49, // 89: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
+	51, // 90: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
+	54, // 91: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
+	55, // 92: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
+	57, // 93: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
+	12, // 94: entente.v1.RoutingService.KeepLease:output_type -> entente.v1.KeepLeaseResponse
+	14, // 95: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	4,  // 96: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	17, // 97: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	19, // 98: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	21, // 99: entente.v1.RoutingService.EvictInstances:output_type -> entente.v1.EvictInstancesResponse
+	23, // 100: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	5,  // 101: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	27, // 102: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	27, // 103: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	35, // 104: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
+	41, // 105: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	43, // 106: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	37, // 107: entente.v1.RoutingService.GetRule:output_type -> entente.v1.RoutingRule
+	46, // 108: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	47, // 109: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
+	50, // 110: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
+	52, // 111: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
+	53, // 112: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
+	56, // 113: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
+	58, // 114: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
+	94, // [94:115] is the sub-list for method output_type
+	73, // [73:94] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }
@@ -3989,15 +4661,16 @@ func file_entente_v1_routing_proto_init() {
 		return
 	}
 	file_entente_v1_bundle_proto_init()
+	file_entente_v1_effect_proto_init()
 	file_entente_v1_read_proto_init()
-	file_entente_v1_routing_proto_msgTypes[29].OneofWrappers = []any{}
+	file_entente_v1_routing_proto_msgTypes[34].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_routing_proto_rawDesc), len(file_entente_v1_routing_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   52,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	RoutingService_RegisterInstance_FullMethodName   = "/entente.v1.RoutingService/RegisterInstance"
 	RoutingService_ReplaceInstances_FullMethodName   = "/entente.v1.RoutingService/ReplaceInstances"
 	RoutingService_DeregisterInstance_FullMethodName = "/entente.v1.RoutingService/DeregisterInstance"
+	RoutingService_EvictInstances_FullMethodName     = "/entente.v1.RoutingService/EvictInstances"
 	RoutingService_ListServices_FullMethodName       = "/entente.v1.RoutingService/ListServices"
 	RoutingService_GetService_FullMethodName         = "/entente.v1.RoutingService/GetService"
 	RoutingService_GetHint_FullMethodName            = "/entente.v1.RoutingService/GetHint"
@@ -53,12 +54,15 @@ type RoutingServiceClient interface {
 	// lease alive: if another stream resumes it, the next message of the earlier stream is refused with ABORTED.
 	KeepLease(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KeepLeaseRequest, KeepLeaseResponse], error)
 	ListLeases(ctx context.Context, in *ListLeasesRequest, opts ...grpc.CallOption) (*ListLeasesResponse, error)
-	// RegisterInstance creates or replaces an instance.
+	// RegisterInstance creates or replaces an instance. An address that another lease holds stays with it, unless
+	// take_over is set.
 	RegisterInstance(ctx context.Context, in *RegisterInstanceRequest, opts ...grpc.CallOption) (*Instance, error)
 	// ReplaceInstances replaces the instances of one service, or all of a lease, by those in the stream. The first
 	// message selects the set. Readers see either the whole earlier set or the whole new one.
 	ReplaceInstances(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReplaceInstancesRequest, ReplaceInstancesResponse], error)
 	DeregisterInstance(ctx context.Context, in *DeregisterInstanceRequest, opts ...grpc.CallOption) (*DeregisterInstanceResponse, error)
+	// EvictInstances removes the instances of a service that are kept although their leases were lost.
+	EvictInstances(ctx context.Context, in *EvictInstancesRequest, opts ...grpc.CallOption) (*EvictInstancesResponse, error)
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
 	GetService(ctx context.Context, in *GetServiceRequest, opts ...grpc.CallOption) (*Service, error)
 	// GetHint returns where a caller in a locality should send requests for a service.
@@ -144,6 +148,16 @@ func (c *routingServiceClient) DeregisterInstance(ctx context.Context, in *Dereg
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeregisterInstanceResponse)
 	err := c.cc.Invoke(ctx, RoutingService_DeregisterInstance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *routingServiceClient) EvictInstances(ctx context.Context, in *EvictInstancesRequest, opts ...grpc.CallOption) (*EvictInstancesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvictInstancesResponse)
+	err := c.cc.Invoke(ctx, RoutingService_EvictInstances_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -321,12 +335,15 @@ type RoutingServiceServer interface {
 	// lease alive: if another stream resumes it, the next message of the earlier stream is refused with ABORTED.
 	KeepLease(grpc.BidiStreamingServer[KeepLeaseRequest, KeepLeaseResponse]) error
 	ListLeases(context.Context, *ListLeasesRequest) (*ListLeasesResponse, error)
-	// RegisterInstance creates or replaces an instance.
+	// RegisterInstance creates or replaces an instance. An address that another lease holds stays with it, unless
+	// take_over is set.
 	RegisterInstance(context.Context, *RegisterInstanceRequest) (*Instance, error)
 	// ReplaceInstances replaces the instances of one service, or all of a lease, by those in the stream. The first
 	// message selects the set. Readers see either the whole earlier set or the whole new one.
 	ReplaceInstances(grpc.ClientStreamingServer[ReplaceInstancesRequest, ReplaceInstancesResponse]) error
 	DeregisterInstance(context.Context, *DeregisterInstanceRequest) (*DeregisterInstanceResponse, error)
+	// EvictInstances removes the instances of a service that are kept although their leases were lost.
+	EvictInstances(context.Context, *EvictInstancesRequest) (*EvictInstancesResponse, error)
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
 	GetService(context.Context, *GetServiceRequest) (*Service, error)
 	// GetHint returns where a caller in a locality should send requests for a service.
@@ -376,6 +393,9 @@ func (UnimplementedRoutingServiceServer) ReplaceInstances(grpc.ClientStreamingSe
 }
 func (UnimplementedRoutingServiceServer) DeregisterInstance(context.Context, *DeregisterInstanceRequest) (*DeregisterInstanceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeregisterInstance not implemented")
+}
+func (UnimplementedRoutingServiceServer) EvictInstances(context.Context, *EvictInstancesRequest) (*EvictInstancesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EvictInstances not implemented")
 }
 func (UnimplementedRoutingServiceServer) ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServices not implemented")
@@ -507,6 +527,24 @@ func _RoutingService_DeregisterInstance_Handler(srv interface{}, ctx context.Con
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(RoutingServiceServer).DeregisterInstance(ctx, req.(*DeregisterInstanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RoutingService_EvictInstances_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvictInstancesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RoutingServiceServer).EvictInstances(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RoutingService_EvictInstances_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RoutingServiceServer).EvictInstances(ctx, req.(*EvictInstancesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -792,6 +830,10 @@ var RoutingService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeregisterInstance",
 			Handler:    _RoutingService_DeregisterInstance_Handler,
+		},
+		{
+			MethodName: "EvictInstances",
+			Handler:    _RoutingService_EvictInstances_Handler,
 		},
 		{
 			MethodName: "ListServices",

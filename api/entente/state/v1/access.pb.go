@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Grant is the stored form of a role of a caller. Its key consists of the first four fields and dns_names.
+// Grant is the stored form of a role of a caller. Its key consists of the first four fields, dns_names, may_issue and services.
 type Grant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of entente.v1.Role.
@@ -36,7 +36,17 @@ type Grant struct {
 	// Who granted it.
 	GrantedBy string `protobuf:"bytes,6,opt,name=granted_by,json=grantedBy,proto3" json:"granted_by,omitempty"`
 	// Issuer only: the DNS names that X509-SVIDs may contain, whole or as a suffix with a leading dot. If empty, none.
-	DnsNames      []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	DnsNames []string `protobuf:"bytes,7,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	// Issuer only: the numbers of the roles whose holders' IDs it may issue.
+	MayIssue []int32 `protobuf:"varint,8,rep,packed,name=may_issue,json=mayIssue,proto3" json:"may_issue,omitempty"`
+	// Discovery only: the names of the services that the caller owns, sorted.
+	Services []string `protobuf:"bytes,9,rep,name=services,proto3" json:"services,omitempty"`
+	// The member on which it was granted.
+	GrantedOn string `protobuf:"bytes,20,opt,name=granted_on,json=grantedOn,proto3" json:"granted_on,omitempty"`
+	// If a snapshot brought the row: the member that restored it.
+	RestoredOn string `protobuf:"bytes,21,opt,name=restored_on,json=restoredOn,proto3" json:"restored_on,omitempty"`
+	// The number in the etag.
+	Generation    uint64 `protobuf:"varint,22,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -120,12 +130,50 @@ func (x *Grant) GetDnsNames() []string {
 	return nil
 }
 
+func (x *Grant) GetMayIssue() []int32 {
+	if x != nil {
+		return x.MayIssue
+	}
+	return nil
+}
+
+func (x *Grant) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Grant) GetGrantedOn() string {
+	if x != nil {
+		return x.GrantedOn
+	}
+	return ""
+}
+
+func (x *Grant) GetRestoredOn() string {
+	if x != nil {
+		return x.RestoredOn
+	}
+	return ""
+}
+
+func (x *Grant) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // RevokedGrant records the revocation of a grant under the grant's key, so a restore does not bring the grant back.
 type RevokedGrant struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
 	// Who revoked it.
-	RevokedBy     string `protobuf:"bytes,2,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	RevokedBy string `protobuf:"bytes,2,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	// The member that was removed as compromised, if the grant ended with it.
+	WithMember    string `protobuf:"bytes,3,opt,name=with_member,json=withMember,proto3" json:"with_member,omitempty"`
+	Grant         *Grant `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,11 +222,25 @@ func (x *RevokedGrant) GetRevokedBy() string {
 	return ""
 }
 
+func (x *RevokedGrant) GetWithMember() string {
+	if x != nil {
+		return x.WithMember
+	}
+	return ""
+}
+
+func (x *RevokedGrant) GetGrant() *Grant {
+	if x != nil {
+		return x.Grant
+	}
+	return nil
+}
+
 var File_entente_state_v1_access_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_access_proto_rawDesc = "" +
 	"\n" +
-	"\x1dentente/state/v1/access.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\x01\n" +
+	"\x1dentente/state/v1/access.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x03\n" +
 	"\x05Grant\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\x05R\x04role\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12!\n" +
@@ -189,12 +251,24 @@ const file_entente_state_v1_access_proto_rawDesc = "" +
 	"createTime\x12\x1d\n" +
 	"\n" +
 	"granted_by\x18\x06 \x01(\tR\tgrantedBy\x12\x1b\n" +
-	"\tdns_names\x18\a \x03(\tR\bdnsNames\"j\n" +
+	"\tdns_names\x18\a \x03(\tR\bdnsNames\x12\x1b\n" +
+	"\tmay_issue\x18\b \x03(\x05R\bmayIssue\x12\x1a\n" +
+	"\bservices\x18\t \x03(\tR\bservices\x12\x1d\n" +
+	"\n" +
+	"granted_on\x18\x14 \x01(\tR\tgrantedOn\x12\x1f\n" +
+	"\vrestored_on\x18\x15 \x01(\tR\n" +
+	"restoredOn\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x16 \x01(\x04R\n" +
+	"generation\"\xba\x01\n" +
 	"\fRevokedGrant\x12;\n" +
 	"\vrevoke_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12\x1d\n" +
 	"\n" +
-	"revoked_by\x18\x02 \x01(\tR\trevokedByB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
+	"revoked_by\x18\x02 \x01(\tR\trevokedBy\x12\x1f\n" +
+	"\vwith_member\x18\x03 \x01(\tR\n" +
+	"withMember\x12-\n" +
+	"\x05grant\x18\x04 \x01(\v2\x17.entente.state.v1.GrantR\x05grantB;Z9github.com/ententehq/entente/api/entente/state/v1;statev1b\x06proto3"
 
 var (
 	file_entente_state_v1_access_proto_rawDescOnce sync.Once
@@ -217,11 +291,12 @@ var file_entente_state_v1_access_proto_goTypes = []any{
 var file_entente_state_v1_access_proto_depIdxs = []int32{
 	2, // 0: entente.state.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
 	2, // 1: entente.state.v1.RevokedGrant.revoke_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	0, // 2: entente.state.v1.RevokedGrant.grant:type_name -> entente.state.v1.Grant
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_access_proto_init() }

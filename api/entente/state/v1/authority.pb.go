@@ -144,8 +144,13 @@ type Domain struct {
 	EarlierHint      *durationpb.Duration   `protobuf:"bytes,8,opt,name=earlier_hint,json=earlierHint,proto3" json:"earlier_hint,omitempty"`
 	EarlierHintUntil *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=earlier_hint_until,json=earlierHintUntil,proto3" json:"earlier_hint_until,omitempty"`
 	OidcIssuer       string                 `protobuf:"bytes,10,opt,name=oidc_issuer,json=oidcIssuer,proto3" json:"oidc_issuer,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	NameConstraints  bool                   `protobuf:"varint,11,opt,name=name_constraints,json=nameConstraints,proto3" json:"name_constraints,omitempty"`
+	// The interval below which the slowest reader does not poll, whatever the hint.
+	PeerMinRefresh *durationpb.Duration `protobuf:"bytes,12,opt,name=peer_min_refresh,json=peerMinRefresh,proto3" json:"peer_min_refresh,omitempty"`
+	// The number in the etag: moves with every change of what clients set, and with nothing else.
+	Generation    uint64 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Domain) Reset() {
@@ -246,6 +251,27 @@ func (x *Domain) GetOidcIssuer() string {
 		return x.OidcIssuer
 	}
 	return ""
+}
+
+func (x *Domain) GetNameConstraints() bool {
+	if x != nil {
+		return x.NameConstraints
+	}
+	return false
+}
+
+func (x *Domain) GetPeerMinRefresh() *durationpb.Duration {
+	if x != nil {
+		return x.PeerMinRefresh
+	}
+	return nil
+}
+
+func (x *Domain) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 // Authority is the public side of one signing key of a hosted trust domain on one member.
@@ -793,7 +819,8 @@ func (x *PastSequence) GetSequence() uint64 {
 	return 0
 }
 
-// UpstreamAnchor is an anchor that the upstream of a hosted domain has. Its key is "<trust domain>/<SHA-256 of the
+// UpstreamAnchor is an anchor that is in the bundle without an authority: one that the upstream of a hosted domain has,
+// or the successor of a member's own root. Its key is "<trust domain>/<SHA-256 of the
 // certificate in hexadecimal>". A revoked anchor has no row.
 type UpstreamAnchor struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -812,8 +839,11 @@ type UpstreamAnchor struct {
 	UnlistedTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=unlisted_time,json=unlistedTime,proto3" json:"unlisted_time,omitempty"`
 	// The sequence of the bundle that published it.
 	PublishSequence uint64 `protobuf:"varint,9,opt,name=publish_sequence,json=publishSequence,proto3" json:"publish_sequence,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The member that made it and that signs below it once its present root signs no more. Absent for an anchor of an
+	// upstream.
+	SuccessorOf   string `protobuf:"bytes,10,opt,name=successor_of,json=successorOf,proto3" json:"successor_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpstreamAnchor) Reset() {
@@ -909,11 +939,18 @@ func (x *UpstreamAnchor) GetPublishSequence() uint64 {
 	return 0
 }
 
+func (x *UpstreamAnchor) GetSuccessorOf() string {
+	if x != nil {
+		return x.SuccessorOf
+	}
+	return ""
+}
+
 var File_entente_state_v1_authority_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\n" +
-	" entente/state/v1/authority.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x04\n" +
+	" entente/state/v1/authority.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x05\n" +
 	"\x06Domain\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12#\n" +
 	"\rendpoint_host\x18\x02 \x01(\tR\fendpointHost\x12<\n" +
@@ -928,7 +965,12 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x12earlier_hint_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x10earlierHintUntil\x12\x1f\n" +
 	"\voidc_issuer\x18\n" +
 	" \x01(\tR\n" +
-	"oidcIssuer\"\x82\t\n" +
+	"oidcIssuer\x12)\n" +
+	"\x10name_constraints\x18\v \x01(\bR\x0fnameConstraints\x12C\n" +
+	"\x10peer_min_refresh\x18\f \x01(\v2\x19.google.protobuf.DurationR\x0epeerMinRefresh\x12\x1e\n" +
+	"\n" +
+	"generation\x18\r \x01(\x04R\n" +
+	"generation\"\x82\t\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
@@ -983,7 +1025,7 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"M\n" +
 	"\fPastSequence\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xab\x03\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xce\x03\n" +
 	"\x0eUpstreamAnchor\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +
@@ -994,7 +1036,9 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\n" +
 	"ready_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\treadyTime\x12?\n" +
 	"\runlisted_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\funlistedTime\x12)\n" +
-	"\x10publish_sequence\x18\t \x01(\x04R\x0fpublishSequence*`\n" +
+	"\x10publish_sequence\x18\t \x01(\x04R\x0fpublishSequence\x12!\n" +
+	"\fsuccessor_of\x18\n" +
+	" \x01(\tR\vsuccessorOf*`\n" +
 	"\rAuthorityKind\x12\x1e\n" +
 	"\x1aAUTHORITY_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUTHORITY_KIND_X509\x10\x01\x12\x16\n" +
@@ -1042,33 +1086,34 @@ var file_entente_state_v1_authority_proto_depIdxs = []int32{
 	10, // 4: entente.state.v1.Domain.create_time:type_name -> google.protobuf.Timestamp
 	9,  // 5: entente.state.v1.Domain.earlier_hint:type_name -> google.protobuf.Duration
 	10, // 6: entente.state.v1.Domain.earlier_hint_until:type_name -> google.protobuf.Timestamp
-	0,  // 7: entente.state.v1.Authority.kind:type_name -> entente.state.v1.AuthorityKind
-	1,  // 8: entente.state.v1.Authority.state:type_name -> entente.state.v1.AuthorityState
-	10, // 9: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
-	10, // 10: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
-	10, // 11: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
-	10, // 12: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
-	10, // 13: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
-	10, // 14: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
-	9,  // 15: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
-	10, // 16: entente.state.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
-	10, // 17: entente.state.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
-	10, // 18: entente.state.v1.Authority.upstream_revoke_time:type_name -> google.protobuf.Timestamp
-	10, // 19: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
-	10, // 20: entente.state.v1.RevokedAnchor.revoke_time:type_name -> google.protobuf.Timestamp
-	10, // 21: entente.state.v1.RevokedAnchor.not_after:type_name -> google.protobuf.Timestamp
-	1,  // 22: entente.state.v1.Distrusted.state:type_name -> entente.state.v1.AuthorityState
-	10, // 23: entente.state.v1.Distrusted.time:type_name -> google.protobuf.Timestamp
-	10, // 24: entente.state.v1.Distrusted.not_after:type_name -> google.protobuf.Timestamp
-	10, // 25: entente.state.v1.UpstreamAnchor.seen_time:type_name -> google.protobuf.Timestamp
-	10, // 26: entente.state.v1.UpstreamAnchor.publish_time:type_name -> google.protobuf.Timestamp
-	10, // 27: entente.state.v1.UpstreamAnchor.ready_time:type_name -> google.protobuf.Timestamp
-	10, // 28: entente.state.v1.UpstreamAnchor.unlisted_time:type_name -> google.protobuf.Timestamp
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	9,  // 7: entente.state.v1.Domain.peer_min_refresh:type_name -> google.protobuf.Duration
+	0,  // 8: entente.state.v1.Authority.kind:type_name -> entente.state.v1.AuthorityKind
+	1,  // 9: entente.state.v1.Authority.state:type_name -> entente.state.v1.AuthorityState
+	10, // 10: entente.state.v1.Authority.not_before:type_name -> google.protobuf.Timestamp
+	10, // 11: entente.state.v1.Authority.not_after:type_name -> google.protobuf.Timestamp
+	10, // 12: entente.state.v1.Authority.prepare_time:type_name -> google.protobuf.Timestamp
+	10, // 13: entente.state.v1.Authority.ready_time:type_name -> google.protobuf.Timestamp
+	10, // 14: entente.state.v1.Authority.activate_time:type_name -> google.protobuf.Timestamp
+	10, // 15: entente.state.v1.Authority.retire_time:type_name -> google.protobuf.Timestamp
+	9,  // 16: entente.state.v1.Authority.longest_svid:type_name -> google.protobuf.Duration
+	10, // 17: entente.state.v1.Authority.taint_time:type_name -> google.protobuf.Timestamp
+	10, // 18: entente.state.v1.Authority.revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 19: entente.state.v1.Authority.upstream_revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 20: entente.state.v1.Rotation.request_time:type_name -> google.protobuf.Timestamp
+	10, // 21: entente.state.v1.RevokedAnchor.revoke_time:type_name -> google.protobuf.Timestamp
+	10, // 22: entente.state.v1.RevokedAnchor.not_after:type_name -> google.protobuf.Timestamp
+	1,  // 23: entente.state.v1.Distrusted.state:type_name -> entente.state.v1.AuthorityState
+	10, // 24: entente.state.v1.Distrusted.time:type_name -> google.protobuf.Timestamp
+	10, // 25: entente.state.v1.Distrusted.not_after:type_name -> google.protobuf.Timestamp
+	10, // 26: entente.state.v1.UpstreamAnchor.seen_time:type_name -> google.protobuf.Timestamp
+	10, // 27: entente.state.v1.UpstreamAnchor.publish_time:type_name -> google.protobuf.Timestamp
+	10, // 28: entente.state.v1.UpstreamAnchor.ready_time:type_name -> google.protobuf.Timestamp
+	10, // 29: entente.state.v1.UpstreamAnchor.unlisted_time:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_authority_proto_init() }

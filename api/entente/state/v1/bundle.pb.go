@@ -35,6 +35,8 @@ type Bundle struct {
 	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
 	// Foreign bundles: the time of retrieval, which orders bundles without a sequence.
 	RetrieveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=retrieve_time,json=retrieveTime,proto3" json:"retrieve_time,omitempty"`
+	// Foreign bundles: how many keys for SVIDs the document had that no verifier could use.
+	IgnoredKeys uint32 `protobuf:"varint,5,opt,name=ignored_keys,json=ignoredKeys,proto3" json:"ignored_keys,omitempty"`
 	// Foreign bundles: the generation of the operator's last decision on which authorities are used; it raises the row's
 	// revision.
 	Decided       uint64 `protobuf:"varint,30,opt,name=decided,proto3" json:"decided,omitempty"`
@@ -98,6 +100,13 @@ func (x *Bundle) GetRetrieveTime() *timestamppb.Timestamp {
 		return x.RetrieveTime
 	}
 	return nil
+}
+
+func (x *Bundle) GetIgnoredKeys() uint32 {
+	if x != nil {
+		return x.IgnoredKeys
+	}
+	return 0
 }
 
 func (x *Bundle) GetDecided() uint64 {
@@ -460,13 +469,14 @@ var File_entente_state_v1_bundle_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_bundle_proto_rawDesc = "" +
 	"\n" +
-	"\x1dentente/state/v1/bundle.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x01\n" +
+	"\x1dentente/state/v1/bundle.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n" +
 	"\x06Bundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\bdocument\x18\x02 \x01(\fR\bdocument\x12;\n" +
 	"\vchange_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"changeTime\x12?\n" +
-	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\x12\x18\n" +
+	"\rretrieve_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fretrieveTime\x12!\n" +
+	"\fignored_keys\x18\x05 \x01(\rR\vignoredKeys\x12\x18\n" +
 	"\adecided\x18\x1e \x01(\x04R\adecided\"\xf6\x03\n" +
 	"\rBundleVersion\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x16\n" +

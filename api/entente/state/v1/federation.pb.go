@@ -32,16 +32,20 @@ type Relationship struct {
 	Profile          int32  `protobuf:"varint,3,opt,name=profile,proto3" json:"profile,omitempty"`
 	EndpointSpiffeId string `protobuf:"bytes,4,opt,name=endpoint_spiffe_id,json=endpointSpiffeId,proto3" json:"endpoint_spiffe_id,omitempty"`
 	// PEM.
-	WebRoots     []byte                 `protobuf:"bytes,5,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
-	Suspended    bool                   `protobuf:"varint,6,opt,name=suspended,proto3" json:"suspended,omitempty"`
-	MaxStaleJwt  *durationpb.Duration   `protobuf:"bytes,7,opt,name=max_stale_jwt,json=maxStaleJwt,proto3" json:"max_stale_jwt,omitempty"`
-	MaxStaleX509 *durationpb.Duration   `protobuf:"bytes,8,opt,name=max_stale_x509,json=maxStaleX509,proto3" json:"max_stale_x509,omitempty"`
-	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	WebRoots  []byte `protobuf:"bytes,5,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
+	Suspended bool   `protobuf:"varint,6,opt,name=suspended,proto3" json:"suspended,omitempty"`
+	// Who suspended it, and when. Absent while it is not, and in rows of earlier versions.
+	Suspension   *RelationshipSuspension `protobuf:"bytes,13,opt,name=suspension,proto3" json:"suspension,omitempty"`
+	MaxStaleJwt  *durationpb.Duration    `protobuf:"bytes,7,opt,name=max_stale_jwt,json=maxStaleJwt,proto3" json:"max_stale_jwt,omitempty"`
+	MaxStaleX509 *durationpb.Duration    `protobuf:"bytes,8,opt,name=max_stale_x509,json=maxStaleX509,proto3" json:"max_stale_x509,omitempty"`
+	CreateTime   *timestamppb.Timestamp  `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Rises with every decision of an operator on the relationship, also across deletion and re-creation. A fetch that
 	// began before a decision cannot store its result after it.
 	Generation uint64 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The number in the etag. Unlike generation, it does not move when the other side of an agreement approves or ends it.
+	SettingsGeneration uint64 `protobuf:"varint,12,opt,name=settings_generation,json=settingsGeneration,proto3" json:"settings_generation,omitempty"`
 	// The validity of the bundle, as determined last by the leader or by the member that stored the bundle.
-	Standing *RelationshipStanding `protobuf:"bytes,11,opt,name=standing,proto3" json:"standing,omitempty"`
+	Validity *RelationshipValidity `protobuf:"bytes,11,opt,name=validity,proto3" json:"validity,omitempty"`
 	// Contradictions that an operator must investigate, at most one of each kind. A new bundle from an operator clears
 	// them.
 	Alarms []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
@@ -56,14 +60,16 @@ type Relationship struct {
 	// Limits below the global ones. If 0 or absent, the global ones.
 	MaxDocumentBytes uint32               `protobuf:"varint,63,opt,name=max_document_bytes,json=maxDocumentBytes,proto3" json:"max_document_bytes,omitempty"`
 	FetchTimeout     *durationpb.Duration `protobuf:"bytes,64,opt,name=fetch_timeout,json=fetchTimeout,proto3" json:"fetch_timeout,omitempty"`
+	// The interval at which the bundle is fetched. If absent, its refresh hint.
+	PollInterval *durationpb.Duration `protobuf:"bytes,67,opt,name=poll_interval,json=pollInterval,proto3" json:"poll_interval,omitempty"`
 	// Whether this cluster attests the domain as a hub: the bundle map that it serves includes the domain's bundle.
 	Attest bool `protobuf:"varint,70,opt,name=attest,proto3" json:"attest,omitempty"`
 	// The trust domains that are accepted from the bundle map that the domain's cluster serves. If absent, the domain is
 	// no hub.
 	Hub *RelationshipHub `protobuf:"bytes,71,opt,name=hub,proto3" json:"hub,omitempty"`
-	// The validity of that map, in the same form as standing. x509_expired and jwt_expired record that the max_stale of
+	// The validity of that map, in the same form as validity. x509_expired and jwt_expired record that the max_stale of
 	// that kind has passed.
-	HubStanding *RelationshipStanding `protobuf:"bytes,72,opt,name=hub_standing,json=hubStanding,proto3" json:"hub_standing,omitempty"`
+	HubValidity *RelationshipValidity `protobuf:"bytes,72,opt,name=hub_validity,json=hubValidity,proto3" json:"hub_validity,omitempty"`
 	// The consent of both sides, if the relationship was made by an invitation. If absent, an operator created it, and
 	// the other side's consent is not needed.
 	Agreement     *RelationshipAgreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
@@ -143,6 +149,13 @@ func (x *Relationship) GetSuspended() bool {
 	return false
 }
 
+func (x *Relationship) GetSuspension() *RelationshipSuspension {
+	if x != nil {
+		return x.Suspension
+	}
+	return nil
+}
+
 func (x *Relationship) GetMaxStaleJwt() *durationpb.Duration {
 	if x != nil {
 		return x.MaxStaleJwt
@@ -171,9 +184,16 @@ func (x *Relationship) GetGeneration() uint64 {
 	return 0
 }
 
-func (x *Relationship) GetStanding() *RelationshipStanding {
+func (x *Relationship) GetSettingsGeneration() uint64 {
 	if x != nil {
-		return x.Standing
+		return x.SettingsGeneration
+	}
+	return 0
+}
+
+func (x *Relationship) GetValidity() *RelationshipValidity {
+	if x != nil {
+		return x.Validity
 	}
 	return nil
 }
@@ -227,6 +247,13 @@ func (x *Relationship) GetFetchTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Relationship) GetPollInterval() *durationpb.Duration {
+	if x != nil {
+		return x.PollInterval
+	}
+	return nil
+}
+
 func (x *Relationship) GetAttest() bool {
 	if x != nil {
 		return x.Attest
@@ -241,9 +268,9 @@ func (x *Relationship) GetHub() *RelationshipHub {
 	return nil
 }
 
-func (x *Relationship) GetHubStanding() *RelationshipStanding {
+func (x *Relationship) GetHubValidity() *RelationshipValidity {
 	if x != nil {
-		return x.HubStanding
+		return x.HubValidity
 	}
 	return nil
 }
@@ -253,6 +280,59 @@ func (x *Relationship) GetAgreement() *RelationshipAgreement {
 		return x.Agreement
 	}
 	return nil
+}
+
+type RelationshipSuspension struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The caller.
+	By            string `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelationshipSuspension) Reset() {
+	*x = RelationshipSuspension{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelationshipSuspension) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelationshipSuspension) ProtoMessage() {}
+
+func (x *RelationshipSuspension) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelationshipSuspension.ProtoReflect.Descriptor instead.
+func (*RelationshipSuspension) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RelationshipSuspension) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *RelationshipSuspension) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 // RelationshipAgreement is the consent of both sides to a relationship that was made by an invitation.
@@ -274,15 +354,22 @@ type RelationshipAgreement struct {
 	LinkedHome bool     `protobuf:"varint,10,opt,name=linked_home,json=linkedHome,proto3" json:"linked_home,omitempty"`
 	// HOST:PORT of the other side's cluster ports and the URLs of the domain's bundle, as last reported. The peer's
 	// addresses and the URLs of an https_spiffe endpoint follow them unless an operator has set others.
-	Addresses     []string `protobuf:"bytes,11,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Urls          []string `protobuf:"bytes,12,rep,name=urls,proto3" json:"urls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Addresses []string `protobuf:"bytes,11,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Urls      []string `protobuf:"bytes,12,rep,name=urls,proto3" json:"urls,omitempty"`
+	// What the other side reported since and an operator has to approve, because it names hosts that were not agreed.
+	PendingAddresses []string `protobuf:"bytes,13,rep,name=pending_addresses,json=pendingAddresses,proto3" json:"pending_addresses,omitempty"`
+	PendingUrls      []string `protobuf:"bytes,14,rep,name=pending_urls,json=pendingUrls,proto3" json:"pending_urls,omitempty"`
+	// HOST:PORT that an operator gave for the other side to use. If empty, those of the members.
+	Advertised []string `protobuf:"bytes,15,rep,name=advertised,proto3" json:"advertised,omitempty"`
+	// SHA-256 over the DER of the web roots that came with the agreement.
+	WebRootsSha256 []byte `protobuf:"bytes,16,opt,name=web_roots_sha256,json=webRootsSha256,proto3" json:"web_roots_sha256,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *RelationshipAgreement) Reset() {
 	*x = RelationshipAgreement{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -294,7 +381,7 @@ func (x *RelationshipAgreement) String() string {
 func (*RelationshipAgreement) ProtoMessage() {}
 
 func (x *RelationshipAgreement) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[1]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -307,7 +394,7 @@ func (x *RelationshipAgreement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAgreement.ProtoReflect.Descriptor instead.
 func (*RelationshipAgreement) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{1}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *RelationshipAgreement) GetId() string {
@@ -394,6 +481,34 @@ func (x *RelationshipAgreement) GetUrls() []string {
 	return nil
 }
 
+func (x *RelationshipAgreement) GetPendingAddresses() []string {
+	if x != nil {
+		return x.PendingAddresses
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetPendingUrls() []string {
+	if x != nil {
+		return x.PendingUrls
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetAdvertised() []string {
+	if x != nil {
+		return x.Advertised
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetWebRootsSha256() []byte {
+	if x != nil {
+		return x.WebRootsSha256
+	}
+	return nil
+}
+
 // Invitation is a row of the table federation_invitations. Its key is the invitation's ID.
 type Invitation struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -413,14 +528,16 @@ type Invitation struct {
 	// SHA-256 of the identity keys in the token.
 	Identities [][]byte `protobuf:"bytes,11,rep,name=identities,proto3" json:"identities,omitempty"`
 	// Why it was revoked; empty if an operator revoked it.
-	RevokeReason  string `protobuf:"bytes,12,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
+	RevokeReason string `protobuf:"bytes,12,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
+	// HOST:PORT that an operator gave for the other side to use. If empty, those of the members.
+	Advertised    []string `protobuf:"bytes,13,rep,name=advertised,proto3" json:"advertised,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +549,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[2]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +562,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{2}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Invitation) GetTrustDomain() string {
@@ -532,6 +649,13 @@ func (x *Invitation) GetRevokeReason() string {
 	return ""
 }
 
+func (x *Invitation) GetAdvertised() []string {
+	if x != nil {
+		return x.Advertised
+	}
+	return nil
+}
+
 // InvitationRedemption binds a used invitation to the one cluster that accepted it.
 type InvitationRedemption struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -544,7 +668,7 @@ type InvitationRedemption struct {
 
 func (x *InvitationRedemption) Reset() {
 	*x = InvitationRedemption{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +680,7 @@ func (x *InvitationRedemption) String() string {
 func (*InvitationRedemption) ProtoMessage() {}
 
 func (x *InvitationRedemption) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +693,7 @@ func (x *InvitationRedemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitationRedemption.ProtoReflect.Descriptor instead.
 func (*InvitationRedemption) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{3}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *InvitationRedemption) GetTime() *timestamppb.Timestamp {
@@ -605,7 +729,7 @@ type InvitationContent struct {
 
 func (x *InvitationContent) Reset() {
 	*x = InvitationContent{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -617,7 +741,7 @@ func (x *InvitationContent) String() string {
 func (*InvitationContent) ProtoMessage() {}
 
 func (x *InvitationContent) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -630,7 +754,7 @@ func (x *InvitationContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitationContent.ProtoReflect.Descriptor instead.
 func (*InvitationContent) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *InvitationContent) GetId() string {
@@ -697,7 +821,7 @@ type RelationshipHub struct {
 
 func (x *RelationshipHub) Reset() {
 	*x = RelationshipHub{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +833,7 @@ func (x *RelationshipHub) String() string {
 func (*RelationshipHub) ProtoMessage() {}
 
 func (x *RelationshipHub) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +846,7 @@ func (x *RelationshipHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipHub.ProtoReflect.Descriptor instead.
 func (*RelationshipHub) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RelationshipHub) GetInclude() []string {
@@ -767,14 +891,14 @@ type HubBundle struct {
 	// Whether it has no JWT authority.
 	NoJwt bool `protobuf:"varint,11,opt,name=no_jwt,json=noJwt,proto3" json:"no_jwt,omitempty"`
 	// The create_time of the hub's relationship. A later relationship does not use rows of an earlier one.
-	Agreed        *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=agreed,proto3" json:"agreed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RelationshipCreateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=relationship_create_time,json=relationshipCreateTime,proto3" json:"relationship_create_time,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *HubBundle) Reset() {
 	*x = HubBundle{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +910,7 @@ func (x *HubBundle) String() string {
 func (*HubBundle) ProtoMessage() {}
 
 func (x *HubBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +923,7 @@ func (x *HubBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubBundle.ProtoReflect.Descriptor instead.
 func (*HubBundle) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HubBundle) GetTrustDomain() string {
@@ -879,15 +1003,15 @@ func (x *HubBundle) GetNoJwt() bool {
 	return false
 }
 
-func (x *HubBundle) GetAgreed() *timestamppb.Timestamp {
+func (x *HubBundle) GetRelationshipCreateTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Agreed
+		return x.RelationshipCreateTime
 	}
 	return nil
 }
 
-// RelationshipStanding is the validity of a bundle or map. It is written only when it changes.
-type RelationshipStanding struct {
+// RelationshipValidity is the validity of a bundle or map. It is written only when it changes.
+type RelationshipValidity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// entente.v1.Freshness; unspecified while there is no bundle.
 	Freshness   int32 `protobuf:"varint,1,opt,name=freshness,proto3" json:"freshness,omitempty"`
@@ -895,25 +1019,27 @@ type RelationshipStanding struct {
 	JwtExpired  bool  `protobuf:"varint,3,opt,name=jwt_expired,json=jwtExpired,proto3" json:"jwt_expired,omitempty"`
 	// The last success at the time of writing, from which a new leader continues to count.
 	LastSuccessTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_success_time,json=lastSuccessTime,proto3" json:"last_success_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Whether the bundle is the one that an operator or an agreement brought, not confirmed since.
+	Bootstrap     bool `protobuf:"varint,5,opt,name=bootstrap,proto3" json:"bootstrap,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
-func (x *RelationshipStanding) Reset() {
-	*x = RelationshipStanding{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+func (x *RelationshipValidity) Reset() {
+	*x = RelationshipValidity{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *RelationshipStanding) String() string {
+func (x *RelationshipValidity) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*RelationshipStanding) ProtoMessage() {}
+func (*RelationshipValidity) ProtoMessage() {}
 
-func (x *RelationshipStanding) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+func (x *RelationshipValidity) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,37 +1050,44 @@ func (x *RelationshipStanding) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use RelationshipStanding.ProtoReflect.Descriptor instead.
-func (*RelationshipStanding) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
+// Deprecated: Use RelationshipValidity.ProtoReflect.Descriptor instead.
+func (*RelationshipValidity) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *RelationshipStanding) GetFreshness() int32 {
+func (x *RelationshipValidity) GetFreshness() int32 {
 	if x != nil {
 		return x.Freshness
 	}
 	return 0
 }
 
-func (x *RelationshipStanding) GetX509Expired() bool {
+func (x *RelationshipValidity) GetX509Expired() bool {
 	if x != nil {
 		return x.X509Expired
 	}
 	return false
 }
 
-func (x *RelationshipStanding) GetJwtExpired() bool {
+func (x *RelationshipValidity) GetJwtExpired() bool {
 	if x != nil {
 		return x.JwtExpired
 	}
 	return false
 }
 
-func (x *RelationshipStanding) GetLastSuccessTime() *timestamppb.Timestamp {
+func (x *RelationshipValidity) GetLastSuccessTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastSuccessTime
 	}
 	return nil
+}
+
+func (x *RelationshipValidity) GetBootstrap() bool {
+	if x != nil {
+		return x.Bootstrap
+	}
+	return false
 }
 
 // RelationshipReport has a member's observations of the relationships that it fetches, for the leader. It is never
@@ -968,7 +1101,7 @@ type RelationshipReport struct {
 
 func (x *RelationshipReport) Reset() {
 	*x = RelationshipReport{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1113,7 @@ func (x *RelationshipReport) String() string {
 func (*RelationshipReport) ProtoMessage() {}
 
 func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1126,7 @@ func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipReport.ProtoReflect.Descriptor instead.
 func (*RelationshipReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{8}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RelationshipReport) GetObservations() []*RelationshipObservation {
@@ -1032,7 +1165,7 @@ type RelationshipObservation struct {
 
 func (x *RelationshipObservation) Reset() {
 	*x = RelationshipObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1177,7 @@ func (x *RelationshipObservation) String() string {
 func (*RelationshipObservation) ProtoMessage() {}
 
 func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1190,7 @@ func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipObservation.ProtoReflect.Descriptor instead.
 func (*RelationshipObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{9}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RelationshipObservation) GetTrustDomain() string {
@@ -1165,7 +1298,7 @@ type EndpointObservation struct {
 
 func (x *EndpointObservation) Reset() {
 	*x = EndpointObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1310,7 @@ func (x *EndpointObservation) String() string {
 func (*EndpointObservation) ProtoMessage() {}
 
 func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1323,7 @@ func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointObservation.ProtoReflect.Descriptor instead.
 func (*EndpointObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{10}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EndpointObservation) GetIndex() uint32 {
@@ -1233,7 +1366,7 @@ type RelationshipQuery struct {
 
 func (x *RelationshipQuery) Reset() {
 	*x = RelationshipQuery{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1245,7 +1378,7 @@ func (x *RelationshipQuery) String() string {
 func (*RelationshipQuery) ProtoMessage() {}
 
 func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1258,7 +1391,7 @@ func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipQuery.ProtoReflect.Descriptor instead.
 func (*RelationshipQuery) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{11}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RelationshipQuery) GetTrustDomain() string {
@@ -1286,7 +1419,7 @@ type RelationshipAnswer struct {
 
 func (x *RelationshipAnswer) Reset() {
 	*x = RelationshipAnswer{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1431,7 @@ func (x *RelationshipAnswer) String() string {
 func (*RelationshipAnswer) ProtoMessage() {}
 
 func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1444,7 @@ func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAnswer.ProtoReflect.Descriptor instead.
 func (*RelationshipAnswer) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{12}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RelationshipAnswer) GetObservations() []*RelationshipObservation {
@@ -1344,7 +1477,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1489,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1502,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{13}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -1404,14 +1537,17 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\b\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\t\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
 	"\aprofile\x18\x03 \x01(\x05R\aprofile\x12,\n" +
 	"\x12endpoint_spiffe_id\x18\x04 \x01(\tR\x10endpointSpiffeId\x12\x1b\n" +
 	"\tweb_roots\x18\x05 \x01(\fR\bwebRoots\x12\x1c\n" +
-	"\tsuspended\x18\x06 \x01(\bR\tsuspended\x12=\n" +
+	"\tsuspended\x18\x06 \x01(\bR\tsuspended\x12H\n" +
+	"\n" +
+	"suspension\x18\r \x01(\v2(.entente.state.v1.RelationshipSuspensionR\n" +
+	"suspension\x12=\n" +
 	"\rmax_stale_jwt\x18\a \x01(\v2\x19.google.protobuf.DurationR\vmaxStaleJwt\x12?\n" +
 	"\x0emax_stale_x509\x18\b \x01(\v2\x19.google.protobuf.DurationR\fmaxStaleX509\x12;\n" +
 	"\vcreate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1419,19 +1555,24 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\n" +
 	" \x01(\x04R\n" +
-	"generation\x12B\n" +
-	"\bstanding\x18\v \x01(\v2&.entente.state.v1.RelationshipStandingR\bstanding\x12;\n" +
+	"generation\x12/\n" +
+	"\x13settings_generation\x18\f \x01(\x04R\x12settingsGeneration\x12B\n" +
+	"\bvalidity\x18\v \x01(\v2&.entente.state.v1.RelationshipValidityR\bvalidity\x12;\n" +
 	"\x06alarms\x18\x14 \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\x126\n" +
 	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\x12#\n" +
 	"\rfallback_urls\x18< \x03(\tR\ffallbackUrls\x12%\n" +
 	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12'\n" +
 	"\x0fauthority_kinds\x18> \x03(\x05R\x0eauthorityKinds\x12,\n" +
 	"\x12max_document_bytes\x18? \x01(\rR\x10maxDocumentBytes\x12>\n" +
-	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x12\x16\n" +
+	"\rfetch_timeout\x18@ \x01(\v2\x19.google.protobuf.DurationR\ffetchTimeout\x12>\n" +
+	"\rpoll_interval\x18C \x01(\v2\x19.google.protobuf.DurationR\fpollInterval\x12\x16\n" +
 	"\x06attest\x18F \x01(\bR\x06attest\x123\n" +
 	"\x03hub\x18G \x01(\v2!.entente.state.v1.RelationshipHubR\x03hub\x12I\n" +
-	"\fhub_standing\x18H \x01(\v2&.entente.state.v1.RelationshipStandingR\vhubStanding\x12E\n" +
-	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"\xdc\x03\n" +
+	"\fhub_validity\x18H \x01(\v2&.entente.state.v1.RelationshipValidityR\vhubValidity\x12E\n" +
+	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"X\n" +
+	"\x16RelationshipSuspension\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"\xf6\x04\n" +
 	"\x15RelationshipAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
@@ -1448,7 +1589,13 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	" \x01(\bR\n" +
 	"linkedHome\x12\x1c\n" +
 	"\taddresses\x18\v \x03(\tR\taddresses\x12\x12\n" +
-	"\x04urls\x18\f \x03(\tR\x04urls\"\xbb\x04\n" +
+	"\x04urls\x18\f \x03(\tR\x04urls\x12+\n" +
+	"\x11pending_addresses\x18\r \x03(\tR\x10pendingAddresses\x12!\n" +
+	"\fpending_urls\x18\x0e \x03(\tR\vpendingUrls\x12\x1e\n" +
+	"\n" +
+	"advertised\x18\x0f \x03(\tR\n" +
+	"advertised\x12(\n" +
+	"\x10web_roots_sha256\x18\x10 \x01(\fR\x0ewebRootsSha256\"\xdb\x04\n" +
 	"\n" +
 	"Invitation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
@@ -1470,7 +1617,10 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"identities\x18\v \x03(\fR\n" +
 	"identities\x12#\n" +
-	"\rrevoke_reason\x18\f \x01(\tR\frevokeReason\"f\n" +
+	"\rrevoke_reason\x18\f \x01(\tR\frevokeReason\x12\x1e\n" +
+	"\n" +
+	"advertised\x18\r \x03(\tR\n" +
+	"advertised\"f\n" +
 	"\x14InvitationRedemption\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +
@@ -1489,7 +1639,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x0fRelationshipHub\x12\x18\n" +
 	"\ainclude\x18\x01 \x03(\tR\ainclude\x12\x18\n" +
 	"\aexclude\x18\x02 \x03(\tR\aexclude\x12\x10\n" +
-	"\x03url\x18\x03 \x01(\tR\x03url\"\xf5\x03\n" +
+	"\x03url\x18\x03 \x01(\tR\x03url\"\x97\x04\n" +
 	"\tHubBundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03hub\x18\x02 \x01(\tR\x03hub\x12\x1a\n" +
@@ -1503,14 +1653,15 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\fx509_expired\x18\t \x01(\bR\vx509Expired\x12;\n" +
 	"\x06alarms\x18\n" +
 	" \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\x12\x15\n" +
-	"\x06no_jwt\x18\v \x01(\bR\x05noJwt\x122\n" +
-	"\x06agreed\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x06agreed\"\xc0\x01\n" +
-	"\x14RelationshipStanding\x12\x1c\n" +
+	"\x06no_jwt\x18\v \x01(\bR\x05noJwt\x12T\n" +
+	"\x18relationship_create_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x16relationshipCreateTime\"\xde\x01\n" +
+	"\x14RelationshipValidity\x12\x1c\n" +
 	"\tfreshness\x18\x01 \x01(\x05R\tfreshness\x12!\n" +
 	"\fx509_expired\x18\x02 \x01(\bR\vx509Expired\x12\x1f\n" +
 	"\vjwt_expired\x18\x03 \x01(\bR\n" +
 	"jwtExpired\x12F\n" +
-	"\x11last_success_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\"c\n" +
+	"\x11last_success_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastSuccessTime\x12\x1c\n" +
+	"\tbootstrap\x18\x05 \x01(\bR\tbootstrap\"c\n" +
 	"\x12RelationshipReport\x12M\n" +
 	"\fobservations\x18\x01 \x03(\v2).entente.state.v1.RelationshipObservationR\fobservations\"\xa9\x04\n" +
 	"\x17RelationshipObservation\x12!\n" +
@@ -1559,66 +1710,70 @@ func file_entente_state_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_federation_proto_rawDescData
 }
 
-var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*Relationship)(nil),            // 0: entente.state.v1.Relationship
-	(*RelationshipAgreement)(nil),   // 1: entente.state.v1.RelationshipAgreement
-	(*Invitation)(nil),              // 2: entente.state.v1.Invitation
-	(*InvitationRedemption)(nil),    // 3: entente.state.v1.InvitationRedemption
-	(*InvitationContent)(nil),       // 4: entente.state.v1.InvitationContent
-	(*RelationshipHub)(nil),         // 5: entente.state.v1.RelationshipHub
-	(*HubBundle)(nil),               // 6: entente.state.v1.HubBundle
-	(*RelationshipStanding)(nil),    // 7: entente.state.v1.RelationshipStanding
-	(*RelationshipReport)(nil),      // 8: entente.state.v1.RelationshipReport
-	(*RelationshipObservation)(nil), // 9: entente.state.v1.RelationshipObservation
-	(*EndpointObservation)(nil),     // 10: entente.state.v1.EndpointObservation
-	(*RelationshipQuery)(nil),       // 11: entente.state.v1.RelationshipQuery
-	(*RelationshipAnswer)(nil),      // 12: entente.state.v1.RelationshipAnswer
-	(*RelationshipAlarm)(nil),       // 13: entente.state.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),     // 14: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 15: google.protobuf.Timestamp
-	(*RelationshipPeer)(nil),        // 16: entente.state.v1.RelationshipPeer
-	(*ForeignHistory)(nil),          // 17: entente.state.v1.ForeignHistory
+	(*RelationshipSuspension)(nil),  // 1: entente.state.v1.RelationshipSuspension
+	(*RelationshipAgreement)(nil),   // 2: entente.state.v1.RelationshipAgreement
+	(*Invitation)(nil),              // 3: entente.state.v1.Invitation
+	(*InvitationRedemption)(nil),    // 4: entente.state.v1.InvitationRedemption
+	(*InvitationContent)(nil),       // 5: entente.state.v1.InvitationContent
+	(*RelationshipHub)(nil),         // 6: entente.state.v1.RelationshipHub
+	(*HubBundle)(nil),               // 7: entente.state.v1.HubBundle
+	(*RelationshipValidity)(nil),    // 8: entente.state.v1.RelationshipValidity
+	(*RelationshipReport)(nil),      // 9: entente.state.v1.RelationshipReport
+	(*RelationshipObservation)(nil), // 10: entente.state.v1.RelationshipObservation
+	(*EndpointObservation)(nil),     // 11: entente.state.v1.EndpointObservation
+	(*RelationshipQuery)(nil),       // 12: entente.state.v1.RelationshipQuery
+	(*RelationshipAnswer)(nil),      // 13: entente.state.v1.RelationshipAnswer
+	(*RelationshipAlarm)(nil),       // 14: entente.state.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
+	(*RelationshipPeer)(nil),        // 17: entente.state.v1.RelationshipPeer
+	(*ForeignHistory)(nil),          // 18: entente.state.v1.ForeignHistory
 }
 var file_entente_state_v1_federation_proto_depIdxs = []int32{
-	14, // 0: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	14, // 1: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	15, // 2: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 3: entente.state.v1.Relationship.standing:type_name -> entente.state.v1.RelationshipStanding
-	13, // 4: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	16, // 5: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
-	14, // 6: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	5,  // 7: entente.state.v1.Relationship.hub:type_name -> entente.state.v1.RelationshipHub
-	7,  // 8: entente.state.v1.Relationship.hub_standing:type_name -> entente.state.v1.RelationshipStanding
-	1,  // 9: entente.state.v1.Relationship.agreement:type_name -> entente.state.v1.RelationshipAgreement
-	15, // 10: entente.state.v1.RelationshipAgreement.approve_time:type_name -> google.protobuf.Timestamp
-	15, // 11: entente.state.v1.RelationshipAgreement.peer_approve_time:type_name -> google.protobuf.Timestamp
-	15, // 12: entente.state.v1.RelationshipAgreement.end_time:type_name -> google.protobuf.Timestamp
-	15, // 13: entente.state.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	15, // 14: entente.state.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 15: entente.state.v1.Invitation.revoke_time:type_name -> google.protobuf.Timestamp
-	3,  // 16: entente.state.v1.Invitation.redemption:type_name -> entente.state.v1.InvitationRedemption
-	15, // 17: entente.state.v1.InvitationRedemption.time:type_name -> google.protobuf.Timestamp
-	15, // 18: entente.state.v1.HubBundle.change_time:type_name -> google.protobuf.Timestamp
-	15, // 19: entente.state.v1.HubBundle.retrieve_time:type_name -> google.protobuf.Timestamp
-	17, // 20: entente.state.v1.HubBundle.history:type_name -> entente.state.v1.ForeignHistory
-	13, // 21: entente.state.v1.HubBundle.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	15, // 22: entente.state.v1.HubBundle.agreed:type_name -> google.protobuf.Timestamp
-	15, // 23: entente.state.v1.RelationshipStanding.last_success_time:type_name -> google.protobuf.Timestamp
-	9,  // 24: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
-	14, // 25: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
-	14, // 26: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
-	14, // 27: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
-	14, // 28: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
-	10, // 29: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
-	14, // 30: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
-	9,  // 31: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
-	15, // 32: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	1,  // 0: entente.state.v1.Relationship.suspension:type_name -> entente.state.v1.RelationshipSuspension
+	15, // 1: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	15, // 2: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	16, // 3: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 4: entente.state.v1.Relationship.validity:type_name -> entente.state.v1.RelationshipValidity
+	14, // 5: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	17, // 6: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
+	15, // 7: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	15, // 8: entente.state.v1.Relationship.poll_interval:type_name -> google.protobuf.Duration
+	6,  // 9: entente.state.v1.Relationship.hub:type_name -> entente.state.v1.RelationshipHub
+	8,  // 10: entente.state.v1.Relationship.hub_validity:type_name -> entente.state.v1.RelationshipValidity
+	2,  // 11: entente.state.v1.Relationship.agreement:type_name -> entente.state.v1.RelationshipAgreement
+	16, // 12: entente.state.v1.RelationshipSuspension.time:type_name -> google.protobuf.Timestamp
+	16, // 13: entente.state.v1.RelationshipAgreement.approve_time:type_name -> google.protobuf.Timestamp
+	16, // 14: entente.state.v1.RelationshipAgreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	16, // 15: entente.state.v1.RelationshipAgreement.end_time:type_name -> google.protobuf.Timestamp
+	16, // 16: entente.state.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	16, // 17: entente.state.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 18: entente.state.v1.Invitation.revoke_time:type_name -> google.protobuf.Timestamp
+	4,  // 19: entente.state.v1.Invitation.redemption:type_name -> entente.state.v1.InvitationRedemption
+	16, // 20: entente.state.v1.InvitationRedemption.time:type_name -> google.protobuf.Timestamp
+	16, // 21: entente.state.v1.HubBundle.change_time:type_name -> google.protobuf.Timestamp
+	16, // 22: entente.state.v1.HubBundle.retrieve_time:type_name -> google.protobuf.Timestamp
+	18, // 23: entente.state.v1.HubBundle.history:type_name -> entente.state.v1.ForeignHistory
+	14, // 24: entente.state.v1.HubBundle.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	16, // 25: entente.state.v1.HubBundle.relationship_create_time:type_name -> google.protobuf.Timestamp
+	16, // 26: entente.state.v1.RelationshipValidity.last_success_time:type_name -> google.protobuf.Timestamp
+	10, // 27: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
+	15, // 28: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
+	15, // 29: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
+	15, // 30: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
+	15, // 31: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
+	11, // 32: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
+	15, // 33: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
+	10, // 34: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
+	16, // 35: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_federation_proto_init() }
@@ -1634,7 +1789,7 @@ func file_entente_state_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_federation_proto_rawDesc), len(file_entente_state_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,8 +36,17 @@ type Member struct {
 	Version        string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	CommandVersion uint32                 `protobuf:"varint,7,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
 	JoinTime       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=join_time,json=joinTime,proto3" json:"join_time,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The number of the start in which the member stated its address; 0: it has stated none since it joined. Then the
+	// address in the Raft configuration is its address too; otherwise that one is outdated.
+	AddressStart uint64 `protobuf:"varint,9,opt,name=address_start,json=addressStart,proto3" json:"address_start,omitempty"`
+	// Set while the member is being removed: it has no vote, and stops when it applies the row.
+	RemoveTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=remove_time,json=removeTime,proto3" json:"remove_time,omitempty"`
+	// When the leader last received a heartbeat, or at the latest, written when the member is no longer marked alive.
+	LastHeard *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
+	// Set while the member is being rebuilt from the others: it has no vote until it has deleted its log and caught up.
+	Repair        *Repair `protobuf:"bytes,20,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -126,6 +135,403 @@ func (x *Member) GetJoinTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Member) GetAddressStart() uint64 {
+	if x != nil {
+		return x.AddressStart
+	}
+	return 0
+}
+
+func (x *Member) GetRemoveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemoveTime
+	}
+	return nil
+}
+
+func (x *Member) GetLastHeard() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastHeard
+	}
+	return nil
+}
+
+func (x *Member) GetRepair() *Repair {
+	if x != nil {
+		return x.Repair
+	}
+	return nil
+}
+
+// Repair is an order to a member to delete its log and its snapshots, and to receive them from the others.
+type Repair struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	RequestTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=request_time,json=requestTime,proto3" json:"request_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Repair) Reset() {
+	*x = Repair{}
+	mi := &file_entente_state_v1_membership_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Repair) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Repair) ProtoMessage() {}
+
+func (x *Repair) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_membership_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Repair.ProtoReflect.Descriptor instead.
+func (*Repair) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Repair) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Repair) GetRequestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RequestTime
+	}
+	return nil
+}
+
+// Recovery is a row of the table recoveries; its key is the index of the last entry that the recovered member had, as
+// 20 digits. `entente cluster recover` writes it into the log of a stopped member, and the member completes it when
+// it is started, before it serves anything.
+type Recovery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The member that was recovered.
+	MemberId string `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// The index of the last entry that it had.
+	LastIndex uint64 `protobuf:"varint,3,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	// What the sequences of all hosted bundles are raised to.
+	SequenceFloor uint64 `protobuf:"varint,4,opt,name=sequence_floor,json=sequenceFloor,proto3" json:"sequence_floor,omitempty"`
+	// The members that are struck out, which the cluster was recovered without.
+	Abandoned []*AbandonedMember `protobuf:"bytes,5,rep,name=abandoned,proto3" json:"abandoned,omitempty"`
+	// Absent until the member has completed the recovery.
+	CompleteTime  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=complete_time,json=completeTime,proto3" json:"complete_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_entente_state_v1_membership_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_membership_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Recovery) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Recovery) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *Recovery) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *Recovery) GetSequenceFloor() uint64 {
+	if x != nil {
+		return x.SequenceFloor
+	}
+	return 0
+}
+
+func (x *Recovery) GetAbandoned() []*AbandonedMember {
+	if x != nil {
+		return x.Abandoned
+	}
+	return nil
+}
+
+func (x *Recovery) GetCompleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompleteTime
+	}
+	return nil
+}
+
+// AbandonedMember is a member that a cluster was recovered without.
+type AbandonedMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// SHA-256 of the identity key's SubjectPublicKeyInfo.
+	Identity      []byte `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbandonedMember) Reset() {
+	*x = AbandonedMember{}
+	mi := &file_entente_state_v1_membership_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbandonedMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbandonedMember) ProtoMessage() {}
+
+func (x *AbandonedMember) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_membership_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbandonedMember.ProtoReflect.Descriptor instead.
+func (*AbandonedMember) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AbandonedMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AbandonedMember) GetIdentity() []byte {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+// RemovedMember is a row of the table removed_members; its key is the SHA-256 of the identity key's
+// SubjectPublicKeyInfo, in hexadecimal digits.
+type RemovedMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovedMember) Reset() {
+	*x = RemovedMember{}
+	mi := &file_entente_state_v1_membership_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovedMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovedMember) ProtoMessage() {}
+
+func (x *RemovedMember) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_membership_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovedMember.ProtoReflect.Descriptor instead.
+func (*RemovedMember) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RemovedMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemovedMember) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// SeenSequences is a file in the data folder of a member: the latest versions of hosted bundles that peers reported to
+// have, where the member did not have them itself. It is never replicated.
+type SeenSequences struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequences     []*SeenSequence        `protobuf:"bytes,1,rep,name=sequences,proto3" json:"sequences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenSequences) Reset() {
+	*x = SeenSequences{}
+	mi := &file_entente_state_v1_membership_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenSequences) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenSequences) ProtoMessage() {}
+
+func (x *SeenSequences) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_membership_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenSequences.ProtoReflect.Descriptor instead.
+func (*SeenSequences) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SeenSequences) GetSequences() []*SeenSequence {
+	if x != nil {
+		return x.Sequences
+	}
+	return nil
+}
+
+// SeenSequence is the highest sequence of a hosted bundle that a peer has reported.
+type SeenSequence struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Sequence    uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The home trust domain of the peer, and when it reported that.
+	Peer          string                 `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenSequence) Reset() {
+	*x = SeenSequence{}
+	mi := &file_entente_state_v1_membership_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenSequence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenSequence) ProtoMessage() {}
+
+func (x *SeenSequence) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_membership_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenSequence.ProtoReflect.Descriptor instead.
+func (*SeenSequence) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SeenSequence) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *SeenSequence) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *SeenSequence) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *SeenSequence) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // AliveMember is a row of the table alive; its key is the member's id. The leader writes it when heartbeats of the
 // member start, and deletes it when they stop.
 type AliveMember struct {
@@ -137,7 +543,7 @@ type AliveMember struct {
 
 func (x *AliveMember) Reset() {
 	*x = AliveMember{}
-	mi := &file_entente_state_v1_membership_proto_msgTypes[1]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -149,7 +555,7 @@ func (x *AliveMember) String() string {
 func (*AliveMember) ProtoMessage() {}
 
 func (x *AliveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_membership_proto_msgTypes[1]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -162,7 +568,7 @@ func (x *AliveMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AliveMember.ProtoReflect.Descriptor instead.
 func (*AliveMember) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{1}
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AliveMember) GetSince() *timestamppb.Timestamp {
@@ -172,7 +578,8 @@ func (x *AliveMember) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
-// JoinToken is a row of the table join_tokens; its key is the token's id.
+// JoinToken is a row of the table join_tokens; its key is the token's id. A token is open, then redeemed, then approved.
+// A joiner whose token is redeemed and not approved is in no other table.
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the secret. The secret itself is not stored.
@@ -180,14 +587,23 @@ type JoinToken struct {
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	ExpireTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The member that redeemed it; absent while it is open.
-	Redemption    *Redemption `protobuf:"bytes,4,opt,name=redemption,proto3" json:"redemption,omitempty"`
+	Redemption *Redemption `protobuf:"bytes,4,opt,name=redemption,proto3" json:"redemption,omitempty"`
+	// The id of the only member that it admits.
+	MemberId string `protobuf:"bytes,5,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	// Whether the redemption is approved in advance.
+	AutoApprove bool `protobuf:"varint,6,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
+	// Who made it, and the member on which it was made.
+	CreatedBy string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedOn string `protobuf:"bytes,8,opt,name=created_on,json=createdOn,proto3" json:"created_on,omitempty"`
+	// When the joiner was approved and became a member; absent before.
+	ApproveTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_entente_state_v1_membership_proto_msgTypes[2]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -199,7 +615,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_membership_proto_msgTypes[2]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -212,7 +628,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{2}
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JoinToken) GetSecretSha256() []byte {
@@ -243,19 +659,60 @@ func (x *JoinToken) GetRedemption() *Redemption {
 	return nil
 }
 
-// Redemption binds a spent token to the one member that joined with it.
+func (x *JoinToken) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
+	}
+	return ""
+}
+
+func (x *JoinToken) GetAutoApprove() bool {
+	if x != nil {
+		return x.AutoApprove
+	}
+	return false
+}
+
+func (x *JoinToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *JoinToken) GetCreatedOn() string {
+	if x != nil {
+		return x.CreatedOn
+	}
+	return ""
+}
+
+func (x *JoinToken) GetApproveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ApproveTime
+	}
+	return nil
+}
+
+// Redemption binds a token to the one member and identity key that presented it, with what the member reported of
+// itself.
 type Redemption struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	MemberId      string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
-	Identity      []byte                 `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	MemberId       string                 `protobuf:"bytes,1,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
+	Identity       []byte                 `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	Time           *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Region         string                 `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
+	Zone           string                 `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
+	Address        string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`
+	Version        string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	CommandVersion uint32                 `protobuf:"varint,8,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Redemption) Reset() {
 	*x = Redemption{}
-	mi := &file_entente_state_v1_membership_proto_msgTypes[3]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +724,7 @@ func (x *Redemption) String() string {
 func (*Redemption) ProtoMessage() {}
 
 func (x *Redemption) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_membership_proto_msgTypes[3]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +737,7 @@ func (x *Redemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redemption.ProtoReflect.Descriptor instead.
 func (*Redemption) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{3}
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Redemption) GetMemberId() string {
@@ -304,6 +761,41 @@ func (x *Redemption) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Redemption) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *Redemption) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Redemption) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Redemption) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Redemption) GetCommandVersion() uint32 {
+	if x != nil {
+		return x.CommandVersion
+	}
+	return 0
+}
+
 // JoinTokenContent is the content of a join token. It is never stored.
 type JoinTokenContent struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -320,7 +812,7 @@ type JoinTokenContent struct {
 
 func (x *JoinTokenContent) Reset() {
 	*x = JoinTokenContent{}
-	mi := &file_entente_state_v1_membership_proto_msgTypes[4]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -332,7 +824,7 @@ func (x *JoinTokenContent) String() string {
 func (*JoinTokenContent) ProtoMessage() {}
 
 func (x *JoinTokenContent) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_membership_proto_msgTypes[4]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -345,7 +837,7 @@ func (x *JoinTokenContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokenContent.ProtoReflect.Descriptor instead.
 func (*JoinTokenContent) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{4}
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JoinTokenContent) GetClusterName() string {
@@ -387,7 +879,7 @@ var File_entente_state_v1_membership_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/membership.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x01\n" +
+	"!entente/state/v1/membership.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -396,9 +888,40 @@ const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"\bidentity\x18\x05 \x01(\fR\bidentity\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12'\n" +
 	"\x0fcommand_version\x18\a \x01(\rR\x0ecommandVersion\x127\n" +
-	"\tjoin_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bjoinTime\"?\n" +
+	"\tjoin_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bjoinTime\x12#\n" +
+	"\raddress_start\x18\t \x01(\x04R\faddressStart\x12;\n" +
+	"\vremove_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"removeTime\x129\n" +
+	"\n" +
+	"last_heard\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\x120\n" +
+	"\x06repair\x18\x14 \x01(\v2\x18.entente.state.v1.RepairR\x06repair\"W\n" +
+	"\x06Repair\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12=\n" +
+	"\frequest_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\"\x9f\x02\n" +
+	"\bRecovery\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x03 \x01(\x04R\tlastIndex\x12%\n" +
+	"\x0esequence_floor\x18\x04 \x01(\x04R\rsequenceFloor\x12?\n" +
+	"\tabandoned\x18\x05 \x03(\v2!.entente.state.v1.AbandonedMemberR\tabandoned\x12?\n" +
+	"\rcomplete_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\fcompleteTime\"=\n" +
+	"\x0fAbandonedMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\bidentity\x18\x02 \x01(\fR\bidentity\"O\n" +
+	"\rRemovedMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"M\n" +
+	"\rSeenSequences\x12<\n" +
+	"\tsequences\x18\x01 \x03(\v2\x1e.entente.state.v1.SeenSequenceR\tsequences\"\x91\x01\n" +
+	"\fSeenSequence\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x12\n" +
+	"\x04peer\x18\x03 \x01(\tR\x04peer\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"?\n" +
 	"\vAliveMember\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe8\x01\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa5\x03\n" +
 	"\tJoinToken\x12#\n" +
 	"\rsecret_sha256\x18\x01 \x01(\fR\fsecretSha256\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -407,12 +930,24 @@ const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"expireTime\x12<\n" +
 	"\n" +
 	"redemption\x18\x04 \x01(\v2\x1c.entente.state.v1.RedemptionR\n" +
-	"redemption\"u\n" +
+	"redemption\x12\x1b\n" +
+	"\tmember_id\x18\x05 \x01(\tR\bmemberId\x12!\n" +
+	"\fauto_approve\x18\x06 \x01(\bR\vautoApprove\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\a \x01(\tR\tcreatedBy\x12\x1d\n" +
+	"\n" +
+	"created_on\x18\b \x01(\tR\tcreatedOn\x12=\n" +
+	"\fapprove_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vapproveTime\"\xfe\x01\n" +
 	"\n" +
 	"Redemption\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1a\n" +
 	"\bidentity\x18\x02 \x01(\fR\bidentity\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xa4\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06region\x18\x04 \x01(\tR\x06region\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\x12\x18\n" +
+	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x12'\n" +
+	"\x0fcommand_version\x18\b \x01(\rR\x0ecommandVersion\"\xa4\x01\n" +
 	"\x10JoinTokenContent\x12!\n" +
 	"\fcluster_name\x18\x01 \x01(\tR\vclusterName\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
@@ -434,27 +969,44 @@ func file_entente_state_v1_membership_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_membership_proto_rawDescData
 }
 
-var file_entente_state_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_entente_state_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_entente_state_v1_membership_proto_goTypes = []any{
 	(*Member)(nil),                // 0: entente.state.v1.Member
-	(*AliveMember)(nil),           // 1: entente.state.v1.AliveMember
-	(*JoinToken)(nil),             // 2: entente.state.v1.JoinToken
-	(*Redemption)(nil),            // 3: entente.state.v1.Redemption
-	(*JoinTokenContent)(nil),      // 4: entente.state.v1.JoinTokenContent
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*Repair)(nil),                // 1: entente.state.v1.Repair
+	(*Recovery)(nil),              // 2: entente.state.v1.Recovery
+	(*AbandonedMember)(nil),       // 3: entente.state.v1.AbandonedMember
+	(*RemovedMember)(nil),         // 4: entente.state.v1.RemovedMember
+	(*SeenSequences)(nil),         // 5: entente.state.v1.SeenSequences
+	(*SeenSequence)(nil),          // 6: entente.state.v1.SeenSequence
+	(*AliveMember)(nil),           // 7: entente.state.v1.AliveMember
+	(*JoinToken)(nil),             // 8: entente.state.v1.JoinToken
+	(*Redemption)(nil),            // 9: entente.state.v1.Redemption
+	(*JoinTokenContent)(nil),      // 10: entente.state.v1.JoinTokenContent
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_entente_state_v1_membership_proto_depIdxs = []int32{
-	5, // 0: entente.state.v1.Member.join_time:type_name -> google.protobuf.Timestamp
-	5, // 1: entente.state.v1.AliveMember.since:type_name -> google.protobuf.Timestamp
-	5, // 2: entente.state.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
-	5, // 3: entente.state.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
-	3, // 4: entente.state.v1.JoinToken.redemption:type_name -> entente.state.v1.Redemption
-	5, // 5: entente.state.v1.Redemption.time:type_name -> google.protobuf.Timestamp
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	11, // 0: entente.state.v1.Member.join_time:type_name -> google.protobuf.Timestamp
+	11, // 1: entente.state.v1.Member.remove_time:type_name -> google.protobuf.Timestamp
+	11, // 2: entente.state.v1.Member.last_heard:type_name -> google.protobuf.Timestamp
+	1,  // 3: entente.state.v1.Member.repair:type_name -> entente.state.v1.Repair
+	11, // 4: entente.state.v1.Repair.request_time:type_name -> google.protobuf.Timestamp
+	11, // 5: entente.state.v1.Recovery.time:type_name -> google.protobuf.Timestamp
+	3,  // 6: entente.state.v1.Recovery.abandoned:type_name -> entente.state.v1.AbandonedMember
+	11, // 7: entente.state.v1.Recovery.complete_time:type_name -> google.protobuf.Timestamp
+	11, // 8: entente.state.v1.RemovedMember.time:type_name -> google.protobuf.Timestamp
+	6,  // 9: entente.state.v1.SeenSequences.sequences:type_name -> entente.state.v1.SeenSequence
+	11, // 10: entente.state.v1.SeenSequence.time:type_name -> google.protobuf.Timestamp
+	11, // 11: entente.state.v1.AliveMember.since:type_name -> google.protobuf.Timestamp
+	11, // 12: entente.state.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	11, // 13: entente.state.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: entente.state.v1.JoinToken.redemption:type_name -> entente.state.v1.Redemption
+	11, // 15: entente.state.v1.JoinToken.approve_time:type_name -> google.protobuf.Timestamp
+	11, // 16: entente.state.v1.Redemption.time:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_membership_proto_init() }
@@ -468,7 +1020,7 @@ func file_entente_state_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_membership_proto_rawDesc), len(file_entente_state_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

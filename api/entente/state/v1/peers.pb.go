@@ -342,8 +342,8 @@ func (x *PeerVersion) GetSince() *durationpb.Duration {
 type PeerQuery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The leadership and the version after which changes are requested. If 0, all.
-	Lead  uint64 `protobuf:"varint,1,opt,name=lead,proto3" json:"lead,omitempty"`
-	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	Leadership uint64 `protobuf:"varint,1,opt,name=leadership,proto3" json:"leadership,omitempty"`
+	After      uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	// One peer. If empty, all.
 	HomeTrustDomain string `protobuf:"bytes,3,opt,name=home_trust_domain,json=homeTrustDomain,proto3" json:"home_trust_domain,omitempty"`
 	// Selects the peers that subscribe to the bundle of this hosted trust domain, and of their acknowledgements only
@@ -383,9 +383,9 @@ func (*PeerQuery) Descriptor() ([]byte, []int) {
 	return file_entente_state_v1_peers_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *PeerQuery) GetLead() uint64 {
+func (x *PeerQuery) GetLeadership() uint64 {
 	if x != nil {
-		return x.Lead
+		return x.Leadership
 	}
 	return 0
 }
@@ -412,9 +412,9 @@ func (x *PeerQuery) GetTrustDomain() string {
 }
 
 type PeerAnswer struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Lead    uint64                 `protobuf:"varint,1,opt,name=lead,proto3" json:"lead,omitempty"`
-	Version uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Leadership uint64                 `protobuf:"varint,1,opt,name=leadership,proto3" json:"leadership,omitempty"`
+	Version    uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Whether every member with a current heartbeat has sent all its observations since this leadership began, and peers
 	// have had the time to reconnect.
 	Complete     bool               `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
@@ -455,9 +455,9 @@ func (*PeerAnswer) Descriptor() ([]byte, []int) {
 	return file_entente_state_v1_peers_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *PeerAnswer) GetLead() uint64 {
+func (x *PeerAnswer) GetLeadership() uint64 {
 	if x != nil {
-		return x.Lead
+		return x.Leadership
 	}
 	return 0
 }
@@ -520,15 +520,19 @@ const file_entente_state_v1_peers_proto_rawDesc = "" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x18\n" +
 	"\arefusal\x18\x03 \x01(\tR\arefusal\x12/\n" +
-	"\x05since\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05since\"\x84\x01\n" +
-	"\tPeerQuery\x12\x12\n" +
-	"\x04lead\x18\x01 \x01(\x04R\x04lead\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05since\"\x90\x01\n" +
+	"\tPeerQuery\x12\x1e\n" +
+	"\n" +
+	"leadership\x18\x01 \x01(\x04R\n" +
+	"leadership\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12*\n" +
 	"\x11home_trust_domain\x18\x03 \x01(\tR\x0fhomeTrustDomain\x12!\n" +
-	"\ftrust_domain\x18\x04 \x01(\tR\vtrustDomain\"\xb1\x01\n" +
+	"\ftrust_domain\x18\x04 \x01(\tR\vtrustDomain\"\xbd\x01\n" +
 	"\n" +
-	"PeerAnswer\x12\x12\n" +
-	"\x04lead\x18\x01 \x01(\x04R\x04lead\x12\x18\n" +
+	"PeerAnswer\x12\x1e\n" +
+	"\n" +
+	"leadership\x18\x01 \x01(\x04R\n" +
+	"leadership\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x1a\n" +
 	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12E\n" +
 	"\fobservations\x18\x04 \x03(\v2!.entente.state.v1.PeerObservationR\fobservations\x12\x12\n" +

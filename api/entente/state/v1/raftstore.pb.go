@@ -96,7 +96,10 @@ type Command struct {
 	//	*Command_RestoreChunk
 	//	*Command_RestoreSwap
 	//	*Command_RestoreAbort
-	Kind          isCommand_Kind `protobuf_oneof:"kind"`
+	Kind isCommand_Kind `protobuf_oneof:"kind"`
+	// The CRC-32C of the encoding before this field, which comes last. The sender appends it, and every member verifies it
+	// before it applies the command. From command version 2 on a command must have it.
+	Checksum      uint32 `protobuf:"fixed32,15,opt,name=checksum,proto3" json:"checksum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -186,6 +189,13 @@ func (x *Command) GetRestoreAbort() *RestoreAbort {
 		}
 	}
 	return nil
+}
+
+func (x *Command) GetChecksum() uint32 {
+	if x != nil {
+		return x.Checksum
+	}
+	return 0
 }
 
 type isCommand_Kind interface {
@@ -792,14 +802,15 @@ const file_entente_state_v1_raftstore_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x125\n" +
-	"\bcommands\x18\x03 \x03(\v2\x19.entente.state.v1.CommandR\bcommands\"\xed\x02\n" +
+	"\bcommands\x18\x03 \x03(\v2\x19.entente.state.v1.CommandR\bcommands\"\x89\x03\n" +
 	"\aCommand\x12+\n" +
 	"\x02id\x18\x01 \x01(\v2\x1b.entente.state.v1.CommandIDR\x02id\x12\x18\n" +
 	"\asettled\x18\x02 \x01(\x04R\asettled\x12A\n" +
 	"\vtransaction\x18\x03 \x01(\v2\x1d.entente.state.v1.TransactionH\x00R\vtransaction\x12E\n" +
 	"\rrestore_chunk\x18\x04 \x01(\v2\x1e.entente.state.v1.RestoreChunkH\x00R\frestoreChunk\x12B\n" +
 	"\frestore_swap\x18\x05 \x01(\v2\x1d.entente.state.v1.RestoreSwapH\x00R\vrestoreSwap\x12E\n" +
-	"\rrestore_abort\x18\x06 \x01(\v2\x1e.entente.state.v1.RestoreAbortH\x00R\frestoreAbortB\x06\n" +
+	"\rrestore_abort\x18\x06 \x01(\v2\x1e.entente.state.v1.RestoreAbortH\x00R\frestoreAbort\x12\x1a\n" +
+	"\bchecksum\x18\x0f \x01(\aR\bchecksumB\x06\n" +
 	"\x04kind\"_\n" +
 	"\tCommandID\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12 \n" +

@@ -35,8 +35,10 @@ type Instance struct {
 	SpiffeId string                 `protobuf:"bytes,6,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	Weight   uint32                 `protobuf:"varint,7,opt,name=weight,proto3" json:"weight,omitempty"`
 	// A value of entente.v1.Health.
-	Health        uint32                 `protobuf:"varint,8,opt,name=health,proto3" json:"health,omitempty"`
-	RegisterTime  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	Health       uint32                 `protobuf:"varint,8,opt,name=health,proto3" json:"health,omitempty"`
+	RegisterTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=register_time,json=registerTime,proto3" json:"register_time,omitempty"`
+	// The number in the etag: moves with every change of what clients set, and with nothing else.
+	Generation    uint64 `protobuf:"varint,12,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -134,6 +136,13 @@ func (x *Instance) GetRegisterTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Instance) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // InstanceSet is the current generation of a set of instances. Its key is "<service>/<lease, or ->". Without a row, the
 // generation is 0.
 type InstanceSet struct {
@@ -186,14 +195,20 @@ type Lease struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	SecretSha256 []byte                 `protobuf:"bytes,1,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	Ttl          *durationpb.Duration   `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
-	GoneAfter    *durationpb.Duration   `protobuf:"bytes,3,opt,name=gone_after,json=goneAfter,proto3" json:"gone_after,omitempty"`
+	RemovalDelay *durationpb.Duration   `protobuf:"bytes,3,opt,name=removal_delay,json=removalDelay,proto3" json:"removal_delay,omitempty"`
 	Owner        string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`
 	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it expired; absent while it is renewed.
-	LapseTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=lapse_time,json=lapseTime,proto3" json:"lapse_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The ID of the stream that keeps it alive, chosen at random by the member. A stream that resumes the lease replaces
 	// it.
-	Stream        string `protobuf:"bytes,7,opt,name=stream,proto3" json:"stream,omitempty"`
+	Stream string `protobuf:"bytes,7,opt,name=stream,proto3" json:"stream,omitempty"`
+	// The instances that others took from it, the newest last.
+	Lost []*LostInstance `protobuf:"bytes,8,rep,name=lost,proto3" json:"lost,omitempty"`
+	// In how many services its instances are kept although it was lost.
+	Kept uint32 `protobuf:"varint,9,opt,name=kept,proto3" json:"kept,omitempty"`
+	// Its instances in some services are removed, and kept in others. Its holder has to open another lease.
+	Ended         bool `protobuf:"varint,10,opt,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,9 +257,9 @@ func (x *Lease) GetTtl() *durationpb.Duration {
 	return nil
 }
 
-func (x *Lease) GetGoneAfter() *durationpb.Duration {
+func (x *Lease) GetRemovalDelay() *durationpb.Duration {
 	if x != nil {
-		return x.GoneAfter
+		return x.RemovalDelay
 	}
 	return nil
 }
@@ -263,9 +278,9 @@ func (x *Lease) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Lease) GetLapseTime() *timestamppb.Timestamp {
+func (x *Lease) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.LapseTime
+		return x.ExpireTime
 	}
 	return nil
 }
@@ -273,6 +288,177 @@ func (x *Lease) GetLapseTime() *timestamppb.Timestamp {
 func (x *Lease) GetStream() string {
 	if x != nil {
 		return x.Stream
+	}
+	return ""
+}
+
+func (x *Lease) GetLost() []*LostInstance {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *Lease) GetKept() uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
+func (x *Lease) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+// LeaseService is a service in which a lease has instances. Its key is "<lease>/<service>".
+type LeaseService struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The expire_time of the lease for which the instances are kept. At any other expire_time they are not.
+	KeptAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=kept_at,json=keptAt,proto3" json:"kept_at,omitempty"`
+	// The instances do not count any more, and are deleted.
+	Removed       bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseService) Reset() {
+	*x = LeaseService{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseService) ProtoMessage() {}
+
+func (x *LeaseService) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseService.ProtoReflect.Descriptor instead.
+func (*LeaseService) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LeaseService) GetKeptAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeptAt
+	}
+	return nil
+}
+
+func (x *LeaseService) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+// LostInstance is an instance that another caller took over from a lease, or removed.
+type LostInstance struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Service  string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Address  string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	LoseTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=lose_time,json=loseTime,proto3" json:"lose_time,omitempty"`
+	By       string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// The lease that it has now; empty if it has none.
+	Lease   string `protobuf:"bytes,5,opt,name=lease,proto3" json:"lease,omitempty"`
+	Removed bool   `protobuf:"varint,6,opt,name=removed,proto3" json:"removed,omitempty"`
+	// That of the instance that is there now, or was removed. It decides who sees the fields by and lease.
+	TrustDomain   string `protobuf:"bytes,7,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LostInstance) Reset() {
+	*x = LostInstance{}
+	mi := &file_entente_state_v1_routing_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LostInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LostInstance) ProtoMessage() {}
+
+func (x *LostInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_routing_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LostInstance.ProtoReflect.Descriptor instead.
+func (*LostInstance) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LostInstance) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *LostInstance) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *LostInstance) GetLoseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LoseTime
+	}
+	return nil
+}
+
+func (x *LostInstance) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *LostInstance) GetLease() string {
+	if x != nil {
+		return x.Lease
+	}
+	return ""
+}
+
+func (x *LostInstance) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *LostInstance) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
 	}
 	return ""
 }
@@ -287,13 +473,15 @@ type RoutingRule struct {
 	Failover               []*FailoverRule        `protobuf:"bytes,5,rep,name=failover,proto3" json:"failover,omitempty"`
 	Distribution           []*DistributionRule    `protobuf:"bytes,6,rep,name=distribution,proto3" json:"distribution,omitempty"`
 	UpdateTime             *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// The number in the etag: moves with every change of what clients set, and with nothing else.
+	Generation    uint64 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RoutingRule) Reset() {
 	*x = RoutingRule{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[3]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +493,7 @@ func (x *RoutingRule) String() string {
 func (*RoutingRule) ProtoMessage() {}
 
 func (x *RoutingRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[3]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +506,7 @@ func (x *RoutingRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RoutingRule.ProtoReflect.Descriptor instead.
 func (*RoutingRule) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{3}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RoutingRule) GetOverprovisioningFactor() uint32 {
@@ -370,6 +558,13 @@ func (x *RoutingRule) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RoutingRule) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type FailoverRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
@@ -380,7 +575,7 @@ type FailoverRule struct {
 
 func (x *FailoverRule) Reset() {
 	*x = FailoverRule{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[4]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -392,7 +587,7 @@ func (x *FailoverRule) String() string {
 func (*FailoverRule) ProtoMessage() {}
 
 func (x *FailoverRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[4]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -405,7 +600,7 @@ func (x *FailoverRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverRule.ProtoReflect.Descriptor instead.
 func (*FailoverRule) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{4}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FailoverRule) GetFrom() string {
@@ -432,7 +627,7 @@ type DistributionRule struct {
 
 func (x *DistributionRule) Reset() {
 	*x = DistributionRule{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[5]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +639,7 @@ func (x *DistributionRule) String() string {
 func (*DistributionRule) ProtoMessage() {}
 
 func (x *DistributionRule) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[5]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +652,7 @@ func (x *DistributionRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistributionRule.ProtoReflect.Descriptor instead.
 func (*DistributionRule) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{5}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DistributionRule) GetFrom() string {
@@ -484,7 +679,7 @@ type LeaseReport struct {
 
 func (x *LeaseReport) Reset() {
 	*x = LeaseReport{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[6]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +691,7 @@ func (x *LeaseReport) String() string {
 func (*LeaseReport) ProtoMessage() {}
 
 func (x *LeaseReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[6]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +704,7 @@ func (x *LeaseReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseReport.ProtoReflect.Descriptor instead.
 func (*LeaseReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{6}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LeaseReport) GetRenewals() []*Renewal {
@@ -532,7 +727,7 @@ type Renewal struct {
 
 func (x *Renewal) Reset() {
 	*x = Renewal{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[7]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +739,7 @@ func (x *Renewal) String() string {
 func (*Renewal) ProtoMessage() {}
 
 func (x *Renewal) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[7]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +752,7 @@ func (x *Renewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewal.ProtoReflect.Descriptor instead.
 func (*Renewal) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{7}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Renewal) GetLease() string {
@@ -584,14 +779,16 @@ type ServiceExport struct {
 	PathPrefix  string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
 	CreateTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The create_time of the relationship. A later relationship does not use rows of an earlier one.
-	Agreed        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	RelationshipCreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=relationship_create_time,json=relationshipCreateTime,proto3" json:"relationship_create_time,omitempty"`
+	// The number in the etag: moves with every change of what clients set, and with nothing else.
+	Generation    uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceExport) Reset() {
 	*x = ServiceExport{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[8]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +800,7 @@ func (x *ServiceExport) String() string {
 func (*ServiceExport) ProtoMessage() {}
 
 func (x *ServiceExport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[8]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +813,7 @@ func (x *ServiceExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceExport.ProtoReflect.Descriptor instead.
 func (*ServiceExport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{8}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ServiceExport) GetService() string {
@@ -654,11 +851,18 @@ func (x *ServiceExport) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *ServiceExport) GetAgreed() *timestamppb.Timestamp {
+func (x *ServiceExport) GetRelationshipCreateTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Agreed
+		return x.RelationshipCreateTime
 	}
 	return nil
+}
+
+func (x *ServiceExport) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 // ServiceImport imports a service from the cluster of a foreign trust domain. Its key is "<service here>/<trust
@@ -669,16 +873,18 @@ type ServiceImport struct {
 	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// As in ServiceExport.
-	Agreed *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=agreed,proto3" json:"agreed,omitempty"`
+	RelationshipCreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=relationship_create_time,json=relationshipCreateTime,proto3" json:"relationship_create_time,omitempty"`
 	// Chosen at random when it was created: sets that were stored under an earlier import with the same key are ignored.
-	Id            string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
+	// The number in the etag: moves with every change of what clients set, and with nothing else.
+	Generation    uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceImport) Reset() {
 	*x = ServiceImport{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[9]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +896,7 @@ func (x *ServiceImport) String() string {
 func (*ServiceImport) ProtoMessage() {}
 
 func (x *ServiceImport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[9]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +909,7 @@ func (x *ServiceImport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceImport.ProtoReflect.Descriptor instead.
 func (*ServiceImport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{9}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ServiceImport) GetName() string {
@@ -720,9 +926,9 @@ func (x *ServiceImport) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *ServiceImport) GetAgreed() *timestamppb.Timestamp {
+func (x *ServiceImport) GetRelationshipCreateTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Agreed
+		return x.RelationshipCreateTime
 	}
 	return nil
 }
@@ -734,6 +940,13 @@ func (x *ServiceImport) GetId() string {
 	return ""
 }
 
+func (x *ServiceImport) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // ImportedSet is the set that was received for an import. Its key is the import's.
 type ImportedSet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -743,8 +956,8 @@ type ImportedSet struct {
 	Digest    []byte `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
 	Instances uint32 `protobuf:"varint,3,opt,name=instances,proto3" json:"instances,omitempty"`
 	// The other cluster does not export the service.
-	Withheld   bool                   `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
-	ChangeTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
+	NotExported bool                   `protobuf:"varint,4,opt,name=not_exported,json=notExported,proto3" json:"not_exported,omitempty"`
+	ChangeTime  *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=change_time,json=changeTime,proto3" json:"change_time,omitempty"`
 	// Why the latest set was refused: the value of the metric's label, and a sentence. Empty if it was accepted.
 	Refused       string                 `protobuf:"bytes,6,opt,name=refused,proto3" json:"refused,omitempty"`
 	Refusal       string                 `protobuf:"bytes,7,opt,name=refusal,proto3" json:"refusal,omitempty"`
@@ -755,7 +968,7 @@ type ImportedSet struct {
 
 func (x *ImportedSet) Reset() {
 	*x = ImportedSet{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[10]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +980,7 @@ func (x *ImportedSet) String() string {
 func (*ImportedSet) ProtoMessage() {}
 
 func (x *ImportedSet) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[10]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +993,7 @@ func (x *ImportedSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportedSet.ProtoReflect.Descriptor instead.
 func (*ImportedSet) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{10}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ImportedSet) GetImport() string {
@@ -804,9 +1017,9 @@ func (x *ImportedSet) GetInstances() uint32 {
 	return 0
 }
 
-func (x *ImportedSet) GetWithheld() bool {
+func (x *ImportedSet) GetNotExported() bool {
 	if x != nil {
-		return x.Withheld
+		return x.NotExported
 	}
 	return false
 }
@@ -850,7 +1063,7 @@ type ImportSource struct {
 
 func (x *ImportSource) Reset() {
 	*x = ImportSource{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[11]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1075,7 @@ func (x *ImportSource) String() string {
 func (*ImportSource) ProtoMessage() {}
 
 func (x *ImportSource) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[11]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1088,7 @@ func (x *ImportSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportSource.ProtoReflect.Descriptor instead.
 func (*ImportSource) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{11}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ImportSource) GetExpireTime() *timestamppb.Timestamp {
@@ -895,7 +1108,7 @@ type ImportReport struct {
 
 func (x *ImportReport) Reset() {
 	*x = ImportReport{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[12]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1120,7 @@ func (x *ImportReport) String() string {
 func (*ImportReport) ProtoMessage() {}
 
 func (x *ImportReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[12]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1133,7 @@ func (x *ImportReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportReport.ProtoReflect.Descriptor instead.
 func (*ImportReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{12}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ImportReport) GetConfirmations() []*ImportConfirmation {
@@ -942,7 +1155,7 @@ type ImportConfirmation struct {
 
 func (x *ImportConfirmation) Reset() {
 	*x = ImportConfirmation{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1167,7 @@ func (x *ImportConfirmation) String() string {
 func (*ImportConfirmation) ProtoMessage() {}
 
 func (x *ImportConfirmation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[13]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1180,7 @@ func (x *ImportConfirmation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportConfirmation.ProtoReflect.Descriptor instead.
 func (*ImportConfirmation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{13}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ImportConfirmation) GetTrustDomain() string {
@@ -995,7 +1208,7 @@ type ExportReport struct {
 
 func (x *ExportReport) Reset() {
 	*x = ExportReport{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1220,7 @@ func (x *ExportReport) String() string {
 func (*ExportReport) ProtoMessage() {}
 
 func (x *ExportReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[14]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1233,7 @@ func (x *ExportReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportReport.ProtoReflect.Descriptor instead.
 func (*ExportReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{14}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExportReport) GetOutcomes() []*ExportOutcome {
@@ -1047,7 +1260,7 @@ type ExportOutcome struct {
 
 func (x *ExportOutcome) Reset() {
 	*x = ExportOutcome{}
-	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1272,7 @@ func (x *ExportOutcome) String() string {
 func (*ExportOutcome) ProtoMessage() {}
 
 func (x *ExportOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_routing_proto_msgTypes[15]
+	mi := &file_entente_state_v1_routing_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1285,7 @@ func (x *ExportOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportOutcome.ProtoReflect.Descriptor instead.
 func (*ExportOutcome) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{15}
+	return file_entente_state_v1_routing_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExportOutcome) GetHomeTrustDomain() string {
@@ -1121,7 +1334,7 @@ var File_entente_state_v1_routing_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\n" +
-	"\x1eentente/state/v1/routing.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9f\x02\n" +
+	"\x1eentente/state/v1/routing.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x02\n" +
 	"\bInstance\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
@@ -1131,24 +1344,41 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\tspiffe_id\x18\x06 \x01(\tR\bspiffeId\x12\x16\n" +
 	"\x06weight\x18\a \x01(\rR\x06weight\x12\x16\n" +
 	"\x06health\x18\b \x01(\rR\x06health\x12?\n" +
-	"\rregister_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTimeJ\x04\b\t\x10\n" +
+	"\rregister_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fregisterTime\x12\x1e\n" +
+	"\n" +
+	"generation\x18\f \x01(\x04R\n" +
+	"generationJ\x04\b\t\x10\n" +
 	"J\x04\b\n" +
 	"\x10\v\"-\n" +
 	"\vInstanceSet\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\tR\n" +
-	"generation\"\xb9\x02\n" +
+	"generation\"\x9f\x03\n" +
 	"\x05Lease\x12#\n" +
 	"\rsecret_sha256\x18\x01 \x01(\fR\fsecretSha256\x12+\n" +
-	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x128\n" +
-	"\n" +
-	"gone_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\tgoneAfter\x12\x14\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12>\n" +
+	"\rremoval_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fremovalDelay\x12\x14\n" +
 	"\x05owner\x18\x04 \x01(\tR\x05owner\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x129\n" +
-	"\n" +
-	"lapse_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tlapseTime\x12\x16\n" +
-	"\x06stream\x18\a \x01(\tR\x06stream\"\xcb\x03\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x16\n" +
+	"\x06stream\x18\a \x01(\tR\x06stream\x122\n" +
+	"\x04lost\x18\b \x03(\v2\x1e.entente.state.v1.LostInstanceR\x04lost\x12\x12\n" +
+	"\x04kept\x18\t \x01(\rR\x04kept\x12\x14\n" +
+	"\x05ended\x18\n" +
+	" \x01(\bR\x05ended\"]\n" +
+	"\fLeaseService\x123\n" +
+	"\akept_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x06keptAt\x12\x18\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\"\xde\x01\n" +
+	"\fLostInstance\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x127\n" +
+	"\tlose_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bloseTime\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x14\n" +
+	"\x05lease\x18\x05 \x01(\tR\x05lease\x12\x18\n" +
+	"\aremoved\x18\x06 \x01(\bR\aremoved\x12!\n" +
+	"\ftrust_domain\x18\a \x01(\tR\vtrustDomain\"\xeb\x03\n" +
 	"\vRoutingRule\x12<\n" +
 	"\x17overprovisioning_factor\x18\x01 \x01(\rH\x00R\x16overprovisioningFactor\x88\x01\x01\x122\n" +
 	"\x12failover_threshold\x18\x02 \x01(\rH\x01R\x11failoverThreshold\x88\x01\x01\x12,\n" +
@@ -1157,7 +1387,10 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\bfailover\x18\x05 \x03(\v2\x1e.entente.state.v1.FailoverRuleR\bfailover\x12F\n" +
 	"\fdistribution\x18\x06 \x03(\v2\".entente.state.v1.DistributionRuleR\fdistribution\x12;\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTimeB\x1a\n" +
+	"updateTime\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x04R\n" +
+	"generationB\x1a\n" +
 	"\x18_overprovisioning_factorB\x15\n" +
 	"\x13_failover_thresholdB\x12\n" +
 	"\x10_panic_threshold\"2\n" +
@@ -1174,7 +1407,7 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\brenewals\x18\x01 \x03(\v2\x19.entente.state.v1.RenewalR\brenewals\"L\n" +
 	"\aRenewal\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\tR\x05lease\x12+\n" +
-	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xfe\x01\n" +
+	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xc0\x02\n" +
 	"\rServiceExport\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1e\n" +
 	"\n" +
@@ -1184,19 +1417,25 @@ const file_entente_state_v1_routing_proto_rawDesc = "" +
 	"\vpath_prefix\x18\x04 \x01(\tR\n" +
 	"pathPrefix\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x122\n" +
-	"\x06agreed\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06agreed\"\xa4\x01\n" +
+	"createTime\x12T\n" +
+	"\x18relationship_create_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x16relationshipCreateTime\x12\x1e\n" +
+	"\n" +
+	"generation\x18\a \x01(\x04R\n" +
+	"generation\"\xe6\x01\n" +
 	"\rServiceImport\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x122\n" +
-	"\x06agreed\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06agreed\x12\x0e\n" +
-	"\x02id\x18\x04 \x01(\tR\x02id\"\xa5\x02\n" +
+	"createTime\x12T\n" +
+	"\x18relationship_create_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x16relationshipCreateTime\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\"\xac\x02\n" +
 	"\vImportedSet\x12\x16\n" +
 	"\x06import\x18\x01 \x01(\tR\x06import\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1c\n" +
-	"\tinstances\x18\x03 \x01(\rR\tinstances\x12\x1a\n" +
-	"\bwithheld\x18\x04 \x01(\bR\bwithheld\x12;\n" +
+	"\tinstances\x18\x03 \x01(\rR\tinstances\x12!\n" +
+	"\fnot_exported\x18\x04 \x01(\bR\vnotExported\x12;\n" +
 	"\vchange_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"changeTime\x12\x18\n" +
 	"\arefused\x18\x06 \x01(\tR\arefused\x12\x18\n" +
@@ -1233,56 +1472,61 @@ func file_entente_state_v1_routing_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_routing_proto_rawDescData
 }
 
-var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_entente_state_v1_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_entente_state_v1_routing_proto_goTypes = []any{
 	(*Instance)(nil),              // 0: entente.state.v1.Instance
 	(*InstanceSet)(nil),           // 1: entente.state.v1.InstanceSet
 	(*Lease)(nil),                 // 2: entente.state.v1.Lease
-	(*RoutingRule)(nil),           // 3: entente.state.v1.RoutingRule
-	(*FailoverRule)(nil),          // 4: entente.state.v1.FailoverRule
-	(*DistributionRule)(nil),      // 5: entente.state.v1.DistributionRule
-	(*LeaseReport)(nil),           // 6: entente.state.v1.LeaseReport
-	(*Renewal)(nil),               // 7: entente.state.v1.Renewal
-	(*ServiceExport)(nil),         // 8: entente.state.v1.ServiceExport
-	(*ServiceImport)(nil),         // 9: entente.state.v1.ServiceImport
-	(*ImportedSet)(nil),           // 10: entente.state.v1.ImportedSet
-	(*ImportSource)(nil),          // 11: entente.state.v1.ImportSource
-	(*ImportReport)(nil),          // 12: entente.state.v1.ImportReport
-	(*ImportConfirmation)(nil),    // 13: entente.state.v1.ImportConfirmation
-	(*ExportReport)(nil),          // 14: entente.state.v1.ExportReport
-	(*ExportOutcome)(nil),         // 15: entente.state.v1.ExportOutcome
-	nil,                           // 16: entente.state.v1.DistributionRule.ToEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*LeaseService)(nil),          // 3: entente.state.v1.LeaseService
+	(*LostInstance)(nil),          // 4: entente.state.v1.LostInstance
+	(*RoutingRule)(nil),           // 5: entente.state.v1.RoutingRule
+	(*FailoverRule)(nil),          // 6: entente.state.v1.FailoverRule
+	(*DistributionRule)(nil),      // 7: entente.state.v1.DistributionRule
+	(*LeaseReport)(nil),           // 8: entente.state.v1.LeaseReport
+	(*Renewal)(nil),               // 9: entente.state.v1.Renewal
+	(*ServiceExport)(nil),         // 10: entente.state.v1.ServiceExport
+	(*ServiceImport)(nil),         // 11: entente.state.v1.ServiceImport
+	(*ImportedSet)(nil),           // 12: entente.state.v1.ImportedSet
+	(*ImportSource)(nil),          // 13: entente.state.v1.ImportSource
+	(*ImportReport)(nil),          // 14: entente.state.v1.ImportReport
+	(*ImportConfirmation)(nil),    // 15: entente.state.v1.ImportConfirmation
+	(*ExportReport)(nil),          // 16: entente.state.v1.ExportReport
+	(*ExportOutcome)(nil),         // 17: entente.state.v1.ExportOutcome
+	nil,                           // 18: entente.state.v1.DistributionRule.ToEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
 }
 var file_entente_state_v1_routing_proto_depIdxs = []int32{
-	17, // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
-	18, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	18, // 2: entente.state.v1.Lease.gone_after:type_name -> google.protobuf.Duration
-	17, // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
-	17, // 4: entente.state.v1.Lease.lapse_time:type_name -> google.protobuf.Timestamp
-	4,  // 5: entente.state.v1.RoutingRule.failover:type_name -> entente.state.v1.FailoverRule
-	5,  // 6: entente.state.v1.RoutingRule.distribution:type_name -> entente.state.v1.DistributionRule
-	17, // 7: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	16, // 8: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
-	7,  // 9: entente.state.v1.LeaseReport.renewals:type_name -> entente.state.v1.Renewal
-	18, // 10: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
-	17, // 11: entente.state.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
-	17, // 12: entente.state.v1.ServiceExport.agreed:type_name -> google.protobuf.Timestamp
-	17, // 13: entente.state.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	17, // 14: entente.state.v1.ServiceImport.agreed:type_name -> google.protobuf.Timestamp
-	17, // 15: entente.state.v1.ImportedSet.change_time:type_name -> google.protobuf.Timestamp
-	17, // 16: entente.state.v1.ImportedSet.refuse_time:type_name -> google.protobuf.Timestamp
-	17, // 17: entente.state.v1.ImportSource.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 18: entente.state.v1.ImportReport.confirmations:type_name -> entente.state.v1.ImportConfirmation
-	18, // 19: entente.state.v1.ImportConfirmation.age:type_name -> google.protobuf.Duration
-	15, // 20: entente.state.v1.ExportReport.outcomes:type_name -> entente.state.v1.ExportOutcome
-	18, // 21: entente.state.v1.ExportOutcome.age:type_name -> google.protobuf.Duration
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	19, // 0: entente.state.v1.Instance.register_time:type_name -> google.protobuf.Timestamp
+	20, // 1: entente.state.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	20, // 2: entente.state.v1.Lease.removal_delay:type_name -> google.protobuf.Duration
+	19, // 3: entente.state.v1.Lease.create_time:type_name -> google.protobuf.Timestamp
+	19, // 4: entente.state.v1.Lease.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: entente.state.v1.Lease.lost:type_name -> entente.state.v1.LostInstance
+	19, // 6: entente.state.v1.LeaseService.kept_at:type_name -> google.protobuf.Timestamp
+	19, // 7: entente.state.v1.LostInstance.lose_time:type_name -> google.protobuf.Timestamp
+	6,  // 8: entente.state.v1.RoutingRule.failover:type_name -> entente.state.v1.FailoverRule
+	7,  // 9: entente.state.v1.RoutingRule.distribution:type_name -> entente.state.v1.DistributionRule
+	19, // 10: entente.state.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	18, // 11: entente.state.v1.DistributionRule.to:type_name -> entente.state.v1.DistributionRule.ToEntry
+	9,  // 12: entente.state.v1.LeaseReport.renewals:type_name -> entente.state.v1.Renewal
+	20, // 13: entente.state.v1.Renewal.age:type_name -> google.protobuf.Duration
+	19, // 14: entente.state.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	19, // 15: entente.state.v1.ServiceExport.relationship_create_time:type_name -> google.protobuf.Timestamp
+	19, // 16: entente.state.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	19, // 17: entente.state.v1.ServiceImport.relationship_create_time:type_name -> google.protobuf.Timestamp
+	19, // 18: entente.state.v1.ImportedSet.change_time:type_name -> google.protobuf.Timestamp
+	19, // 19: entente.state.v1.ImportedSet.refuse_time:type_name -> google.protobuf.Timestamp
+	19, // 20: entente.state.v1.ImportSource.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 21: entente.state.v1.ImportReport.confirmations:type_name -> entente.state.v1.ImportConfirmation
+	20, // 22: entente.state.v1.ImportConfirmation.age:type_name -> google.protobuf.Duration
+	17, // 23: entente.state.v1.ExportReport.outcomes:type_name -> entente.state.v1.ExportOutcome
+	20, // 24: entente.state.v1.ExportOutcome.age:type_name -> google.protobuf.Duration
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_routing_proto_init() }
@@ -1290,14 +1534,14 @@ func file_entente_state_v1_routing_proto_init() {
 	if File_entente_state_v1_routing_proto != nil {
 		return
 	}
-	file_entente_state_v1_routing_proto_msgTypes[3].OneofWrappers = []any{}
+	file_entente_state_v1_routing_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_routing_proto_rawDesc), len(file_entente_state_v1_routing_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
