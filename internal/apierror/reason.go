@@ -6,7 +6,8 @@
 //
 // [New] makes an error with a given reason. Most code returns a plain gRPC status: the interceptors [Unary] and
 // [Stream], which stand before every API service, add the reason that follows from the status code. An explicit reason
-// is needed only where the code does not imply one, such as [NoLeader] for Unavailable.
+// is needed only where the code does not imply one, such as [NoLeader] for Unavailable. docs/operating/errors.md lists
+// the reasons for clients in other languages.
 package apierror
 
 import (
@@ -24,6 +25,8 @@ const Domain = "entente"
 const (
 	// NoLeader means that no leader can be reached. Nothing was written; stale reads work.
 	NoLeader = "NO_LEADER"
+	// Starting means that the member was started and does not serve yet. Whether a resource exists is not known there.
+	Starting = "STARTING"
 	// UnknownOutcome means that the write may or may not have been made.
 	UnknownOutcome = "UNKNOWN_OUTCOME"
 	// Behind means that the member has not reached the requested revision.
@@ -42,8 +45,15 @@ const (
 	AlreadyExists = "ALREADY_EXISTS"
 	// Conflict means that a concurrent change prevented this one.
 	Conflict = "CONFLICT"
+	// EtagMismatch means that the object was changed since the caller read it. The metadata has both etags.
+	EtagMismatch = "ETAG_MISMATCH"
 	// FailedPrecondition means that the state of the system does not allow the call.
 	FailedPrecondition = "FAILED_PRECONDITION"
+	// Abandoned means that the cluster was recovered without the calling member, whose data folder belongs to a history
+	// that has ended.
+	Abandoned = "ABANDONED"
+	// Removed means that the calling member was removed from the cluster.
+	Removed = "REMOVED"
 	// InvalidArgument means that the request is malformed, in any state of the system.
 	InvalidArgument = "INVALID_ARGUMENT"
 	// Exhausted means that a limit or a rate is exceeded.
@@ -53,6 +63,12 @@ const (
 	// Internal means a defect of the server or of its machine.
 	Internal = "INTERNAL"
 )
+
+// RequestedEtag is the key of the request's etag in the metadata of EtagMismatch.
+const RequestedEtag = "etag"
+
+// CurrentEtag is the key of the object's etag in the metadata of EtagMismatch. It is "0" if the object does not exist.
+const CurrentEtag = "current_etag"
 
 // reasonOf maps status codes to the reasons that they imply. The other codes describe the call, not the system.
 var reasonOf = map[codes.Code]string{
@@ -73,7 +89,12 @@ var reasonOf = map[codes.Code]string{
 
 // New returns an error with a gRPC status and a reason.
 func New(code codes.Code, reason, format string, args ...any) error {
-	info := &errdetails.ErrorInfo{Domain: Domain, Reason: reason}
+	return NewWith(code, reason, nil, format, args...)
+}
+
+// NewWith returns an error as New does, with metadata for programs.
+func NewWith(code codes.Code, reason string, metadata map[string]string, format string, args ...any) error {
+	info := &errdetails.ErrorInfo{Domain: Domain, Reason: reason, Metadata: metadata}
 	return withDetails(status.New(code, fmt.Sprintf(format, args...)), info).Err()
 }
 
@@ -85,6 +106,9 @@ func Reason(s *status.Status) string {
 	}
 	return reasonOf[s.Code()]
 }
+
+// Metadata returns the metadata that a status carries for programs, or nil.
+func Metadata(s *status.Status) map[string]string { return infoOf(s).GetMetadata() }
 
 func infoOf(s *status.Status) *errdetails.ErrorInfo {
 	for _, detail := range s.Details() {
