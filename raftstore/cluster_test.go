@@ -3,6 +3,7 @@ package raftstore_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,6 +41,52 @@ func TestWritesOnAnyMember(t *testing.T) {
 	}
 	require.NotEmpty(t, c.Store(0).ClusterID())
 	require.Equal(t, c.Store(0).ClusterID(), c.Store(2).ClusterID())
+}
+
+// What a leader writes for itself it accepts from the others too: a transaction that looks up a key that no row can
+// have finds nothing, at every member.
+func TestKeysThatNoRowHas(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	leader := c.Leader()
+	for i, key := range []string{"", strings.Repeat("k", 4097)} {
+		for member := range 3 {
+			_, err := c.Store(member).Update(t.Context(), func(tx *raftstore.Tx) error {
+				if _, found, err := words.Get(tx, key); err != nil || found {
+					return fmt.Errorf("a row with %d bytes of key: %w", len(key), err)
+				}
+				if _, found := words.RevisionOf(tx, key); found {
+					return fmt.Errorf("a revision of a row with %d bytes of key", len(key))
+				}
+				return words.Put(tx, fmt.Sprintf("%d-%d", i, member), wrapperspb.String("written"))
+			})
+			require.NoError(t, err, "member %d, where %d leads", member, leader)
+		}
+	}
+}
+
+// A restored row names the member that restores it as the one that wrote it, whoever wrote it before and whether or not
+// that member leads: a snapshot can have any content.
+func TestRestoredRowsNameTheMemberThatRestores(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3)
+	for _, s := range c.Running() {
+		_, err := s.Update(t.Context(), func(tx *raftstore.Tx) error {
+			return signed.Put(tx, s.MemberID(), wrapperspb.String(s.MemberID()))
+		})
+		require.NoError(t, err)
+		s.Snapshots().Survive("test", func(_, _ *raftstore.View, tx *raftstore.Tx) error {
+			return signed.Put(tx, "carried", wrapperspb.String("member-9"))
+		})
+	}
+	saved := save(t, c.Store(0))
+	for _, s := range c.Running() {
+		restore(t, s, saved)
+		rows, err := signed.List(s.View(), "")
+		require.NoError(t, err)
+		require.Len(t, rows, 4)
+		for _, row := range rows {
+			require.Equal(t, s.MemberID(), row.Value.GetValue(), row.Key)
+		}
+	}
 }
 
 func TestLostAnswersApplyOnce(t *testing.T) {
@@ -125,7 +172,7 @@ func TestTransferAndRemoval(t *testing.T) {
 	c := raftstoretest.NewCluster(t, 3)
 	leader := c.Leader()
 	next := (leader + 1) % 3
-	require.NoError(t, c.Store(leader).Servers().TransferLead(t.Context(), c.Store(next).MemberID()))
+	require.NoError(t, c.Store(leader).Servers().TransferLeadership(t.Context(), c.Store(next).MemberID()))
 	require.Equal(t, next, c.Leader())
 	require.NoError(t, c.Store(next).Servers().Remove(t.Context(), c.Store(leader).MemberID()))
 	require.Len(t, c.Store(next).Servers().List(), 2)

@@ -19,7 +19,7 @@ func TestRestartFromCompactedLog(t *testing.T) {
 	s, stop, err := l.open("m1")
 	require.NoError(t, err)
 	require.NoError(t, s.Bootstrap())
-	awaitLead(t.Context(), t, s)
+	awaitLeadership(t.Context(), t, s)
 	for i := range 50 {
 		put(t, s, fmt.Sprintf("k/%d", i%10), fmt.Sprint(i))
 	}
@@ -36,7 +36,7 @@ func TestRestartFromCompactedLog(t *testing.T) {
 	s, stop, err = l.open("m1")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, stop()) }()
-	awaitLead(t.Context(), t, s)
+	awaitLeadership(t.Context(), t, s)
 	v := linearizable(t, s)
 	require.Equal(t, want, content(t, v))
 	require.Greater(t, v.Revision(), at)
@@ -102,7 +102,7 @@ func TestRestoreOnThreeMembers(t *testing.T) {
 	snapshot := save(t, stores[2])
 	put(t, stores[1], "k", "now")
 	follower := stores[(leaderOf(t, stores)+1)%3]
-	follower.SurviveRestore("test", func(_, _ *raftstore.View, tx *raftstore.Tx) error {
+	follower.Snapshots().Survive("test", func(_, _ *raftstore.View, tx *raftstore.Tx) error {
 		for _, s := range stores {
 			if _, _, err := raftstore.Compact(s); err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/ententehq/entente/raftstore/internal/disk"
 	"github.com/ententehq/entente/raftstore/internal/transport"
 )
 
@@ -44,23 +45,26 @@ type Config struct {
 
 	// wrapLog wraps the log store, in tests of bad disks.
 	wrapLog func(raft.LogStore) raft.LogStore
+	// probe replaces the probes of the disk, in tests of bad disks.
+	probe disk.Probe
 }
 
 // Timing has the times that depend on the distance between the members. A zero field has its default, which suits the
 // zones of one region.
 type Timing struct {
-	// Heartbeat is how long a member goes without a message of a leader before it starts an election. Default 1 s.
+	// Heartbeat is how long a member goes without a message of a leader before it starts an election, as long as it has
+	// not measured what is usual. After that it is between Lease and four times this. Default 1 s.
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes. Default 1 s.
 	Election time.Duration
 	// Lease is how long a leader goes without answers of a majority before it steps down. At most Heartbeat. Default
-	// 500 ms.
+	// three quarters of it.
 	Lease time.Duration
 	// LeaderWait is how long writes and linearizable reads wait for a leader to be found before they fail with
 	// [ErrNoLeader]. Default: three times Election, which spans one election that goes well.
 	LeaderWait time.Duration
 	// Disk is how long one call to the log store may take. Beyond it the member leaves Raft, because a leader whose
-	// disk hangs would otherwise keep its lead and commit nothing. Default 5 s.
+	// disk hangs would otherwise keep its leadership and commit nothing. Default 5 s.
 	Disk time.Duration
 	// SnapshotEntries is how many log entries lead to a snapshot. Default 8192.
 	SnapshotEntries uint64
@@ -86,7 +90,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	orDefault(&c.Timing.Heartbeat, time.Second)
 	orDefault(&c.Timing.Election, time.Second)
-	orDefault(&c.Timing.Lease, c.Timing.Heartbeat/2)
+	orDefault(&c.Timing.Lease, c.Timing.Heartbeat*3/4)
 	orDefault(&c.Timing.LeaderWait, 3*c.Timing.Election)
 	orDefault(&c.Timing.Disk, 5*time.Second)
 	if c.Timing.SnapshotEntries == 0 {

@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,10 +29,18 @@ const (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
+		go endWithParent(os.Stdin)
 		fmt.Println("failed", runUntilKilled(&loopback{dir: dir}, os.Getenv(crashMember)))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// endWithParent ends the process when the test that started it is gone, whatever ended that: the other end of the pipe
+// is closed then.
+func endWithParent(parent io.Reader) {
+	_, _ = io.Copy(io.Discard, parent)
+	os.Exit(1)
 }
 
 // runUntilKilled is a member in a process of its own. It prints a line for each write that was acknowledged to it, and
@@ -51,12 +62,16 @@ func runUntilKilled(l *loopback, member string) error {
 		fmt.Println(words...)
 	}
 	ctx := context.Background()
+	if err := s.Serving().AwaitLoaded(ctx); err != nil {
+		return err
+	}
+	report("loaded", uint64(s.View().Revision()))
 	go func() {
 		_ = s.WhileLeading(ctx, func(leading context.Context) {
 			for _, other := range benchMembers {
 				err := s.Servers().AddVoter(leading, l.server(other))
-				if errors.Is(err, raftstore.ErrNotLeader) {
-					<-leading.Done() // the lead was lost meanwhile, as happens on a busy machine
+				if errors.Is(err, raftstore.ErrNotLeader) || errors.Is(err, raftstore.ErrUnknownOutcome) {
+					<-leading.Done() // leadership was lost meanwhile, as happens on a busy machine
 				}
 				if leading.Err() != nil {
 					return
@@ -78,6 +93,9 @@ func runUntilKilled(l *loopback, member string) error {
 				key := fmt.Sprintf("%s/%d/%d/%d", member, run, writer, n)
 				if acks.write(ctx, s, key) {
 					report("acknowledged", key)
+					out.Lock() // before the view is read, so that the revisions are printed in order
+					fmt.Println("published", uint64(s.View().Revision()))
+					out.Unlock()
 				}
 			}
 		})
@@ -90,6 +108,9 @@ func runUntilKilled(l *loopback, member string) error {
 type crasher struct {
 	process *exec.Cmd
 	done    chan struct{}
+	// published is the newest revision that the member has reported, in this run or before. It belongs to the goroutine
+	// that reads the output, until done is closed.
+	published uint64
 }
 
 // kill ends the process as kill -9 does, and returns once all of its output was read.
@@ -107,16 +128,23 @@ type crashes struct {
 	acks         acknowledged
 	leaders      chan string
 	acknowledged chan struct{}
+	loaded       atomic.Int32 // the restarts with a state of their own
 }
 
 func (c *crashes) start(member string) {
 	process := exec.Command(os.Args[0], "-test.run=^$")
 	process.Env = append(os.Environ(), crashDir+"="+c.loopback.dir, crashMember+"="+member)
 	process.Stderr = os.Stderr
+	parent, err := process.StdinPipe() // it stays open until the process has ended
+	require.NoError(c.t, err)
+	c.t.Cleanup(func() { parent.Close() })
 	out, err := process.StdoutPipe()
 	require.NoError(c.t, err)
 	require.NoError(c.t, process.Start())
 	running := &crasher{process: process, done: make(chan struct{})}
+	if before := c.members[member]; before != nil {
+		running.published = before.published
+	}
 	c.members[member] = running
 	go func() {
 		defer close(running.done)
@@ -133,6 +161,16 @@ func (c *crashes) start(member string) {
 				}
 			case "leads":
 				c.leaders <- which
+			case "published", "loaded":
+				revision, err := strconv.ParseUint(which, 10, 64)
+				if err != nil || revision < running.published {
+					c.t.Errorf("member %s %s revision %s after it had published %d", member, what, which,
+						running.published)
+				}
+				running.published = revision
+				if what == "loaded" && revision > 0 {
+					c.loaded.Add(1)
+				}
 			default:
 				c.t.Errorf("member %s: %s", member, lines.Text())
 			}
@@ -162,7 +200,8 @@ func (c *crashes) await(n int, killed string) string {
 }
 
 // Processes are killed while they write, first leaders one by one and then all at once. Every write that was
-// acknowledged to any of them is there afterwards, on every member.
+// acknowledged to any of them is there afterwards, on every member. No member ever publishes a state older than one
+// that it had published before it was killed.
 func TestKilledProcesses(t *testing.T) {
 	c := &crashes{
 		t:            t,
@@ -186,6 +225,7 @@ func TestKilledProcesses(t *testing.T) {
 		leader = c.await(100, killed)
 		c.start(killed)
 	}
+	await(t, "restarted members load the state that they had", func() bool { return c.loaded.Load() == 3 })
 	for _, member := range benchMembers {
 		c.members[member].kill(t)
 	}
@@ -194,6 +234,8 @@ func TestKilledProcesses(t *testing.T) {
 	for _, member := range benchMembers {
 		s, stop, err := c.loopback.open(member)
 		require.NoError(t, err)
+		require.NoError(t, s.Serving().AwaitLoaded(t.Context()))
+		require.GreaterOrEqual(t, uint64(s.View().Revision()), c.members[member].published)
 		defer func() { require.NoError(t, stop()) }()
 		stores = append(stores, s)
 	}

@@ -41,6 +41,12 @@
 // several transactions, invisible to readers, and switches to it in one small one. Fields and tables that a member does
 // not know are kept unchanged. Without a quorum writes fail with [ErrNoLeader], and stale reads work.
 //
+// # A restarted member
+//
+// Each member records up to which revision it publishes its state before it does: on disk at once for the tables that
+// are declared with [RecordsNow], and soon for the others. After a restart it loads exactly that much of its snapshot
+// and log, before anything of it is visible. [Store.Serving] reports when it may be served.
+//
 // # What it never does
 //
 // It never blocks Apply for a reader or a watch, never lets a member continue that could not apply an entry, and never
@@ -49,8 +55,10 @@
 //
 // # The floors
 //
-//   - internal/disk: the log, the stable store and the snapshots, each call timed
-//   - internal/transport: Raft's messages between members
+//   - internal/disk: the log, the stable store and the snapshots, each call timed; internal/applied: the record of what
+//     was published
+//   - internal/transport: Raft's messages between members; internal/quorum: proves by their answers that a member
+//     leads; internal/election: how long a member waits for a leader
 //   - internal/machine: the state, and how entries change it; snapshot: the format of states on disk and of backups
 //   - internal/history: the latest changes, for watches
 //   - internal/commit: on the leader, which commands share an entry

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -15,32 +16,45 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/internal/disk"
 )
 
 // waitLimit bounds waits, so that a test that hangs ends with a message. It is far longer than anything takes on a busy
 // machine.
 const waitLimit = 5 * time.Minute
 
-// faultyLog is a log store whose disk can be full, or hang.
+// faultyLog is a log store whose disk can be full, hang, or fail. Its probes meet the same.
 type faultyLog struct {
 	raft.LogStore
-	full atomic.Bool
-	hung atomic.Pointer[chan struct{}]
+	full, failing atomic.Bool
+	hung          atomic.Pointer[chan struct{}]
 }
 
 func (f *faultyLog) StoreLog(log *raft.Log) error { return f.StoreLogs([]*raft.Log{log}) }
 
 func (f *faultyLog) StoreLogs(logs []*raft.Log) error {
-	if hung := f.hung.Load(); hung != nil {
-		<-*hung
-	}
-	if f.full.Load() {
-		return &faultError{syscall.ENOSPC}
+	if err := f.Touch(); err != nil {
+		return err
 	}
 	return f.LogStore.StoreLogs(logs)
 }
 
-type faultError struct{ error }
+func (f *faultyLog) Touch() error {
+	if hung := f.hung.Load(); hung != nil {
+		<-*hung
+	}
+	switch {
+	case f.full.Load():
+		return &os.PathError{Op: "write", Path: "raft.db", Err: syscall.ENOSPC}
+	case f.failing.Load():
+		return &os.PathError{Op: "write", Path: "raft.db", Err: syscall.EIO}
+	}
+	return nil
+}
+
+func (f *faultyLog) Room() error { return f.Touch() }
+
+func (f *faultyLog) Space() (disk.Space, error) { return disk.Space{}, nil }
 
 // acknowledged makes writes, each of a key of its own, and remembers those that were acknowledged.
 type acknowledged struct {
@@ -118,7 +132,7 @@ func linearizable(t testing.TB, s *raftstore.Store) *raftstore.View {
 }
 
 // faulty forms a cluster whose disks can be made to fail.
-func faulty(t testing.TB, disk time.Duration) ([]*raftstore.Store, []*faultyLog, chan error) {
+func faulty(t testing.TB, limit time.Duration) ([]*raftstore.Store, []*faultyLog, chan error) {
 	t.Helper()
 	var logs []*faultyLog
 	stopped := make(chan error, len(benchMembers))
@@ -129,14 +143,16 @@ func faulty(t testing.TB, disk time.Duration) ([]*raftstore.Store, []*faultyLog,
 			log.LogStore = below
 			return log
 		})
-		c.Timing.Disk = disk
+		raftstore.ReplaceProbe(c, log)
+		c.Timing.Disk = limit
 		c.Timing.LeaderWait = 2 * time.Second
 		c.Fatal = func(err error) { stopped <- err }
 	})
 	return stores, logs, stopped
 }
 
-// A full disk keeps a member from taking part in new writes, and loses no acknowledged one.
+// A full disk keeps a member from taking part in new writes, and loses no acknowledged one. A leader gives the lead up,
+// and is not elected again before it has room, not even by a transfer.
 func TestFullDisk(t *testing.T) {
 	stores, logs, stopped := faulty(t, 0)
 	var acks acknowledged
@@ -145,11 +161,27 @@ func TestFullDisk(t *testing.T) {
 	full := leaderOf(t, stores)
 	logs[full].full.Store(true)
 	others := []*raftstore.Store{stores[(full+1)%3], stores[(full+2)%3]}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	led := make(chan struct{}, 100)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		_ = stores[full].WhileLeading(ctx, func(ctx context.Context) { led <- struct{}{}; <-ctx.Done() })
+	})
 	acks.write(t.Context(), stores[full], "into the full disk") // may or may not be acknowledged
 	for _, s := range others {
 		acks.writeMore(t, s, "meanwhile", 10)
 	}
 	acks.requireAll(t, linearizable(t, others[0]))
+	require.EqualError(t, stores[full].Disk().Err(), "the disk of the data folder is full: write raft.db: "+
+		"no space left on device; make room, and the member continues by itself")
+	now := others[leaderOf(t, others)]
+	require.Error(t, now.Servers().TransferLeadership(t.Context(), stores[full].MemberID()))
+	acks.writeMore(t, now, "after a refused transfer", 10)
+	require.False(t, stores[full].IsLeader())
+	cancel()
+	watching.Wait()
+	require.LessOrEqual(t, len(led), 1, "the member with the full disk was elected again")
 
 	logs[full].full.Store(false)
 	acks.writeMore(t, stores[full], "after", 10)
@@ -157,6 +189,47 @@ func TestFullDisk(t *testing.T) {
 		acks.requireAll(t, linearizable(t, s))
 	}
 	require.Empty(t, stopped, "a full disk stops no member")
+	// It has its vote again: without it there is no majority.
+	awaitDisk(t, stores[full])
+	require.Eventually(t, func() bool {
+		leader := stores[leaderOf(t, stores)]
+		return leader == stores[full] ||
+			leader.Servers().TransferLeadership(t.Context(), stores[full].MemberID()) == nil && stores[full].IsLeader()
+	}, waitLimit, time.Millisecond)
+	acks.writeMore(t, stores[full], "as the leader", 10)
+}
+
+// awaitDisk waits until the disk of a member accepts writes.
+func awaitDisk(t testing.TB, s *raftstore.Store) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.Disk().Err() == nil }, waitLimit, time.Millisecond)
+}
+
+// A member whose disk fails leaves Raft with one line, and the others continue.
+func TestFailingDisk(t *testing.T) {
+	stores, logs, stopped := faulty(t, 0)
+	var acks acknowledged
+	acks.writeMore(t, stores[0], "before", 10)
+	failing := leaderOf(t, stores)
+	logs[failing].failing.Store(true)
+	acks.write(t.Context(), stores[failing], "into the failing disk")
+	select {
+	case err := <-stopped:
+		// A probe or the write may come first.
+		require.Regexp(t, "^member stopped: writing (to the log|a probe) failed: write raft.db: input/output error; "+
+			"check the disk of the data folder$", err.Error())
+	case <-time.After(waitLimit):
+		t.Fatal("the failing disk was not detected")
+	}
+	others := []*raftstore.Store{stores[(failing+1)%3], stores[(failing+2)%3]}
+	for _, s := range others {
+		acks.writeMore(t, s, "meanwhile", 10)
+		acks.requireAll(t, linearizable(t, s))
+	}
+	require.False(t, stores[failing].IsLeader())
+	_, known := stores[failing].Leader()
+	require.False(t, known)
+	require.Empty(t, stopped)
 }
 
 // With a majority of full disks nothing is acknowledged, and writes continue once there is room.
@@ -203,7 +276,8 @@ func TestHungDisk(t *testing.T) {
 
 	select {
 	case err := <-stopped:
-		require.ErrorContains(t, err, "writing to the log has not returned for 5s")
+		require.Regexp(t, "^member stopped: writing (to the log|a probe) has not returned for 5s; "+
+			"the disk of the data folder hangs or is far too slow$", err.Error())
 	case <-ctx.Done():
 		t.Fatal("the hung disk was not detected")
 	}
@@ -213,6 +287,10 @@ func TestHungDisk(t *testing.T) {
 		acks.requireAll(t, linearizable(t, s))
 	}
 	require.NotEqual(t, stores[hung].MemberID(), others[leaderOf(t, others)].MemberID())
+	require.False(t, stores[hung].IsLeader())
+	_, known := stores[hung].Leader()
+	require.False(t, known, "a member that has left reports no leader, which Raft, which hangs, still has")
+	require.ErrorContains(t, stores[hung].Disk().Err(), "the disk of the data folder hangs or is far too slow")
 	cancel()
 }
 
@@ -227,7 +305,7 @@ func TestLostQuorumFailsWrites(t *testing.T) {
 		stores, stops = append(stores, s), append(stops, stop)
 	}
 	require.NoError(t, stores[0].Bootstrap())
-	awaitLead(t.Context(), t, stores[0])
+	awaitLeadership(t.Context(), t, stores[0])
 	for _, member := range benchMembers[1:] {
 		require.NoError(t, stores[0].Servers().AddVoter(t.Context(), l.server(member)))
 	}

@@ -12,8 +12,12 @@ import (
 // floors lists which other packages of this room each one imports, lowest first.
 var floors = map[string][]string{
 	"internal/row":                 {},
-	"internal/disk":                {},
-	"internal/transport":           {},
+	"internal/applied":             {},
+	"internal/logfile":             {},
+	"internal/disk":                {"internal/applied", "internal/logfile"},
+	"internal/quorum":              {},
+	"internal/election":            {},
+	"internal/transport":           {"internal/quorum"},
 	"internal/history":             {"internal/row"},
 	"snapshot":                     {"internal/row"},
 	"internal/machine":             {"internal/row", "internal/history", "snapshot"},
@@ -22,17 +26,23 @@ var floors = map[string][]string{
 	"internal/commit":              {"internal/row", "internal/machine"},
 	"": {
 		"internal/row", "internal/disk", "internal/transport", "internal/history", "snapshot", "internal/machine",
-		"internal/metrics", "internal/commit",
+		"internal/metrics", "internal/commit", "internal/quorum", "internal/election", "internal/logfile",
 	},
 	"feed":                 {""},
-	"raftstoretest":        {""},
+	"raftstoretest":        {"", "internal/machine"},
 	"token":                {},
 	"membership/memory":    {},
 	"membership/memberid":  {},
 	"membership/directory": {"", "membership/memberid"},
 	"membership/join":      {"", "membership/memberid", "membership/directory", "token"},
+	"membership/recovery":  {"", "membership/memberid"},
+	"membership/removal":   {"", "membership/memberid"},
+	"membership/address": {
+		"", "membership/memberid", "membership/directory", "membership/join", "membership/removal",
+	},
 	"membership": {
-		"", "feed", "membership/memberid", "membership/directory", "membership/join", "membership/memory",
+		"", "feed", "snapshot", "membership/memberid", "membership/directory", "membership/join", "membership/memory",
+		"membership/recovery", "membership/address", "membership/removal",
 	},
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/ententehq/entente/raftstore/internal/machine"
 )
 
-// leadership is what this member knows about the leader. Its own lead begins when an entry of the new term is applied,
-// because only then its state holds everything that was acknowledged before.
+// leadership is what this member knows about the leader. Its own leadership begins when an entry of the new term is
+// applied, because only then its state holds everything that was acknowledged before.
 type leadership struct {
 	node    *node
 	machine *machine.Machine
@@ -24,14 +24,16 @@ type leadership struct {
 	leaderWait time.Duration
 
 	mu      sync.Mutex
-	lead    *lead         // nil: this member does not lead
+	term    *leaderTerm   // nil: this member does not lead
 	changed chan struct{} // closed and replaced on every change
 	// leaderless is since when no leader is known; zero: one is.
 	leaderless time.Time
+	// stopped means that this member takes no more part: Raft, which may hang, is not asked who leads.
+	stopped bool
 }
 
-// lead is one time that this member leads.
-type lead struct {
+// leaderTerm is one term of leadership of this member.
+type leaderTerm struct {
 	term   uint64
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -54,18 +56,27 @@ func (l *leadership) update(change func()) {
 
 func (l *leadership) begin(parent context.Context, term uint64) {
 	l.update(func() {
-		l.lead = &lead{term: term}
-		l.lead.ctx, l.lead.cancel = context.WithCancel(parent)
+		if l.stopped {
+			return
+		}
+		l.term = &leaderTerm{term: term}
+		l.term.ctx, l.term.cancel = context.WithCancel(parent)
 	})
 }
 
 func (l *leadership) end() {
 	l.update(func() {
-		if l.lead != nil {
-			l.lead.cancel()
-			l.lead = nil
+		if l.term != nil {
+			l.term.cancel()
+			l.term = nil
 		}
 	})
+}
+
+// stop ends this member's leadership, and its knowledge of any leader, for good.
+func (l *leadership) stop() {
+	l.end()
+	l.update(func() { l.stopped = true })
 }
 
 func (l *leadership) leaderKnown(known bool) {
@@ -79,11 +90,21 @@ func (l *leadership) leaderKnown(known bool) {
 	})
 }
 
-// current returns this member's lead, or nil, and a channel that is closed when that changes.
-func (l *leadership) current() (*lead, <-chan struct{}) {
+// leaderlessFor returns for how long no leader is known; 0: one is.
+func (l *leadership) leaderlessFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lead, l.changed
+	if l.leaderless.IsZero() {
+		return 0
+	}
+	return time.Since(l.leaderless)
+}
+
+// current returns this member's lead, or nil, and a channel that is closed when that changes.
+func (l *leadership) current() (*leaderTerm, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.term, l.changed
 }
 
 // leads reports whether this member leads and has applied everything that was acknowledged before.
@@ -94,8 +115,11 @@ func (l *leadership) leads() bool {
 
 // leader returns the member that leads, as far as this one knows.
 func (l *leadership) leader() (Server, bool) {
+	l.mu.Lock()
+	stopped := l.stopped
+	l.mu.Unlock()
 	address, id := l.node.raft.LeaderWithID()
-	if id == "" {
+	if id == "" || stopped {
 		return Server{}, false
 	}
 	memberID, identity, err := parseServerID(id)
@@ -133,11 +157,11 @@ func (l *leadership) run(ctx context.Context, leading <-chan bool) {
 	}
 }
 
-// open commits the first entry of this member's term, and begins its lead.
+// open commits the first entry of this member's term, and begins its leadership.
 func (l *leadership) open(ctx context.Context) {
 	term := l.node.raft.CurrentTerm()
 	if err := l.node.applyFirst(rand.Text()); err != nil {
-		l.log.Info("elected, and the lead was lost at once", "term", term, "reason", err)
+		l.log.Info("elected, and leadership was lost at once", "term", term, "reason", err)
 		return
 	}
 	if l.node.raft.CurrentTerm() != term || l.machine.State().Term != term {
@@ -149,7 +173,7 @@ func (l *leadership) open(ctx context.Context) {
 
 // whileLeading runs fn during each lead of this member, until ctx or the store ends.
 func (l *leadership) whileLeading(ctx context.Context, life *lifetime, fn func(ctx context.Context)) error {
-	var last *lead
+	var last *leaderTerm
 	for {
 		lead, changed := l.current()
 		if lead == nil || lead == last {
@@ -196,10 +220,7 @@ var errNoneKnown = errors.New("no leader is known")
 // retryable returns nil if a call should try again, or [ErrNoLeader] if it has waited long enough. It began at a time,
 // and its last attempt failed with cause.
 func (l *leadership) retryable(began time.Time, cause error) error {
-	l.mu.Lock()
-	leaderless := l.leaderless
-	l.mu.Unlock()
-	if time.Since(began) < l.leaderWait && (leaderless.IsZero() || time.Since(leaderless) < l.leaderWait) {
+	if time.Since(began) < l.leaderWait && l.leaderlessFor() < l.leaderWait {
 		return nil
 	}
 	return fmt.Errorf("%w (%w)", ErrNoLeader, cause)

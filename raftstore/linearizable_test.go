@@ -136,7 +136,7 @@ func TestLinearizable(t *testing.T) {
 		leader := c.Leader()
 		progress(leader)
 		next := (leader + 1) % 3
-		_ = c.Store(leader).Servers().TransferLead(ctx, c.Store(next).MemberID()) // one that fails is trouble too
+		_ = c.Store(leader).Servers().TransferLeadership(ctx, c.Store(next).MemberID()) // one that fails is trouble too
 		progress(c.Leader())
 
 		leader = c.Leader()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
@@ -64,12 +66,12 @@ func (l *loopback) open(
 	if err != nil {
 		return nil, nil, err
 	}
-	peers := &peers{loopback: l, conns: map[string]*grpc.ClientConn{}}
+	peers := &peers{loopback: l, member: member, conns: map[string]*grpc.ClientConn{}}
 	config := raftstore.Config{
 		MemberID: member, Identity: identityOf(member), Address: l.raftAddress(member), Dir: l.dataDir(member),
 		Stream: stream, Dial: peers.dial,
 		Timing: raftstore.Timing{
-			Heartbeat: 250 * time.Millisecond, Election: 250 * time.Millisecond, Lease: 200 * time.Millisecond,
+			Heartbeat: 250 * time.Millisecond, Election: 250 * time.Millisecond, Lease: 250 * time.Millisecond,
 			LeaderWait: 5 * time.Second,
 		},
 	}
@@ -80,7 +82,7 @@ func (l *loopback) open(
 		return nil, nil, err
 	}
 	server := grpc.NewServer()
-	ententev1.RegisterStoreServiceServer(server, s.Service())
+	ententev1.RegisterStoreServiceServer(server, s.Service(callerFrom))
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(calls) }) // ends with the server
 	return s, func() error {
@@ -95,8 +97,17 @@ func (l *loopback) open(
 // peers are the connections to the StoreService of other members.
 type peers struct {
 	loopback *loopback
+	member   string
 	mu       sync.Mutex
 	conns    map[string]*grpc.ClientConn
+}
+
+// callerHeader names the member that calls. The sockets have no other proof of it.
+const callerHeader = "member"
+
+func callerFrom(ctx context.Context) (string, bool) {
+	names := metadata.ValueFromIncomingContext(ctx, callerHeader)
+	return strings.Join(names, " "), len(names) == 1
 }
 
 func (p *peers) dial(member string) (grpc.ClientConnInterface, error) {
@@ -109,6 +120,13 @@ func (p *peers) dial(member string) (grpc.ClientConnInterface, error) {
 	conn, err := grpc.NewClient(
 		"unix://"+p.loopback.callAddress(member),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUnaryInterceptor(func(
+			ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
+			options ...grpc.CallOption,
+		) error {
+			return invoke(metadata.AppendToOutgoingContext(ctx, callerHeader, p.member), method, request, reply, conn,
+				options...)
+		}),
 	)
 	if err != nil {
 		return nil, err
@@ -148,26 +166,26 @@ func (l *loopback) form(t testing.TB, members []string, configure ...func(*rafts
 		stores = append(stores, s)
 	}
 	require.NoError(t, stores[0].Bootstrap())
-	awaitLead(t.Context(), t, stores[0])
+	awaitLeadership(t.Context(), t, stores[0])
 	for i, member := range members[1:] {
 		l.addVoter(t, stores[:i+2], member)
 	}
 	return stores
 }
 
-// addVoter adds a member to the cluster. On a busy machine the lead may be lost meanwhile.
+// addVoter adds a member to the cluster. On a busy machine leadership may be lost meanwhile.
 func (l *loopback) addVoter(t testing.TB, stores []*raftstore.Store, member string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	err := raftstore.ErrNotLeader
-	for errors.Is(err, raftstore.ErrNotLeader) {
+	for errors.Is(err, raftstore.ErrNotLeader) || errors.Is(err, raftstore.ErrUnknownOutcome) && ctx.Err() == nil {
 		err = stores[leaderOf(t, stores)].Servers().AddVoter(ctx, l.server(member))
 	}
 	require.NoError(t, err)
 }
 
-func awaitLead(ctx context.Context, t testing.TB, s *raftstore.Store) {
+func awaitLeadership(ctx context.Context, t testing.TB, s *raftstore.Store) {
 	t.Helper()
 	leading, stop := context.WithCancel(ctx)
 	defer stop()

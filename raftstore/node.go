@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -10,8 +11,10 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore/internal/disk"
+	"github.com/ententehq/entente/raftstore/internal/election"
 	"github.com/ententehq/entente/raftstore/internal/machine"
 	"github.com/ententehq/entente/raftstore/internal/metrics"
+	"github.com/ententehq/entente/raftstore/internal/quorum"
 	"github.com/ententehq/entente/raftstore/internal/transport"
 )
 
@@ -24,37 +27,107 @@ type node struct {
 	disk      *disk.Store
 	transport raft.Transport
 	news      *transport.News
-	// ended is closed when Raft has shut down.
-	ended chan struct{}
+	acks      *quorum.Acks
+	elections *election.Timer
+	// started is closed once running is set, and ended when Raft has shut down.
+	started, ended chan struct{}
 }
 
 func newNode(id raft.ServerID, news *transport.News) *node {
-	return &node{id: id, news: news, ended: make(chan struct{})}
+	return &node{
+		id: id, news: news, acks: quorum.NewAcks(), started: make(chan struct{}), ended: make(chan struct{}),
+	}
 }
 
 // open opens the files of the member and its transport. Raft itself does not run yet.
-func (n *node) open(c Config, m *metrics.Metrics, fail func(error)) (err error) {
+func (n *node) open(c Config, m *metrics.Metrics, copies *copies, fail func(error)) (err error) {
 	n.disk, err = disk.Open(disk.Config{
-		Dir: c.Dir, Limit: c.Timing.Disk, Fail: fail, Observe: m.DiskCall, Appending: n.news.Announce,
-		Wrap: c.wrapLog, Logger: c.Logger,
+		Dir: c.Dir, Limit: c.Timing.Disk, Fail: fail, Observe: m.DiskCall, Appending: n.appending,
+		Wrap: c.wrapLog, Probe: c.probe, Logger: c.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	n.transport = transport.New(transport.Config{
-		Stream: c.Stream, Address: c.Address, News: n.news, Position: n.position, Logger: c.Logger,
+	n.elections = election.NewTimer(election.Bounds{
+		Lease: c.Timing.Lease, Heartbeat: c.Timing.Heartbeat, Election: c.Timing.Election,
 	})
+	n.transport = transport.New(transport.Config{
+		Stream: c.Stream, Address: c.Address, News: n.news, Acks: n.acks, Position: n.position,
+		Received:   n.elections.Received,
+		CannotVote: n.disk.Health.CannotVote, Handshake: copies.handshake(), Acknowledged: copies.acknowledged,
+		Logger: c.Logger,
+	})
+	return nil
+}
+
+// appending is called before entries are written to the log.
+func (n *node) appending() {
+	n.news.Announce()
+	n.disk.Applied.Soon()
+}
+
+// resume prepares the machine for what this member had published before it stopped.
+func (n *node) resume(m *machine.Machine) error {
+	had := n.disk.Applied.Last()
+	last, err := n.disk.LastIndex()
+	if err != nil {
+		return err
+	}
+	if had.Revision > last {
+		return fmt.Errorf("the log is %w, or an older copy: this member had applied revision %d, and it ends at %d",
+			disk.ErrDamaged, had.Revision, last)
+	}
+	m.Resume(machine.Resume{Revision: had.Revision, Record: n.disk.Applied.Record, RecordsNow: recordsNow})
 	return nil
 }
 
 // start starts Raft, which drives the machine from then on.
 func (n *node) start(rc *raft.Config, m *machine.Machine) error {
+	found := n.disk.Serve()
 	var err error
-	if n.raft, err = raft.NewRaft(rc, m, n.disk.Log, n.disk.Stable, n.disk.Snapshots, n.transport); err != nil {
+	// Raft panics at an entry that it cannot read, and a fault of the disk ends the goroutine.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("start Raft: %v", r)
+			}
+		}()
+		n.raft, err = raft.NewRaft(rc, m, n.disk.Log, n.disk.Stable, n.disk.Snapshots, n.transport)
+	}()
+	<-done
+	if err = cmp.Or(found(), err); err != nil {
 		return err
 	}
 	n.running.Store(n.raft)
+	close(n.started)
 	return nil
+}
+
+// votes reports whether a server has a vote, as far as this member knows.
+func (n *node) votes(server string) bool {
+	r := n.running.Load()
+	if r == nil {
+		return false
+	}
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == server {
+			return s.Suffrage == raft.Voter
+		}
+	}
+	return false
+}
+
+// rank returns the place of this member among those with a vote.
+func (n *node) rank() int {
+	rank := 0
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter && s.ID < n.id {
+			rank++
+		}
+	}
+	return rank
 }
 
 // position returns how far the log and the commits of this member are.
@@ -111,10 +184,13 @@ func (n *node) applyFirst(clusterID string) error {
 // leave ends this member's part in Raft without waiting for Raft, whose loop may be blocked.
 func (n *node) leave() error { return transport.Close(n.transport) }
 
-// shutdown ends Raft. Files stay open until close.
+// shutdown ends Raft. Files stay open until close. The transport ends first: a message that arrives in the course, such
+// as a heartbeat of a newer term, would reach Raft after its end.
 func (n *node) shutdown() error {
 	n.news.Close()
-	err := n.raft.Shutdown().Error()
+	err := n.leave()
+	n.disk.Release()
+	err = errors.Join(err, n.raft.Shutdown().Error())
 	close(n.ended)
 	return err
 }

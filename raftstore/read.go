@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -21,6 +22,10 @@ type ReadOptions struct {
 	MinRevision Revision
 }
 
+// NextGeneration returns the generation of a row after a change of what clients set. last is the one before, or 0. The
+// result is higher than every earlier one of the row, also of a deleted row with the same key.
+func NextGeneration(r Reader, last uint64) uint64 { return max(last, uint64(r.Revision())) + 1 }
+
 // reads makes reads linearizable: it obtains an index that holds every acknowledged write, and waits until this member
 // has applied it.
 type reads struct {
@@ -31,6 +36,8 @@ type reads struct {
 	// requested shares the read indexes that this member obtains from the leader, and verified those that it grants as
 	// the leader.
 	requested, verified rounds
+	// verifyLeader starts a verification by Raft.
+	verifyLeader func() raft.Future
 }
 
 // reach returns once this member has applied a revision. It returns [ErrBehind] if that takes too long: its disk may be
@@ -119,7 +126,7 @@ func (r *reads) verify() (uint64, error) {
 		return 0, ErrNotLeader
 	}
 	index := r.node.raft.CommitIndex()
-	if err := r.node.await(r.node.raft.VerifyLeader()); err != nil {
+	if err := r.prove(lead); err != nil {
 		if errors.Is(err, raft.ErrRaftShutdown) {
 			return 0, ErrClosed
 		}
@@ -129,6 +136,18 @@ func (r *reads) verify() (uint64, error) {
 		return 0, ErrNotLeader
 	}
 	return index, nil
+}
+
+// prove proves that this member leads after the call began. Raft's verification makes it send heartbeats at once, and
+// ends the lead if one finds a newer term; package quorum has the reason why it proves nothing by itself.
+func (r *reads) prove(lead *leaderTerm) error {
+	ctx, cancel := context.WithTimeout(lead.ctx, r.leaderWait)
+	defer cancel()
+	proof := r.node.acks.Begin(lead.term, r.node.id, r.node.raft.GetConfiguration().Configuration().Servers)
+	if err := r.node.await(r.verifyLeader()); err != nil {
+		return err
+	}
+	return proof.Await(ctx)
 }
 
 // rounds lets concurrent calls share one round. A call never joins a round that began before it.
@@ -182,4 +201,42 @@ func (r *rounds) run(fn func() (uint64, error)) {
 		now.index, now.err = fn()
 		close(now.done)
 	}
+}
+
+// Reader is what a [Table] reads from: a [View], or a [Tx], which records what was read.
+type Reader interface {
+	// Revision is that of the state that is read.
+	Revision() Revision
+
+	row(table, key string) (*machine.Row, bool)
+	rows(table, prefix string) iter.Seq[*machine.Row]
+	prefixRevision(table, prefix string) Revision
+}
+
+// View is the state of the store at one revision. It never changes, costs only the memory that it keeps, and can be
+// used from many goroutines.
+type View struct {
+	state *machine.State
+	seen  *tablesSeen // records the tables that are read; nil: nothing does
+}
+
+// Revision returns the Raft index of the last entry that the view holds.
+func (v *View) Revision() Revision { return Revision(v.state.Revision) }
+
+// ClusterID returns the identity of the cluster, which its first leader generated. It is empty before that.
+func (v *View) ClusterID() string { return v.state.ClusterID }
+
+func (v *View) row(table, key string) (*machine.Row, bool) {
+	v.seen.record(table)
+	return v.state.Get(table, key)
+}
+
+func (v *View) rows(table, prefix string) iter.Seq[*machine.Row] {
+	v.seen.record(table)
+	return v.state.Below(table, prefix)
+}
+
+func (v *View) prefixRevision(table, prefix string) Revision {
+	v.seen.record(table)
+	return v.state.PrefixRevision(table, prefix)
 }

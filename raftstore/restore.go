@@ -50,11 +50,17 @@ type RestoreResult struct {
 	Adopted bool
 }
 
-// SaveSnapshot writes the rows of all tables to w, as they are at a revision that holds every write acknowledged before
+// Snapshots saves and restores all rows of a store, for operators. Raft's own snapshots are another matter.
+type Snapshots struct{ store *Store }
+
+// Snapshots returns what saves and restores the store's rows.
+func (s *Store) Snapshots() Snapshots { return Snapshots{s} }
+
+// Save writes the rows of all tables to w, as they are at a revision that holds every write acknowledged before
 // the call. It does not delay writes. If it fails, what was written so far is not a snapshot, and every reader rejects
 // it.
-func (s *Store) SaveSnapshot(ctx context.Context, w io.Writer) (snapshot.Info, error) {
-	v, err := s.Read(ctx, ReadOptions{Linearizable: true})
+func (s Snapshots) Save(ctx context.Context, w io.Writer) (snapshot.Info, error) {
+	v, err := s.store.Read(ctx, ReadOptions{Linearizable: true})
 	if err != nil {
 		return snapshot.Info{}, fmt.Errorf("save a snapshot: %w", err)
 	}
@@ -91,21 +97,22 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return c.r.Read(p)
 }
 
-// RestoreSnapshot replaces the rows of all tables by those of a snapshot that [Store.SaveSnapshot] wrote, except what
-// rooms keep (see [Store.SurviveRestore]). The snapshot is verified to its end before anything is written. Then its
+// Restore replaces the rows of all tables by those of a snapshot that [Snapshots.Save] wrote, except what
+// rooms keep (see [Snapshots.Survive]). The snapshot is verified to its end before anything is written. Then its
 // rows are staged through the log, and one last entry puts them into use on every member at the same revision. Until
 // then every reader sees the state as it was, and an error leaves it so, except [ErrUnknownOutcome].
 //
-// All rows get the revision of that entry, whatever theirs was, so that revisions never go back. Writes that were
+// Rows that name who wrote them name this member from then on (see [Table.NamesWriter]). All rows get the revision of
+// that entry, whatever theirs was, so that revisions never go back. Writes that were
 // acknowledged before it are lost with the rows that they wrote, and every watch gets [ErrWatchRestart]. A snapshot of
-// another cluster is refused with [ErrOtherCluster], unless this one is empty (see [Store.CountAsEmpty]): then it
+// another cluster is refused with [ErrOtherCluster], unless this one is empty (see [Snapshots.CountAsEmpty]): then it
 // becomes that cluster.
-func (s *Store) RestoreSnapshot(ctx context.Context, r io.Reader) (RestoreResult, error) {
-	result, err := s.restoreSnapshot(ctx, r)
+func (s Snapshots) Restore(ctx context.Context, r io.Reader) (RestoreResult, error) {
+	result, err := s.store.restoreSnapshot(ctx, r)
 	if err != nil {
 		return RestoreResult{}, fmt.Errorf("restore a snapshot: %w", err)
 	}
-	s.log.Info("restored a snapshot", "revision", result.Revision, "snapshot_revision", result.Snapshot.Revision,
+	s.store.log.Info("restored a snapshot", "revision", result.Revision, "snapshot_revision", result.Snapshot.Revision,
 		"rows", result.Snapshot.Rows, "adopted_cluster_id", result.Adopted)
 	return result, nil
 }
@@ -252,6 +259,10 @@ func (run *restoreRun) stage(ctx context.Context, attempt uint64, rows iter.Seq[
 		return err
 	}
 	for staged := range rows {
+		staged, err := restoredOn(staged, run.store.config.MemberID)
+		if err != nil {
+			return 0, err
+		}
 		n := proto.Size(staged) + 8
 		if len(held) > 0 && size+n > chunkBytes {
 			if err := send(); err != nil {
@@ -267,6 +278,19 @@ func (run *restoreRun) stage(ctx context.Context, attempt uint64, rows iter.Seq[
 		}
 	}
 	return sent, nil
+}
+
+// restoredOn names the member that restores a row, if rows of its table name who wrote them.
+func restoredOn(r *statev1.StagedRow, member string) (*statev1.StagedRow, error) {
+	w, named := writersOf(r.GetTable())
+	if !named || r.Value == nil {
+		return r, nil
+	}
+	value, err := w.restore(r.GetValue(), member)
+	if err != nil {
+		return nil, err
+	}
+	return &statev1.StagedRow{Table: r.GetTable(), Key: r.GetKey(), Value: value, Carried: r.GetCarried()}, nil
 }
 
 // abort removes the staged rows, if that is possible now. If not, the next restore does.

@@ -20,14 +20,14 @@ import (
 func save(t testing.TB, s *raftstore.Store) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	_, err := s.SaveSnapshot(t.Context(), &out)
+	_, err := s.Snapshots().Save(t.Context(), &out)
 	require.NoError(t, err)
 	return out.Bytes()
 }
 
 func restore(t testing.TB, s *raftstore.Store, saved []byte) raftstore.RestoreResult {
 	t.Helper()
-	result, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(saved))
+	result, err := s.Snapshots().Restore(t.Context(), bytes.NewReader(saved))
 	require.NoError(t, err)
 	return result
 }
@@ -141,7 +141,7 @@ func TestRestoreRejectsIncompleteSnapshot(t *testing.T) {
 		"of another": {save(t, another(t)), raftstore.ErrOtherCluster},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(c.saved))
+			_, err := s.Snapshots().Restore(t.Context(), bytes.NewReader(c.saved))
 			require.ErrorIs(t, err, c.want)
 			require.Equal(t, before, s.View().Revision(), "nothing was written")
 		})
@@ -160,7 +160,7 @@ func TestEmptyClusterAdoptsSnapshot(t *testing.T) {
 	lost := another(t)
 	saved := save(t, lost)
 	fresh := raftstoretest.New(t)
-	fresh.CountAsEmpty(
+	fresh.Snapshots().CountAsEmpty(
 		func(_ *raftstore.View, table, key string) bool { return table == other.Name() && key == "founder" },
 	)
 	_, err := fresh.Update(
@@ -176,7 +176,7 @@ func TestEmptyClusterAdoptsSnapshot(t *testing.T) {
 	require.Equal(t, []string{"k=elsewhere"}, content(t, fresh.View()))
 
 	restore(t, fresh, save(t, fresh)) // it is its own now
-	_, err = fresh.RestoreSnapshot(t.Context(), bytes.NewReader(save(t, another(t))))
+	_, err = fresh.Snapshots().Restore(t.Context(), bytes.NewReader(save(t, another(t))))
 	require.ErrorIs(t, err, raftstore.ErrOtherCluster)
 	require.ErrorContains(t, err, `which holds "k" in test_words`)
 }
@@ -184,11 +184,11 @@ func TestEmptyClusterAdoptsSnapshot(t *testing.T) {
 // A cluster that receives a write while it adopts a snapshot is no longer empty.
 func TestAdoptionNoticesAWrite(t *testing.T) {
 	fresh := raftstoretest.New(t)
-	fresh.SurviveRestore("test", func(_, _ *raftstore.View, _ *raftstore.Tx) error {
+	fresh.Snapshots().Survive("test", func(_, _ *raftstore.View, _ *raftstore.Tx) error {
 		put(t, fresh, "k", "written meanwhile")
 		return nil
 	})
-	_, err := fresh.RestoreSnapshot(t.Context(), bytes.NewReader(save(t, another(t))))
+	_, err := fresh.Snapshots().Restore(t.Context(), bytes.NewReader(save(t, another(t))))
 	require.ErrorIs(t, err, raftstore.ErrOtherCluster)
 	require.Equal(t, []string{"k=written meanwhile"}, content(t, fresh.View()))
 	require.Zero(t, raftstore.Staged(fresh))
@@ -221,7 +221,7 @@ func carryOver(before, _ *raftstore.View, tx *raftstore.Tx) error {
 
 func TestSurviveRestore(t *testing.T) {
 	s := raftstoretest.New(t)
-	s.SurviveRestore("test", carryOver)
+	s.Snapshots().Survive("test", carryOver)
 	put(t, s, "count", "3")
 	put(t, s, "else", "then")
 	without := save(t, s)
@@ -247,7 +247,7 @@ func TestSurviveRestoreSeesLateWrites(t *testing.T) {
 	put(t, s, "own", "0")
 	saved := save(t, s)
 	calls := 0
-	s.SurviveRestore("test", func(before, _ *raftstore.View, tx *raftstore.Tx) error {
+	s.Snapshots().Survive("test", func(before, _ *raftstore.View, tx *raftstore.Tx) error {
 		row, _, err := words.Get(before, "own")
 		if err != nil {
 			return err
@@ -271,13 +271,13 @@ func TestRestoreGivesUpOnEndlessWrites(t *testing.T) {
 	put(t, s, "own", "0")
 	saved := save(t, s)
 	calls := 0
-	s.SurviveRestore("test", func(before, _ *raftstore.View, _ *raftstore.Tx) error {
+	s.Snapshots().Survive("test", func(before, _ *raftstore.View, _ *raftstore.Tx) error {
 		calls++
 		put(t, s, "own", fmt.Sprint(calls))
 		_, err := words.List(before, "")
 		return err
 	})
-	_, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(saved))
+	_, err := s.Snapshots().Restore(t.Context(), bytes.NewReader(saved))
 	require.ErrorIs(t, err, raftstore.ErrBusy)
 	require.Equal(t, []string{fmt.Sprintf("own=%d", calls)}, content(t, s.View()))
 	require.Zero(t, raftstore.Staged(s))
@@ -291,7 +291,7 @@ func TestFailedRestoreLeavesNoTrace(t *testing.T) {
 	var ctx context.Context
 	refuse := errors.New("a room refuses")
 	var hook func() error
-	s.SurviveRestore("test", func(_, _ *raftstore.View, tx *raftstore.Tx) error {
+	s.Snapshots().Survive("test", func(_, _ *raftstore.View, tx *raftstore.Tx) error {
 		require.NotZero(t, raftstore.Staged(s))
 		return errors.Join(words.Put(tx, "k", wrapperspb.String("carried")), hook())
 	})
@@ -307,7 +307,7 @@ func TestFailedRestoreLeavesNoTrace(t *testing.T) {
 			ctx, cancel = context.WithCancel(t.Context())
 			defer cancel()
 			hook = func() error { return c.hook(cancel) }
-			_, err := s.RestoreSnapshot(ctx, bytes.NewReader(saved))
+			_, err := s.Snapshots().Restore(ctx, bytes.NewReader(saved))
 			require.ErrorIs(t, err, c.want)
 			require.Equal(t, []string{"k=now"}, content(t, s.View()))
 			require.Zero(t, raftstore.Staged(s))
@@ -323,14 +323,14 @@ func TestRestoreSuperseded(t *testing.T) {
 	put(t, s, "k", "second")
 	second := save(t, s)
 	once := false
-	s.SurviveRestore("test", func(_, _ *raftstore.View, _ *raftstore.Tx) error {
+	s.Snapshots().Survive("test", func(_, _ *raftstore.View, _ *raftstore.Tx) error {
 		if !once {
 			once = true
 			restore(t, s, second)
 		}
 		return nil
 	})
-	_, err := s.RestoreSnapshot(t.Context(), bytes.NewReader(first))
+	_, err := s.Snapshots().Restore(t.Context(), bytes.NewReader(first))
 	require.ErrorIs(t, err, raftstore.ErrRestoreSuperseded)
 	require.Equal(t, []string{"k=second"}, content(t, s.View()))
 	require.Zero(t, raftstore.Staged(s))
@@ -342,7 +342,7 @@ func TestSaveSnapshotStopsWithItsContext(t *testing.T) {
 		put(t, s, fmt.Sprint(i), strings.Repeat("x", 100<<10))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := s.SaveSnapshot(ctx, writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil }))
+	_, err := s.Snapshots().Save(ctx, writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil }))
 	require.ErrorIs(t, err, context.Canceled)
 }
 

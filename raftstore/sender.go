@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,9 +53,13 @@ func (s *sender) send(
 	id, settled := s.numbers.Open()
 	defer s.numbers.Settle(id.GetCounter())
 	c.Id, c.Settled = id, settled
+	if err := cmp.Or(commit.Check(c), ownName(c, s.peers.self)); err != nil {
+		return machine.Outcome{}, fmt.Errorf("no leader would accept this command: %w", err)
+	}
 	if request.Command, err = proto.Marshal(c); err != nil {
 		return machine.Outcome{}, fmt.Errorf("encode a command: %w", err)
 	}
+	request.Command = machine.Seal(request.Command)
 	if size := len(request.Command); size > machine.MaxCommand {
 		return machine.Outcome{}, fmt.Errorf("the command has %d bytes, and the limit is %d: %w",
 			size, machine.MaxCommand, ErrTooLarge)

@@ -121,20 +121,20 @@ func (s *Servers) Remove(ctx context.Context, memberID string) error {
 	return s.change(ctx, "remove member "+memberID, func() raft.Future { return s.node.raft.RemoveServer(id, 0, 0) })
 }
 
-// TransferLead transfers the lead to another member, or to the one with the longest log if memberID is empty. When it
-// returns without error this member no longer leads.
-func (s *Servers) TransferLead(ctx context.Context, memberID string) error {
+// TransferLeadership transfers leadership to another member, or to the one with the longest log if memberID is empty.
+// When it returns without error this member no longer leads.
+func (s *Servers) TransferLeadership(ctx context.Context, memberID string) error {
 	if memberID == "" {
-		return s.change(ctx, "transfer the lead", s.node.raft.LeadershipTransfer)
+		return s.change(ctx, "transfer leadership", s.node.raft.LeadershipTransfer)
 	}
 	id, address, err := s.find(memberID)
 	if err != nil {
-		return fmt.Errorf("transfer the lead to %s: %w", memberID, err)
+		return fmt.Errorf("transfer leadership to %s: %w", memberID, err)
 	}
 	if id == s.node.id {
-		return fmt.Errorf("transfer the lead to %s: it leads already", memberID)
+		return fmt.Errorf("transfer leadership to %s: it leads already", memberID)
 	}
-	return s.change(ctx, "transfer the lead to "+memberID, func() raft.Future {
+	return s.change(ctx, "transfer leadership to "+memberID, func() raft.Future {
 		return s.node.raft.LeadershipTransferToServer(id, address)
 	})
 }
@@ -156,16 +156,24 @@ func (s *Servers) change(ctx context.Context, what string, start func() raft.Fut
 	}
 	select {
 	case err := <-done:
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost):
-			return fmt.Errorf("%s: %w: %w", what, ErrNotLeader, err)
-		case errors.Is(err, raft.ErrRaftShutdown):
-			return fmt.Errorf("%s: %w", what, ErrClosed)
+		if err = changeError(err); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
 		}
-		return fmt.Errorf("%s: %w", what, err)
+		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%s: the outcome is not known yet: %w", what, ctx.Err())
+		return fmt.Errorf("%s: %w: %w", what, ErrUnknownOutcome, ctx.Err())
 	}
+}
+
+// changeError turns the error of a change by Raft into one of the store's.
+func changeError(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
+	case errors.Is(err, raft.ErrLeadershipLost): // the change is in the log, and the next leader may have it
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
+	case errors.Is(err, raft.ErrRaftShutdown):
+		return ErrClosed
+	}
+	return err
 }

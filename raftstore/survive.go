@@ -25,26 +25,28 @@ type carrier struct {
 	fn   func(before, restored *View, tx *Tx) error
 }
 
-// SurviveRestore registers what of a room survives an operator's restore. Before the restore ends, fn is called on the
+// Survive registers what of a room survives an operator's restore. Before the restore ends, fn is called on the
 // member that runs it: before is the present state, restored the snapshot's, and tx reads the restored state with what
 // fn and the rooms before it have written. What fn writes replaces the snapshot's rows in the same entry that puts
 // these into use. If a table that fn read in before has changed by then, fn is called again, so it must have no side
 // effects; a table that it did not read may change unnoticed. Its error aborts the restore, which returns it.
 //
 // Rooms register when they are constructed, in the same order on every member, and together keep at most 64 MiB.
-func (s *Store) SurviveRestore(room string, fn func(before, restored *View, tx *Tx) error) {
-	s.survivors.mu.Lock()
-	defer s.survivors.mu.Unlock()
-	s.survivors.carries = append(s.survivors.carries, carrier{room, fn})
+func (s Snapshots) Survive(room string, fn func(before, restored *View, tx *Tx) error) {
+	r := s.store.survivors
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.carries = append(r.carries, carrier{room, fn})
 }
 
 // CountAsEmpty registers rows that a new cluster writes by itself, before any request: founded reports whether a row is
 // one of them. A cluster that has no others counts as empty, and adopts another cluster's snapshot together with its
 // identity. founded is called from any goroutine, for one row after the other.
-func (s *Store) CountAsEmpty(founded func(v *View, table, key string) bool) {
-	s.survivors.mu.Lock()
-	defer s.survivors.mu.Unlock()
-	s.survivors.founded = append(s.survivors.founded, founded)
+func (s Snapshots) CountAsEmpty(founded func(v *View, table, key string) bool) {
+	r := s.store.survivors
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.founded = append(r.founded, founded)
 }
 
 // adoptable refuses a snapshot of another cluster, unless this one is empty.

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -31,15 +32,38 @@ type Row[M proto.Message] struct {
 // Prefix names the rows of a table whose key begins with Key; an empty Key is the whole table.
 type Prefix = row.Prefix
 
+// TableOption is a property of a table.
+type TableOption int
+
+// RecordsNow declares a table whose changes a member never publishes before its own disk holds the revision, so that it
+// never serves an older state of it, whatever happens to the member. It costs the disk a sync for each group of such
+// changes. The revision of other changes survives the end of the process, and a loss of power after a second.
+const RecordsNow TableOption = 1
+
 var tableNames = struct {
-	sync.Mutex
-	taken map[string]bool
-}{taken: map[string]bool{}}
+	sync.RWMutex
+	taken      map[string]bool
+	recordsNow map[string]bool
+	writers    map[string]writers
+}{taken: map[string]bool{}, recordsNow: map[string]bool{}, writers: map[string]writers{}}
+
+// writers reads which member wrote a row, and names the member that restores it.
+type writers struct {
+	of      func(value []byte) (member string, err error)
+	restore func(value []byte, member string) ([]byte, error)
+}
+
+// recordsNow reports whether a table was declared with RecordsNow.
+func recordsNow(table string) bool {
+	tableNames.RLock()
+	defer tableNames.RUnlock()
+	return tableNames.recordsNow[table]
+}
 
 // NewTable declares the table of that name. It panics if the name is taken in this process, or is not 1 to 64
 // characters of a-z, 0-9, '_', '.' and '-': two rooms that write the same rows by accident are a mistake of
 // programming.
-func NewTable[M proto.Message](name string) Table[M] {
+func NewTable[M proto.Message](name string, options ...TableOption) Table[M] {
 	if err := row.CheckTable(name); err != nil {
 		panic("raftstore: " + err.Error())
 	}
@@ -49,7 +73,43 @@ func NewTable[M proto.Message](name string) Table[M] {
 		panic(fmt.Sprintf("raftstore: table %q is declared twice", name))
 	}
 	tableNames.taken[name] = true
+	tableNames.recordsNow[name] = slices.Contains(options, RecordsNow)
 	return Table[M]{name: name}
+}
+
+// NamesWriter declares that each row of t names the member that wrote it, and returns t. writer returns that member. A
+// row that a snapshot brings is written by the member that restores it: restored names it in the row, and writer
+// returns it then. The leader refuses the commands of another member by which a row would come under any other name.
+// Every member may delete every row, and what the leader itself writes is not checked.
+func (t Table[M]) NamesWriter(writer func(M) string, restored func(row M, member string)) Table[M] {
+	tableNames.Lock()
+	defer tableNames.Unlock()
+	tableNames.writers[t.name] = writers{
+		of: func(value []byte) (string, error) {
+			m, err := t.Decode(value)
+			if err != nil {
+				return "", err
+			}
+			return writer(m), nil
+		},
+		restore: func(value []byte, member string) ([]byte, error) {
+			m, err := t.Decode(value)
+			if err != nil {
+				return nil, fmt.Errorf("a row of %s: %w", t.name, err)
+			}
+			restored(m, member)
+			return proto.Marshal(m)
+		},
+	}
+	return t
+}
+
+// writersOf returns what reads the writers of the rows of a table, and whether its rows name them.
+func writersOf(table string) (writers, bool) {
+	tableNames.RLock()
+	defer tableNames.RUnlock()
+	w, ok := tableNames.writers[table]
+	return w, ok
 }
 
 // Name returns the name of the table, as watches and snapshots have it.
@@ -58,7 +118,8 @@ func (t Table[M]) Name() string { return t.name }
 // Prefix names the rows of t whose key begins with key, for [Store.Watch] and package feed.
 func (t Table[M]) Prefix(key string) Prefix { return Prefix{Table: t.name, Key: key} }
 
-// Get returns the row with that key, and whether there is one. The caller owns the value.
+// Get returns the row with that key, and whether there is one. The caller owns the value. There is never one with an
+// empty key, nor with one that is longer than Put permits.
 func (t Table[M]) Get(r Reader, key string) (Row[M], bool, error) {
 	e, ok := r.row(t.name, key)
 	if !ok {

@@ -3,6 +3,8 @@ package raftstore
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore/internal/machine"
 	"github.com/ententehq/entente/raftstore/internal/row"
 )
@@ -48,6 +51,9 @@ func (tx *Tx) Revision() Revision { return Revision(tx.state.Revision) }
 func (tx *Tx) ClusterID() string { return tx.state.ClusterID }
 
 func (tx *Tx) row(table, key string) (*machine.Row, bool) {
+	if row.CheckKey(key) != nil {
+		return nil, false // no row can ever have this key: there is nothing to compare when the command is applied
+	}
 	id := row.ID{Table: table, Key: key}
 	if value, ok := tx.written[id]; ok {
 		return &machine.Row{Table: table, Key: key, Value: value}, value != nil
@@ -228,4 +234,99 @@ func sortedRows(ids iter.Seq[row.ID]) []row.ID {
 		func(a, b row.ID) int { return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Key, b.Key)) },
 	)
 	return all
+}
+
+// Companion runs at the end of every transaction of a context: see [WithCompanion]. writes reports whether the
+// transaction writes anything; if not, the companion must not either.
+type Companion func(tx *Tx, writes bool) error
+
+type companionKey struct{}
+
+// WithCompanion returns a context with which each run of a transaction by [Store.Update] ends with companion, after the
+// function of the transaction and with the same duties. What it writes is committed with the rest, at the same
+// revision, or not at all. It suits what a caller has to add to the transactions of the rooms that it calls.
+func WithCompanion(ctx context.Context, companion Companion) context.Context {
+	return context.WithValue(ctx, companionKey{}, companion)
+}
+
+func companionOf(ctx context.Context) Companion {
+	companion, _ := ctx.Value(companionKey{}).(Companion)
+	return companion
+}
+
+// updating is one call of [Store.Update].
+type updating struct {
+	machine    *machine.Machine
+	sender     *sender
+	by         uint64 // names the transaction over its attempts
+	rejections uint32
+	current    bool // the state was known to be as new as the call at least once
+}
+
+// attempt runs the function once. It reports whether the function must run again.
+func (u *updating) attempt(ctx context.Context, fn func(tx *Tx) error) (_ Revision, again bool, _ error) {
+	tx := newTx(u.machine.State())
+	err := fn(tx)
+	if companion := companionOf(ctx); err == nil && companion != nil {
+		err = companion(tx, len(tx.written) > 0)
+	}
+	if err == nil && tx.tooLarge != nil {
+		err = tx.tooLarge
+	}
+	if err != nil || len(tx.written) == 0 {
+		return u.confirm(ctx, tx, err)
+	}
+	transaction, err := tx.command()
+	if err != nil {
+		return 0, false, err
+	}
+	command := &statev1.Command{Kind: &statev1.Command_Transaction{Transaction: transaction}}
+	o, err := u.sender.send(ctx, command, &ententev1.ProposeRequest{Rejections: u.rejections, Transaction: u.by})
+	if err != nil {
+		return 0, false, err
+	}
+	if err := u.sender.reads.reach(ctx, o.Revision); err != nil {
+		if o.Applied {
+			return 0, false, fmt.Errorf("written at revision %d, which this member has not reached: %w: %w",
+				o.Revision, ErrUnknownOutcome, err)
+		}
+		return 0, false, err
+	}
+	return Revision(o.Revision), !o.Applied, nil
+}
+
+// confirm checks that a transaction that writes nothing did not see a state older than the call.
+func (u *updating) confirm(ctx context.Context, tx *Tx, result error) (_ Revision, again bool, _ error) {
+	if u.current || len(tx.read) == 0 && len(tx.listed) == 0 {
+		return tx.Revision(), false, result
+	}
+	index, err := u.sender.reads.index(ctx)
+	if err == nil {
+		err = u.sender.reads.reach(ctx, index)
+	}
+	switch {
+	case err != nil && result != nil:
+		return 0, false, result
+	case err != nil:
+		return 0, false, err
+	}
+	u.current = true
+	return tx.Revision(), !tx.unchanged(u.machine.State()), result
+}
+
+// errDryRun ends a transaction that is not to be written.
+var errDryRun = errors.New("dry run")
+
+// Try runs a transaction as [Store.Update] does, refusals included, and writes nothing.
+func Try(ctx context.Context, store *Store, fn func(tx *Tx) error) error {
+	_, err := store.Update(ctx, func(tx *Tx) error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return errDryRun
+	})
+	if errors.Is(err, errDryRun) {
+		return nil
+	}
+	return err
 }

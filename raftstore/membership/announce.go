@@ -2,8 +2,6 @@ package membership
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -11,24 +9,21 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
 
 // announceEvery is how often a member checks whether its row is up to date, and tries again.
 const announceEvery = 2 * time.Second
 
-// announcer keeps this member's row and address as this process was configured.
+// announcer keeps this member's row as this process was configured.
 type announcer struct {
-	store     *raftstore.Store
-	directory *directory.Directory
-	conns     Conns
-	self      memberid.Self
-	now       func() time.Time
-	log       hclog.Logger
-	changes   *changes
+	store *raftstore.Store
+	self  memberid.Self
+	now   func() time.Time
+	log   hclog.Logger
+	// rebuilt is the order by which this member's files were deleted last.
+	rebuilt string
 }
 
 func (a *announcer) run(ctx context.Context) {
@@ -47,29 +42,31 @@ func (a *announcer) run(ctx context.Context) {
 }
 
 // announce updates this member's row. It creates the row of the first member of a cluster; those of others are created
-// when they join. A new address goes through the leader, which verifies it, because other members may not reach this
-// one there.
+// when they join.
 func (a *announcer) announce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
 	present := false
 	for _, s := range a.store.Servers().List() {
-		if s.MemberID != a.self.ID || s.Identity != a.self.Identity {
-			continue
-		}
-		present = true
-		if s.Address != a.self.Address {
-			if err := a.announceAddress(ctx); err != nil {
-				return fmt.Errorf("announce the new address %s: %w", a.self.Address, err)
-			}
-		}
+		present = present || s.MemberID == a.self.ID && s.Identity == a.self.Identity
 	}
 	if !present {
 		return nil // not in the cluster yet, or no longer
 	}
 	row, found, err := Members.Get(a.store.View(), a.self.ID)
-	if err != nil || found && proto.Equal(row.Value, a.updated(row.Value)) {
+	if err != nil {
 		return err
+	}
+	if a.rebuilt, err = raftstore.IntegrityOf(a.store).RebuiltBy(); err != nil {
+		return err
+	}
+	if order := row.Value.GetRepair(); order != nil && order.GetId() != a.rebuilt {
+		ordered := order.GetRequestTime().AsTime().Format(time.RFC3339)
+		raftstore.IntegrityOf(a.store).Diverged("its repair was ordered at " + ordered)
+		return nil
+	}
+	if found && proto.Equal(row.Value, a.updated(row.Value)) {
+		return nil
 	}
 	_, err = a.store.Update(ctx, func(tx *raftstore.Tx) error {
 		row, found, err := Members.Get(tx, a.self.ID)
@@ -81,43 +78,21 @@ func (a *announcer) announce(ctx context.Context) error {
 			if err != nil || len(others) > 0 {
 				return err // it was removed: the row must not return
 			}
-			row.Value = &statev1.Member{JoinTime: timestamppb.New(a.now())}
+			row.Value = &statev1.Member{JoinTime: timestamppb.New(a.now()), Address: a.self.Address}
 		}
 		return Members.Put(tx, a.self.ID, a.updated(row.Value))
 	})
 	return err
 }
 
-// announceAddress sends this member's new address to the leader. While the others expect it at the old one, it receives
-// nothing from the leader and does not know which member that is, so it tries all of them.
-func (a *announcer) announceAddress(ctx context.Context) error {
-	own := &ententev1.MemberIdentity{Id: a.self.ID, Address: a.self.Address, Identity: a.self.Identity[:]}
-	_, err := a.changes.addServer(ctx, own)
-	if err == nil {
-		return nil
-	}
-	failures := []error{err}
-	members, _ := a.directory.Members()
-	for _, m := range members {
-		if m.ID == a.self.ID {
-			continue
-		}
-		conn, err := a.conns.Conn(m.ID)
-		if err == nil {
-			_, err = ententev1.NewMemberServiceClient(conn).AddServer(ctx, &ententev1.AddServerRequest{Member: own})
-		}
-		if err == nil {
-			return nil
-		}
-		failures = append(failures, fmt.Errorf("member %s: %w", m.ID, err))
-	}
-	return errors.Join(failures...)
-}
-
-// updated returns a row with the fields that this process determines.
+// updated returns a row with the fields that this process determines. The address is the leader's to change, which
+// verifies it.
 func (a *announcer) updated(was *statev1.Member) *statev1.Member {
 	row := proto.CloneOf(was)
-	row.Id, row.Region, row.Zone, row.Address = a.self.ID, a.self.Region, a.self.Zone, a.self.Address
+	row.Id, row.Region, row.Zone = a.self.ID, a.self.Region, a.self.Zone
 	row.Identity, row.Version, row.CommandVersion = a.self.Identity[:], a.self.Version, raftstore.CommandVersion
+	if row.GetRepair().GetId() == a.rebuilt {
+		row.Repair = nil // carried out
+	}
 	return row
 }

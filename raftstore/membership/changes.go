@@ -2,8 +2,6 @@ package membership
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -11,17 +9,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/raftstore/membership/recovery"
 )
-
-// Removal describes a member that is removed, to the other rooms.
-type Removal struct {
-	MemberID    string
-	Compromised bool
-}
 
 // changes makes the changes of the Raft configuration, on the leader.
 type changes struct {
@@ -30,8 +24,11 @@ type changes struct {
 	prober    Prober
 	self      string
 	onRemove  []func(tx *raftstore.Tx, removed Removal) error
-	log       hclog.Logger
-	leader    *leader
+	// onChange cuts the connections of members that are no longer in the Raft configuration.
+	onChange func()
+	log      hclog.Logger
+	leader   *leader
+	now      func() time.Time
 	// changing is held while the Raft configuration is changed.
 	changing *sync.Mutex
 }
@@ -78,7 +75,7 @@ func (c *changes) addServer(ctx context.Context, m *ententev1.MemberIdentity) (*
 		return c.serversAdded(), nil
 	}
 	if server.stored != joiner.Address {
-		if err := c.move(ctx, joiner); err != nil {
+		if err := c.storeAddress(ctx, joiner); err != nil {
 			return nil, err
 		}
 	}
@@ -135,85 +132,57 @@ func (c *changes) serversAdded() *ententev1.AddServerResponse {
 	return &ententev1.AddServerResponse{Revision: uint64(index), Members: members}
 }
 
-// move stores a member's new address.
-func (c *changes) move(ctx context.Context, to directory.Entry) error {
+// storeAddress stores a member's address, with the start in which the member has stated it.
+func (c *changes) storeAddress(ctx context.Context, to directory.Entry) error {
 	_, err := c.store.Update(ctx, func(tx *raftstore.Tx) error {
 		row, found, err := Members.Get(tx, to.ID)
-		if err != nil || !found {
+		if err != nil || !found || string(row.Value.GetIdentity()) != string(to.Identity[:]) ||
+			row.Value.GetAddressStart() > to.Start {
 			return err
 		}
-		row.Value.Address = to.Address
+		row.Value.Address, row.Value.AddressStart = to.Address, to.Start
 		return Members.Put(tx, to.ID, row.Value)
 	})
 	return err
 }
 
-// remove removes a member: from Raft first, so that it has no vote and no connection any more, and then from the
-// tables. If the leader stops in between, another call completes it.
-func (c *changes) remove(ctx context.Context, id string, compromised bool) (raftstore.Revision, error) {
-	if err := memberid.CheckID(id); err != nil {
-		return 0, status.Error(codes.InvalidArgument, err.Error())
-	}
-	if !c.leader.leads() {
-		return 0, raftstore.ErrNotLeader
-	}
-	c.changing.Lock()
-	defer c.changing.Unlock()
-	if err := c.removeServer(ctx, id); err != nil {
-		return 0, err
-	}
-	revision, err := c.store.Update(ctx, func(tx *raftstore.Tx) error {
-		for _, fn := range c.onRemove {
-			if err := fn(tx, Removal{MemberID: id, Compromised: compromised}); err != nil {
-				return fmt.Errorf("remove member %s: %w", id, err)
+// moveEvery is how often the leader tries to commit the addresses that members have stated.
+const moveEvery = 2 * time.Second
+
+// commitMoves commits the addresses that members have stated, while this member leads.
+func (c *changes) commitMoves(ctx context.Context) {
+	every := time.NewTicker(moveEvery)
+	defer every.Stop()
+	for {
+		for _, to := range c.directory.Moved() {
+			if err := c.commitMove(ctx, to); err != nil && ctx.Err() == nil {
+				c.log.Warn("the new address of a member could not be committed; trying again", "member", to.ID,
+					"address", to.Address, "error", err)
 			}
 		}
-		return errors.Join(Members.Delete(tx, id), alive.Delete(tx, id))
-	})
-	if err == nil {
-		c.log.Info("the member was removed", "member", id, "compromised", compromised, "revision", revision)
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+		}
 	}
-	return revision, err
 }
 
-// removeServer removes a member from the Raft configuration, if it is there and that is allowed.
-func (c *changes) removeServer(ctx context.Context, id string) error {
-	v, err := c.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
-	if err != nil {
+// commitMove commits the address that a member has stated, after it has verified the member's identity key there.
+func (c *changes) commitMove(ctx context.Context, to directory.Entry) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
+	defer cancel()
+	if err := c.prober.ProbeIdentity(ctx, to.Address, to.Identity); err != nil {
 		return err
 	}
-	_, stored, err := Members.Get(v, id)
-	if err != nil {
+	if err := c.storeAddress(ctx, to); err != nil {
 		return err
 	}
-	servers := c.store.Servers().List()
-	inRaft := false
-	for _, s := range servers {
-		inRaft = inRaft || s.MemberID == id
-	}
-	switch {
-	case !stored && !inRaft:
-		return status.Errorf(codes.NotFound, "the cluster has no member %s; see `entente cluster members`", id)
-	case !inRaft:
-		return nil
-	}
-	reachable, settled := c.leader.reachable(), c.leader.settled()
-	if err := removable(servers, func(other string) bool { return reachable(other) || !settled }, id); err != nil {
-		return err
-	}
-	if id == c.self {
-		if err := c.store.Servers().TransferLead(ctx, ""); err != nil {
-			return err
-		}
-		return fmt.Errorf("member %s led and has transferred the lead: %w", id, raftstore.ErrNotLeader)
-	}
-	if err := c.store.Servers().Remove(ctx, id); err != nil && !errors.Is(err, raftstore.ErrNotMember) {
-		return err
-	}
+	c.log.Info("the new address of a member is committed", "member", to.ID, "address", to.Address)
 	return nil
 }
 
-// transfer transfers the lead to another member, and returns the ID of the new leader.
+// transfer transfers leadership to another member, and returns the ID of the new leader.
 func (c *changes) transfer(ctx context.Context, id string) (string, error) {
 	if !c.leader.leads() {
 		return "", raftstore.ErrNotLeader
@@ -235,9 +204,9 @@ func (c *changes) transfer(ctx context.Context, id string) (string, error) {
 			"the cluster has no member %.80q with a vote; see `entente cluster members`", id)
 	case voters < 2:
 		return "", status.Errorf(codes.FailedPrecondition,
-			"member %s is the only one with a vote; there is no other to transfer the lead to", c.self)
+			"member %s is the only one with a vote; there is no other to transfer leadership to", c.self)
 	}
-	if err := c.store.Servers().TransferLead(ctx, id); err != nil {
+	if err := c.store.Servers().TransferLeadership(ctx, id); err != nil {
 		return "", err
 	}
 	if id != "" {
@@ -255,4 +224,24 @@ func (c *changes) transfer(ctx context.Context, id string) (string, error) {
 		case <-poll.C:
 		}
 	}
+}
+
+// completeRecovery removes the members that the cluster was recovered without, and marks the recovery as completed. Its
+// steps can be repeated.
+func (c *changes) completeRecovery(ctx context.Context, pending *statev1.Recovery, now time.Time) error {
+	for _, m := range pending.GetAbandoned() {
+		_, err := c.store.Update(ctx, func(tx *raftstore.Tx) error {
+			row, found, err := Members.Get(tx, m.GetId())
+			if err != nil || !found || string(row.Value.GetIdentity()) != string(m.GetIdentity()) {
+				return err
+			}
+			return c.deleteMember(tx, Removal{MemberID: m.GetId()})
+		})
+		if err != nil {
+			return err
+		}
+		c.log.Warn("a member was struck out by the recovery of the cluster", "member", m.GetId())
+	}
+	_, err := c.store.Update(ctx, func(tx *raftstore.Tx) error { return recovery.Complete(tx, now) })
+	return err
 }

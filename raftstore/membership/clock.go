@@ -56,6 +56,13 @@ func (j *clockJudge) sane() bool {
 	return j.verdict.sane(readClocks())
 }
 
+// judged reports whether there was a verdict since the start.
+func (j *clockJudge) judged() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.verdict.known
+}
+
 // judge adopts a verdict, and logs when it changes between good and bad. offset is how far the clock is ahead of the
 // leader's.
 func (j *clockJudge) judge(v clockVerdict, offset time.Duration) {

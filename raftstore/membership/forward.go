@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -44,7 +45,8 @@ func (c *leaderClient) leader() (string, ententev1.MemberServiceClient, error) {
 
 // forward runs a call on the leader: local if this member leads, otherwise remote. While there is no leader, or it
 // changes meanwhile, it tries again until the wait is over, so that the call must be safe to repeat. It returns the
-// number of attempts.
+// number of attempts. If one of them may have been executed and none was answered, the error is
+// [raftstore.ErrUnknownOutcome].
 func (c *leaderClient) forward(
 	ctx context.Context, local func(context.Context) error,
 	remote func(context.Context, ententev1.MemberServiceClient) error,
@@ -53,6 +55,7 @@ func (c *leaderClient) forward(
 	defer cancel()
 	retry := time.NewTicker(leaderRetry)
 	defer retry.Stop()
+	open := false // an attempt may have been executed
 	for {
 		attempts++
 		var client ententev1.MemberServiceClient
@@ -63,11 +66,15 @@ func (c *leaderClient) forward(
 				err = remote(ctx, client)
 			}
 		}
-		if !transient(err) {
+		open = open || unclear(err)
+		if !unclear(err) && !transient(err) {
 			return attempts, err
 		}
 		select {
 		case <-ctx.Done():
+			if open && !errors.Is(err, raftstore.ErrUnknownOutcome) {
+				err = fmt.Errorf("%w: %w", raftstore.ErrUnknownOutcome, err)
+			}
 			return attempts, err
 		case <-retry.C:
 		}
@@ -78,4 +85,26 @@ func (c *leaderClient) forward(
 func transient(err error) bool {
 	return errors.Is(err, raftstore.ErrNoLeader) || errors.Is(err, raftstore.ErrNotLeader) ||
 		status.Code(err) == codes.Unavailable
+}
+
+// unclear reports whether the call may have been executed in spite of its error: the leader reports that, or did not
+// answer.
+func unclear(err error) bool {
+	if errors.Is(err, raftstore.ErrUnknownOutcome) {
+		return true
+	}
+	s, ok := status.FromError(err)
+	if !ok {
+		return false
+	}
+	switch s.Code() {
+	case codes.Canceled, codes.DeadlineExceeded:
+		return true
+	case codes.Unknown:
+		return apierror.Reason(s) == apierror.UnknownOutcome
+	case codes.Unavailable:
+		return apierror.Reason(s) != apierror.NoLeader
+	default:
+		return false
+	}
 }

@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/raftstore/membership/removal"
 )
 
 // leaderPoll is how often a member checks whether another one leads: a new leader gets a heartbeat at once.
@@ -35,32 +37,48 @@ type heartbeats struct {
 	log      hclog.Logger
 	metrics  *metrics
 	clock    *clockJudge
+	diverged *divergence
 	sections *sections
 	leader   *leader
+	// disk returns why the disk of this member accepts no writes, or nil.
+	disk   func() error
+	health leaderHealth
 
 	mu      sync.Mutex
 	contact time.Time
+	// led is the member other than this one that led last, and contactLed the last contact to it.
+	led        string
+	contactLed time.Time
+	recorded   time.Time // the last contact that is on disk
 }
 
-// run sends heartbeats until ctx ends.
+// run sends heartbeats until ctx ends: regularly, to a new leader at once, and when the disk of this member begins or
+// ceases to accept writes. It also ends once this member has applied its removal, which the last heartbeat reports.
 func (h *heartbeats) run(ctx context.Context) {
 	incarnation := rand.Uint64()
 	var complete, tried target // complete: the leader that has all of this member's reports so far
 	var due time.Time
+	writable := true // by the last heartbeat
 	poll := time.NewTicker(leaderPoll)
 	defer poll.Stop()
 	for {
-		if to, ok := h.target(); ok && (to != tried || !time.Now().Before(due)) {
+		able := h.disk() == nil
+		to, ok := h.target()
+		if row, found, err := Members.Get(h.store.View(), h.self.ID); err == nil && found &&
+			row.Value.GetRemoveTime() != nil && string(row.Value.GetIdentity()) == string(h.self.Identity[:]) {
+			if ok {
+				h.beat(ctx, to, false, incarnation)
+			}
+			raftstore.IntegrityOf(h.store).Remove(removal.Applied(row.Value))
+			return
+		}
+		if ok && (to != tried || able != writable || !time.Now().Before(due)) {
+			writable = able
 			full := complete != to
 			complete, tried = target{}, to
 			due = time.Now().Add(jittered(h.every))
-			if err := h.send(ctx, to, full, incarnation); err != nil {
-				h.metrics.heartbeats.WithLabelValues("failed").Inc()
-				h.logFailure(to, err)
-			} else {
-				h.metrics.heartbeats.WithLabelValues("ok").Inc()
+			if h.beat(ctx, to, full, incarnation) {
 				complete = to
-				h.recordContact()
 			}
 		}
 		select {
@@ -93,17 +111,43 @@ func (h *heartbeats) logFailure(to target, err error) {
 	h.log.Debug("the leader did not accept the heartbeat", "leader", to.leader, "term", to.term, "error", err)
 }
 
-// send sends one heartbeat, or delivers this member's own reports if it leads.
-func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation uint64) error {
-	if to.leader == h.self.ID {
-		if term, leads := h.leader.currentTerm(); !leads || term != to.term {
-			return raftstore.ErrNotLeader
-		}
-		h.sections.deliver(h.self.ID, h.sections.collect(full))
-		return nil
-	}
+// beat does one heartbeat, and reports whether the leader has it. The contact counts from before: this member may have
+// been paused between the answer and now.
+func (h *heartbeats) beat(ctx context.Context, to target, full bool, incarnation uint64) bool {
 	ctx, cancel := context.WithTimeout(ctx, max(h.every, 2*leaderPoll))
 	defer cancel()
+	began := h.now()
+	var err error
+	if to.leader == h.self.ID {
+		err = h.deliver(ctx, to, full)
+	} else {
+		err = h.send(ctx, to, full, incarnation)
+	}
+	if err != nil {
+		h.metrics.heartbeats.WithLabelValues("failed").Inc()
+		h.logFailure(to, err)
+		return false
+	}
+	h.metrics.heartbeats.WithLabelValues("ok").Inc()
+	h.recordContact(to.leader, began)
+	return true
+}
+
+// deliver delivers this member's own reports, if it leads. It proves that: a leader that was paused leads until it
+// learns of another one, and has no contact with a majority.
+func (h *heartbeats) deliver(ctx context.Context, to target, full bool) error {
+	if _, err := h.store.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err != nil {
+		return err
+	}
+	if term, leads := h.leader.currentTerm(); !leads || term != to.term {
+		return raftstore.ErrNotLeader
+	}
+	h.sections.deliver(h.self.ID, h.sections.collect(full))
+	return nil
+}
+
+// send sends one heartbeat to another member.
+func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation uint64) error {
 	conn, err := h.conns.Conn(to.leader)
 	if err != nil {
 		return err
@@ -118,6 +162,10 @@ func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation
 		Term:            to.term,
 		Sections:        h.sections.collect(full),
 		AppliedRevision: uint64(h.store.View().Revision()),
+		DiskMedian:      durationpb.New(h.store.Disk().Median()),
+		CannotWrite:     h.disk() != nil,
+		ElectionTimeout: durationpb.New(h.store.ElectionTimeout()),
+		Digests:         h.diverged.own(),
 	})
 	if err != nil {
 		return err
@@ -125,6 +173,8 @@ func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation
 	if answer.GetTerm() != to.term {
 		return fmt.Errorf("member %s answered for term %d, not %d", to.leader, answer.GetTerm(), to.term)
 	}
+	h.health.set(to, sent, answer.GetCannotCommit())
+	h.diverged.judge(ctx, answer.GetDigests())
 	received := h.now()
 	middle := sent.Add(received.Sub(sent) / 2)
 	offset := middle.Round(0).Sub(answer.GetClock().AsTime())
@@ -136,10 +186,46 @@ func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation
 	return nil
 }
 
-func (h *heartbeats) recordContact() {
+// recordEvery is how often a contact is recorded on disk. A restarted member signs by it for that much less.
+const recordEvery = 30 * time.Second
+
+func (h *heartbeats) recordContact(leader string, at time.Time) {
+	h.mu.Lock()
+	h.contact = at
+	if leader != h.self.ID {
+		h.led, h.contactLed = leader, at
+	}
+	due := h.clock.sane() && at.Sub(h.recorded).Abs() >= recordEvery
+	if due {
+		h.recorded = at
+	}
+	h.mu.Unlock()
+	if !due {
+		return
+	}
+	if err := h.store.Serving().RecordContact(at); err != nil {
+		h.log.Debug("cannot record the contact with the leader", "error", err)
+	}
+}
+
+// obstacle returns why the leader cannot commit because of disks, as far as this member knows, or "".
+func (h *heartbeats) obstacle() string {
+	switch to, ok := h.target(); {
+	case !ok:
+		return ""
+	case to.leader == h.self.ID:
+		return h.leader.obstacle()
+	default:
+		return h.health.get(to)
+	}
+}
+
+// lastOther returns which member other than this one led last, and when it last answered; "" if none has since this
+// process started.
+func (h *heartbeats) lastOther() (id string, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.contact = h.now()
+	return h.led, h.contactLed
 }
 
 // lastContact returns when the leader last answered; zero: not since this process started.

@@ -2,7 +2,6 @@ package membership
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"time"
 
@@ -15,7 +14,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/raftstore/membership/address"
 	"github.com/ententehq/entente/raftstore/membership/join"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 )
@@ -25,46 +24,59 @@ const (
 	// round through the leader.
 	joinsEach   = rate.Limit(5)
 	joinsAtOnce = 20
-	// tokenKept is how long a token is kept after its expiry, so that a joiner whose answer was lost can try again, and
-	// a refusal can contain what became of the token.
-	tokenKept = 24 * time.Hour
-	// maxOpenTokens bounds the tokens that wait for their joiners.
-	maxOpenTokens = 256
 )
 
-// Auditor records each join, whose caller no other room authenticates. If it returns an error, the joiner is refused.
+// Auditor audits joins, whose callers no other room authenticates. Its methods are called from any goroutine.
 type Auditor interface {
-	RecordJoin(JoinEvent) error
+	// AuditJoin runs admit, which adds a joiner to the cluster or to those that await approval, between two audit
+	// lines. If the first line cannot be written, it does not run admit and returns an error with a gRPC status.
+	// Otherwise it returns the error of admit.
+	AuditJoin(j Joiner, admit func() (Admission, error)) error
+	// AuditRefusal writes an audit line on a joiner that is refused before anything is done for it.
+	AuditRefusal(j Joiner, refusal error)
 }
 
-// JoinEvent is one decision on a joiner. Result is empty for the intent, and then "ok" or the refusal.
-type JoinEvent struct {
+// Joiner is a member that requests to join the cluster, as its request describes it.
+type Joiner struct {
 	MemberID string
 	Identity memberid.Digest
 	Address  string
 	TokenID  string
-	Result   string
+}
+
+// Admission is what became of a joiner that was not refused.
+type Admission struct {
+	// Revision is that of the joiner's row.
 	Revision raftstore.Revision
+	// Awaiting is set if an administrator has to approve the joiner first.
+	Awaiting bool
 }
 
-// joins makes join tokens, and admits the members that present them.
+// joins admits the members that present a join token.
 type joins struct {
-	store     *raftstore.Store
-	directory *directory.Directory
-	cluster   join.Cluster
-	auditor   Auditor
-	now       func() time.Time
-	log       hclog.Logger
-	metrics   *metrics
-	limit     *rate.Limiter
-	leader    *leaderClient
-	changes   *changes
+	store   *raftstore.Store
+	cluster join.Cluster
+	auditor Auditor
+	now     func() time.Time
+	log     hclog.Logger
+	metrics *metrics
+	limit   *rate.Limiter
+	leader  *leaderClient
+	changes *changes
 }
 
-// joinService serves joiners.
+// joinService serves joiners, and members that look for the others.
 type joinService struct {
 	ententev1.UnimplementedJoinServiceServer
-	joins *joins
+	joins     *joins
+	addresses *address.Exchange
+}
+
+// ExchangeAddresses implements JoinService.
+func (s joinService) ExchangeAddresses(
+	_ context.Context, req *ententev1.ExchangeAddressesRequest,
+) (*ententev1.ExchangeAddressesResponse, error) {
+	return s.addresses.Serve(req)
 }
 
 // Join implements JoinService.
@@ -75,8 +87,8 @@ func (s joinService) Join(ctx context.Context, req *ententev1.JoinRequest) (*ent
 	return answer, err
 }
 
-// join redeems the token and adds the joiner to the cluster. Every step can be repeated with the same request and has
-// the same result.
+// join redeems the token and, once the joiner is approved, adds it to the cluster. Every step can be repeated with the
+// same request and has the same result.
 func (j *joins) join(ctx context.Context, req *ententev1.JoinRequest) (*ententev1.JoinResponse, error) {
 	if !j.limit.Allow() {
 		return nil, status.Error(
@@ -93,58 +105,45 @@ func (j *joins) join(ctx context.Context, req *ententev1.JoinRequest) (*ententev
 	if err != nil {
 		return nil, err
 	}
-	if err := j.redeem(v, nil, req, identity); err != nil {
+	joiner := Joiner{MemberID: req.GetId(), Identity: identity, Address: req.GetAddress(), TokenID: req.GetTokenId()}
+	state, err := j.redeem(v, nil, req, identity)
+	if err != nil {
 		j.log.Warn("a joiner was refused", "member", req.GetId(), "address", req.GetAddress(),
 			"identity", memberid.Short(identity), "error", err)
-		return nil, j.auditRefusal(req, identity, err, 0)
-	}
-	if err := j.audit(req, identity, "", 0); err != nil {
+		j.auditor.AuditRefusal(joiner, err)
 		return nil, err
 	}
-	revision, err := j.store.Update(ctx, func(tx *raftstore.Tx) error { return j.redeem(tx, tx, req, identity) })
-	if err != nil {
-		return nil, j.auditRefusal(req, identity, err, 0)
+	if state == join.Awaiting { // nothing has changed since its first request, which was audited
+		return &ententev1.JoinResponse{AwaitingApproval: true}, nil
 	}
-	answer, err := j.addServer(ctx, &ententev1.MemberIdentity{
-		Id: req.GetId(), Address: req.GetAddress(), Identity: identity[:],
+	var answer *ententev1.AddServerResponse
+	err = j.auditor.AuditJoin(joiner, func() (Admission, error) {
+		revision, err := j.store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+			state, err = j.redeem(tx, tx, req, identity)
+			return err
+		})
+		if err != nil || state == join.Awaiting {
+			return Admission{revision, state == join.Awaiting}, err
+		}
+		answer, err = j.addServer(ctx, &ententev1.MemberIdentity{
+			Id: req.GetId(), Address: req.GetAddress(), Identity: identity[:],
+		})
+		return Admission{Revision: revision}, err
 	})
 	if err != nil {
-		return nil, j.auditRefusal(req, identity, err, revision)
-	}
-	if err := j.audit(req, identity, "ok", revision); err != nil {
 		return nil, err
+	}
+	if state == join.Awaiting {
+		j.log.Warn("a joiner waits for the approval of an administrator: approve it with `entente cluster approve`, "+
+			"or reject it with `entente cluster join-token revoke`", "member", req.GetId(),
+			"address", req.GetAddress(), "identity", memberid.Short(identity))
+		return &ententev1.JoinResponse{AwaitingApproval: true}, nil
 	}
 	j.log.Info("a member has joined", "member", req.GetId(), "address", req.GetAddress(),
 		"identity", memberid.Short(identity), "version", join.DescribeVersion(req.GetVersion()))
 	return &ententev1.JoinResponse{
 		ClusterId: j.store.ClusterID(), Members: answer.GetMembers(), Revision: answer.GetRevision(),
 	}, nil
-}
-
-// audit records one decision on a joiner.
-func (j *joins) audit(
-	req *ententev1.JoinRequest, identity memberid.Digest, result string, revision raftstore.Revision,
-) error {
-	err := j.auditor.RecordJoin(JoinEvent{
-		MemberID: req.GetId(), Identity: identity, Address: req.GetAddress(), TokenID: req.GetTokenId(),
-		Result: result, Revision: revision,
-	})
-	if err != nil {
-		j.log.Error("the audit log cannot be written: no member is admitted until it can", "error", err)
-		return status.Error(codes.Unavailable, "this member's audit log cannot be written, "+
-			"and what cannot be audited is not done; try another member")
-	}
-	return nil
-}
-
-// auditRefusal records why a joiner was not admitted, and returns that reason.
-func (j *joins) auditRefusal(
-	req *ententev1.JoinRequest, identity memberid.Digest, why error, revision raftstore.Revision,
-) error {
-	if err := j.audit(req, identity, status.Convert(why).Message(), revision); err != nil {
-		return err
-	}
-	return why
 }
 
 // addServer adds a member to the Raft configuration, on the leader.
@@ -163,110 +162,94 @@ func (j *joins) addServer(
 	return answer, err
 }
 
-// redeem decides on a joiner and, given a transaction, binds its ID and key to the token and stores its row.
+// redeem decides on a joiner and, given a transaction, binds its key to the token. It returns the state of the token
+// before, or in a transaction after that. A token with automatic approval makes the joiner a member at once.
 func (j *joins) redeem(
 	r raftstore.Reader, tx *raftstore.Tx, req *ententev1.JoinRequest, identity memberid.Digest,
-) error {
+) (join.TokenState, error) {
 	row, _, err := joinTokens.Get(r, req.GetTokenId())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	now := j.now()
 	// A caller without a token learns nothing of the cluster.
 	if err := join.Redeemable(row.Value, req.GetTokenSecret(), req.GetId(), identity, now); err != nil {
-		return err
+		return 0, err
 	}
-	rows, err := Members.List(r, "")
+	known, err := j.admissible(r, req, identity)
+	if err != nil {
+		return 0, err
+	}
+	state := join.StateOf(row.Value)
+	if state == join.Approved && !known {
+		return 0, status.Errorf(codes.PermissionDenied, "member %s joined with this token before and was removed "+
+			"since; "+
+			"empty its data folder and make a new token with `entente cluster join-token %s`", req.GetId(), req.GetId())
+	}
+	if state == join.Open && !row.Value.GetAutoApprove() {
+		if err := roomToWait(r, now); err != nil {
+			return 0, err
+		}
+	}
+	if tx == nil || state != join.Open {
+		return state, nil
+	}
+	row.Value.Redemption = &statev1.Redemption{
+		MemberId: req.GetId(), Identity: identity[:], Time: timestamppb.New(now), Region: req.GetRegion(),
+		Zone: req.GetZone(), Address: req.GetAddress(), Version: req.GetVersion(),
+		CommandVersion: req.GetCommandVersion(),
+	}
+	if row.Value.GetAutoApprove() {
+		return join.Approved, makeMember(tx, row.Key, row.Value, now)
+	}
+	return join.Awaiting, joinTokens.Put(tx, row.Key, row.Value)
+}
+
+// roomToWait decides whether one more joiner may wait for approval.
+func roomToWait(r raftstore.Reader, now time.Time) error {
+	rows, err := live(r, now)
 	if err != nil {
 		return err
 	}
+	var awaiting []string
+	for _, row := range rows {
+		if join.StateOf(row.Value) == join.Awaiting {
+			awaiting = append(awaiting, row.Value.GetMemberId())
+		}
+	}
+	return join.RoomToWait(awaiting)
+}
+
+// admissible decides whether a joiner fits the cluster and its present members. known reports whether one of them has
+// its ID and identity key.
+func (j *joins) admissible(
+	r raftstore.Reader, req *ententev1.JoinRequest, identity memberid.Digest,
+) (known bool, _ error) {
+	rows, err := Members.List(r, "")
+	if err != nil {
+		return false, err
+	}
 	cluster := j.cluster
-	cluster.CommandVersion = raftstore.CommandVersion
-	known := false
+	cluster.CommandVersion, _ = lowestCommandVersion(rows)
 	for _, m := range rows {
-		cluster.CommandVersion = min(cluster.CommandVersion, m.Value.GetCommandVersion())
 		known = known || m.Key == req.GetId()
 	}
 	if err := join.Compatible(cluster, req); err != nil {
-		return err
+		return false, err
 	}
-	if err := join.Admissible(rows, req.GetId(), identity); err != nil {
-		return err
-	}
-	spent := row.Value.GetRedemption() != nil
-	if spent && !known {
-		return status.Errorf(codes.PermissionDenied, "member %s joined with this token before and was removed since; "+
-			"empty its data folder and make a new token with `entente cluster join-token`", req.GetId())
-	}
-	if tx == nil || spent {
-		return nil
-	}
-	row.Value.Redemption = &statev1.Redemption{
-		MemberId: req.GetId(), Identity: identity[:], Time: timestamppb.New(now),
-	}
+	return known, join.Admissible(rows, req.GetId(), identity)
+}
+
+// makeMember makes the joiner that redeemed a token a member. Nothing else makes a member, except that the first member
+// of a cluster writes its own row.
+func makeMember(tx *raftstore.Tx, tokenID string, redeemed *statev1.JoinToken, now time.Time) error {
+	r := redeemed.GetRedemption()
+	redeemed.ApproveTime = timestamppb.New(now)
 	return errors.Join(
-		joinTokens.Put(tx, req.GetTokenId(), row.Value),
-		Members.Put(tx, req.GetId(), &statev1.Member{
-			Id: req.GetId(), Region: req.GetRegion(), Zone: req.GetZone(), Address: req.GetAddress(),
-			Identity: identity[:], Version: req.GetVersion(), CommandVersion: req.GetCommandVersion(),
+		joinTokens.Put(tx, tokenID, redeemed),
+		Members.Put(tx, r.GetMemberId(), &statev1.Member{
+			Id: r.GetMemberId(), Region: r.GetRegion(), Zone: r.GetZone(), Address: r.GetAddress(),
+			Identity: r.GetIdentity(), Version: r.GetVersion(), CommandVersion: r.GetCommandVersion(),
 			JoinTime: timestamppb.New(now),
 		}))
-}
-
-// createToken makes a token that lasts for ttl.
-func (j *joins) createToken(ctx context.Context, ttl time.Duration) (*ententev1.CreateJoinTokenResponse, error) {
-	if ttl < time.Second || ttl > join.MaxTTL {
-		return nil, status.Errorf(codes.InvalidArgument,
-			"ttl is %s; a join token lasts from 1s to %s", ttl, join.MaxTTL)
-	}
-	members, _ := j.directory.Members()
-	var identities []memberid.Digest
-	for _, m := range members {
-		identities = append(identities, m.Identity)
-	}
-	now := j.now()
-	token := join.NewToken(j.cluster.Name, now.Add(ttl), identities)
-	text, err := token.Text()
-	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	secret := sha256.Sum256(token.Secret[:])
-	revision, err := j.store.Update(ctx, func(tx *raftstore.Tx) error {
-		if err := deleteOldTokens(tx, now); err != nil {
-			return err
-		}
-		return joinTokens.Put(tx, token.ID, &statev1.JoinToken{
-			SecretSha256: secret[:], CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(token.Expires),
-		})
-	})
-	if err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	return &ententev1.CreateJoinTokenResponse{
-		Revision: uint64(revision), Token: text, ExpireTime: timestamppb.New(token.Expires),
-	}, nil
-}
-
-// deleteOldTokens deletes tokens that expired long ago, and refuses a new one while too many are open.
-func deleteOldTokens(tx *raftstore.Tx, now time.Time) error {
-	rows, err := joinTokens.List(tx, "")
-	if err != nil {
-		return err
-	}
-	open := 0
-	for _, row := range rows {
-		switch expires := row.Value.GetExpireTime().AsTime(); {
-		case now.After(expires.Add(tokenKept)):
-			if err := joinTokens.Delete(tx, row.Key); err != nil {
-				return err
-			}
-		case row.Value.GetRedemption() == nil && now.Before(expires):
-			open++
-		}
-	}
-	if open >= maxOpenTokens {
-		return status.Errorf(codes.ResourceExhausted,
-			"%d join tokens are open, the most that there can be; use them, or wait until they expire", open)
-	}
-	return nil
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -24,10 +26,30 @@ type beat struct {
 	read    reading
 	offset  time.Duration // the member's clock minus the leader's, then
 	applied raftstore.Revision
+	// diskMedian is the median of its disk writes; 0: not known.
+	diskMedian  time.Duration
+	cannotWrite bool
+	// electionTimeout is for how long it waits for a leader; 0: not known.
+	electionTimeout time.Duration
+	digests         []*ententev1.StateDigest
 }
 
 // offsetNow is the member's clock minus the leader's now, if the leader's clock was set since the heartbeat.
 func (b beat) offsetNow(now reading) time.Duration { return b.offset - now.setSince(b.read) }
+
+// message returns what the member reported, as the API has it.
+func (b beat) message(now reading) *ententev1.MemberReport {
+	out := &ententev1.MemberReport{
+		AppliedRevision: uint64(b.applied), ClockOffset: durationpb.New(b.offsetNow(now)), CannotWrite: b.cannotWrite,
+	}
+	if b.diskMedian > 0 {
+		out.DiskMedian = durationpb.New(b.diskMedian)
+	}
+	if b.electionTimeout > 0 {
+		out.ElectionTimeout = durationpb.New(b.electionTimeout)
+	}
+	return out
+}
 
 const (
 	leaderTick = 200 * time.Millisecond
@@ -42,11 +64,22 @@ type leader struct {
 	store        *raftstore.Store
 	self         string
 	aliveTimeout time.Duration
-	now          func() time.Time
-	log          hclog.Logger
-	metrics      *metrics
-	clock        *clockJudge
-	sections     *sections
+	conns        Conns
+	// disk returns why the disk of this member accepts no writes, or nil.
+	disk       func() error
+	now        func() time.Time
+	log        hclog.Logger
+	metrics    *metrics
+	clock      *clockJudge
+	divergence *divergence
+	sections   *sections
+	handovers  *handovers
+	// commitMoves commits the addresses that members have stated, until its context ends.
+	commitMoves func(context.Context)
+	// completeRemovals completes the removals that an earlier leader has begun, until its context ends.
+	completeRemovals func(context.Context)
+	// earlier returns which other member led last, and when this member had contact to it.
+	earlier func() (id string, at time.Time)
 	// changing is held while the Raft configuration is changed.
 	changing *sync.Mutex
 	// beats are the last heartbeats by member, in this term.
@@ -57,8 +90,10 @@ type leader struct {
 }
 
 // newHeartbeatSection returns the section of the heartbeats. Its reports are the heartbeats themselves, so that it has
-// nothing to collect.
-func newHeartbeatSection() *memory.Section[string, beat] {
+// nothing to collect. earlier returns which other member led last, and when this member had contact to it.
+func newHeartbeatSection(
+	divergence *divergence, earlier func() (id string, at time.Time),
+) *memory.Section[string, beat] {
 	var section *memory.Section[string, beat]
 	section = memory.New(memory.Config[string, beat]{
 		Name:   heartbeatSection,
@@ -68,8 +103,36 @@ func newHeartbeatSection() *memory.Section[string, beat] {
 		},
 		Answer: func([]byte) ([]byte, error) {
 			var answer ententev1.ListMembersResponse
-			for id, b := range section.Received.All() {
-				answer.Members = append(answer.Members, &ententev1.Member{Id: id, LastContact: timestamppb.New(b.at)})
+			diverged, beats, v := divergence.list(), section.Received.All(), divergence.store.View()
+			rows, err := Members.List(v, "")
+			if err != nil {
+				return nil, err
+			}
+			marked, err := Alive(v)
+			if err != nil {
+				return nil, err
+			}
+			led, until := earlier()
+			for _, row := range rows {
+				b, heard := beats[row.Key]
+				m := &ententev1.Member{Id: row.Key, Diverged: slices.Contains(diverged, row.Key)}
+				before := time.Time{}
+				if row.Key == led {
+					before = until
+				}
+				switch {
+				case row.Key == divergence.self:
+					b.at, m.Report = time.Now(), ownReport(divergence.store)
+				case heard:
+					m.Report = b.message(readClocks())
+				}
+				on, leading := slices.Contains(marked, row.Key), section.Received.Leadership().Since
+				at := lastHeard(b.at, before, timeOf(row.Value.GetLastHeard()), leading, on)
+				if !at.IsZero() {
+					m.LastContact = timestamppb.New(at)
+				}
+				m.Alive = on && time.Since(at) < silentAfter
+				answer.Members = append(answer.Members, m)
 			}
 			return proto.Marshal(&answer)
 		},
@@ -96,12 +159,20 @@ func (l *leader) leads() bool {
 	return leads
 }
 
-// run does the leader's work during one lead of this member.
+// run does the leader's work during one term of leadership of this member.
 func (l *leader) run(ctx context.Context) {
 	l.sections.reset()
-	l.setTerm(l.store.Term())
+	term := l.store.Term()
+	l.setTerm(term)
 	defer l.setTerm(0)
 	defer l.metrics.alive.Set(0)
+	defer l.divergence.raise(nil)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { l.handovers.run(ctx) })
+	watching.Go(func() { l.announceHealth(ctx, term) })
+	watching.Go(func() { l.commitMoves(ctx) })
+	watching.Go(func() { l.completeRemovals(ctx) })
 	tick := time.NewTicker(leaderTick)
 	defer tick.Stop()
 	var reached raftstore.Revision // what this member had applied a tick ago
@@ -127,10 +198,33 @@ func (l *leader) receive(id string, req *ententev1.HeartbeatRequest, now time.Ti
 	offset := req.GetClock().AsTime().Sub(now.Round(0))
 	l.beats.Received.Set(id, beat{
 		at: time.Now(), read: readClocks(), offset: offset, applied: raftstore.Revision(req.GetAppliedRevision()),
+		digests: digestsOf(id, req), diskMedian: req.GetDiskMedian().AsDuration(), cannotWrite: req.GetCannotWrite(),
+		electionTimeout: req.GetElectionTimeout().AsDuration(),
 	})
 	l.sections.deliver(id, req.GetSections())
 	distance, known := l.distance(l.store.Servers().List(), id)
 	return distance, known, nil
+}
+
+// digestsOf returns the digests in a heartbeat. They are the sender's, whatever they name.
+func digestsOf(id string, req *ententev1.HeartbeatRequest) []*ententev1.StateDigest {
+	digests := req.GetDigests()
+	digests = digests[:min(len(digests), maxDigests)]
+	for _, d := range digests {
+		d.MemberId, d.Version = id, req.GetVersion()
+	}
+	return digests
+}
+
+// compare returns the digests at the newest index at which the members that are reachable do not agree.
+func (l *leader) compare() []*ententev1.StateDigest {
+	all, reachable := l.divergence.own(), l.reachable()
+	for id, b := range l.beats.Received.All() {
+		if id != l.self && reachable(id) {
+			all = append(all, b.digests...)
+		}
+	}
+	return disagreement(all)
 }
 
 // reachable returns a function that reports which members are reachable now: this one, and those with a recent
@@ -143,8 +237,10 @@ func (l *leader) reachable() func(id string) bool {
 	}
 }
 
-// settled reports whether every member has had the time for a heartbeat since the lead began.
-func (l *leader) settled() bool { return time.Since(l.beats.Received.Lead().Since) >= l.aliveTimeout }
+// settled reports whether every member has had the time for a heartbeat since leadership began.
+func (l *leader) settled() bool {
+	return time.Since(l.beats.Received.Leadership().Since) >= l.aliveTimeout
+}
 
 // reconcile updates what the leader stores from the heartbeats.
 func (l *leader) reconcile(ctx context.Context, v *raftstore.View, reached raftstore.Revision) error {
@@ -156,11 +252,11 @@ func (l *leader) reconcile(ctx context.Context, v *raftstore.View, reached rafts
 	}
 	servers := l.store.Servers().List()
 	l.judgeOwnClock(servers)
+	at := l.compare()
+	l.divergence.raise(at)
+	l.divergence.judge(ctx, at)
 	if len(rows) > 0 {
-		lowest := uint32(raftstore.CommandVersion)
-		for _, row := range rows {
-			lowest = min(lowest, row.Value.GetCommandVersion())
-		}
+		lowest, _ := lowestCommandVersion(rows)
 		l.store.AllowCommandVersion(lowest)
 	}
 	if err := l.mark(ctx, v, rows); err != nil {
@@ -195,7 +291,7 @@ func (l *leader) mark(ctx context.Context, v *raftstore.View, rows []raftstore.R
 			}
 		}
 		for _, id := range off {
-			if err := alive.Delete(tx, id); err != nil {
+			if err := errors.Join(alive.Delete(tx, id), l.recordLastHeard(tx, id)); err != nil {
 				return err
 			}
 		}
@@ -207,7 +303,32 @@ func (l *leader) mark(ctx context.Context, v *raftstore.View, rows []raftstore.R
 	return err
 }
 
+// recordLastHeard writes into a member's row when it was last heard. It changes nothing if the member is removed.
+func (l *leader) recordLastHeard(tx *raftstore.Tx, id string) error {
+	row, found, err := Members.Get(tx, id)
+	if err != nil || !found {
+		return err
+	}
+	b, _ := l.beats.Received.Get(id)
+	before := time.Time{}
+	if led, until := l.earlier(); led == id {
+		before = until
+	}
+	at := lastHeard(b.at, before, timeOf(row.Value.GetLastHeard()), l.beats.Received.Leadership().Since, true)
+	row.Value.LastHeard = timestamppb.New(at)
+	return Members.Put(tx, id, row.Value)
+}
+
+// timeOf returns a stored time; one that is not set is zero.
+func timeOf(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
 // promote gives the vote to members without one that have applied what the leader had applied a tick ago.
+// None has it back while its repair or its removal is under way.
 func (l *leader) promote(ctx context.Context, servers []raftstore.Server, reached raftstore.Revision) error {
 	reachable := l.reachable()
 	for _, s := range servers {
@@ -218,13 +339,27 @@ func (l *leader) promote(ctx context.Context, servers []raftstore.Server, reache
 		if !l.changing.TryLock() {
 			return nil // a member is being added or removed
 		}
-		err := l.store.Servers().AddVoter(ctx, s)
+		err := l.giveVote(ctx, s)
 		l.changing.Unlock()
 		if err != nil {
 			return err
 		}
-		l.log.Info("the member has caught up and has a vote now", "member", s.MemberID)
 	}
+	return nil
+}
+
+// giveVote gives a member its vote, unless its repair or its removal has begun. The Raft configuration is not changed
+// meanwhile.
+func (l *leader) giveVote(ctx context.Context, s raftstore.Server) error {
+	row, found, err := Members.Get(l.store.View(), s.MemberID)
+	withheld := row.Value.GetRepair() != nil || row.Value.GetRemoveTime() != nil
+	if err != nil || !found || withheld || !slices.Contains(l.store.Servers().List(), s) {
+		return err
+	}
+	if err := l.store.Servers().AddVoter(ctx, s); err != nil {
+		return err
+	}
+	l.log.Info("the member has caught up and has a vote now", "member", s.MemberID)
 	return nil
 }
 

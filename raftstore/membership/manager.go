@@ -12,12 +12,16 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
+	"github.com/ententehq/entente/raftstore/membership/address"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/join"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/raftstore/membership/recovery"
+	"github.com/ententehq/entente/raftstore/membership/removal"
 )
 
 // Conns gives the connections to other members under entente-member/1. They are shared, and this package does not close
@@ -39,17 +43,31 @@ type Config struct {
 	Conns     Conns
 	Prober    Prober
 	Self      memberid.Self
+	// Identity is this member's identity key. With it and Dialer this member states its address to the others, also at
+	// the Addresses, which the configuration file names. If it is nil, this member does not.
+	Identity  *memberid.Identity
+	Dialer    join.Dialer
+	Addresses []string
 	// ClusterName and HomeTrustDomain are compared with a joiner's.
 	ClusterName, HomeTrustDomain string
+	// DNSName resolves to the addresses of all members, or is empty. Listings of the members return it.
+	DNSName string
 	// Caller returns the ID of the member that makes a call under entente-member/1.
 	Caller func(ctx context.Context) (memberID string, ok bool)
 	Audit  Auditor
+	// Administrator returns the text that names the administrator who makes a call. If nil, no one is named.
+	Administrator func(ctx context.Context) string
 	// OnChange is called after the membership has changed, from a goroutine of the manager, so that connections of
 	// members can be checked again. It must not block for long.
 	OnChange func()
 	// OnRemove are called in the transaction that removes a member, possibly several times, so that what other rooms
 	// keep of the member changes in the same revision. An error leaves the row in place.
-	OnRemove   []func(tx *raftstore.Tx, removed Removal) error
+	OnRemove []func(tx *raftstore.Tx, removed Removal) error
+	// Report adds to the answer of a removal what the removed member can still do, and what it did, from the state
+	// after the removal. If nil, nothing is added.
+	Report func(r raftstore.Reader, removed Removal, answer *ententev1.RemoveMemberResponse) error
+	// Undone returns what the restore of a snapshot of a revision undoes. If nil, nothing.
+	Undone     func(r raftstore.Reader, at raftstore.Revision) ([]*ententev1.Effect, error)
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 	// Now is the clock. If nil, it is time.Now.
@@ -74,6 +92,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Administrator == nil {
+		c.Administrator = func(context.Context) string { return "" }
+	}
+	if c.Report == nil {
+		c.Report = func(raftstore.Reader, Removal, *ententev1.RemoveMemberResponse) error { return nil }
+	}
+	if c.Undone == nil {
+		c.Undone = func(raftstore.Reader, raftstore.Revision) ([]*ententev1.Effect, error) { return nil, nil }
+	}
 	if c.OnChange == nil {
 		c.OnChange = func() {}
 	}
@@ -96,8 +123,10 @@ type Manager struct {
 	client     *leaderClient
 	changes    *changes
 	joins      *joins
+	tokens     *tokens
 	heartbeats *heartbeats
 	announcer  *announcer
+	addresses  *address.Exchange
 }
 
 // New returns the manager of a member whose store is open, and registers what of the membership survives a restore.
@@ -113,32 +142,52 @@ func New(cfg Config) (*Manager, error) {
 	changing := &sync.Mutex{} // of the Raft configuration
 	m.clock = &clockJudge{log: cfg.Logger, metrics: m.metrics}
 	m.sections = &sections{log: cfg.Logger, byName: make(map[string]Section)}
+	diverged := &divergence{
+		store: cfg.Store, self: cfg.Self.ID, version: cfg.Self.Version, log: cfg.Logger, metrics: m.metrics,
+	}
+	earlier := func() (string, time.Time) { return m.heartbeats.lastOther() }
 	m.leader = &leader{
 		store: cfg.Store, self: cfg.Self.ID, aliveTimeout: cfg.AliveTimeout, now: cfg.Now, log: cfg.Logger,
-		metrics: m.metrics, clock: m.clock, sections: m.sections, changing: changing, beats: newHeartbeatSection(),
+		metrics: m.metrics, clock: m.clock, sections: m.sections, changing: changing, divergence: diverged,
+		beats: newHeartbeatSection(diverged, earlier), earlier: earlier, conns: cfg.Conns, disk: cfg.Store.Disk().Err,
 	}
+	m.leader.handovers = &handovers{store: cfg.Store, log: cfg.Logger, leader: m.leader}
 	m.sections.leads = m.leader.leads
 	m.client = &leaderClient{store: cfg.Store, conns: cfg.Conns, self: cfg.Self.ID}
 	m.changes = &changes{
 		store: cfg.Store, directory: cfg.Directory, prober: cfg.Prober, self: cfg.Self.ID, onRemove: cfg.OnRemove,
-		log: cfg.Logger, leader: m.leader, changing: changing,
+		onChange: cfg.OnChange, log: cfg.Logger, leader: m.leader, changing: changing, now: cfg.Now,
+	}
+	m.leader.commitMoves, m.leader.completeRemovals = m.changes.commitMoves, m.changes.completeRemovals
+	m.addresses = &address.Exchange{
+		Directory: cfg.Directory, Dialer: cfg.Dialer, Identity: cfg.Identity, Self: cfg.Self,
+		Start: raftstore.IntegrityOf(cfg.Store).Start(), Addresses: cfg.Addresses, Logger: cfg.Logger,
+		LeaderKnown: func() bool { _, known := cfg.Store.Leader(); return known },
+		Abandoned:   m.abandoned, Stop: raftstore.IntegrityOf(cfg.Store).Abandon,
+		Servers:     cfg.Store.Servers().List,
+		Removed:     func(of memberid.Digest) (string, bool) { return removal.Reason(cfg.Store.View(), of) },
+		StopRemoved: raftstore.IntegrityOf(cfg.Store).Remove,
 	}
 	m.joins = &joins{
-		store: cfg.Store, directory: cfg.Directory, auditor: cfg.Audit, now: cfg.Now, log: cfg.Logger,
+		store: cfg.Store, auditor: cfg.Audit, now: cfg.Now, log: cfg.Logger,
 		metrics: m.metrics, cluster: join.Cluster{Name: cfg.ClusterName, HomeTrustDomain: cfg.HomeTrustDomain},
 		limit: rate.NewLimiter(joinsEach, joinsAtOnce), leader: m.client, changes: m.changes,
 	}
+	m.tokens = &tokens{
+		store: cfg.Store, directory: cfg.Directory, joins: m.joins, self: cfg.Self.ID, administrator: cfg.Administrator,
+		now: cfg.Now,
+	}
 	m.heartbeats = &heartbeats{
 		store: cfg.Store, conns: cfg.Conns, self: cfg.Self, every: cfg.HeartbeatEvery, now: cfg.Now, log: cfg.Logger,
-		metrics: m.metrics, clock: m.clock, sections: m.sections, leader: m.leader,
+		metrics: m.metrics, clock: m.clock, sections: m.sections, leader: m.leader, diverged: diverged,
+		disk: cfg.Store.Disk().Err,
 	}
 	m.announcer = &announcer{
-		store: cfg.Store, directory: cfg.Directory, conns: cfg.Conns, self: cfg.Self, now: cfg.Now, log: cfg.Logger,
-		changes: m.changes,
+		store: cfg.Store, self: cfg.Self, now: cfg.Now, log: cfg.Logger,
 	}
 	m.Register(heartbeatSection, m.leader.beats)
-	cfg.Store.SurviveRestore("membership", survive)
-	cfg.Store.CountAsEmpty(founded)
+	cfg.Store.Snapshots().Survive("membership", survive)
+	cfg.Store.Snapshots().CountAsEmpty(founded)
 	return m, nil
 }
 
@@ -151,6 +200,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	g.Go(func() error { m.heartbeats.run(ctx); return nil })
 	g.Go(func() error { return m.config.Directory.Run(ctx, m.config.Conns) })
 	g.Go(func() error { m.announcer.run(ctx); return nil })
+	if m.config.Identity != nil {
+		g.Go(func() error { return m.addresses.Run(ctx) })
+	}
 	g.Go(func() error {
 		over := []raftstore.Prefix{Members.Prefix("")}
 		return ended(ctx, feed.Latest(ctx, store, over, func(v *raftstore.View) error {
@@ -159,6 +211,7 @@ func (m *Manager) Run(ctx context.Context) error {
 				return err
 			}
 			m.metrics.members.Set(float64(len(rows)))
+			m.config.Directory.SetRecorded(committedAddresses(rows))
 			m.config.OnChange()
 			return nil
 		}))
@@ -188,23 +241,71 @@ func (m *Manager) Conn(memberID string) (grpc.ClientConnInterface, error) {
 	return m.config.Conns.Conn(memberID)
 }
 
-// LastContact returns when the leader last answered this member, or it led; zero: not since it started.
-func (m *Manager) LastContact() time.Time { return m.heartbeats.lastContact() }
+// abandoned returns why the holder of an identity key cannot return, if the cluster was recovered without it.
+func (m *Manager) abandoned(identity memberid.Digest) (string, bool) {
+	r, err := recovery.Abandoned(m.config.Store.View(), identity)
+	if err != nil || r == nil {
+		return "", false
+	}
+	return recovery.Reason(r), true
+}
+
+// PendingRecovery returns the recovery of the cluster that this member has not completed, or nil.
+func (m *Manager) PendingRecovery() (*statev1.Recovery, error) {
+	return recovery.Pending(m.config.Store.View())
+}
+
+// CompleteRecovery removes the members that the cluster was recovered without. It must be called before this member
+// serves anything, and after everything else that belongs to the recovery is done.
+func (m *Manager) CompleteRecovery(ctx context.Context, pending *statev1.Recovery) error {
+	return m.changes.completeRecovery(ctx, pending, m.config.Now())
+}
+
+// LastContact returns when the leader last answered this member, or it led. If that has not happened since it started,
+// it is what the member recorded before; zero: there is none, or the clock is before it.
+func (m *Manager) LastContact() time.Time {
+	if since := m.heartbeats.lastContact(); !since.IsZero() {
+		return since
+	}
+	recorded := m.config.Store.Serving().Contact()
+	if m.config.Now().Before(recorded) {
+		return time.Time{}
+	}
+	return recorded
+}
+
+// CanCommit returns why the leader cannot commit because of disks, its own or those of a majority, as far as this
+// member knows, or nil. It reads memory alone.
+func (m *Manager) CanCommit() error {
+	if obstacle := m.heartbeats.obstacle(); obstacle != "" {
+		return errors.New(obstacle)
+	}
+	return nil
+}
+
+// ClockPlausible reports whether this member's clock is sane, or, until heartbeats were answered, whether it is not
+// before the last contact that was recorded.
+func (m *Manager) ClockPlausible() bool {
+	recorded := m.config.Store.Serving().Contact()
+	return m.clock.sane() || !m.clock.judged() && !recorded.IsZero() && !m.config.Now().Before(recorded)
+}
 
 // ClockSane reports whether this member's clock is within five minutes of a majority's, according to the last
 // heartbeats. It is false until they have been answered, and from the moment at which the clock is set until they are
 // answered again. A member whose clock is not sane must not sign, nor end anything by its clock.
 func (m *Manager) ClockSane() bool { return m.clock.sane() }
 
-// JoinService admits new members. It is served under entente-join/1 only, to unauthenticated callers; any member serves
-// it.
-func (m *Manager) JoinService() ententev1.JoinServiceServer { return joinService{joins: m.joins} }
+// JoinService admits new members, and exchanges the addresses of members. It is served under entente-join/1 only, to
+// unauthenticated callers; any member serves it.
+func (m *Manager) JoinService() ententev1.JoinServiceServer {
+	return joinService{joins: m.joins, addresses: m.addresses}
+}
 
 // MemberService serves the calls of other members. It is served under entente-member/1 only.
 func (m *Manager) MemberService() ententev1.MemberServiceServer {
 	return memberService{
 		caller: m.config.Caller, now: m.config.Now, directory: m.config.Directory, leader: m.leader, changes: m.changes,
-		sections: m.sections,
+		sections: m.sections, beats: m.heartbeats,
 	}
 }
 
@@ -212,7 +313,8 @@ func (m *Manager) MemberService() ententev1.MemberServiceServer {
 // before it is called.
 func (m *Manager) ClusterService() ententev1.ClusterServiceServer {
 	return clusterService{
-		store: m.config.Store, self: m.config.Self.ID, joins: m.joins, log: m.config.Logger, leader: m.client,
-		sections: m.sections, changes: m.changes,
+		store: m.config.Store, self: m.config.Self.ID, tokens: m.tokens, cluster: m.joins.cluster, log: m.config.Logger,
+		leader: m.client, report: m.config.Report, undone: m.config.Undone, dnsName: m.config.DNSName,
+		sections: m.sections, changes: m.changes, earlier: m.leader.earlier,
 	}
 }

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,6 +24,7 @@ type memberService struct {
 	leader    *leader
 	changes   *changes
 	sections  *sections
+	beats     *heartbeats
 }
 
 // authenticate returns the ID of the member that calls.
@@ -49,19 +51,46 @@ func (s memberService) Heartbeat(
 		return nil, status.Errorf(codes.InvalidArgument,
 			"the heartbeat names member %.80q as its sender, but member %s sent it", req.GetId(), id)
 	}
-	if err := req.GetClock().CheckValid(); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "the heartbeat's clock is malformed: %v", err)
+	switch c := req.GetClock(); {
+	case c == nil:
+		return nil, status.Error(codes.InvalidArgument, "the heartbeat has no clock")
+	case !c.IsValid():
+		return nil, status.Errorf(codes.InvalidArgument,
+			"the heartbeat's clock is not a time: it has %d seconds and %d nanoseconds", c.GetSeconds(), c.GetNanos())
 	}
 	now := s.now()
 	distance, known, err := s.leader.receive(id, req, now)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	answer := &ententev1.HeartbeatResponse{Clock: timestamppb.New(now), Term: req.GetTerm()}
+	answer := &ententev1.HeartbeatResponse{
+		Clock: timestamppb.New(now), Term: req.GetTerm(), CannotCommit: s.leader.obstacle(),
+	}
 	if known {
 		answer.ClockDistance = durationpb.New(distance)
 	}
+	at := s.leader.compare()
+	if slices.ContainsFunc(at, func(d *ententev1.StateDigest) bool { return d.GetMemberId() == id }) {
+		answer.Digests = at
+	}
 	return answer, nil
+}
+
+// AnnounceHealth implements MemberService.
+func (s memberService) AnnounceHealth(
+	ctx context.Context, req *ententev1.AnnounceHealthRequest,
+) (*ententev1.AnnounceHealthResponse, error) {
+	id, err := s.authenticate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from := target{leader: id, term: req.GetTerm()}
+	if to, ok := s.beats.target(); !ok || to != from {
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"member %s does not lead in term %d, as far as this member knows", id, from.term)
+	}
+	s.beats.health.set(from, s.now(), req.GetCannotCommit())
+	return &ententev1.AnnounceHealthResponse{}, nil
 }
 
 // GetMembership implements MemberService.

@@ -7,8 +7,8 @@ import (
 )
 
 type metrics struct {
-	members, alive, clockOffset, clockDistance prometheus.Gauge
-	heartbeats, joins                          *prometheus.CounterVec
+	members, alive, diverged, clockOffset, clockDistance prometheus.Gauge
+	heartbeats, joins                                    *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -16,8 +16,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "entente_membership_" + name, Help: help})
 	}
 	m := &metrics{
-		members:     gauge("members", "Members of the cluster."),
-		alive:       gauge("alive_members", "Members that the leader marks alive; 0 on members that do not lead."),
+		members: gauge("members", "Members of the cluster."),
+		alive:   gauge("alive_members", "Members that the leader marks alive; 0 on members that do not lead."),
+		diverged: gauge("diverged_members",
+			"Members whose replicated state is not the same as that of the others; 0 on members that do not lead."),
 		clockOffset: gauge("clock_offset_seconds", "How far this member's clock is ahead of the leader's."),
 		clockDistance: gauge("clock_distance_seconds",
 			"How far this member's clock is from a majority's; signing stops beyond 300."),
@@ -32,7 +34,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.members, m.alive, m.clockOffset, m.clockDistance, m.heartbeats, m.joins,
+		m.members, m.alive, m.diverged, m.clockOffset, m.clockDistance, m.heartbeats, m.joins,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("register the membership's metrics: %w", err)

@@ -115,3 +115,22 @@ func TestClockDistance(t *testing.T) {
 		})
 	}
 }
+
+func TestLastHeard(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	none := time.Time{}
+	for name, test := range map[string]struct {
+		received, before, recorded time.Time
+		marked                     bool
+		want                       time.Time
+	}{
+		"a heartbeat in this term":              {at(20), at(9), at(3), true, at(20)},
+		"the leader before":                     {none, at(9), at(3), true, at(9)},
+		"another one, which was heard before":   {none, none, at(3), true, at(10)},
+		"one that was gone under a leader":      {none, none, at(3), false, at(3)},
+		"a leader before that was gone already": {none, at(2), at(3), false, at(3)},
+		"one that was never heard":              {none, none, none, false, none},
+	} {
+		require.Equal(t, test.want, lastHeard(test.received, test.before, test.recorded, at(10), test.marked), name)
+	}
+}

@@ -8,13 +8,18 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/raftstore/membership/join"
+	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/raftstore/membership/recovery"
+	"github.com/ententehq/entente/raftstore/membership/removal"
 )
 
 var (
 	// Members has a row for each member, under its ID.
-	Members    = raftstore.NewTable[*statev1.Member]("members")
+	Members    = raftstore.NewTable[*statev1.Member]("members", raftstore.RecordsNow)
 	alive      = raftstore.NewTable[*statev1.AliveMember]("alive")
-	joinTokens = raftstore.NewTable[*statev1.JoinToken]("join_tokens")
+	joinTokens = raftstore.NewTable[*statev1.JoinToken]("join_tokens", raftstore.RecordsNow)
 )
 
 // AlivePrefix is the prefix of the rows that mark members alive, to be followed.
@@ -34,8 +39,23 @@ func Alive(r raftstore.Reader) ([]string, error) {
 	return ids, nil
 }
 
+// committedAddresses returns the addresses in the rows of members, with the starts in which the members stated them.
+func committedAddresses(rows []raftstore.Row[*statev1.Member]) []directory.Entry {
+	entries := make([]directory.Entry, 0, len(rows))
+	for _, row := range rows {
+		if identity := row.Value.GetIdentity(); len(identity) == len(memberid.Digest{}) {
+			entries = append(entries, directory.Entry{
+				ID: row.Key, Identity: memberid.Digest(identity), Address: row.Value.GetAddress(),
+				Start: row.Value.GetAddressStart(),
+			})
+		}
+	}
+	return entries
+}
+
 // survive keeps the membership and the spent tokens over an operator's restore. The members are those at the time of
-// the restore, not those at the time of the snapshot, and no spent token becomes valid again. Open tokens are void.
+// the restore, not those at the time of the snapshot, and no spent token becomes valid again. Tokens that can still
+// admit a member are void, those whose joiners wait for approval included.
 func survive(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err := keep(Members, before, restored, tx, nil); err != nil {
 		return err
@@ -43,7 +63,13 @@ func survive(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err := keep(alive, before, restored, tx, nil); err != nil {
 		return err
 	}
-	spent := func(t *statev1.JoinToken) bool { return t.GetRedemption() != nil }
+	if err := keep(recovery.Recoveries, before, restored, tx, nil); err != nil {
+		return err
+	}
+	if err := keep(removal.Removals, before, restored, tx, nil); err != nil {
+		return err
+	}
+	spent := func(t *statev1.JoinToken) bool { return join.StateOf(t) == join.Approved }
 	return keep(joinTokens, before, restored, tx, spent)
 }
 
@@ -75,6 +101,27 @@ func keep[M proto.Message](
 		}
 	}
 	return nil
+}
+
+// LowestCommandVersion returns the lowest version of commands that a member has announced, and a member that has. What
+// older members would not enforce must not be written before all have announced the version that introduced it.
+func LowestCommandVersion(r raftstore.Reader) (version uint32, member string, err error) {
+	rows, err := Members.List(r, "")
+	if err != nil {
+		return 0, "", err
+	}
+	version, member = lowestCommandVersion(rows)
+	return version, member, nil
+}
+
+func lowestCommandVersion(rows []raftstore.Row[*statev1.Member]) (version uint32, member string) {
+	version = raftstore.CommandVersion
+	for _, row := range rows {
+		if v := row.Value.GetCommandVersion(); v < version {
+			version, member = v, row.Key
+		}
+	}
+	return version, member
 }
 
 // founded reports whether a row is one that a new cluster writes by itself.

@@ -41,7 +41,7 @@ func NewCluster(t testing.TB, n int, adjust ...func(i int, c *raftstore.Config))
 	if err := c.stores[0].Bootstrap(); err != nil {
 		t.Fatal(err)
 	}
-	AwaitLead(t, c.stores[0])
+	AwaitLeadership(t, c.stores[0])
 	for i := 1; i < n; i++ {
 		c.addVoter(i)
 	}
@@ -49,20 +49,25 @@ func NewCluster(t testing.TB, n int, adjust ...func(i int, c *raftstore.Config))
 	return c
 }
 
-// addVoter adds a member to the cluster. On a busy machine the lead may be lost meanwhile.
+// addVoter adds a member to the cluster. On a busy machine leadership may be lost meanwhile.
 func (c *Cluster) addVoter(i int) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
-	id := memberID(i)
 	err := raftstore.ErrNotLeader
-	for errors.Is(err, raftstore.ErrNotLeader) {
+	for errors.Is(err, raftstore.ErrNotLeader) || errors.Is(err, raftstore.ErrUnknownOutcome) && ctx.Err() == nil {
 		leader := c.Store(c.Leader())
-		err = leader.Servers().AddVoter(ctx, raftstore.Server{MemberID: id, Identity: identity(id), Address: id})
+		err = leader.Servers().AddVoter(ctx, Server(i))
 	}
 	if err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// Server returns a member as the Raft configuration has it.
+func Server(i int) raftstore.Server {
+	id := memberID(i)
+	return raftstore.Server{MemberID: id, Identity: identity(id), Address: id}
 }
 
 func memberID(i int) string { return fmt.Sprintf("member-%d", i+1) }
@@ -144,7 +149,7 @@ func (c *Cluster) Leader(among ...int) int {
 		waiting.Go(func() {
 			// The error of WhileLeading is only the reason of its end.
 			_ = s.WhileLeading(leading, func(lead context.Context) {
-				// A leader that is cut off leads until its lease ends: only one that can prove its lead counts.
+				// A leader that is cut off leads until its lease ends: only one that can prove its leadership counts.
 				if _, err := s.Read(lead, raftstore.ReadOptions{Linearizable: true}); err == nil {
 					leaders <- i
 				}

@@ -28,6 +28,8 @@ type network struct {
 	side map[string]int
 	// links are the open connections and calls, each with a function that ends it.
 	links map[*link]struct{}
+	// held holds back messages, by the member that they are for.
+	held map[string]*Held
 	// lost is how many answers of StoreService are still to be lost.
 	lost int
 }
@@ -40,7 +42,7 @@ type link struct {
 func newNetwork() *network {
 	return &network{
 		listeners: map[string]*listener{}, services: map[string]ententev1.StoreServiceServer{},
-		side: map[string]int{}, links: map[*link]struct{}{},
+		side: map[string]int{}, links: map[*link]struct{}{}, held: map[string]*Held{},
 	}
 }
 
@@ -96,8 +98,10 @@ func (l *listener) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn,
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
-	case remote.incoming <- there:
-		return &linked{Conn: here, end: func() { n.forget(link) }}, nil
+	case remote.incoming <- &linked{Conn: there, end: func() {}, received: func() { n.holding(string(to)).request() }}:
+		return &linked{
+			Conn: here, end: func() { n.forget(link) }, received: func() { n.holding(l.member).answer(string(to)) },
+		}, nil
 	case <-remote.closed:
 		err = net.ErrClosed
 	case <-timer.C:
@@ -111,6 +115,14 @@ func (l *listener) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn,
 type linked struct {
 	net.Conn
 	end func()
+	// received is called with each message that has arrived.
+	received func()
+}
+
+func (l *linked) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	l.received()
+	return n, err
 }
 
 func (l *linked) Close() error {
@@ -166,7 +178,15 @@ func (n *network) sever(which func(*link) bool) {
 func (n *network) serve(s *raftstore.Store) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.services[s.MemberID()] = s.Service()
+	n.services[s.MemberID()] = s.Service(callerFrom)
+}
+
+// callerKey is the key of the context value that names the member that calls.
+type callerKey struct{}
+
+func callerFrom(ctx context.Context) (string, bool) {
+	member, ok := ctx.Value(callerKey{}).(string)
+	return member, ok
 }
 
 // caller is one member's connection to another's StoreService.
@@ -179,7 +199,7 @@ var _ grpc.ClientConnInterface = caller{}
 
 // Invoke implements grpc.ClientConnInterface.
 func (c caller) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, callerKey{}, c.from))
 	defer cancel()
 	_, link, err := c.network.connect(c.from, c.to, cancel)
 	if err != nil {

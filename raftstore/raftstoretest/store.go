@@ -19,7 +19,7 @@ const waitLimit = 5 * time.Minute
 var timing = raftstore.Timing{
 	Heartbeat:  150 * time.Millisecond,
 	Election:   150 * time.Millisecond,
-	Lease:      100 * time.Millisecond,
+	Lease:      150 * time.Millisecond,
 	LeaderWait: 10 * time.Second,
 }
 
@@ -46,12 +46,12 @@ func New(t testing.TB) *raftstore.Store {
 	if err := s.Bootstrap(); err != nil {
 		t.Fatal(err)
 	}
-	AwaitLead(t, s)
+	AwaitLeadership(t, s)
 	return s
 }
 
-// AwaitLead returns once a store leads its cluster.
-func AwaitLead(t testing.TB, s *raftstore.Store) {
+// AwaitLeadership returns once a store leads its cluster.
+func AwaitLeadership(t testing.TB, s *raftstore.Store) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()

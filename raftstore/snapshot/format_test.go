@@ -171,6 +171,8 @@ func TestSnapshotRefusals(t *testing.T) {
 	unknown.GetRow().ProtoReflect().SetUnknown([]byte{0x78, 0x01})
 	unnamed := sampleHeader(0, 0)
 	unnamed.ClusterId = ""
+	timeless, mistimed := sampleHeader(0, 0), sampleHeader(0, 0)
+	timeless.Time, mistimed.Time = nil, &timestamppb.Timestamp{Seconds: 5, Nanos: -1}
 
 	for name, c := range map[string]struct {
 		raw  []byte
@@ -182,7 +184,12 @@ func TestSnapshotRefusals(t *testing.T) {
 		"newer version": {compose(magic, 2), ErrVersion, "it has format 2, and this is format 1"},
 		"no header":     {compose(magic, 1, end), ErrDamaged, "its header is empty"},
 		"no cluster":    {compose(magic, 1, delimited(t, unnamed), end), ErrDamaged, "its header names no cluster"},
-		"impossible":    {compose(magic, 1, header(1, 2)), ErrDamaged, "announces 2 rows among 1 records"},
+		"no time":       {compose(magic, 1, delimited(t, timeless), end), ErrDamaged, "its header has no time"},
+		"no such time": {
+			compose(magic, 1, delimited(t, mistimed), end), ErrDamaged,
+			"its header's time is not a time: it has 5 seconds and -1 nanoseconds",
+		},
+		"impossible": {compose(magic, 1, header(1, 2)), ErrDamaged, "announces 2 rows among 1 records"},
 		"huge record": {
 			compose(magic, 1, header(1, 1), binary.AppendUvarint(nil, 1<<20+1)), ErrDamaged,
 			"has 1048577 bytes; the limit is 1048576",

@@ -94,8 +94,12 @@ func checkHeader(h *statev1.SnapshotHeader) error {
 	case n > maxClusterIDBytes:
 		return fmt.Errorf("its header's cluster id has %d bytes; the limit is %d", n, maxClusterIDBytes)
 	}
-	if err := h.GetTime().CheckValid(); err != nil {
-		return fmt.Errorf("its header's time is not valid: %w", err)
+	switch t := h.GetTime(); {
+	case t == nil:
+		return errors.New("its header has no time")
+	case !t.IsValid():
+		return fmt.Errorf("its header's time is not a time: it has %d seconds and %d nanoseconds",
+			t.GetSeconds(), t.GetNanos())
 	}
 	if h.GetRows() > h.GetRecords() {
 		return fmt.Errorf("its header announces %d rows among %d records", h.GetRows(), h.GetRecords())

@@ -15,15 +15,19 @@ func Decode(raw []byte) (*statev1.Command, error) {
 	if len(raw) > machine.MaxCommand {
 		return nil, errors.New("the command is larger than 512 KiB")
 	}
+	if _, err := machine.CheckSeal(raw); err != nil {
+		return nil, err
+	}
 	c := &statev1.Command{}
 	if err := proto.Unmarshal(raw, c); err != nil {
 		return nil, errors.New("the command does not decode")
 	}
-	return c, check(c)
+	return c, Check(c)
 }
 
-// check refuses a command that breaks a rule that every member's own commands obey.
-func check(c *statev1.Command) error {
+// Check refuses a command that Apply could not process. The leader checks what others send it, and every member what it
+// sends, so that a mistake fails at all members alike, and not only at those that do not lead.
+func Check(c *statev1.Command) error {
 	id := c.GetId()
 	switch {
 	case len(id.GetMember()) > row.MaxTable+row.MaxKey:

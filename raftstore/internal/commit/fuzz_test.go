@@ -40,17 +40,14 @@ func FuzzCommand(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(raw)
+		f.Add(machine.Seal(raw))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		c, err := Decode(raw)
-		if err != nil {
+		if _, err := Decode(raw); err != nil {
 			return
 		}
 		store := machine.New(func(err error) { t.Fatalf("an accepted command stops the member: %v", err) }, func() {})
-		data, err := proto.Marshal(&statev1.Entry{Version: machine.CommandVersion, Commands: []*statev1.Command{c}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := encodeEntry([]*proposal{{raw: raw}}, machine.CommandVersion)
 		apply := func(index uint64) machine.Outcome {
 			log := &raft.Log{Index: index, Term: 1, Type: raft.LogCommand, Data: data}
 			return store.Apply(log).([]machine.Outcome)[0]

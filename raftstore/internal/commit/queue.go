@@ -212,18 +212,35 @@ func (q *Queue) planAfter(ctx context.Context, revision uint64) {
 
 // dispatch hands an entry to Raft.
 func (q *Queue) dispatch(entry []*proposal) {
-	data := protowire.AppendTag(nil, 1, protowire.VarintType)
-	data = protowire.AppendVarint(data, uint64(q.log.CommandVersion()))
-	for _, p := range entry {
-		data = protowire.AppendTag(data, 3, protowire.BytesType)
-		data = protowire.AppendBytes(data, p.raw)
-	}
+	data := encodeEntry(entry, q.log.CommandVersion())
 	f := &inFlight{entry: entry, started: time.Now()}
 	wait := q.log.Propose(data)
 	go func() { // the loop waits for it, also when the queue is closed
 		f.outcomes, f.err = wait()
 		q.done <- f
 	}()
+}
+
+// encodeEntry encodes an entry. The commands are those that were received, byte by byte: their checksums cover them.
+func encodeEntry(entry []*proposal, allowed uint32) []byte {
+	data := protowire.AppendTag(nil, 1, protowire.VarintType)
+	data = protowire.AppendVarint(data, uint64(entryVersion(entry, allowed)))
+	for _, p := range entry {
+		data = protowire.AppendTag(data, 3, protowire.BytesType)
+		data = protowire.AppendBytes(data, p.raw)
+	}
+	return data
+}
+
+// entryVersion returns the version of an entry: that which every member applies, or an older one if a command of an
+// older member has no checksum.
+func entryVersion(entry []*proposal, allowed uint32) uint32 {
+	for _, p := range entry {
+		if sealed, _ := machine.CheckSeal(p.raw); !sealed {
+			return min(allowed, machine.SealedVersion-1)
+		}
+	}
+	return allowed
 }
 
 // finish answers the commands of an entry.

@@ -96,11 +96,11 @@ func (b *builder) transact(t *statev1.Transaction) bool {
 
 // put writes a row, whose revision is set, and removes its tombstone if it has one.
 func (b *builder) put(r *Row) {
-	must(b.txn.Insert(rowsTable, r))
+	b.insert(rowsTable, r)
 	raw, err := b.txn.First(tombstonesTable, byID, r.Table, r.Key)
 	must(err)
 	if raw != nil {
-		must(b.txn.Delete(tombstonesTable, raw))
+		b.drop(tombstonesTable, raw.(*Row))
 		b.next.tombstones--
 	}
 	b.changed(r)
@@ -112,9 +112,9 @@ func (b *builder) delete(table, key string) {
 	if !ok {
 		return
 	}
-	must(b.txn.Delete(rowsTable, old))
+	b.drop(rowsTable, old)
 	tombstone := &Row{Table: table, Key: key, Revision: b.next.Revision}
-	must(b.txn.Insert(tombstonesTable, tombstone))
+	b.insert(tombstonesTable, tombstone)
 	b.next.tombstones++
 	b.forgetTombstones()
 	b.changed(tombstone)
@@ -126,10 +126,27 @@ func (b *builder) forgetTombstones() {
 		raw, err := b.txn.First(tombstonesTable, byRevision)
 		must(err)
 		oldest := raw.(*Row)
-		must(b.txn.Delete(tombstonesTable, oldest))
+		b.drop(tombstonesTable, oldest)
 		b.next.floors[oldest.Table] = max(b.next.floors[oldest.Table], oldest.Revision)
 		b.next.tombstones--
 	}
+}
+
+// insert puts a row into a table of the in-memory database, in place of the one of that key. All changes of these
+// tables go through insert, drop and clear, which keep the digests.
+func (b *builder) insert(memtable string, r *Row) {
+	raw, err := b.txn.First(memtable, byID, r.Table, r.Key)
+	must(err)
+	if raw != nil {
+		b.next.sums.of(memtable).remove(raw.(*Row))
+	}
+	must(b.txn.Insert(memtable, r))
+	b.next.sums.of(memtable).add(r)
+}
+
+func (b *builder) drop(memtable string, r *Row) {
+	must(b.txn.Delete(memtable, r))
+	b.next.sums.of(memtable).remove(r)
 }
 
 func (b *builder) changed(r *Row) {

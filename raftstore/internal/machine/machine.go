@@ -6,12 +6,16 @@
 // command's ID (session.go), and a command that arrives again has the same outcome. An entry that it cannot decode
 // stops the member, with the state as it was before.
 //
+// A restarted machine publishes nothing before it has reached the revision that it had published before (resume.go),
+// and records every later one before it publishes it.
+//
 // Start reading at apply.go. staging.go applies a restore, and records.go turns a state into a snapshot and back.
 package machine
 
 import (
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-memdb"
@@ -24,7 +28,15 @@ import (
 )
 
 // CommandVersion is the newest version of commands that this build writes and applies.
-const CommandVersion = 1
+const CommandVersion = 3
+
+// The versions of commands. A version is also what gates rows that members of older versions would misread.
+const (
+	// SealedVersion is the first version in which every command has a checksum.
+	SealedVersion = 2
+	// OwnersVersion is the first version whose members know that services have owners.
+	OwnersVersion = 3
+)
 
 // FirstCommandVersion is what a leader writes until every member has announced a newer one.
 const FirstCommandVersion = 1
@@ -32,26 +44,34 @@ const FirstCommandVersion = 1
 // MaxCommand is the largest command, and about the largest log entry: larger ones would delay Raft's heartbeats.
 const MaxCommand = 512 << 10
 
-// Machine is the state machine that Raft drives. Raft calls its methods from one goroutine; State, History and Progress
-// are for any.
+// Machine is the state machine that Raft drives. It is safe for concurrent use.
 type Machine struct {
 	// History holds the latest changes, for watches.
 	History *history.History
-	// Progress is the revision that is applied.
+	// Progress is the revision that is published.
 	Progress Progress
 
-	db        *memdb.MemDB
-	published atomic.Pointer[State]
-	applied   func()
-	stop      func(error)
-	stopped   error
+	published   atomic.Pointer[State]
+	checkpoints atomic.Pointer[[]Checkpoint]
+	resumed     *resumption
+	applied     func()
+	stop        func(error)
+
+	mu sync.Mutex // Raft and the loading of a restarted member apply entries
+	db *memdb.MemDB
+	// latest is the state after the last entry; it is the published one, unless the machine is resuming.
+	latest *State
+	// fromRaft is the index of the last entry or snapshot that Raft has handed over.
+	fromRaft uint64
+	stopped  error
 }
 
 // New returns a machine in the state before the first entry. stop is called once, if the member must stop. applied is
 // called after entries have been applied.
 func New(stop func(error), applied func()) *Machine {
 	db, empty := newState()
-	m := &Machine{db: db, History: history.New(), stop: stop, applied: applied}
+	m := &Machine{db: db, latest: empty, History: history.New(), stop: stop, applied: applied}
+	m.resumed = newResumption(Resume{})
 	m.published.Store(empty)
 	return m
 }
@@ -65,9 +85,24 @@ func (m *Machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0
 // ApplyBatch implements raft.BatchingFSM. It applies entries and publishes the state after the last of them. The
 // response to an entry is the []Outcome of its commands, in order, or the error with which this member stopped.
 func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fromRaft = logs[len(logs)-1].Index
+	return m.applyBatch(logs)
+}
+
+func (m *Machine) applyBatch(logs []*raft.Log) []any {
 	responses := make([]any, len(logs))
-	b := m.State().build(m.db)
+	b := m.latest.build(m.db)
 	for i, l := range logs {
+		if l.Index <= m.latest.Revision {
+			// It was applied by Load. Nobody waits for it: this member proposed nothing before.
+			responses[i] = errAppliedBefore
+			continue
+		}
+		if m.stopped == nil {
+			m.checkpoint(&b.next, l.Index)
+		}
 		outcomes, err := m.apply(b, l)
 		if err != nil {
 			m.halt(err)
@@ -106,6 +141,9 @@ func decodeEntry(data []byte) (*statev1.Entry, error) {
 		return nil, fmt.Errorf("has command version %d, and this build applies 1 to %d: "+
 			"run the version that the other members run", e.GetVersion(), CommandVersion)
 	}
+	if err := checkSeals(data, e.GetVersion()); err != nil {
+		return nil, fmt.Errorf("has %w", err)
+	}
 	return e, nil
 }
 
@@ -117,9 +155,18 @@ func (m *Machine) halt(err error) {
 	}
 }
 
+// publish makes a state that is newer than the published one visible, after its revision was recorded.
 func (m *Machine) publish(next *State, batches []row.Batch, replaced bool) {
+	m.latest = next
+	if m.resumed.holds(next.Revision) || next.Revision == m.State().Revision {
+		return
+	}
+	if err := m.resumed.record(next.Revision, batches, replaced); err != nil {
+		m.halt(fmt.Errorf("member stopped: %w", err))
+		return
+	}
 	m.published.Store(next)
-	if replaced {
+	if m.resumed.begin() || replaced {
 		m.History.Reset(row.Revision(next.Revision))
 	} else {
 		m.History.Append(batches)
@@ -129,19 +176,33 @@ func (m *Machine) publish(next *State, batches []row.Batch, replaced bool) {
 
 // Snapshot implements raft.FSM.
 func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.stopped != nil {
 		return nil, m.stopped
 	}
-	return &persistedState{state: m.State()}, nil
+	if m.fromRaft < m.latest.Revision {
+		return nil, fmt.Errorf("no snapshot yet: the state is at revision %d, and Raft has confirmed %d of it",
+			m.latest.Revision, m.fromRaft)
+	}
+	return &persistedState{state: m.latest}, nil
 }
 
-// Restore implements raft.FSM. It takes over a whole state, at the start or from a leader.
+// Restore implements raft.FSM. It takes over a whole state, at the start or from a leader. A state older than the
+// present one changes nothing.
 func (m *Machine) Restore(from io.ReadCloser) error {
 	db, s, err := readState(from)
 	if err != nil {
 		return err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fromRaft = s.Revision
+	if s.Revision <= m.latest.Revision {
+		return nil
+	}
 	m.db = db
+	m.checkpoints.Store(nil)
 	m.publish(s, nil, true)
 	return nil
 }

@@ -141,13 +141,13 @@ func readState(from io.Reader) (*memdb.MemDB, *State, error) {
 func (s *State) add(txn *memdb.Txn, record *statev1.SnapshotRecord) error {
 	switch k := record.GetKind().(type) {
 	case *statev1.SnapshotRecord_Row:
-		return txn.Insert(rowsTable, &Row{
+		return s.insert(txn, rowsTable, &Row{
 			Table: k.Row.GetTable(), Key: k.Row.GetKey(), Value: present(k.Row.GetValue()),
 			Revision: k.Row.GetRevision(),
 		})
 	case *statev1.SnapshotRecord_Tombstone:
 		s.tombstones++
-		return txn.Insert(tombstonesTable, &Row{
+		return s.insert(txn, tombstonesTable, &Row{
 			Table: k.Tombstone.GetTable(), Key: k.Tombstone.GetKey(), Revision: k.Tombstone.GetRevision(),
 		})
 	case *statev1.SnapshotRecord_Floor:
@@ -161,9 +161,15 @@ func (s *State) add(txn *memdb.Txn, record *statev1.SnapshotRecord) error {
 		if k.Staged.GetCarried() {
 			into = carriedTable
 		}
-		return txn.Insert(into, &Row{Table: k.Staged.GetTable(), Key: k.Staged.GetKey(), Value: k.Staged.Value})
+		return s.insert(txn, into, &Row{Table: k.Staged.GetTable(), Key: k.Staged.GetKey(), Value: k.Staged.Value})
 	}
 	return nil
+}
+
+// insert adds a row that is in no table yet to a state that is being read.
+func (s *State) insert(txn *memdb.Txn, memtable string, r *Row) error {
+	s.sums.of(memtable).add(r)
+	return txn.Insert(memtable, r)
 }
 
 func rowRecord(r *Row) *statev1.SnapshotRecord {

@@ -31,7 +31,7 @@ func (b *builder) stage(c *statev1.RestoreChunk) bool {
 		into = carriedTable
 	}
 	for _, staged := range c.GetRows() {
-		must(b.txn.Insert(into, &Row{Table: staged.GetTable(), Key: staged.GetKey(), Value: staged.Value}))
+		b.insert(into, &Row{Table: staged.GetTable(), Key: staged.GetKey(), Value: staged.Value})
 	}
 	b.next.Staging = next
 	return true
@@ -82,7 +82,7 @@ func (b *builder) swap(c *statev1.RestoreSwap) bool {
 	}
 	insert := func(r *Row) {
 		b.next.floors[r.Table] = at
-		must(b.txn.Insert(rowsTable, &Row{Table: r.Table, Key: r.Key, Value: r.Value, Revision: at}))
+		b.insert(rowsTable, &Row{Table: r.Table, Key: r.Key, Value: r.Value, Revision: at})
 	}
 	for r := range entries(b.txn, stagedTable) {
 		hidden, err := b.txn.First(carriedTable, byID, r.Table, r.Key)
@@ -153,4 +153,5 @@ func (b *builder) abort(c *statev1.RestoreAbort) bool {
 func (b *builder) clear(memtable string) {
 	_, err := b.txn.DeleteAll(memtable, byID)
 	must(err)
+	*b.next.sums.of(memtable) = sum{}
 }

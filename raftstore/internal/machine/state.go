@@ -111,6 +111,8 @@ type State struct {
 	// floors holds, by table, the newest deletion that is no longer remembered.
 	floors   map[string]uint64
 	sessions map[string]*session
+	// sums has the digest of each table of the in-memory database.
+	sums sums
 }
 
 // maxTombstones bounds the deletions that are remembered one by one: some 4 MiB of memory.
@@ -162,6 +164,14 @@ func (s *State) ChangedSince(table, prefix string, revision uint64) bool {
 // Failed returns the first condition of a transaction that does not hold in this state, or nil.
 func (s *State) Failed(t *statev1.Transaction) *row.Prefix {
 	return contents{s.txn}.failed(s.floors, t)
+}
+
+// Incarnation returns the number of a member's last start whose commands are remembered; 0: none is.
+func (s *State) Incarnation(member string) uint64 {
+	if session := s.sessions[member]; session != nil {
+		return session.incarnation
+	}
+	return 0
 }
 
 // Recall returns what is remembered of a command.

@@ -19,6 +19,27 @@ import (
 type Gauges struct {
 	Revision func() uint64
 	Leads    func() bool
+	Disk     func() Disk
+	// ElectionTimeout is for how long the member waits for a message of the leader.
+	ElectionTimeout func() time.Duration
+}
+
+// Disk is the state of the disk of the data folder.
+type Disk struct {
+	Writable bool
+	// Median is that of the writes of the last ten seconds.
+	Median time.Duration
+	// Free and Total are bytes. Without Limited they are not known.
+	Free, Total uint64
+	Limited     bool
+}
+
+// freeRatio is 1 if nothing is known.
+func (d Disk) freeRatio() float64 {
+	if !d.Limited {
+		return 1
+	}
+	return float64(d.Free) / float64(d.Total)
 }
 
 // Metrics are a store's own.
@@ -30,12 +51,12 @@ type Metrics struct {
 	entrySize prometheus.Histogram
 	commit    prometheus.Histogram
 	diskCalls prometheus.Histogram
+	memory    prometheus.Gauge
 }
 
-// New registers the metrics. If registerer is nil, they count and are not exported.
-func New(registerer prometheus.Registerer, g Gauges) (*Metrics, error) {
+// New returns metrics that count and are not exported. The gauges are not read before [Metrics.Register].
+func New(g Gauges) *Metrics {
 	m := &Metrics{
-		registerer: registerer,
 		commands: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_raftstore_commands_total",
 			Help: "Commands that this member decided on as the leader, by result.",
@@ -52,33 +73,63 @@ func New(registerer prometheus.Registerer, g Gauges) (*Metrics, error) {
 			Name: "entente_raftstore_disk_call_seconds", Help: "Calls to the log store.",
 			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 11),
 		}),
+		memory: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "entente_raftstore_memory_mismatch",
+			Help: "1 if this member's state did not match its digest when that was last recomputed, once a day.",
+		}),
 	}
 	m.collectors = []prometheus.Collector{
-		m.commands, m.entrySize, m.commit, m.diskCalls,
+		m.commands, m.entrySize, m.commit, m.diskCalls, m.memory,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "entente_raftstore_revision", Help: "The revision that this member has applied.",
 		}, func() float64 { return float64(g.Revision()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "entente_raftstore_leader", Help: "1 on the member that leads.",
-		}, func() float64 {
-			if g.Leads() {
-				return 1
-			}
-			return 0
-		}),
+		}, func() float64 { return oneIf(g.Leads()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "entente_raftstore_election_timeout_seconds",
+			Help: "How long this member waits for the leader before it starts an election; it follows the load.",
+		}, func() float64 { return g.ElectionTimeout().Seconds() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "entente_raftstore_disk_writable", Help: "1 while the disk of the data folder accepts writes.",
+		}, func() float64 { return oneIf(g.Disk().Writable) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "entente_raftstore_disk_free_ratio", Help: "Free part of the disk of the data folder, from 0 to 1.",
+		}, func() float64 { return g.Disk().freeRatio() }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "entente_raftstore_disk_median_seconds", Help: "Median time of the disk writes of the last 10 s.",
+		}, func() float64 { return g.Disk().Median.Seconds() }),
 	}
+	return m
+}
+
+// Register exports the metrics, and Raft's. If it fails, none of the store's are exported. If registerer is nil, it
+// does nothing.
+func (m *Metrics) Register(registerer prometheus.Registerer) error {
 	if registerer == nil {
-		return m, nil
+		return nil
 	}
 	for i, c := range m.collectors {
 		if err := registerer.Register(c); err != nil {
 			for _, registered := range m.collectors[:i] {
 				registerer.Unregister(registered)
 			}
-			return nil, fmt.Errorf("register the store's metrics: %w", err)
+			return fmt.Errorf("register the store's metrics: %w", err)
 		}
 	}
-	return m, registerRaftMetrics(registerer)
+	m.registerer = registerer
+	if err := registerRaftMetrics(registerer); err != nil {
+		m.Unregister()
+		return err
+	}
+	return nil
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // raftMetricsTaken is set once Raft's metrics, which are those of the process, have a registerer.
@@ -116,7 +167,7 @@ func registerRaftMetrics(registerer prometheus.Registerer) error {
 	return nil
 }
 
-// Unregister removes the metrics from their registerer.
+// Unregister removes the metrics from their registerer, if they have one.
 func (m *Metrics) Unregister() {
 	if m.registerer == nil {
 		return
@@ -149,5 +200,14 @@ func (m *Metrics) Committed(outcomes []machine.Outcome, took time.Duration) {
 		} else {
 			m.commands.WithLabelValues("conflict").Inc()
 		}
+	}
+}
+
+// MemoryMatches records whether the state in memory matches its digest.
+func (m *Metrics) MemoryMatches(matches bool) {
+	if matches {
+		m.memory.Set(0)
+	} else {
+		m.memory.Set(1)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/ententehq/entente/raftstore/internal/quorum"
 )
 
 const (
@@ -22,9 +24,12 @@ const (
 type quiet struct {
 	*raft.NetworkTransport
 	news *News
+	acks *quorum.Acks
 	// position returns this member's last index and commit index.
 	position func() (last, commit uint64)
-	send     func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error
+	// stored is called with the last index that a follower has acknowledged.
+	stored func(raft.ServerID, uint64)
+	send   func(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error
 
 	mu           sync.Mutex
 	acknowledged map[raft.ServerID]position
@@ -36,10 +41,10 @@ type position struct {
 	at                                   time.Time
 }
 
-func newQuiet(t *raft.NetworkTransport, news *News, at func() (last, commit uint64)) *quiet {
+func newQuiet(t *raft.NetworkTransport, c Config) *quiet {
 	return &quiet{
-		NetworkTransport: t, news: news, position: at, send: t.AppendEntries,
-		acknowledged: make(map[raft.ServerID]position),
+		NetworkTransport: t, news: c.News, acks: c.Acks, position: c.Position, stored: c.Acknowledged,
+		send: t.AppendEntries, acknowledged: make(map[raft.ServerID]position),
 	}
 }
 
@@ -48,7 +53,7 @@ func (q *quiet) AppendEntries(
 	id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse,
 ) error {
 	if args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && args.LeaderCommitIndex == 0 && len(args.Entries) == 0 {
-		return q.send(id, target, args, resp) // a heartbeat; Raft's own transport recognizes it in the same way
+		return q.deliver(id, target, args, resp) // a heartbeat; Raft's own transport recognizes it in the same way
 	}
 	sent := position{
 		term: args.Term, previous: args.PrevLogEntry, previousTerm: args.PrevLogTerm, commit: args.LeaderCommitIndex,
@@ -56,17 +61,32 @@ func (q *quiet) AppendEntries(
 	if len(args.Entries) == 0 {
 		q.wait(id, sent)
 	}
-	err := q.send(id, target, args, resp)
+	err := q.deliver(id, target, args, resp)
 	if n := len(args.Entries); n > 0 {
 		sent.previous, sent.previousTerm = args.Entries[n-1].Index, args.Entries[n-1].Term
 	}
 	sent.at = time.Now()
+	if err == nil && resp.Success {
+		q.stored(id, sent.previous)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err == nil && resp.Success {
 		q.acknowledged[id] = sent
 	} else {
 		delete(q.acknowledged, id)
+	}
+	return err
+}
+
+// deliver sends a message now, and records that it was acknowledged.
+func (q *quiet) deliver(
+	id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse,
+) error {
+	acknowledged := q.acks.Sending(id, args.Term)
+	err := q.send(id, target, args, resp)
+	if err == nil && resp.Success {
+		acknowledged()
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/internal/clocktest"
+	"github.com/ententehq/entente/raftstore/internal/quorum"
 )
 
 // A leader sends at once what a follower has not acknowledged, and repeats the rest at the idle pace.
@@ -20,7 +21,10 @@ func TestQuietTransport(t *testing.T) {
 		var last, commit atomic.Uint64
 		last.Store(7)
 		commit.Store(6)
-		q := newQuiet(nil, NewNews(), func() (uint64, uint64) { return last.Load(), commit.Load() })
+		q := newQuiet(nil, Config{
+			News: NewNews(), Acks: quorum.NewAcks(), Acknowledged: func(raft.ServerID, uint64) {},
+			Position: func() (uint64, uint64) { return last.Load(), commit.Load() },
+		})
 		q.send = func(
 			_ raft.ServerID, _ raft.ServerAddress, _ *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse,
 		) error {

@@ -1,7 +1,8 @@
 // Package transport carries Raft's messages between members over a stream layer.
 //
 // It can be closed for good at any time, which ends every connection, and it suppresses the messages by which a leader
-// would repeat to an idle follower what that has acknowledged already (quiet.go).
+// would repeat to an idle follower what that has acknowledged already (quiet.go). It keeps a member out of elections
+// while the member could not keep its vote (voting.go).
 package transport
 
 import (
@@ -13,6 +14,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/ententehq/entente/raftstore/internal/quorum"
 )
 
 // rpcTimeout bounds one call between members; sending a snapshot has more, by its size.
@@ -29,7 +32,17 @@ type Config struct {
 	News *News
 	// Position returns the last index of the log, and the commit index.
 	Position func() (last, commit uint64)
-	Logger   hclog.Logger
+	// CannotVote returns why this member must take no part in elections at the moment, or nil.
+	CannotVote func() error
+	// Handshake begins every connection.
+	Handshake Handshake
+	// Received is called with the term of each message of a leader, from any goroutine.
+	Received func(term uint64)
+	// Acks records which messages the others have acknowledged.
+	Acks *quorum.Acks
+	// Acknowledged is called when another member has stored the entries up to an index.
+	Acknowledged func(id raft.ServerID, index uint64)
+	Logger       hclog.Logger
 }
 
 // New returns a transport.
@@ -42,7 +55,7 @@ func New(c Config) raft.Transport {
 	// Raft uses its own addresses.
 	provider, _ := c.Stream.(raft.ServerAddressProvider)
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                &gate{StreamLayer: c.Stream, open: map[net.Conn]struct{}{}},
+		Stream:                &gate{StreamLayer: c.Stream, handshake: c.Handshake, open: map[net.Conn]struct{}{}},
 		ServerAddressProvider: provider,
 		Logger:                c.Logger.Named("raft-net"),
 		// One connection each for heartbeats, entries and a vote at the same time.
@@ -51,7 +64,7 @@ func New(c Config) raft.Transport {
 		MaxRPCsInFlight: 1,
 		Timeout:         rpcTimeout,
 	})
-	return newQuiet(network, c.News, c.Position)
+	return newVoting(newQuiet(network, c), c)
 }
 
 // Close closes a transport, which is then closed for good.
@@ -64,12 +77,13 @@ func Close(t raft.Transport) error {
 
 // gate is a stream layer that ends every connection when it is closed, and opens none afterwards. Raft's transport by
 // itself only stops listening, and goes on sending heartbeats over the connections it has: a leader with a hung disk
-// would keep its lead for as long as its process lives.
+// would keep its leadership for as long as its process lives.
 type gate struct {
 	raft.StreamLayer
-	mu     sync.Mutex
-	closed bool
-	open   map[net.Conn]struct{}
+	handshake Handshake
+	mu        sync.Mutex
+	closed    bool
+	open      map[net.Conn]struct{}
 }
 
 // Accept implements net.Listener.
@@ -78,7 +92,10 @@ func (g *gate) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g.admit(c)
+	if c, err = g.admit(c); err != nil {
+		return nil, err
+	}
+	return &greetedConn{Conn: c, handshake: g.handshake}, nil
 }
 
 // Dial implements raft.StreamLayer.
@@ -93,7 +110,13 @@ func (g *gate) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	return g.admit(c)
+	if c, err = g.admit(c); err != nil {
+		return nil, err
+	}
+	if err := g.handshake.dialed(c, timeout); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 func (g *gate) admit(c net.Conn) (net.Conn, error) {
@@ -122,6 +145,9 @@ func (g *gate) Close() error {
 	}
 	return g.StreamLayer.Close()
 }
+
+// Unwrap returns the connection of the stream layer.
+func (c *gatedConn) Unwrap() net.Conn { return c.Conn }
 
 type gatedConn struct {
 	net.Conn

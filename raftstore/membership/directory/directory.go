@@ -3,6 +3,9 @@
 // It reads this member's own Raft configuration. A member that was away while the membership changed does not recognize
 // the new ones: then it fetches the membership from another member that it does recognize, and keeps that in memory
 // until its own configuration is as new.
+//
+// It also answers where the members are: the address of the Raft configuration is that with which a member has joined,
+// and what the member has stated later counts before that (statements.go).
 package directory
 
 import (
@@ -23,8 +26,11 @@ import (
 
 // Entry is a member in the directory.
 type Entry struct {
-	ID       string
-	Address  string
+	ID      string
+	Address string
+	// Start is the number of the start in which the member has stated its address; 0: it has the one that it joined
+	// with.
+	Start    uint64
 	Identity memberid.Digest
 }
 
@@ -52,6 +58,12 @@ type Directory struct {
 	configuration Configuration
 	learned       roster
 	changed       func()
+	// stated holds the newest statements on addresses, and recorded what is committed of them.
+	stated   map[memberid.Digest]statement
+	recorded map[memberid.Digest]Entry
+
+	// news has a value after a statement was accepted.
+	news chan struct{}
 }
 
 // roster is the membership at one Raft index.
@@ -65,7 +77,10 @@ func New(self string, logger hclog.Logger) *Directory {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
-	return &Directory{self: self, logger: logger, unknown: make(chan struct{}, 1)}
+	return &Directory{
+		self: self, logger: logger, unknown: make(chan struct{}, 1), news: make(chan struct{}, 1),
+		stated: map[memberid.Digest]statement{},
+	}
 }
 
 // Attach lets the directory read this member's own configuration, which counts as soon as it is as new as what was
@@ -76,7 +91,8 @@ func (d *Directory) Attach(own Configuration) {
 	d.configuration = own
 }
 
-// OnLearned sets a function that is called after the directory has learned a newer membership from another member.
+// OnLearned sets a function that is called after the directory has learned a newer membership from another member, or
+// has accepted a statement on an address. It is called from any goroutine.
 func (d *Directory) OnLearned(changed func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,13 +118,14 @@ func (d *Directory) MemberByIdentity(identity memberid.Digest) (string, bool) {
 func (d *Directory) Locate(id string) (address string, identity memberid.Digest, known bool) {
 	for _, m := range d.present().members {
 		if m.ID == id {
-			return m.Address, m.Identity, true
+			return d.located(m).Address, m.Identity, true
 		}
 	}
 	return "", memberid.Digest{}, false
 }
 
-// Members returns the present members, this one included, and the Raft index of that configuration.
+// Members returns the present members, this one included, and the Raft index of that configuration. Their addresses are
+// those of the configuration.
 func (d *Directory) Members() ([]Entry, raftstore.Revision) {
 	r := d.present()
 	return slices.Clone(r.members), r.index
@@ -119,7 +136,10 @@ func (d *Directory) Identities() ([]*ententev1.MemberIdentity, raftstore.Revisio
 	r := d.present()
 	var members []*ententev1.MemberIdentity
 	for _, m := range r.members {
-		members = append(members, &ententev1.MemberIdentity{Id: m.ID, Address: m.Address, Identity: m.Identity[:]})
+		m = d.located(m)
+		members = append(members, &ententev1.MemberIdentity{
+			Id: m.ID, Address: m.Address, Identity: m.Identity[:], AddressStart: m.Start,
+		})
 	}
 	return members, r.index
 }
@@ -201,7 +221,10 @@ func Parse(members []*ententev1.MemberIdentity) ([]Entry, error) {
 		}
 		entries = append(
 			entries,
-			Entry{ID: m.GetId(), Address: m.GetAddress(), Identity: memberid.Digest(m.GetIdentity())},
+			Entry{
+				ID: m.GetId(), Address: m.GetAddress(), Start: m.GetAddressStart(),
+				Identity: memberid.Digest(m.GetIdentity()),
+			},
 		)
 	}
 	entries = sorted(entries)

@@ -1,22 +1,25 @@
 // Package join admits new members to a cluster, with one-time tokens.
 //
-// A new member comes with a [Token], which an operator makes. The joiner verifies that the member it reaches has an
-// identity key that the token names before it sends the token's secret ([Enter]). The member that serves the join
-// decides by the rules of rules.go, which are pure, and binds the joiner's ID and key to the token.
+// A new member comes with a [Token], which an administrator makes for its member ID. The joiner verifies that the
+// member it reaches has an identity key that the token names before it sends the token's secret ([Enter]). The member
+// that serves the join decides by the rules of rules.go, which are pure, and binds the joiner's key to the token.
+//
+// A redeemed token makes no member. Unless it was made with automatic approval, the joiner waits until an administrator
+// approves it: it repeats its request and receives nothing but that it has to wait. Until then its key and ID are in
+// the row of the token alone, so that whatever admits by membership (the port, Raft, the authorities, the streams) does
+// not know it.
 package join
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/hashicorp/go-hclog"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -36,18 +39,16 @@ type Entry struct {
 	ClusterName, HomeTrustDomain string
 	// Directory learns the members of the cluster.
 	Directory Learner
-	// Dial opens a connection under entente-join/1, and closes it before anything is sent if accept refuses the
-	// identity key of the other end.
-	Dial func(ctx context.Context, address string, accept func(memberid.Digest) error) (net.Conn, error)
-	// Credentials are gRPC's for a connection that Dial has made.
-	Credentials credentials.TransportCredentials
-	Logger      hclog.Logger
+	Dialer    Dialer
+	Logger    hclog.Logger
 }
 
 const (
 	entryTimeout = 30 * time.Second // one attempt at one address: the leader may have to be elected first
 	entryBackoff = 250 * time.Millisecond
 	entryMaximum = 5 * time.Second
+	// approvalPoll is how often a joiner checks whether it was approved.
+	approvalPoll = 2 * time.Second
 )
 
 // Learner receives the members of the cluster once the joiner is one of them.
@@ -58,8 +59,12 @@ type Learner interface {
 // ErrRefused is wrapped by the errors of [Enter] that another attempt does not change.
 var ErrRefused = errors.New("the cluster did not admit this member")
 
+// ErrAwaitingApproval is wrapped by the error of [Enter] if ctx ends while the joiner waits for approval.
+var ErrAwaitingApproval = errors.New("an administrator has not approved this member yet")
+
 // Enter requests admission from the members at the given addresses, in turn and repeatedly, until one grants it, one
-// refuses, or ctx ends. It may be called again after it succeeded, also by a later process of the same member.
+// refuses, or ctx ends. That includes the wait for approval. It may be called again after it succeeded, also by a later
+// process of the same member.
 func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 	if e.Token.ClusterName != e.ClusterName {
 		return nil, fmt.Errorf("the join token is for cluster %q, but cluster.name is %q; "+
@@ -71,11 +76,23 @@ func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 	}
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = entryBackoff, entryMaximum
+	announced := false
 	for {
 		unknown := 0
+		pause := wait.NextBackOff()
 		var last error
 		for _, address := range e.Addresses {
 			answer, err := e.enter(ctx, address)
+			err = namingPort(err)
+			if err == nil && answer.GetAwaitingApproval() {
+				if !announced {
+					e.Logger.Info("this member waits until an administrator approves it on a member of the cluster",
+						"command", fmt.Sprintf("entente cluster approve %s --identity %x", e.Self.ID, e.Self.Identity))
+				}
+				announced, pause, last = true, approvalPoll, ErrAwaitingApproval
+				wait.Reset()
+				break
+			}
 			if err == nil {
 				revision := raftstore.Revision(answer.GetRevision())
 				if _, err := e.Directory.Learn(revision, answer.GetMembers()); err != nil {
@@ -99,13 +116,34 @@ func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w (last: %w)", ctx.Err(), last)
-		case <-time.After(wait.NextBackOff()):
+		case <-time.After(pause):
 		}
 	}
 }
 
 // errUnknownMember means that the token does not name the identity key of the member that answered.
 var errUnknownMember = errors.New("not the cluster of the token")
+
+// wrongPorts maps what TLS reports about an address that is no cluster port to what it most likely is.
+var wrongPorts = []struct{ message, port string }{
+	{"no application protocol", "a bundle endpoint or another TLS server"},
+	{"first record does not look like a TLS handshake", "the operations port or another server without TLS"},
+	{"server selected unadvertised ALPN protocol", "another TLS server"},
+}
+
+// namingPort returns an error with which port is meant, if something else than a cluster port has answered.
+func namingPort(err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, w := range wrongPorts {
+		if strings.Contains(err.Error(), w.message) {
+			return fmt.Errorf("it is not a cluster port, but %s: join.addresses needs the cluster port of a member, "+
+				"7440 unless its member.listen has another: %w", w.port, err)
+		}
+	}
+	return err
+}
 
 // final reports whether the cluster has decided, in which case another member would decide the same.
 func final(err error) bool {
@@ -124,45 +162,23 @@ func final(err error) bool {
 func (e Entry) enter(ctx context.Context, address string) (*ententev1.JoinResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, entryTimeout)
 	defer cancel()
-	var refusal error
-	conn, err := e.Dial(ctx, address, func(presented memberid.Digest) error {
-		if refusal = e.Token.accepts(presented); refusal != nil {
-			refusal = fmt.Errorf("%w: %w", errUnknownMember, refusal)
+	var answer *ententev1.JoinResponse
+	err := e.Dialer.Call(ctx, address, func(presented memberid.Digest) error {
+		if err := e.Token.accepts(presented); err != nil {
+			return fmt.Errorf("%w: %w", errUnknownMember, err)
 		}
-		return refusal
+		return nil
+	}, func(member ententev1.JoinServiceClient) (err error) {
+		answer, err = member.Join(ctx, &ententev1.JoinRequest{
+			Id: e.Self.ID, Region: e.Self.Region, Zone: e.Self.Zone, Address: e.Self.Address, Version: e.Self.Version,
+			IdentityCertificate: e.Identity.Certificate.Certificate[0],
+			TokenId:             e.Token.ID,
+			TokenSecret:         e.Token.Secret[:],
+			CommandVersion:      raftstore.CommandVersion,
+			ClusterName:         e.ClusterName,
+			HomeTrustDomain:     e.HomeTrustDomain,
+		})
+		return err
 	})
-	if refusal != nil {
-		return nil, refusal
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close() // gRPC closes it, unless it never used it
-	// gRPC receives this one connection, whose other end was verified, and no other after it.
-	once := make(chan net.Conn, 1)
-	once <- conn
-	client, err := grpc.NewClient("passthrough:///"+address,
-		grpc.WithTransportCredentials(e.Credentials),
-		grpc.WithNoProxy(),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
-			select {
-			case c := <-once:
-				return c, nil
-			default:
-				return nil, errors.New("the connection was closed")
-			}
-		}))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = client.Close() }() // it is not used any more
-	return ententev1.NewJoinServiceClient(client).Join(ctx, &ententev1.JoinRequest{
-		Id: e.Self.ID, Region: e.Self.Region, Zone: e.Self.Zone, Address: e.Self.Address, Version: e.Self.Version,
-		IdentityCertificate: e.Identity.Certificate.Certificate[0],
-		TokenId:             e.Token.ID,
-		TokenSecret:         e.Token.Secret[:],
-		CommandVersion:      raftstore.CommandVersion,
-		ClusterName:         e.ClusterName,
-		HomeTrustDomain:     e.HomeTrustDomain,
-	})
+	return answer, err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -34,33 +35,93 @@ func CheckRequest(req *ententev1.JoinRequest) (memberid.Digest, error) {
 	return memberid.ParseCertificate(req.GetIdentityCertificate())
 }
 
+// TokenState is what has become of a token.
+type TokenState uint8
+
+// The values of [TokenState].
+const (
+	Open     TokenState = iota + 1 // it waits for its joiner
+	Awaiting                       // its joiner waits for approval, and is no member
+	Approved                       // its joiner became a member; the token admits nobody else
+)
+
+// StateOf returns what has become of a token. A redeemed token that names no member was written by a version without
+// approvals.
+func StateOf(t *statev1.JoinToken) TokenState {
+	switch {
+	case t.GetRedemption() == nil:
+		return Open
+	case t.GetApproveTime() == nil && t.GetMemberId() != "":
+		return Awaiting
+	}
+	return Approved
+}
+
 // Redeemable decides whether a joiner may use a token. row is nil if there is none with the ID that the joiner sent. A
-// token that the same member with the same key has redeemed admits it again, also after its expiry: the answer to its
-// first request may have been lost.
+// token that the same member with the same key has redeemed stays usable for it, also after its expiry: the answer to
+// its first request may have been lost, or it waits for approval.
 func Redeemable(row *statev1.JoinToken, secret []byte, id string, identity memberid.Digest, now time.Time) error {
-	const remedy = "make a new one with `entente cluster join-token`"
+	remedy := fmt.Sprintf("make a new one with `entente cluster join-token %s`", id)
 	if row == nil || !token.Proves(secret, row.GetSecretSha256()) {
-		// One answer for both, which does not reveal the IDs that exist.
-		return status.Error(codes.PermissionDenied,
-			"this cluster has no such join token, or it was void after a restore or long expired; "+remedy)
+		// One answer for all, which does not reveal the IDs that exist.
+		return status.Error(codes.PermissionDenied, "this cluster has no such join token: it was revoked, replaced by "+
+			"a newer one, void after a restore or the removal of a member, or it expired long ago; "+remedy)
 	}
 	if r := row.GetRedemption(); r != nil {
 		if r.GetMemberId() == id && string(r.GetIdentity()) == string(identity[:]) {
 			return nil
 		}
 		return status.Errorf(codes.PermissionDenied,
-			"the join token was used by member %s at %s, and a token admits one member once; %s",
-			r.GetMemberId(), r.GetTime().AsTime().Format(time.RFC3339), remedy)
+			"the join token was used by member %s with identity key %s at %s, and a token admits one member once; %s",
+			r.GetMemberId(), shortIdentity(r.GetIdentity()), r.GetTime().AsTime().Format(time.RFC3339), remedy)
+	}
+	if bound := row.GetMemberId(); bound != id {
+		return status.Errorf(codes.PermissionDenied,
+			"the join token is for member %q, and this member is %s; correct member.id, or %s", bound, id, remedy)
 	}
 	if expires := row.GetExpireTime().AsTime(); !now.Before(expires) {
-		return status.Errorf(
-			codes.PermissionDenied,
-			"the join token expired at %s; %s",
-			expires.Format(time.RFC3339),
-			remedy,
-		)
+		return status.Errorf(codes.PermissionDenied,
+			"the join token expired at %s; %s", expires.Format(time.RFC3339), remedy)
 	}
 	return nil
+}
+
+// MaxAwaiting bounds the joiners that wait for approval at a time: as many as a person can compare, and more than a
+// cluster adds at once.
+const MaxAwaiting = 10
+
+// RoomToWait decides whether one more joiner may wait for approval besides those with the given IDs. Those that wait
+// keep their places: if the oldest gave way, whoever has enough tokens could displace the one that an administrator is
+// about to approve. The joiner repeats its request, and its token stays open.
+func RoomToWait(awaiting []string) error {
+	if len(awaiting) < MaxAwaiting {
+		return nil
+	}
+	return status.Errorf(codes.ResourceExhausted, "%d joiners wait for the approval of an administrator, as many "+
+		"as can (%s); the token was not used: approve them with `entente cluster approve`, or reject them with "+
+		"`entente cluster join-token revoke`", len(awaiting), strings.Join(awaiting, ", "))
+}
+
+// Approvable decides whether an administrator may approve the joiner that redeemed a token. identity is the digest of
+// the key that the joiner must have; nil means any key.
+func Approvable(redeemed *statev1.JoinToken, identity []byte) error {
+	r := redeemed.GetRedemption()
+	if len(identity) > 0 && string(identity) != string(r.GetIdentity()) {
+		return status.Errorf(codes.FailedPrecondition,
+			"the joiner %s at %s has identity key %x, not the one given: it may be another machine than the one "+
+				"meant; "+
+				"reject it with `entente cluster join-token revoke %s`",
+			r.GetMemberId(), r.GetAddress(), r.GetIdentity(), r.GetMemberId())
+	}
+	return nil
+}
+
+// shortIdentity abbreviates a stored digest for messages.
+func shortIdentity(digest []byte) string {
+	if len(digest) != len(memberid.Digest{}) {
+		return "(malformed)"
+	}
+	return memberid.Short(memberid.Digest(digest))
 }
 
 // Admissible decides whether a joiner's ID and key are compatible with the present members. A member whose ID is taken

@@ -3,6 +3,7 @@
 package memberid
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -92,7 +93,20 @@ func parseIdentity(data []byte) (*ecdsa.PrivateKey, error) {
 	if !ok || key.Curve != elliptic.P256() {
 		return nil, fmt.Errorf("it holds a %T, not a P-256 key; %s", parsed, remedy)
 	}
+	// A private key is any number, but the file has its public half as well, which the parser ignores.
+	if written, err := encodeIdentity(key); err != nil || !bytes.Equal(written, data) {
+		return nil, errors.Join(err, fmt.Errorf("it is damaged: it is not what was written for any key; %s", remedy))
+	}
 	return key, nil
+}
+
+// encodeIdentity returns the one form of a key in a file.
+func encodeIdentity(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: identityPEM, Bytes: der}), nil
 }
 
 func createIdentity(path string) (*ecdsa.PrivateKey, error) {
@@ -100,14 +114,11 @@ func createIdentity(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	data, err := encodeIdentity(key)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeNew(path, pem.EncodeToMemory(&pem.Block{Type: identityPEM, Bytes: der})); err != nil {
-		return nil, err
-	}
-	return key, nil
+	return key, writeNew(path, data)
 }
 
 // writeNew writes a file that must not exist yet, in full or not at all.

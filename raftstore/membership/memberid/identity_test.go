@@ -2,6 +2,7 @@ package memberid
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,6 +76,28 @@ func TestIDsAndAddresses(t *testing.T) {
 		"a|b:1": "has a character",
 	} {
 		require.ErrorContains(t, CheckAddress(a), text, a)
+	}
+}
+
+// Whichever bit of the file flips, and wherever it is cut off, it is refused: another key would be another member.
+func TestDamagedIdentity(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "identity.pem")
+	_, err := LoadIdentity(path)
+	require.NoError(t, err)
+	file, err := os.ReadFile(path)
+	require.NoError(t, err)
+	refused := func(data []byte, what string) {
+		_, err := parseIdentity(data)
+		require.ErrorContains(t, err, "restore it from a copy, or remove this member from the cluster", what)
+		require.NotContains(t, err.Error(), "\n", what)
+	}
+	for at := range file {
+		for bit := range 8 {
+			damaged := bytes.Clone(file)
+			damaged[at] ^= 1 << bit
+			refused(damaged, fmt.Sprintf("bit %d of byte %d", bit, at))
+		}
+		refused(file[:at], fmt.Sprintf("cut off after %d bytes", at))
 	}
 }
 

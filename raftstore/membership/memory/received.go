@@ -16,16 +16,16 @@ type Received[K comparable, V any] struct {
 	limit int
 	now   func() time.Time
 
-	mu     sync.Mutex
-	lead   Lead
-	values map[K]Versioned[K, V]
+	mu         sync.Mutex
+	leadership Leadership
+	values     map[K]Versioned[K, V]
 	// runs holds the process of each member that has reported, and complete the members that have reported everything.
 	runs     map[string]uint64
 	complete map[string]bool
 }
 
-// Lead identifies one time that this member leads.
-type Lead struct {
+// Leadership identifies one time that this member leads.
+type Leadership struct {
 	// ID is drawn at random, and is 0 before this member has led.
 	ID uint64
 	// Since is when it began.
@@ -94,8 +94,8 @@ func (r *Received[K, V]) Set(key K, value V) {
 
 // set requires that r.mu is held.
 func (r *Received[K, V]) set(key K, value V) {
-	r.lead.Version++
-	r.values[key] = Versioned[K, V]{key, value, r.lead.Version}
+	r.leadership.Version++
+	r.values[key] = Versioned[K, V]{key, value, r.leadership.Version}
 }
 
 // Change replaces the values for which change returns true. change must not use the section.
@@ -123,14 +123,14 @@ func (r *Received[K, V]) Delete(key K) {
 	delete(r.values, key)
 }
 
-// Lead returns the present lead, or the last one.
-func (r *Received[K, V]) Lead() Lead {
+// Leadership returns the present leadership, or the last one.
+func (r *Received[K, V]) Leadership() Leadership {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.lead
+	return r.leadership
 }
 
-// Complete reports whether each of the members has reported everything since the lead began, and since it started. It
+// Complete reports whether each of the members has reported everything since leadership began, and since it started. It
 // needs a codec that transports [Report.Full] and [Report.Run].
 func (r *Received[K, V]) Complete(members []string) bool {
 	r.mu.Lock()
@@ -138,7 +138,7 @@ func (r *Received[K, V]) Complete(members []string) bool {
 	return !slices.ContainsFunc(members, func(member string) bool { return !r.complete[member] })
 }
 
-// Members returns the members that have reported since the lead began.
+// Members returns the members that have reported since leadership began.
 func (r *Received[K, V]) Members() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -181,5 +181,5 @@ func (r *Received[K, V]) reset() {
 	clear(r.values)
 	clear(r.runs)
 	clear(r.complete)
-	r.lead = Lead{ID: rand.Uint64() | 1, Since: r.now()}
+	r.leadership = Leadership{ID: rand.Uint64() | 1, Since: r.now()}
 }

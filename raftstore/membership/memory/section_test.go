@@ -155,19 +155,19 @@ func TestVersionsFollowChanges(t *testing.T) {
 	require.Equal(t, []string{"3c1", "4a2", "5b11"}, order)
 	require.Len(t, s.Received.Since(3), 2)
 	require.Empty(t, s.Received.Since(5))
-	require.EqualValues(t, 5, s.Received.Lead().Version)
+	require.EqualValues(t, 5, s.Received.Leadership().Version)
 }
 
 func TestLeadBeginsEmpty(t *testing.T) {
 	resets := 0
 	s := memory.New(withJSON(config{Reset: func() { resets++ }}))
-	require.Zero(t, s.Received.Lead())
+	require.Zero(t, s.Received.Leadership())
 	s.Own.Set("a", 1)
 	s.Deliver("m1", s.Collect(true))
 	require.True(t, s.Received.Complete([]string{"m1"}))
 	s.Reset()
 	require.Equal(t, 1, resets)
-	first := s.Received.Lead()
+	first := s.Received.Leadership()
 	require.NotZero(t, first.ID)
 	require.Equal(t, time.Unix(1000, 0), first.Since)
 	require.Zero(t, first.Version)
@@ -177,7 +177,7 @@ func TestLeadBeginsEmpty(t *testing.T) {
 	s.Deliver("m1", s.Collect(true))
 	require.Equal(t, map[string]int{"a": 1}, s.Received.All(), "a member's own values outlive a change of leader")
 	s.Reset()
-	require.NotEqual(t, first.ID, s.Received.Lead().ID)
+	require.NotEqual(t, first.ID, s.Received.Leadership().ID)
 }
 
 func TestMemberThatRestartsReportsAgain(t *testing.T) {
