@@ -7,6 +7,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/bundle"
 )
 
@@ -16,6 +17,8 @@ type World struct {
 	Home spiffeid.TrustDomain
 	// Hosted reports whether the cluster is the authority for a trust domain.
 	Hosted func(spiffeid.TrustDomain) bool
+	// GrantsOf returns the grants of a SPIFFE ID. If nil, none has any.
+	GrantsOf func(spiffeid.ID) ([]grant.Grant, error)
 }
 
 // Call is a call to decide on. Grants are the grants of the caller.
@@ -23,8 +26,11 @@ type Call struct {
 	Method string // full gRPC method name
 	Rule   Rule
 	Caller Caller
-	Grants []Grant
+	Grants []grant.Grant
 	Target Target
+	// Attested is set if the caller has grants that do not count, because its trust domain is known only by the
+	// attestation of a hub.
+	Attested bool
 }
 
 // Decide returns nil if the caller may make the call, and otherwise a [Refusal].
@@ -42,9 +48,9 @@ func Decide(c Call, w World) error {
 	if err != nil {
 		return &Refusal{ReasonMalformed, err.Error()}
 	}
-	if c.Rule.Issues && HasPathPrefix(s.id.Path(), ReservedPath) {
+	if c.Rule.Issues && grant.HasPathPrefix(s.id.Path(), grant.ReservedPath) {
 		return refuse(ReasonReserved, "%s is never issued through the API: only the server itself issues IDs below "+
-			"%s/; choose another path", s.id, ReservedPath)
+			"%s/; choose another path", s.id, grant.ReservedPath)
 	}
 	if c.Caller.Kind() == Socket || c.Rule.PeerMembers && isPeerMember(c.Caller, w) {
 		return nil
@@ -59,36 +65,75 @@ func isPeerMember(c Caller, w World) bool {
 	if !ok || w.hosts(id.TrustDomain()) {
 		return false
 	}
-	name, ok := strings.CutPrefix(id.Path(), MemberPath)
+	name, ok := strings.CutPrefix(id.Path(), grant.MemberPath)
 	return ok && name != "" && !strings.Contains(name, "/")
 }
 
 // decide returns nil if a grant of the caller meets the requirement, and otherwise a [Refusal].
 func (c Call) decide(s requirement, w World) error {
+	above, err := c.above(s, w)
+	if err != nil {
+		return &Refusal{ReasonPrivileged, err.Error()}
+	}
 	reason := ReasonNoGrant
+	var lacking grant.Grant
 	for _, g := range c.Grants {
 		switch {
 		case !slices.Contains(c.Rule.Roles, g.Role):
 			reason = later(reason, ReasonRole)
 		case !s.domainsWithin(c.Grants, c.Rule.Roles):
 			reason = later(reason, ReasonDomain)
-		case !s.id.IsZero() && !g.coversID(s.id):
+		case !s.id.IsZero() && !g.CoversID(s.id):
 			reason = later(reason, ReasonPath)
-			if !g.covers(s.id.TrustDomain()) {
+			if !g.Covers(s.id.TrustDomain()) {
 				reason = later(reason, ReasonDomain)
 			}
-		case !g.coversDNS(c.Target.DNSNames):
+		case !g.CoversDNS(c.Target.DNSNames):
 			reason = later(reason, ReasonDNS)
+		case above&^g.MayIssue != 0:
+			reason, lacking = later(reason, ReasonPrivileged), g
 		default:
 			return nil
 		}
 	}
+	if reason == ReasonPrivileged {
+		lacking.Role, lacking.MayIssue = grant.Issuer, lacking.MayIssue|above
+		return refuse(reason, "%s may not issue %s: SVIDs of that ID have the role %s. To allow it, an administrator "+
+			"runs: %s", c.Caller, s.id, above, lacking.Command())
+	}
+	if id, _ := c.Caller.SPIFFEID(); c.Attested {
+		return refuse(ReasonAttested, "%s may not call %s: %s is known only by the attestation of a hub, and then the "+
+			"roles %s do not count. To let them count, an operator creates a relationship with %s", c.Caller,
+			shortMethod(c.Method), id.TrustDomain().Name(), grant.RoleNames(grant.Privileged.List()),
+			id.TrustDomain().Name())
+	}
 	return &Refusal{reason, c.missing(s, w)}
+}
+
+// above returns the roles that the ID to be issued has, and that the caller could not grant. They are empty if the
+// call issues nothing, or the caller's own ID.
+func (c Call) above(s requirement, w World) (roles grant.RoleSet, err error) {
+	if own, _ := c.Caller.SPIFFEID(); !c.Rule.Issues || own == s.id || w.GrantsOf == nil {
+		return 0, nil
+	}
+	held, err := w.GrantsOf(s.id)
+	if err != nil {
+		return 0, fmt.Errorf("read the roles of %s, without which it is not issued: %w", s.id, err)
+	}
+	for _, h := range held {
+		grantable := slices.ContainsFunc(c.Grants, func(g grant.Grant) bool {
+			return g.Role == grant.Admin && (g.Everywhere() || g.TrustDomain == h.TrustDomain)
+		})
+		if grant.Privileged.Has(h.Role) && !grantable {
+			roles |= grant.NewRoleSet(h.Role)
+		}
+	}
+	return roles, nil
 }
 
 // later returns the reason that is closer to an allowed call. It is the one to report.
 func later(a, b Reason) Reason {
-	order := []Reason{ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonDNS}
+	order := []Reason{ReasonNoGrant, ReasonRole, ReasonDomain, ReasonPath, ReasonDNS, ReasonPrivileged}
 	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }
 
@@ -111,7 +156,7 @@ func requirementOf(rule Rule, target Target, w World) (requirement, error) {
 		}
 		s.id = id
 		for _, name := range target.DNSNames {
-			if err := CheckDNSName(name); err != nil {
+			if err := grant.CheckDNSName(name); err != nil {
 				return s, err
 			}
 		}
@@ -140,15 +185,15 @@ func requirementOf(rule Rule, target Target, w World) (requirement, error) {
 func (w World) hosts(td spiffeid.TrustDomain) bool { return w.Hosted != nil && w.Hosted(td) }
 
 // domainsWithin reports whether grants of the roles, taken together, cover the required domains.
-func (s requirement) domainsWithin(grants []Grant, roles []Role) bool {
-	covered := func(by func(Grant) bool) bool {
-		return slices.ContainsFunc(grants, func(g Grant) bool { return slices.Contains(roles, g.Role) && by(g) })
+func (s requirement) domainsWithin(grants []grant.Grant, roles []grant.Role) bool {
+	covered := func(by func(grant.Grant) bool) bool {
+		return slices.ContainsFunc(grants, func(g grant.Grant) bool { return slices.Contains(roles, g.Role) && by(g) })
 	}
-	if s.everywhere && !covered(Grant.everywhere) {
+	if s.everywhere && !covered(grant.Grant.Everywhere) {
 		return false
 	}
 	for _, td := range s.domains {
-		if !covered(func(g Grant) bool { return g.covers(td) }) {
+		if !covered(func(g grant.Grant) bool { return g.Covers(td) }) {
 			return false
 		}
 	}
@@ -158,7 +203,7 @@ func (s requirement) domainsWithin(grants []Grant, roles []Role) bool {
 // missing describes the grant that a call lacks, with the command that creates it.
 func (c Call) missing(s requirement, w World) string {
 	id, _ := c.Caller.SPIFFEID()
-	grant := Grant{Role: c.Rule.Roles[0], Caller: id}
+	lacking := grant.Grant{Role: c.Rule.Roles[0], Caller: id}
 	where := ""
 	switch {
 	case s.everywhere:
@@ -166,17 +211,18 @@ func (c Call) missing(s requirement, w World) string {
 	case !s.id.IsZero():
 		td := s.id.TrustDomain()
 		where = fmt.Sprintf(" in %s", td.Name())
-		if w.hosts(td) {
-			grant.TrustDomain = td
+		if w.hosts(td) || lacking.Role == grant.Discovery {
+			lacking.TrustDomain = td
 		} else {
 			where = fmt.Sprintf(" in every hosted domain (%s is not one)", td.Name())
 		}
-		if takesPath(grant.Role) && s.id.Path() != "" {
-			grant.PathPrefix = s.id.Path()
+		if grant.TakesPath(lacking.Role) && s.id.Path() != "" {
+			lacking.PathPrefix = s.id.Path()
 			where += " for the path " + s.id.Path()
 		}
-		if dns, err := parseDNSPatterns(c.Target.DNSNames); err == nil && dns != "" && grant.Role == Issuer {
-			grant.DNS = dns
+		dns, err := grant.ParseDNSPatterns(c.Target.DNSNames)
+		if err == nil && dns != "" && lacking.Role == grant.Issuer {
+			lacking.DNS = dns
 			where += " with the DNS names " + strings.Join(dns.List(), ", ")
 		}
 	default:
@@ -185,42 +231,21 @@ func (c Call) missing(s requirement, w World) string {
 			if !alone.domainsWithin(c.Grants, c.Rule.Roles) {
 				where = " in " + td.Name()
 				if w.hosts(td) {
-					grant.TrustDomain = td
+					lacking.TrustDomain = td
 				}
 				break
 			}
 		}
 	}
+	command := lacking.Command()
+	if c.Rule.unread {
+		command += " --domain TRUST_DOMAIN"
+		if grant.TakesPath(lacking.Role) {
+			command += " --path PATH"
+		}
+	}
 	return fmt.Sprintf("%s may not call %s: it needs the role %s%s, and has %s. To allow it, an administrator runs: %s",
-		c.Caller, shortMethod(c.Method), roleNames(c.Rule.Roles), where, describe(c.Grants), grant.command())
-}
-
-// describe lists the grants of a caller for a sentence.
-func describe(grants []Grant) string {
-	const enough = 3
-	if len(grants) == 0 {
-		return "none"
-	}
-	var parts []string
-	for _, g := range grants[:min(len(grants), enough)] {
-		part := RoleName(g.Role)
-		if g.everywhere() {
-			part += " in every hosted domain"
-		} else {
-			part += " in " + g.TrustDomain.Name()
-		}
-		if g.PathPrefix != "" {
-			part += " below " + g.PathPrefix
-		}
-		if g.DNS != "" {
-			part += " with DNS names " + string(g.DNS)
-		}
-		parts = append(parts, part)
-	}
-	if more := len(grants) - enough; more > 0 {
-		parts = append(parts, fmt.Sprintf("%d more", more))
-	}
-	return strings.Join(parts, ", ")
+		c.Caller, shortMethod(c.Method), grant.RoleNames(c.Rule.Roles), where, grant.Describe(c.Grants), command)
 }
 
 // visible returns a function that reports whether the caller may see a trust domain in a response: whether a grant of

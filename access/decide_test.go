@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -19,9 +20,10 @@ var world = access.World{
 	},
 }
 
-func grant(t *testing.T, role access.Role, td, path string) access.Grant {
+func granted(t *testing.T, role grant.Role, td, path string) grant.Grant {
 	t.Helper()
-	g, err := access.ParseGrant(role, "spiffe://eu.test/ci", td, path)
+	g, err := grant.Parse(&v1.Grant{Role: role, SpiffeId: "spiffe://eu.test/ci", TrustDomain: td,
+		PathPrefix: path})
 	require.NoError(t, err)
 	return g
 }
@@ -33,7 +35,7 @@ func TestDecide(t *testing.T) {
 	register := func(id string) proto.Message {
 		return &v1.RegisterInstanceRequest{Instance: &v1.Instance{SpiffeId: id}}
 	}
-	type grants = []access.Grant
+	type grants = []grant.Grant
 	for name, test := range map[string]struct {
 		caller  access.Caller
 		grants  grants
@@ -91,7 +93,7 @@ func TestDecide(t *testing.T) {
 				"grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web/1",
 		},
 		"another role": {
-			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "", "")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web"),
 			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin " +
 				"in pay.test for the path /web, and has operator in every hosted domain. To allow it, an " +
@@ -99,15 +101,15 @@ func TestDecide(t *testing.T) {
 				"pay.test --path /web",
 		},
 		"another domain": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "eu.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Issuer, "eu.test", "")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web"),
 			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin " +
 				"in pay.test for the path /web, and has issuer in eu.test. To allow it, an administrator runs: " +
 				"entente access grant issuer --spiffe-id spiffe://eu.test/ci --domain pay.test --path /web",
 		},
 		"another path": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/ci"),
-				grant(t, access.Issuer, "pay.test", "/we")},
+			caller: ci, grants: grants{granted(t, grant.Issuer, "pay.test", "/ci"),
+				granted(t, grant.Issuer, "pay.test", "/we")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web"),
 			refusal: "spiffe://eu.test/ci may not call SVIDService/IssueX509SVID: it needs the role issuer or admin " +
 				"in pay.test for the path /web, and has issuer in pay.test below /ci, issuer in pay.test below /we. " +
@@ -115,22 +117,22 @@ func TestDecide(t *testing.T) {
 				"--domain pay.test --path /web",
 		},
 		"below the path": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Issuer, "pay.test", "/web")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web/1"),
 		},
 		"the path itself, in every domain": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Issuer, "", "/web")},
 			method: v1.SVIDService_IssueX509SVID_FullMethodName, request: x509("spiffe://pay.test/web"),
 		},
 		"an issuer for everything issues no reserved ID": {
-			caller: ci, grants: grants{grant(t, access.Admin, "", "")},
+			caller: ci, grants: grants{granted(t, grant.Admin, "", "")},
 			method:  v1.SVIDService_IssueX509SVID_FullMethodName,
 			request: x509("spiffe://eu.test/entente/bundle-endpoint"),
 			refusal: "spiffe://eu.test/entente/bundle-endpoint is never issued through the API: only the server " +
 				"itself issues IDs below /entente/; choose another path",
 		},
 		"cluster-wide with a grant for one domain": {
-			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "pay.test", "")},
 			method:  v1.DomainService_DeleteDomain_FullMethodName,
 			request: &v1.DeleteDomainRequest{TrustDomain: "pay.test"},
 			refusal: "spiffe://eu.test/ci may not call DomainService/DeleteDomain: it needs the role operator or " +
@@ -138,37 +140,37 @@ func TestDecide(t *testing.T) {
 				"entente access grant operator --spiffe-id spiffe://eu.test/ci",
 		},
 		"cluster-wide": {
-			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "", "")},
 			method: v1.FederationService_CreateRelationship_FullMethodName, request: &v1.CreateRelationshipRequest{},
 		},
 		"an operator restores nothing": {
-			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "", "")},
 			method: v1.ClusterService_RestoreSnapshot_FullMethodName, request: &v1.RestoreSnapshotRequest{},
 			refusal: "spiffe://eu.test/ci may not call ClusterService/RestoreSnapshot: it needs the role admin in " +
 				"every hosted domain, and has operator in every hosted domain. To allow it, an administrator runs: " +
 				"entente access grant admin --spiffe-id spiffe://eu.test/ci",
 		},
 		"one's own domain": {
-			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "pay.test", "")},
 			method:  v1.AuthorityService_RotateAuthorities_FullMethodName,
 			request: &v1.RotateAuthoritiesRequest{TrustDomain: "pay.test"},
 		},
 		"the same domain written as an ID": {
-			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "pay.test", "")},
 			method:  v1.AuthorityService_RotateAuthorities_FullMethodName,
 			request: &v1.RotateAuthoritiesRequest{TrustDomain: "spiffe://pay.test"},
 			refusal: `trust domain "spiffe://pay.test": the name is not a valid trust domain: write the name alone, ` +
 				`without scheme or path`, code: "InvalidArgument",
 		},
 		"every domain with a grant for one": {
-			caller: ci, grants: grants{grant(t, access.Operator, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "pay.test", "")},
 			method: v1.AuthorityService_RotateAuthorities_FullMethodName, request: &v1.RotateAuthoritiesRequest{},
 			refusal: "spiffe://eu.test/ci may not call AuthorityService/RotateAuthorities: it needs the role " +
 				"operator or admin in every hosted domain, and has operator in pay.test. To allow it, an " +
 				"administrator runs: entente access grant operator --spiffe-id spiffe://eu.test/ci",
 		},
 		"a listing with a grant for one domain": {
-			caller: ci, grants: grants{grant(t, access.Reader, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Reader, "pay.test", "")},
 			method: v1.AuthorityService_ListAuthorities_FullMethodName, request: &v1.ListAuthoritiesRequest{},
 		},
 		"a stream of a member of another cluster": {
@@ -184,7 +186,7 @@ func TestDecide(t *testing.T) {
 				"administrator runs: entente access grant reader --spiffe-id spiffe://us.test/entente/member/us-1",
 		},
 		"a listing of another domain": {
-			caller: ci, grants: grants{grant(t, access.Reader, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Reader, "pay.test", "")},
 			method:  v1.AuthorityService_ListAuthorities_FullMethodName,
 			request: &v1.ListAuthoritiesRequest{TrustDomain: "eu.test"},
 			refusal: "spiffe://eu.test/ci may not call AuthorityService/ListAuthorities: it needs the role reader, " +
@@ -192,63 +194,63 @@ func TestDecide(t *testing.T) {
 				"entente access grant reader --spiffe-id spiffe://eu.test/ci --domain eu.test",
 		},
 		"a foreign bundle": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Issuer, "pay.test", "/web")},
 			method: v1.BundleService_GetBundle_FullMethodName, request: &v1.GetBundleRequest{TrustDomain: "us.test"},
 		},
 		"another hosted domain's bundle": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Issuer, "pay.test", "/web")},
 			method: v1.BundleService_GetBundle_FullMethodName, request: &v1.GetBundleRequest{},
 			refusal: "spiffe://eu.test/ci may not call BundleService/GetBundle: it needs the role reader, discovery, " +
 				"issuer, peer, operator or admin in eu.test, and has issuer in pay.test below /web. To allow it, an " +
 				"administrator runs: entente access grant reader --spiffe-id spiffe://eu.test/ci --domain eu.test",
 		},
 		"bundles of two hosted domains by two grants": {
-			caller: ci, grants: grants{grant(t, access.Issuer, "pay.test", "/web"),
-				grant(t, access.Reader, "eu.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Issuer, "pay.test", "/web"),
+				granted(t, grant.Reader, "eu.test", "")},
 			method:  v1.BundleService_WatchBundles_FullMethodName,
 			request: &v1.WatchBundlesRequest{TrustDomains: []string{"pay.test", "eu.test"}},
 		},
 		"a domain that is none": {
-			caller: ci, grants: grants{grant(t, access.Reader, "", "")},
+			caller: ci, grants: grants{granted(t, grant.Reader, "", "")},
 			method: v1.DomainService_GetDomain_FullMethodName, request: &v1.GetDomainRequest{TrustDomain: "PAY"},
 			refusal: `trust domain "PAY": the name is not a valid trust domain: byte 1 is 'P'; lower-case letters, ` +
 				`digits, dot, dash and underscore are allowed`, code: "InvalidArgument",
 		},
 		"an instance below the path": {
-			caller: ci, grants: grants{grant(t, access.Discovery, "pay.test", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Discovery, "pay.test", "/web")},
 			method: v1.RoutingService_RegisterInstance_FullMethodName, request: register("spiffe://pay.test/web/1"),
 		},
 		"an instance of a foreign domain": {
-			caller: ci, grants: grants{grant(t, access.Discovery, "pay.test", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Discovery, "pay.test", "/web")},
 			method: v1.RoutingService_RegisterInstance_FullMethodName, request: register("spiffe://us.test/web"),
 			refusal: "spiffe://eu.test/ci may not call RoutingService/RegisterInstance: it needs the role discovery, " +
-				"operator or admin in every hosted domain (us.test is not one) for the path /web, and has discovery " +
-				"in pay.test below /web. To allow it, an administrator runs: entente access grant discovery " +
-				"--spiffe-id spiffe://eu.test/ci --path /web",
+				"operator or admin in us.test for the path /web, and has discovery in pay.test below /web. To " +
+				"allow it, an administrator runs: entente access grant discovery --spiffe-id spiffe://eu.test/ci " +
+				"--domain us.test --path /web",
 		},
 		"a foreign instance with a grant for every domain": {
-			caller: ci, grants: grants{grant(t, access.Discovery, "", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Discovery, "", "/web")},
 			method: v1.RoutingService_RegisterInstance_FullMethodName, request: register("spiffe://us.test/web"),
 		},
 		"a hint": {
-			caller: ci, grants: grants{grant(t, access.Discovery, "pay.test", "/web")},
+			caller: ci, grants: grants{granted(t, grant.Discovery, "pay.test", "/web")},
 			method: v1.RoutingService_GetHint_FullMethodName, request: &v1.GetHintRequest{},
 		},
 		"grants in one's own domain": {
-			caller: ci, grants: grants{grant(t, access.Admin, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Admin, "pay.test", "")},
 			method:  v1.AccessService_GrantRole_FullMethodName,
 			request: &v1.GrantRoleRequest{Grant: &v1.Grant{TrustDomain: "pay.test"}},
 		},
 		"a wider grant than one's own": {
-			caller: ci, grants: grants{grant(t, access.Admin, "pay.test", "")},
+			caller: ci, grants: grants{granted(t, grant.Admin, "pay.test", "")},
 			method:  v1.AccessService_GrantRole_FullMethodName,
-			request: &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Reader}},
+			request: &v1.GrantRoleRequest{Grant: &v1.Grant{Role: grant.Reader}},
 			refusal: "spiffe://eu.test/ci may not call AccessService/GrantRole: it needs the role admin in every " +
 				"hosted domain, and has admin in pay.test. To allow it, an administrator runs: entente access grant " +
 				"admin --spiffe-id spiffe://eu.test/ci",
 		},
 		"an operator grants nothing": {
-			caller: ci, grants: grants{grant(t, access.Operator, "", "")},
+			caller: ci, grants: grants{granted(t, grant.Operator, "", "")},
 			method: v1.AccessService_RevokeRole_FullMethodName, request: &v1.RevokeRoleRequest{TrustDomain: "pay.test"},
 			refusal: "spiffe://eu.test/ci may not call AccessService/RevokeRole: it needs the role admin in " +
 				"pay.test, and has operator in every hosted domain. To allow it, an administrator runs: entente " +

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -19,42 +20,43 @@ func TestParseGrantWithDNSNames(t *testing.T) {
 		many[i] = fmt.Sprintf("n%d.test", i)
 	}
 	for name, test := range map[string]struct {
-		role    access.Role
+		role    grant.Role
 		dns     []string
-		want    access.DNSPatterns
+		want    grant.DNSPatterns
 		refusal string
 	}{
-		"none":         {access.Issuer, nil, "", ""},
-		"in one order": {access.Issuer, []string{"web.test", ".db.test", "web.test"}, ".db.test web.test", ""},
-		"for a reader": {access.Reader, []string{"web.test"}, "",
+		"none":         {grant.Issuer, nil, "", ""},
+		"in one order": {grant.Issuer, []string{"web.test", ".db.test", "web.test"}, ".db.test web.test", ""},
+		"for a reader": {grant.Reader, []string{"web.test"}, "",
 			"dns_names is for the role issuer: leave it out for reader"},
-		"for an admin": {access.Admin, []string{"web.test"}, "",
+		"for an admin": {grant.Admin, []string{"web.test"}, "",
 			"dns_names is for the role issuer: leave it out for admin"},
-		"empty": {access.Issuer, []string{""}, "",
+		"empty": {grant.Issuer, []string{""}, "",
 			"dns_names: a DNS name is empty; write web.example.org for one name, or .example.org for all below it"},
-		"everything": {access.Issuer, []string{"."}, "",
+		"everything": {grant.Issuer, []string{"."}, "",
 			"dns_names: a DNS name is empty; write web.example.org for one name, or .example.org for all below it"},
-		"a wildcard": {access.Issuer, []string{"*.test"}, "",
+		"a wildcard": {grant.Issuer, []string{"*.test"}, "",
 			`dns_names: "*.test" is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ends; ` +
 				`write web.example.org for one name, or .example.org for all below it`},
-		"two dots": {access.Issuer, []string{"..test"}, "",
+		"two dots": {grant.Issuer, []string{"..test"}, "",
 			`dns_names: ".test" is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ends; ` +
 				`write web.example.org for one name, or .example.org for all below it`},
-		"an IP address": {access.Issuer, []string{"10.0.0.1"}, "",
+		"an IP address": {grant.Issuer, []string{"10.0.0.1"}, "",
 			`dns_names: "10.0.0.1" is not a DNS name: its last label is a number; write web.example.org for one ` +
 				`name, or .example.org for all below it`},
-		"far too many": {access.Issuer, many, "",
+		"far too many": {grant.Issuer, many, "",
 			"dns_names lists 33 names: list 32 at most, or a suffix such as .example.org for many"},
-		"two in one": {access.Issuer, []string{"a.test b.test"}, "",
+		"two in one": {grant.Issuer, []string{"a.test b.test"}, "",
 			`dns_names: "a.test b.test" is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at ` +
 				`the ends; write web.example.org for one name, or .example.org for all below it`},
-		"in upper case": {access.Issuer, []string{"Web.test"}, "",
+		"in upper case": {grant.Issuer, []string{"Web.test"}, "",
 			`dns_names: "Web.test" is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ` +
 				`ends; write web.example.org for one name, or .example.org for all below it`},
-		"a single label": {access.Issuer, []string{"db"}, "db", ""},
+		"a single label": {grant.Issuer, []string{"db"}, "db", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g, err := access.ParseGrant(test.role, "spiffe://eu.test/ci", "pay.test", "", test.dns...)
+			g, err := grant.Parse(&v1.Grant{Role: test.role, SpiffeId: "spiffe://eu.test/ci",
+				TrustDomain: "pay.test", DnsNames: test.dns})
 			if test.refusal != "" {
 				require.EqualError(t, err, test.refusal)
 				return
@@ -69,16 +71,17 @@ func TestParseGrantWithDNSNames(t *testing.T) {
 // name.
 func TestDecideOnDNSNames(t *testing.T) {
 	ci := access.SVIDCaller(spiffeid.RequireFromString("spiffe://eu.test/ci"))
-	issuer := func(path string, dns ...string) access.Grant {
-		g, err := access.ParseGrant(access.Issuer, "spiffe://eu.test/ci", "pay.test", path, dns...)
+	issuer := func(path string, dns ...string) grant.Grant {
+		g, err := grant.Parse(&v1.Grant{Role: grant.Issuer, SpiffeId: "spiffe://eu.test/ci",
+			TrustDomain: "pay.test", PathPrefix: path, DnsNames: dns})
 		require.NoError(t, err)
 		return g
 	}
-	of := func(grants ...access.Grant) []access.Grant { return grants }
+	of := func(grants ...grant.Grant) []grant.Grant { return grants }
 	names := func(names ...string) []string { return names }
 	for name, test := range map[string]struct {
 		caller  access.Caller
-		grants  []access.Grant
+		grants  []grant.Grant
 		names   []string
 		allowed bool
 	}{
@@ -100,9 +103,9 @@ func TestDecideOnDNSNames(t *testing.T) {
 			names("db", "a.web.test"), false},
 		"ID of one, name of another": {ci, of(issuer("/web"), issuer("/db", "web.test")),
 			names("web.test"), false},
-		"an administrator of the domain": {ci, of(grant(t, access.Admin, "pay.test", "")), names("web.test"),
+		"an administrator of the domain": {ci, of(granted(t, grant.Admin, "pay.test", "")), names("web.test"),
 			true},
-		"an administrator elsewhere": {ci, of(grant(t, access.Admin, "eu.test", "")), names("web.test"),
+		"an administrator elsewhere": {ci, of(granted(t, grant.Admin, "eu.test", "")), names("web.test"),
 			false},
 		"the admin socket":                          {access.SocketCaller(0, 1), nil, names("web.test"), true},
 		"a wildcard":                                {ci, of(issuer("", ".web.test")), names("*.web.test"), false},

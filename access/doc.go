@@ -5,8 +5,8 @@
 // lists every method that can be called, the roles that may call it, how far a role has to reach, and which of its
 // calls are audited. A method without a rule is denied, and a test fails if a method of the API has no rule.
 //
-// A [Grant] gives one SPIFFE ID one role, in one hosted trust domain or in all of them, and for the roles issuer and
-// discovery optionally below a path prefix only. [Decide] takes a rule, a caller, its grants and the target of the
+// A [grant.Grant] gives one SPIFFE ID one role, in one hosted trust domain or in all of them, and for the roles issuer
+// and discovery optionally below a path prefix only. [Decide] takes a rule, a caller, its grants and the target of the
 // request. It returns nil or a [Refusal], whose message names what is missing and the command with which an
 // administrator can grant it. Decide is a pure function; start reading there.
 //
@@ -26,7 +26,15 @@
 // whose responses depend on the domains that a caller may see calls [ScopeFrom]. The API issues no ID below /entente/
 // to any caller.
 //
+// No role grows into another. An issuer is refused the IDs that have a role which it could not grant, unless its grant
+// lists that role ([grant.Grant.MayIssue]). A caller that sets the verification keys of a foreign domain could take
+// every role of its IDs: see [PermitsVerification]. For the same reason the roles of callers whose domain only a hub
+// attests do not count. A grant of the role discovery can own services. Instances of an owned service count only under
+// IDs of its owners: see [DecideInstance]. docs/security.md has the threat model.
+//
 // [Guard] applies this to every gRPC call. It turns panics into errors, authenticates and authorizes the caller, and
 // records a call that changes something in the audit log before the call runs; without that line the call does not run.
-// It ends a stream when the grants that allowed it are gone. Package audit, below, is the audit log.
+// It ends a stream when the grants that allowed it are gone. [Guard.Tap] refuses a call that no message could make
+// permissible, before the message is read. Below, package grant has the grants and their tables, package admission
+// bounds the calls under way, and package audit is the audit log.
 package access

@@ -2,9 +2,8 @@ package access
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -12,50 +11,54 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access/admission"
 	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/access/grant"
+	"github.com/ententehq/entente/access/record"
 	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
-// GuardConfig configures a [Guard]. All fields but Registerer, Logger and Now are required.
+// GuardConfig configures a [Guard]. All fields before Logger are required.
 type GuardConfig struct {
 	Store *raftstore.Store
 	// Home is the home trust domain.
 	Home spiffeid.TrustDomain
 	// Hosted reports whether a trust domain is hosted, in the state of the reader. The guard calls it on every call and
 	// within transactions, from many goroutines.
-	Hosted     func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
-	Log        *audit.Log
-	Logger     hclog.Logger
-	Registerer prometheus.Registerer
-	Now        func() time.Time
+	Hosted func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
+	// Direct reports whether the cluster hosts a trust domain or has a relationship of its own with it. Callers of
+	// other domains are known by the attestation of a hub, which could issue itself their IDs: their grants of the
+	// roles admin, operator, issuer and peer do not count. If nil, every domain is direct. It is called as Hosted is.
+	Direct func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
+	// LongestSVID returns how long an SVID of a hosted trust domain can be valid that is issued before this member's
+	// state reaches the others. If nil, new grants have no warnings.
+	LongestSVID func(raftstore.Reader, spiffeid.TrustDomain) (time.Duration, error)
+	Log         *audit.Log
+	Logger      hclog.Logger
+	Registerer  prometheus.Registerer
+	Now         func() time.Time
+	// ReceiveTimeout is the limit for receiving the first message of a call. If 0, it is 10 s.
+	ReceiveTimeout time.Duration
 }
 
 // Guard authenticates, authorizes and audits every gRPC call, by the rules of [Rules].
 type Guard struct {
-	cfg     GuardConfig
-	metrics *metrics
-	// denials limits the audit lines for refused calls, so a caller without any grant cannot fill the disk. The metric
-	// counts all refused calls.
-	denials *rate.Limiter
+	cfg       GuardConfig
+	metrics   *metrics
+	refusals  *refusals
+	admission *admission.Control
 
 	mu      sync.Mutex
 	streams map[*stream]bool
 }
-
-// Limits of audit lines for refused calls. They are enough for the mistakes of a person, and not for those of a
-// program.
-const (
-	denialLinesPerSecond = 5
-	denialLinesBurst     = 100
-)
 
 // NewGuard returns a guard. It ends streams whose grants are revoked while [Guard.Run] runs.
 func NewGuard(cfg GuardConfig) (*Guard, error) {
@@ -65,16 +68,25 @@ func NewGuard(cfg GuardConfig) (*Guard, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.ReceiveTimeout == 0 {
+		cfg.ReceiveTimeout = receiveTimeout
+	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}
-	cfg.Store.SurviveRestore("access", surviveRestore)
+	limits := admission.New(admission.Capacities(runtime.GOMAXPROCS(0)))
+	if err := registerAll(cfg.Registerer, limits.Collector()); err != nil {
+		return nil, err
+	}
+	cfg.Store.Snapshots().Survive("access", grant.SurviveRestore)
+	record.Register(cfg.Store)
 	return &Guard{
-		cfg:     cfg,
-		metrics: m,
-		denials: rate.NewLimiter(denialLinesPerSecond, denialLinesBurst),
-		streams: make(map[*stream]bool),
+		cfg:       cfg,
+		metrics:   m,
+		refusals:  newRefusals(cfg, m),
+		admission: limits,
+		streams:   make(map[*stream]bool),
 	}, nil
 }
 
@@ -82,15 +94,67 @@ func NewGuard(cfg GuardConfig) (*Guard, error) {
 // implement [Identified].
 func (g *Guard) ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.InTapHandle(g.Tap),
 		grpc.ChainUnaryInterceptor(apierror.Unary, g.Unary),
 		grpc.ChainStreamInterceptor(apierror.Stream, g.Stream),
 	}
+}
+
+// receiveTimeout is the limit for receiving the first message of a call, which is the only one of a unary call. A
+// message has at most 2 MiB.
+const receiveTimeout = 10 * time.Second
+
+// Refusable is implemented by the credentials.AuthInfo of a connection that is closed when calls on it are refused
+// repeatedly. Refused is called for each call that is refused before its message is read, and must not block.
+type Refusable interface {
+	Refused()
+}
+
+// Tap is the guard as a [tap.ServerInHandle]. It refuses a call that no message could make permissible, such as that of
+// a caller without a grant for the method, before gRPC reads or buffers any of the message, and calls for which there
+// is no room. It reads memory only, and writes nothing: [Guard.Run] records the refusal. For an admitted call it starts
+// the time limit of the first message.
+func (g *Guard) Tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	caller := callerOf(ctx)
+	c, err := g.decide(info.FullMethodName, caller, nil)
+	if err == nil {
+		var t *admission.Ticket
+		if t, err = g.enter(c); err != nil {
+			g.metrics.called(info.FullMethodName, status.Code(err))
+			return ctx, apierror.Complete(err, nil)
+		}
+		return admission.Receive(ctx, t, g.cfg.ReceiveTimeout, func() { g.tooSlow(info.FullMethodName) }), nil
+	}
+	g.metrics.called(info.FullMethodName, status.Code(err))
+	g.refusals.writeLater(g.refusals.count(c, err))
+	if p, ok := peer.FromContext(ctx); ok {
+		if r, ok := p.AuthInfo.(Refusable); ok {
+			r.Refused()
+		}
+	}
+	return ctx, apierror.Complete(err, nil)
+}
+
+func (g *Guard) tooSlow(method string) { g.metrics.denied(method, ReasonSlow) }
+
+// enter counts a call among those under way. Calls on the admin socket are not counted. Streams of other clusters are
+// counted by trust domain.
+func (g *Guard) enter(c Call) (*admission.Ticket, error) {
+	load, by := loadOf(c.Method, c.Rule), c.Caller
+	if by.Kind() == Socket {
+		return nil, nil
+	}
+	if id, ok := by.SPIFFEID(); ok && load == admission.Peering {
+		by = SVIDCaller(id.TrustDomain().ID())
+	}
+	return g.admission.Enter(load, by)
 }
 
 // Unary is the guard as an interceptor of unary calls.
 func (g *Guard) Unary(
 	ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (response any, err error) {
+	t := admission.Received(ctx)
 	caller := callerOf(ctx)
 	begun := g.cfg.Now()
 	defer func() {
@@ -108,10 +172,16 @@ func (g *Guard) Unary(
 	if err != nil {
 		return nil, err
 	}
+	done, err := t.Run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	a, err := g.begin(c)
 	if err != nil {
 		return nil, err
 	}
+	administrative := g.administrative(c, a)
 	world := g.world()
 	response, err = func() (response any, err error) {
 		defer func() {
@@ -119,8 +189,11 @@ func (g *Guard) Unary(
 				response, err = nil, g.panicked(info.FullMethod, r)
 			}
 		}()
-		return handler(withPermit(ctx, permit{c, world}), request)
+		return handler(administrative.Context(withPermit(ctx, permit{c, world})), request)
 	}()
+	if err == nil {
+		g.recorded(ctx, administrative)
+	}
 	end(a, response, err)
 	if err != nil {
 		return nil, plainStatus(err)
@@ -145,7 +218,7 @@ func callerOf(ctx context.Context) Caller {
 func (g *Guard) admit(method string, caller Caller, request proto.Message) (Call, error) {
 	c, err := g.decide(method, caller, request)
 	if err != nil {
-		g.refused(c, err)
+		g.refusals.write(g.refusals.count(c, err))
 	}
 	return c, err
 }
@@ -162,78 +235,35 @@ func (g *Guard) decide(method string, caller Caller, request proto.Message) (Cal
 	case request == nil: // only the role can be checked
 		c.Rule = rule.early()
 	case rule.Target != nil:
-		c.Target = rule.Target(request)
+		if c.Target = rule.Target(request); c.Target.Roles != nil {
+			c.Rule.Roles = c.Target.Roles
+		}
 	}
-	grants, err := g.grantsOf(caller)
-	if err != nil {
+	if dry, ok := request.(interface{ GetDryRun() bool }); ok && dry.GetDryRun() {
+		c.Rule.Audit = Unaudited // it changes nothing
+	}
+	var err error
+	if c.Grants, c.Attested, err = g.countingGrants(caller); err != nil {
 		return c, status.Errorf(codes.Internal, "read the grants of %s: %v", caller, err)
 	}
-	c.Grants = grants
 	return c, Decide(c, g.world())
 }
 
 // world returns the state of the cluster as this member has it now.
 func (g *Guard) world() World {
-	return World{Home: g.cfg.Home, Hosted: func(td spiffeid.TrustDomain) bool {
-		hosted, err := g.cfg.Hosted(g.cfg.Store.View(), td)
-		if err != nil {
-			g.cfg.Logger.Error("cannot read whether a trust domain is hosted; it is treated as hosted, which "+
-				"requires more", "trust_domain", td.Name(), "error", err)
-			return true
-		}
-		return hosted
-	}}
-}
-
-// refused counts a refusal and audits it.
-func (g *Guard) refused(c Call, err error) {
-	var r *Refusal
-	if !errors.As(err, &r) {
-		return
+	return World{
+		Home: g.cfg.Home,
+		Hosted: func(td spiffeid.TrustDomain) bool {
+			hosted, err := g.cfg.Hosted(g.cfg.Store.View(), td)
+			if err != nil {
+				g.cfg.Logger.Error("cannot read whether a trust domain is hosted; it is treated as hosted, which "+
+					"requires more", "trust_domain", td.Name(), "error", err)
+				return true
+			}
+			return hosted
+		},
+		GrantsOf: func(id spiffeid.ID) ([]grant.Grant, error) { return grant.Of(g.cfg.Store.View(), id) },
 	}
-	g.metrics.denied(c.Method, r.Reason)
-	g.cfg.Logger.Info("call refused",
-		"method", shortMethod(c.Method), "caller", c.Caller.String(), "reason", string(r.Reason))
-	if c.Rule.Audit == Unaudited || !g.denials.AllowN(g.cfg.Now(), 1) {
-		return
-	}
-	// The call is refused even if the line cannot be written; Record logs that error.
-	_ = g.cfg.Log.Record(audit.Event{
-		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.Target.Object,
-		Result: audit.ResultDenied, Detail: string(r.Reason),
-	})
-}
-
-// begin writes the line before a call, and refuses a call that cannot be audited. It returns nil for a call that needs
-// no lines.
-func (g *Guard) begin(c Call) (*audit.Action, error) {
-	if c.Rule.Audit != Audited && c.Rule.Audit != AuditedDurably {
-		return nil, nil
-	}
-	a, err := audit.Begin(g.cfg.Log, audit.Event{
-		Caller: c.Caller.String(), Action: shortMethod(c.Method), Object: c.Target.Object,
-		Call: rand.Text()[:12], Durable: c.Rule.Audit == AuditedDurably,
-	})
-	if err != nil {
-		g.metrics.denied(c.Method, ReasonUnaudited)
-		return nil, &Refusal{ReasonUnaudited, err.Error()}
-	}
-	return a, nil
-}
-
-// end writes the line after a call, if the call has lines.
-func end(a *audit.Action, response any, err error) {
-	if a == nil {
-		return
-	}
-	line := &a.Lines[0]
-	if err != nil {
-		s := status.Convert(plainStatus(err))
-		line.Detail = s.Code().String() + ": " + s.Message()
-	} else if r, ok := response.(interface{ GetRevision() uint64 }); ok {
-		line.Revision = r.GetRevision()
-	}
-	_ = a.End(err) // it is the error of the call
 }
 
 // pruned returns the part of a response that the caller may see.

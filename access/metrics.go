@@ -1,7 +1,6 @@
 package access
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,13 +27,19 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	for _, reason := range reasons {
 		m.denials.WithLabelValues(otherMethod, string(reason))
 	}
+	return m, registerAll(r, m.calls, m.denials)
+}
+
+func registerAll(r prometheus.Registerer, all ...prometheus.Collector) error {
 	if r == nil {
-		return m, nil
+		return nil
 	}
-	if err := errors.Join(r.Register(m.calls), r.Register(m.denials)); err != nil {
-		return nil, fmt.Errorf("register the metrics of access: %w", err)
+	for _, c := range all {
+		if err := r.Register(c); err != nil {
+			return fmt.Errorf("register the metrics of access: %w", err)
+		}
 	}
-	return m, nil
+	return nil
 }
 
 // otherMethod is the label of all methods that have no rule.

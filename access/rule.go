@@ -1,8 +1,14 @@
 package access
 
 import (
+	"strings"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/ententehq/entente/access/admission"
+	"github.com/ententehq/entente/access/grant"
 )
 
 // Reach is how far a grant has to reach for a method. The package comment describes each value.
@@ -35,7 +41,7 @@ const (
 // Rule is the access rule of one method of the API.
 type Rule struct {
 	// Roles may call it. The admin socket may call everything that has a rule.
-	Roles []Role
+	Roles []grant.Role
 	Reach Reach
 	Audit Audit
 	// Issues is set for methods that issue an identity. IDs below ReservedPath are refused to every caller.
@@ -51,6 +57,8 @@ type Rule struct {
 	// Scoped is set for streams whose responses depend on the caller's grants although Prune does not reduce them: see
 	// [ScopeFrom].
 	Scoped bool
+	// unread is set in the rule that applies before a request is read, if the request would name a domain or an ID.
+	unread bool
 	// Target returns what a request names. If nil, requests name nothing.
 	Target func(proto.Message) Target
 	// Prune returns a copy of a response, reduced to the trust domains for which keep returns true. It does not change
@@ -61,10 +69,36 @@ type Rule struct {
 // Mutates reports whether the method changes state or issues something that is audited.
 func (r Rule) Mutates() bool { return r.Audit != Unaudited }
 
-// early returns the part of the rule that can be decided before the first message of a stream.
+// loadOf returns the load of a method.
+func loadOf(method string, rule Rule) admission.Load {
+	switch {
+	case rule.PeerMembers:
+		return admission.Peering
+	case isStream(method):
+		return admission.Streams
+	case rule.Audit == AuditedByRoom:
+		return admission.Signing
+	case rule.Mutates():
+		return admission.Writes
+	}
+	return admission.Reads
+}
+
+// isStream reports whether a method is a stream. A method that is not known here counts as one.
+func isStream(method string) bool {
+	name := strings.ReplaceAll(strings.TrimPrefix(method, "/"), "/", ".")
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+	if err != nil {
+		return true
+	}
+	m, ok := d.(protoreflect.MethodDescriptor)
+	return !ok || m.IsStreamingClient() || m.IsStreamingServer()
+}
+
+// early returns the part of the rule that can be decided before the first message of a call.
 func (r Rule) early() Rule {
 	if r.Reach == Domain {
-		r.Reach = Anywhere
+		r.Reach, r.unread = Anywhere, true
 	}
 	r.Issues, r.DefaultsToHome = false, false
 	return r
@@ -72,6 +106,8 @@ func (r Rule) early() Rule {
 
 // Target is what a request names. None of it has been checked.
 type Target struct {
+	// Roles, if not nil, are the only roles that may make this request, instead of those of its rule.
+	Roles []grant.Role
 	// TrustDomains are the named trust domains. If empty, the request means every domain, or the cluster as a whole.
 	TrustDomains []string
 	// SPIFFEID is the ID to be issued or registered.

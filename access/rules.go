@@ -1,23 +1,23 @@
 package access
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
+	"github.com/ententehq/entente/access/grant"
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 // Sets of roles.
 var (
-	admins      = []Role{Admin}
-	operators   = []Role{Operator, Admin}
-	readers     = []Role{Reader, Operator, Admin}
-	issuers     = []Role{Issuer, Admin}
-	peers       = []Role{Peer, Admin}
-	registrars  = []Role{Discovery, Operator, Admin}
-	discoverers = []Role{Discovery, Reader, Operator, Admin}
-	everyRole   = []Role{Reader, Discovery, Issuer, Peer, Operator, Admin}
+	admins      = []grant.Role{grant.Admin}
+	operators   = []grant.Role{grant.Operator, grant.Admin}
+	readers     = []grant.Role{grant.Reader, grant.Operator, grant.Admin}
+	issuers     = []grant.Role{grant.Issuer, grant.Admin}
+	peers       = []grant.Role{grant.Peer, grant.Admin}
+	registrars  = []grant.Role{grant.Discovery, grant.Operator, grant.Admin}
+	discoverers = []grant.Role{grant.Discovery, grant.Reader, grant.Operator, grant.Admin}
+	everyRole   = []grant.Role{grant.Reader, grant.Discovery, grant.Issuer, grant.Peer, grant.Operator, grant.Admin}
 )
 
 // The methods of xDS, whose service is Envoy's.
@@ -33,10 +33,35 @@ var rules = map[string]Rule{
 	// The members of the cluster, and its state as a whole.
 	v1.ClusterService_ListMembers_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.ClusterService_RemoveMember_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
-		Target: named((*v1.RemoveMemberRequest).GetId)},
+		Target: on(func(m *v1.RemoveMemberRequest) Target {
+			if m.GetCompromised() { // it revokes grants, those of administrators too
+				return Target{Roles: admins, Object: m.GetId() + " as compromised"}
+			}
+			return Target{Object: m.GetId()}
+		})},
+	v1.ClusterService_RepairMember_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		Target: named((*v1.RepairMemberRequest).GetId)},
 	v1.ClusterService_TransferLeadership_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named((*v1.TransferLeadershipRequest).GetId)},
-	v1.ClusterService_CreateJoinToken_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
+	// A member can propose any change, and its admin socket makes its host an administrator. Hence only an
+	// administrator admits members.
+	v1.ClusterService_CreateJoinToken_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably,
+		Target: named(func(m *v1.CreateJoinTokenRequest) string {
+			if m.GetAutoApprove() {
+				return m.GetMemberId() + " with automatic approval"
+			}
+			return m.GetMemberId()
+		})},
+	v1.ClusterService_ListJoinTokens_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Unaudited},
+	v1.ClusterService_RevokeJoinToken_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably,
+		Target: named((*v1.RevokeJoinTokenRequest).GetMemberId)},
+	v1.ClusterService_ApproveMember_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably,
+		Target: named(func(m *v1.ApproveMemberRequest) string {
+			if m.GetIdentity() != "" {
+				return m.GetId() + " with identity key " + m.GetIdentity()
+			}
+			return m.GetId()
+		})},
 	// A snapshot holds everything but private keys.
 	v1.ClusterService_SaveSnapshot_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
 	// A snapshot holds the grants too: a caller that restores one can make itself an administrator.
@@ -211,6 +236,10 @@ var rules = map[string]Rule{
 		Target: on(func(m *v1.DeregisterInstanceRequest) Target {
 			return Target{Object: m.GetService() + " " + m.GetAddress()}
 		})},
+	v1.RoutingService_EvictInstances_FullMethodName: {Roles: registrars, Reach: Anywhere, Audit: Audited,
+		Target: on(func(m *v1.EvictInstancesRequest) Target {
+			return Target{Object: strings.TrimSpace("kept of " + m.GetService() + " " + m.GetLease())}
+		})},
 	v1.RoutingService_ListServices_FullMethodName: {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	v1.RoutingService_GetService_FullMethodName:   {Roles: discoverers, Reach: Anywhere, Audit: Unaudited},
 	// Hints cover what is in the scope of the caller, as routes over xDS do: see ScopeFrom.
@@ -265,32 +294,39 @@ var rules = map[string]Rule{
 		Target: on(func(m *v1.GrantRoleRequest) Target { return targetGrant(m.GetGrant()) })},
 	v1.AccessService_ListGrants_FullMethodName: {Roles: admins, Reach: Listing, Audit: Unaudited,
 		Prune: prune(func(m *v1.ListGrantsResponse, keep func(string) bool) {
-			m.Grants = kept(m.GetGrants(), keep)
+			m.Grants, m.ReservedServices = kept(m.GetGrants(), keep), nil
 		})},
 	v1.AccessService_RevokeRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
 		Target: on(func(m *v1.RevokeRoleRequest) Target {
-			return targetGrant(&v1.Grant{
-				Role: m.GetRole(), SpiffeId: m.GetSpiffeId(), TrustDomain: m.GetTrustDomain(),
-				PathPrefix: m.GetPathPrefix(), DnsNames: m.GetDnsNames(),
-			})
+			return targetGrant(m)
 		})},
+
+	// A service belongs to no domain.
+	v1.AccessService_ReleaseService_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably,
+		Target: named((*v1.ReleaseServiceRequest).GetService)},
 
 	// The audit log covers every domain.
 	v1.AuditService_TailAudit_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Unaudited},
 }
 
-// Rules returns a copy of the table of all rules, by full gRPC method name.
-func Rules() map[string]Rule { return maps.Clone(rules) }
-
-// targetGrant returns the domain of a grant as the target. The object names the whole grant.
-func targetGrant(g *v1.Grant) Target {
+// targetGrant returns the domain of a grant as the target. The object names the whole grant. What a grant gives beyond
+// its domain is for an administrator of every domain: an ID in one domain can have a role in others.
+func targetGrant(g grant.Fields) Target {
 	a := targetDomain(g.GetTrustDomain())
-	a.Object = RoleName(g.GetRole()) + " of " + g.GetSpiffeId() + " in " + a.Object
+	a.Object = grant.RoleName(g.GetRole()) + " of " + g.GetSpiffeId() + " in " + a.Object
 	if p := g.GetPathPrefix(); p != "" {
 		a.Object += " below " + p
 	}
 	if names := g.GetDnsNames(); len(names) > 0 {
 		a.Object += " with DNS names " + strings.Join(names, " ")
+	}
+	if roles := g.GetMayIssue(); len(roles) > 0 {
+		a.Object += " for IDs with the role " + grant.RoleNames(roles)
+		a.TrustDomains = nil
+	}
+	if services := g.GetServices(); len(services) > 0 { // a service belongs to no domain
+		a.Object += " for services " + strings.Join(services, " ")
+		a.TrustDomains = nil
 	}
 	return a
 }

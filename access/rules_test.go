@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -63,7 +64,7 @@ func TestRulesAreWhole(t *testing.T) {
 	all := methods(t)
 	for name, rule := range access.Rules() {
 		require.NotEmpty(t, rule.Roles, name)
-		require.Contains(t, rule.Roles, access.Admin, "%s: an administrator may do everything", name)
+		require.Contains(t, rule.Roles, grant.Admin, "%s: an administrator may do everything", name)
 		require.NotZero(t, rule.Reach, name)
 		require.NotZero(t, rule.Audit, name)
 		request := message(t, all[name].Input())

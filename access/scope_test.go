@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -52,19 +53,19 @@ func TestSight(t *testing.T) {
 		require.True(t, everything.Includes(td(name)), name)
 	}
 
-	grant := func(domain string) {
-		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: access.Discovery,
+	give := func(domain string) {
+		_, err := admin.GrantRole(t.Context(), &v1.GrantRoleRequest{Grant: &v1.Grant{Role: grant.Discovery,
 			SpiffeId: "spiffe://eu.test/ci", TrustDomain: domain}})
 		require.NoError(t, err)
 	}
-	grant("pay.test")
+	give("pay.test")
 	stream, one := open(ci)
 	require.True(t, one.Includes(td("pay.test")))
 	require.False(t, one.Includes(td("eu.test")), "hosted, and not granted")
 	require.True(t, one.Includes(td("us.test")), "foreign")
 	require.NotEqual(t, everything.Key(), one.Key())
 
-	grant("eu.test")
+	give("eu.test")
 	_, err := stream.Recv()
 	require.ErrorContains(t, err, "the grants of spiffe://eu.test/ci have changed: open the stream again")
 	_, both := open(ci)

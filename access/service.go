@@ -1,7 +1,6 @@
 package access
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +11,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
 )
 
 // RegisterServices registers AccessService and AuditService.
@@ -29,37 +30,24 @@ type accessService struct {
 
 // GrantRole creates a grant. If the grant exists, it changes nothing and returns the existing grant.
 func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantRoleRequest) (*ententev1.Grant, error) {
-	m := request.GetGrant()
-	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix(), m.GetDnsNames()...)
+	given, err := grant.Parse(request.GetGrant())
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	warnings, err := s.guard.warnings(s.guard.cfg.Store.View(), given)
+	if err != nil {
+		return nil, plainStatus(err)
+	}
 	var created *ententev1.Grant
 	revision, err := s.guard.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		if !grant.everywhere() {
-			hosted, err := s.guard.cfg.Hosted(tx, grant.TrustDomain)
-			if err != nil {
-				return fmt.Errorf("look up the trust domain %s: %w", grant.TrustDomain.Name(), err)
-			}
-			if !hosted {
-				return status.Errorf(codes.FailedPrecondition, "this cluster does not host the trust domain %s: "+
-					"roles are granted in hosted domains, which entente domain list shows", grant.TrustDomain.Name())
-			}
-		}
-		old, found, err := grants.Get(tx, grant.key())
-		if err != nil {
+		if err := s.guard.grantable(tx, given); err != nil {
 			return err
 		}
-		if found {
-			created = grantMessage(old.Value, uint64(old.Revision))
-			return nil
-		}
-		row := grant.row(CallerFrom(ctx), s.guard.cfg.Now())
-		created = grantMessage(row, 0)
-		if err := revoked.Delete(tx, grant.key()); err != nil {
-			return err
-		}
-		return grants.Put(tx, grant.key(), row)
+		var err error
+		created, err = grant.Create(tx, given, grant.Origin{
+			By: CallerFrom(ctx).String(), On: s.guard.cfg.Store.MemberID(), At: s.guard.cfg.Now(),
+		})
+		return err
 	})
 	if err != nil {
 		return nil, plainStatus(err)
@@ -67,7 +55,42 @@ func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantR
 	if created.GetRevision() == 0 {
 		created.Revision = uint64(revision)
 	}
+	created.Warnings = warnings
 	return created, nil
+}
+
+// grantable returns an error if not every member can enforce a grant, or a grant is for a trust domain in which no
+// caller can have its role: the role discovery is for domains whose IDs this cluster can verify by itself, every other
+// role for hosted domains.
+func (g *Guard) grantable(r raftstore.Reader, given grant.Grant) error {
+	if given.Services != "" {
+		version, member, err := membership.LowestCommandVersion(r)
+		if err != nil {
+			return err
+		}
+		if version < raftstore.OwnersVersion {
+			return status.Errorf(codes.FailedPrecondition, "member %s runs a build that would not enforce the "+
+				"owners of services: upgrade it, or wait until it has announced its new version, and grant the role "+
+				"again", member)
+		}
+	}
+	if given.Everywhere() {
+		return nil
+	}
+	possible, of := g.cfg.Hosted, "this cluster does not host the trust domain %s: roles are granted in hosted "+
+		"domains, which entente domain list shows"
+	if given.Role == grant.Discovery && g.cfg.Direct != nil {
+		possible, of = g.cfg.Direct, "this cluster neither hosts the trust domain %s nor has a relationship with it: "+
+			"entente domain list and entente federation list show those in which the role discovery can be granted"
+	}
+	ok, err := possible(r, given.TrustDomain)
+	if err != nil {
+		return fmt.Errorf("look up the trust domain %s: %w", given.TrustDomain.Name(), err)
+	}
+	if !ok {
+		return status.Errorf(codes.FailedPrecondition, of, given.TrustDomain.Name())
+	}
+	return nil
 }
 
 // ListGrants returns all grants, ordered by caller.
@@ -87,11 +110,11 @@ func (s *accessService) ListGrants(
 		return nil, plainStatus(err)
 	}
 	response := &ententev1.ListGrantsResponse{Revision: uint64(view.Revision())}
-	for row, err := range grants.All(view, "") {
-		if err != nil {
-			return nil, plainStatus(err)
-		}
-		response.Grants = append(response.Grants, grantMessage(row.Value, uint64(row.Revision)))
+	if response.Grants, err = grant.List(view); err != nil {
+		return nil, plainStatus(err)
+	}
+	if response.ReservedServices, err = grant.Reserved(view); err != nil {
+		return nil, plainStatus(err)
 	}
 	return response, nil
 }
@@ -100,30 +123,45 @@ func (s *accessService) ListGrants(
 func (s *accessService) RevokeRole(
 	ctx context.Context, m *ententev1.RevokeRoleRequest,
 ) (*ententev1.RevokeRoleResponse, error) {
-	grant, err := ParseGrant(m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix(), m.GetDnsNames()...)
+	given, err := grant.Parse(m)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
+	store := s.guard.cfg.Store
+	var warnings []string
+	revoke := func(tx *raftstore.Tx) (err error) {
+		if err := grant.Revoke(tx, given, m.GetEtag(), CallerFrom(ctx).String(), s.guard.cfg.Now()); err != nil {
+			return err
+		}
+		warnings, err = lastOwned(tx, given)
+		return err
+	}
+	if m.GetDryRun() {
+		if err := raftstore.Try(ctx, store, revoke); err != nil {
+			return nil, plainStatus(err)
+		}
+		return &ententev1.RevokeRoleResponse{
+			Revision: uint64(store.View().Revision()), Effects: revokeEffects(given, warnings),
+		}, nil
+	}
+	revision, err := store.Update(ctx, revoke)
+	if err != nil {
+		return nil, plainStatus(err)
+	}
+	return &ententev1.RevokeRoleResponse{Revision: uint64(revision), Warnings: warnings}, nil
+}
+
+// ReleaseService makes the reserved name of a service open again.
+func (s *accessService) ReleaseService(
+	ctx context.Context, m *ententev1.ReleaseServiceRequest,
+) (*ententev1.ReleaseServiceResponse, error) {
 	revision, err := s.guard.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		_, found, err := grants.Get(tx, grant.key())
-		if err != nil {
-			return err
-		}
-		if !found {
-			return status.Errorf(codes.NotFound, "%s does not have this grant (role %s, domain %s, path %s, DNS "+
-				"names %s): 'entente access list' shows which there "+
-				"are", grant.Caller, RoleName(grant.Role), cmp.Or(grant.TrustDomain.Name(),
-				"every one"), cmp.Or(grant.PathPrefix, "any"), cmp.Or(string(grant.DNS), "none"))
-		}
-		if err := grants.Delete(tx, grant.key()); err != nil {
-			return err
-		}
-		return recordRevocation(tx, grant.key(), CallerFrom(ctx), s.guard.cfg.Now())
+		return grant.Release(tx, m.GetService())
 	})
 	if err != nil {
 		return nil, plainStatus(err)
 	}
-	return &ententev1.RevokeRoleResponse{Revision: uint64(revision)}, nil
+	return &ententev1.ReleaseServiceResponse{Revision: uint64(revision)}, nil
 }
 
 type auditService struct {

@@ -12,14 +12,17 @@ import (
 	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"github.com/ententehq/entente/internal/secretdir"
 )
 
 // maxSocketPath is the longest path of a Unix socket on every supported system: the size of the kernel's field minus
 // the terminating zero.
 const maxSocketPath = 103
 
-// ListenSocket opens the admin socket: a Unix socket that at no moment anybody but its owner can connect to. It
-// replaces a socket that a dead process left behind, but not one that still accepts connections.
+// ListenSocket opens the admin socket: a Unix socket that at no moment anybody but its owner can connect to, in
+// a folder that others can neither reach nor replace it in. It replaces a socket that a dead process left behind, but
+// not one that still accepts connections.
 func ListenSocket(path string) (net.Listener, error) {
 	l, err := listenSocket(path)
 	if err != nil {
@@ -29,6 +32,9 @@ func ListenSocket(path string) (net.Listener, error) {
 }
 
 func listenSocket(path string) (net.Listener, error) {
+	if err := secretdir.Check("folder of the socket", filepath.Dir(path)); err != nil {
+		return nil, err
+	}
 	if err := checkFree(path); err != nil {
 		return nil, err
 	}

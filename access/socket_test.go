@@ -69,6 +69,11 @@ func TestAdminSocketReplacesADeadOne(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("a file"), 0o600))
 	_, err = access.ListenSocket(path)
 	require.EqualError(t, err, "open the admin socket "+path+": there is something that is not a socket: move it away")
+	require.NoError(t, os.Chmod(dir, 0o711))
+	_, err = access.ListenSocket(filepath.Join(dir, "other.sock"))
+	require.EqualError(t, err, "open the admin socket "+dir+"/other.sock: the folder of the socket "+dir+" has mode "+
+		"0711, so that others can reach the private keys in it; run chmod 0700 "+dir)
+	require.NoError(t, os.Chmod(dir, 0o700))
 	long := filepath.Join(dir, strings.Repeat("a-long-name-", 10))
 	_, err = access.ListenSocket(long)
 	require.ErrorContains(t, err, "too long for a Unix socket (103 bytes at most): choose a shorter data_dir")

@@ -6,12 +6,16 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access/admission"
 	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/access/grant"
+	"github.com/ententehq/entente/access/record"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 )
@@ -26,11 +30,13 @@ type stream struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	mu       sync.Mutex
-	request  proto.Message // the first message received
-	call     Call          // as of the last decision
-	audit    *audit.Action
-	response any // the last message sent
+	mu      sync.Mutex
+	request proto.Message // the first message received
+	call    Call          // as of the last decision
+	audit   *audit.Action
+	// administrative is described once the first message has arrived.
+	administrative *record.Call
+	response       any // the last message sent
 }
 
 // Stream is the guard as an interceptor of streaming calls.
@@ -71,7 +77,10 @@ func (s *stream) begin(ctx context.Context) error {
 		return err
 	}
 	s.call = c
-	s.ctx = withPermit(ctx, permit{c, s.guard.world()})
+	if c.Rule.Audit == AuditedDurably {
+		s.administrative = record.NewCall(s.guard.cfg.Store, s.guard.cfg.Now)
+	}
+	s.ctx = s.administrative.Context(withPermit(ctx, permit{c, s.guard.world()}))
 	return nil
 }
 
@@ -98,6 +107,7 @@ func (s *stream) RecvMsg(m any) error {
 	if err := s.ServerStream.RecvMsg(m); err != nil {
 		return err
 	}
+	admission.Received(s.ctx)
 	if cause := ended(s.ctx); cause != nil {
 		return cause
 	}
@@ -112,6 +122,13 @@ func (s *stream) RecvMsg(m any) error {
 	if err == nil {
 		s.call = c
 		s.audit, err = s.guard.begin(c)
+	}
+	switch {
+	case err != nil || s.administrative == nil:
+	case s.audit == nil: // a dry run
+		s.administrative = nil
+	default:
+		describeTo(s.administrative, s.audit)
 	}
 	if err != nil {
 		s.cancel(err)
@@ -138,6 +155,9 @@ func (s *stream) SendMsg(m any) error {
 func (s *stream) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err == nil && s.audit != nil {
+		s.guard.recorded(s.ctx, s.administrative)
+	}
 	end(s.audit, s.response, err)
 }
 
@@ -175,9 +195,17 @@ func (g *Guard) close(s *stream) {
 	delete(g.streams, s)
 }
 
-// Run rechecks open streams after every change of grants. It returns the error of the context when that ends.
+// Run rechecks open streams after every change of grants, writes the lines of the refusals of [Guard.Tap], and sums up
+// refused calls in the audit log. It returns the error of the context when that ends.
 func (g *Guard) Run(ctx context.Context) error {
-	return feed.Latest(ctx, g.cfg.Store, []raftstore.Prefix{grants.Prefix("")}, func(*raftstore.View) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return g.recheckStreams(ctx) })
+	group.Go(func() error { return g.refusals.run(ctx) })
+	return group.Wait()
+}
+
+func (g *Guard) recheckStreams(ctx context.Context) error {
+	return feed.Latest(ctx, g.cfg.Store, []raftstore.Prefix{grant.Prefix()}, func(*raftstore.View) error {
 		g.mu.Lock()
 		open := make([]*stream, 0, len(g.streams))
 		for s := range g.streams {

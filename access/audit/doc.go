@@ -7,5 +7,7 @@
 // only place that decides what happens when a line cannot be written; start reading there. A decision that has no
 // duration, such as a refusal, is one call of [Log.Record].
 //
+// The log keeps room for some ten thousand lines beyond its end, so that a full disk does not stop what it records.
+//
 // The log does not filter and does not rotate itself: [Log.Reopen] follows a rotation from outside.
 package audit

@@ -39,6 +39,11 @@ const (
 	ResultDone   = "done"   // the action has been done
 	ResultFailed = "failed" // the action failed, or its outcome is unknown: see Detail
 	ResultDenied = "denied" // the caller may not do it
+	// ResultRecorded is the result of an administrative change that was made on any member, and that this member has
+	// copied from the cluster's record of such changes.
+	ResultRecorded = "recorded"
+	// ResultMissing names changes that this member would have copied, and that the record does not hold.
+	ResultMissing = "missing"
 )
 
 // Recorded is an event in the log, with its time and the member that recorded it.

@@ -41,9 +41,17 @@ type Log struct {
 	mu      sync.Mutex // orders lines in the file, in the ring and for followers
 	file    *os.File   // nil once closed
 	torn    bool       // the file ends with a part of a line
+	links   *os.File   // has the last link
+	last    link       // of the last line
 	written uint64     // lines since the start
 	ring    ring
 	tails   map[*Tail]bool
+	// end is the size of the file, reserved where the room that is kept for it ends, and reserveNext when the next
+	// attempt to keep some may be made.
+	end, reserved int64
+	reserveNext   time.Time
+
+	health health
 
 	syncMu sync.Mutex // held during fsync; taken before mu
 	synced uint64     // lines on disk
@@ -83,13 +91,21 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	last, torn, err := readEnd(f)
+	tail, err := readEnd(f)
+	var alarm error
+	if err == nil {
+		l.links, l.last, alarm, err = openEnd(cfg.Path, tail.lines)
+	}
 	if err != nil {
 		_ = f.Close() // nothing was written to it
 		return nil, fmt.Errorf("read the end of the audit log %s: %w", cfg.Path, err)
 	}
-	l.file, l.torn = f, torn
-	for _, r := range last {
+	if alarm != nil {
+		l.logger.Error("the audit log is damaged; the member continues it", "path", cfg.Path, "reason", alarm)
+	}
+	l.file, l.torn, l.end = f, tail.torn, tail.size
+	l.reserve()
+	for _, r := range tail.events {
 		l.ring.add(r)
 	}
 	return l, nil
@@ -118,30 +134,35 @@ func openLogFile(path string) (*os.File, error) {
 // endBytes is how much of the file Open reads: some thousand lines.
 const endBytes = 512 << 10
 
-// readEnd returns the events of the last lines, and whether the file ends with a part of a line. It skips lines that it
-// cannot parse, such as one that a full disk cut short.
-func readEnd(f *os.File) (last []Recorded, torn bool, err error) {
+// logEnd is the end of a file.
+type logEnd struct {
+	events []Recorded // of the last lines
+	lines  [][]byte   // those lines
+	torn   bool       // the file ends with a part of a line
+	size   int64
+}
+
+// readEnd reads the last lines. It skips those that it cannot parse, such as one that a full disk cut short.
+func readEnd(f *os.File) (end logEnd, err error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, false, err
+		return end, err
 	}
 	from := max(0, info.Size()-endBytes)
 	b, err := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from))
-	if err != nil {
-		return nil, false, err
-	}
-	if len(b) == 0 {
-		return nil, false, nil
+	if err != nil || len(b) == 0 {
+		return end, err
 	}
 	if from > 0 {
 		_, b, _ = bytes.Cut(b, []byte{'\n'})
 	}
 	for line := range bytes.Lines(b) {
 		if r, err := parseLine(line); err == nil {
-			last = append(last, r)
+			end.events, end.lines = append(end.events, r), append(end.lines, line)
 		}
 	}
-	return last, !bytes.HasSuffix(b, []byte{'\n'}), nil
+	end.torn, end.size = !bytes.HasSuffix(b, []byte{'\n'}), info.Size()
+	return end, nil
 }
 
 // Record writes the event as one line. If it returns an error, the event may not be in the log, and the caller must not
@@ -200,26 +221,34 @@ func (l *Log) flush() {
 	if l.torn {
 		all = append(all, '\n')
 	}
+	link := l.last
 	for _, q := range lines {
+		q.bytes = chained(q.bytes, link)
+		link = linkOf(q.bytes)
 		all = append(all, q.bytes...)
 	}
 	written, err := 0, ErrClosed
+	end := l.health.begin(writing, l.now())
 	if l.file != nil {
 		written, err = l.file.Write(all)
 	}
+	end(err)
+	l.end += int64(written)
+	l.reserve()
 	// If the disk fills up, only some of the lines are in the log.
-	end, before := 0, l.torn
-	if before {
-		end = 1
+	at := 0
+	if l.torn {
+		at = 1
 	}
 	for _, q := range lines {
 		q.done = true
-		if end += len(q.bytes); end > written {
+		if at += len(q.bytes); at > written {
 			q.err = err
 			continue
 		}
 		l.written++
 		q.number = l.written
+		l.last = linkOf(q.bytes)
 		l.ring.add(q.event)
 		for t := range l.tails {
 			if !t.append(q.event) {
@@ -229,6 +258,7 @@ func (l *Log) flush() {
 	}
 	if written > 0 {
 		l.torn = all[written-1] != '\n'
+		_, _ = l.links.WriteAt(encodeEnd(l.last), 0) // the events are in the log; the next line repeats it
 	}
 }
 
@@ -245,7 +275,10 @@ func (l *Log) sync(n uint64) error {
 	if file == nil {
 		return ErrClosed
 	}
-	if err := file.Sync(); err != nil {
+	end := l.health.begin(syncing, l.now())
+	err := file.Sync()
+	end(err)
+	if err != nil {
 		return err
 	}
 	l.synced = written
@@ -266,7 +299,10 @@ func (l *Log) Reopen() error {
 	if err != nil {
 		return err
 	}
-	_, torn, err := readEnd(f)
+	end, err := readEnd(f)
+	if err == nil {
+		err = release(l.file, l.end)
+	}
 	if err == nil {
 		err = l.file.Sync() // it may hold durable lines that are not on disk
 	}
@@ -275,7 +311,8 @@ func (l *Log) Reopen() error {
 		return fmt.Errorf("reopen the audit log %s: %w", l.path, err)
 	}
 	_ = l.file.Close() // synced above
-	l.file, l.torn, l.synced = f, torn, l.written
+	l.file, l.torn, l.synced, l.end, l.reserved = f, end.torn, l.written, end.size, 0
+	l.reserve()
 	return nil
 }
 
@@ -292,7 +329,7 @@ func (l *Log) Close() error {
 		t.end(ErrClosed)
 	}
 	clear(l.tails)
-	err := errors.Join(l.file.Sync(), l.file.Close())
+	err := errors.Join(release(l.file, l.end), l.file.Sync(), l.file.Close(), l.links.Sync(), l.links.Close())
 	l.file = nil
 	if err != nil {
 		return fmt.Errorf("close the audit log %s: %w", l.path, err)

@@ -1,17 +1,11 @@
-package access
+package grant
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 )
 
@@ -22,13 +16,30 @@ const maxIDBytes = 2048
 type Grant struct {
 	Role   Role
 	Caller spiffeid.ID
-	// TrustDomain is the hosted domain that the grant is for. The zero value means every hosted domain.
+	// TrustDomain is the hosted domain that the grant is for, or for discovery also a foreign one. The zero value means
+	// every domain.
 	TrustDomain spiffeid.TrustDomain
 	// PathPrefix restricts issuer and discovery to SPIFFE IDs whose path begins with these whole segments. If empty,
 	// any path is covered.
 	PathPrefix string
 	// DNS are the DNS names that an issuer may put into X509-SVIDs. If empty, it may put none.
 	DNS DNSPatterns
+	// MayIssue are the roles whose holders' IDs an issuer may issue.
+	MayIssue RoleSet
+	// Services are the services that a caller with the role discovery owns: it may register instances of these alone.
+	// If empty, it may register instances of every service without an owner.
+	Services ServiceNames
+}
+
+// Fields is implemented by the messages that name a grant.
+type Fields interface {
+	GetRole() Role
+	GetSpiffeId() string
+	GetTrustDomain() string
+	GetPathPrefix() string
+	GetDnsNames() []string
+	GetMayIssue() []Role
+	GetServices() []string
 }
 
 // ReservedPath is the path below which only the server itself issues identities, in every hosted domain.
@@ -37,10 +48,10 @@ const ReservedPath = "/entente"
 // MemberPath is the prefix of a member's ID in the path of its X509-SVID.
 const MemberPath = ReservedPath + "/member/"
 
-// ParseGrant returns the grant with the fields of a request. The error is one sentence that names the field and the
-// remedy.
-func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...string) (Grant, error) {
+// Parse returns the grant that a message names. The error is one sentence that names the field and the remedy.
+func Parse(m Fields) (Grant, error) {
 	var g Grant
+	role, caller, trustDomain, pathPrefix := m.GetRole(), m.GetSpiffeId(), m.GetTrustDomain(), m.GetPathPrefix()
 	if !knownRole(role) {
 		return g, fmt.Errorf("role %d is none of admin, operator, issuer, peer, discovery and reader", role)
 	}
@@ -59,7 +70,7 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...s
 		}
 	}
 	if pathPrefix != "" {
-		if !takesPath(role) {
+		if !TakesPath(role) {
 			return g, fmt.Errorf("path_prefix is for the roles issuer and discovery: leave it out for %s",
 				RoleName(role))
 		}
@@ -74,14 +85,25 @@ func ParseGrant(role Role, caller, trustDomain, pathPrefix string, dnsNames ...s
 	if n := len(pathPrefix); n > maxIDBytes {
 		return g, fmt.Errorf("path_prefix has %d bytes: a SPIFFE ID has %d at most", n, maxIDBytes)
 	}
-	if len(dnsNames) > 0 && role != Issuer {
+	if len(m.GetDnsNames()) > 0 && role != Issuer {
 		return g, fmt.Errorf("dns_names is for the role issuer: leave it out for %s", RoleName(role))
 	}
-	dns, err := parseDNSPatterns(dnsNames)
+	dns, err := ParseDNSPatterns(m.GetDnsNames())
 	if err != nil {
 		return g, err
 	}
-	return Grant{Role: role, Caller: id, TrustDomain: td, PathPrefix: pathPrefix, DNS: dns}, nil
+	mayIssue, err := parseMayIssue(role, m.GetMayIssue())
+	if err != nil {
+		return g, err
+	}
+	services, err := parseServices(role, m.GetServices())
+	if err != nil {
+		return g, err
+	}
+	return Grant{
+		Role: role, Caller: id, TrustDomain: td, PathPrefix: pathPrefix, DNS: dns, MayIssue: mayIssue,
+		Services: services,
+	}, nil
 }
 
 // clip shortens a text from a caller for an error message.
@@ -100,30 +122,30 @@ func HasPathPrefix(path, prefix string) bool {
 	return ok && (prefix == "" || rest == "" || rest[0] == '/')
 }
 
-// covers reports whether the grant covers a trust domain.
-func (g Grant) covers(td spiffeid.TrustDomain) bool {
-	return g.everywhere() || g.TrustDomain == td
+// Covers reports whether the grant covers a trust domain.
+func (g Grant) Covers(td spiffeid.TrustDomain) bool {
+	return g.Everywhere() || g.TrustDomain == td
 }
 
-// everywhere reports whether the grant is for every hosted domain.
-func (g Grant) everywhere() bool { return g.TrustDomain.IsZero() }
+// Everywhere reports whether the grant is for every hosted domain.
+func (g Grant) Everywhere() bool { return g.TrustDomain.IsZero() }
 
-// coversID reports whether the grant covers the trust domain and the path of a SPIFFE ID.
-func (g Grant) coversID(id spiffeid.ID) bool {
-	return g.covers(id.TrustDomain()) && HasPathPrefix(id.Path(), g.PathPrefix)
+// CoversID reports whether the grant covers the trust domain and the path of a SPIFFE ID.
+func (g Grant) CoversID(id spiffeid.ID) bool {
+	return g.Covers(id.TrustDomain()) && HasPathPrefix(id.Path(), g.PathPrefix)
 }
 
-// coversDNS reports whether a certificate issued under the grant may carry the DNS names. An administrator may issue
+// CoversDNS reports whether a certificate issued under the grant may carry the DNS names. An administrator may issue
 // any name.
-func (g Grant) coversDNS(names []string) bool {
+func (g Grant) CoversDNS(names []string) bool {
 	return g.Role == Admin || g.DNS.cover(names)
 }
 
-// command returns the command that creates the grant.
-func (g Grant) command() string {
+// Command returns the command that creates the grant.
+func (g Grant) Command() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "entente access grant %s --spiffe-id %s", RoleName(g.Role), g.Caller)
-	if !g.everywhere() {
+	if !g.Everywhere() {
 		fmt.Fprintf(&b, " --domain %s", g.TrustDomain.Name())
 	}
 	if g.PathPrefix != "" {
@@ -132,46 +154,11 @@ func (g Grant) command() string {
 	for _, name := range g.DNS.List() {
 		fmt.Fprintf(&b, " --dns %s", name)
 	}
+	for _, r := range g.MayIssue.List() {
+		fmt.Fprintf(&b, " --may-issue %s", RoleName(r))
+	}
+	for _, service := range g.Services.List() {
+		fmt.Fprintf(&b, " --service %s", service)
+	}
 	return b.String()
-}
-
-// key returns the grant's key in its table. The grants of a caller share the prefix callerKeyPrefix. No part of a key
-// can contain the separator '|'.
-func (g Grant) key() string {
-	key := callerKeyPrefix(g.Caller) + RoleName(g.Role) + "|" + g.TrustDomain.Name() + "|" + g.PathPrefix
-	if g.DNS == "" {
-		return key
-	}
-	sum := sha256.Sum256([]byte(g.DNS)) // the names are too long for a key
-	return key + "|" + hex.EncodeToString(sum[:])
-}
-
-func callerKeyPrefix(id spiffeid.ID) string { return id.String() + "|" }
-
-func (g Grant) row(by Caller, at time.Time) *statev1.Grant {
-	return &statev1.Grant{
-		Role:        int32(g.Role),
-		SpiffeId:    g.Caller.String(),
-		TrustDomain: g.TrustDomain.Name(),
-		PathPrefix:  g.PathPrefix,
-		CreateTime:  timestamppb.New(at),
-		GrantedBy:   by.String(),
-		DnsNames:    g.DNS.List(),
-	}
-}
-
-func grantFromRow(r *statev1.Grant) (Grant, error) {
-	return ParseGrant(Role(r.GetRole()), r.GetSpiffeId(), r.GetTrustDomain(), r.GetPathPrefix(), r.GetDnsNames()...)
-}
-
-func grantMessage(r *statev1.Grant, revision uint64) *ententev1.Grant {
-	return &ententev1.Grant{
-		Role:        Role(r.GetRole()),
-		SpiffeId:    r.GetSpiffeId(),
-		TrustDomain: r.GetTrustDomain(),
-		PathPrefix:  r.GetPathPrefix(),
-		CreateTime:  r.GetCreateTime(),
-		Revision:    revision,
-		DnsNames:    r.GetDnsNames(),
-	}
 }

@@ -1,4 +1,4 @@
-package access_test
+package grant_test
 
 import (
 	"strings"
@@ -7,50 +7,52 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
+	v1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 func TestParseGrant(t *testing.T) {
 	for name, test := range map[string]struct {
-		role             access.Role
+		role             grant.Role
 		caller, td, path string
 		refusal          string
 	}{
-		"the whole":        {access.Issuer, "spiffe://eu.test/ci", "pay.test", "/web", ""},
-		"for every domain": {access.Operator, "spiffe://eu.test/ops", "", "", ""},
+		"the whole":        {grant.Issuer, "spiffe://eu.test/ci", "pay.test", "/web", ""},
+		"for every domain": {grant.Operator, "spiffe://eu.test/ops", "", "", ""},
 		"no role": {0, "spiffe://eu.test/ci", "", "",
 			"role 0 is none of admin, operator, issuer, peer, discovery and reader"},
 		"a role of the future": {77, "spiffe://eu.test/ci", "", "",
 			"role 77 is none of admin, operator, issuer, peer, discovery and reader"},
-		"no caller": {access.Reader, "", "", "",
+		"no caller": {grant.Reader, "", "", "",
 			`SPIFFE ID "": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
-		"a long caller": {access.Reader, "spiffe://eu.test/" + strings.Repeat("a", 2048), "", "",
+		"a long caller": {grant.Reader, "spiffe://eu.test/" + strings.Repeat("a", 2048), "", "",
 			`SPIFFE ID "spiffe://eu.test/` + strings.Repeat("a",
 				47) + `"…: the string is not a valid SPIFFE ID: it has 2065 bytes; at most 2048 are allowed`},
-		"a domain as an ID": {access.Reader, "spiffe://eu.test/ci", "spiffe://pay.test/x", "",
+		"a domain as an ID": {grant.Reader, "spiffe://eu.test/ci", "spiffe://pay.test/x", "",
 			`trust domain "spiffe://pay.test/x": the name is not a valid trust domain: write the name alone, without ` +
 				`scheme or path`},
-		"an URL": {access.Reader, "https://eu.test/ci", "", "",
+		"an URL": {grant.Reader, "https://eu.test/ci", "", "",
 			`SPIFFE ID "https://eu.test/ci": the string is not a valid SPIFFE ID: it does not begin with "spiffe://"`},
-		"a trust domain's ID": {access.Reader, "spiffe://eu.test", "", "",
+		"a trust domain's ID": {grant.Reader, "spiffe://eu.test", "", "",
 			`spiffe_id "spiffe://eu.test" names a whole trust domain: name one caller, as in spiffe://eu.test/ci`},
-		"no trust domain": {access.Reader, "spiffe://eu.test/ci", "PAY", "",
+		"no trust domain": {grant.Reader, "spiffe://eu.test/ci", "PAY", "",
 			`trust domain "PAY": the name is not a valid trust domain: byte 1 is 'P'; lower-case letters, digits, ` +
 				`dot, dash and underscore are allowed`},
-		"a path for a reader": {access.Reader, "spiffe://eu.test/ci", "", "/web",
+		"a path for a reader": {grant.Reader, "spiffe://eu.test/ci", "", "/web",
 			"path_prefix is for the roles issuer and discovery: leave it out for reader"},
-		"a path without slash": {access.Issuer, "spiffe://eu.test/ci", "", "web",
+		"a path without slash": {grant.Issuer, "spiffe://eu.test/ci", "", "web",
 			`path_prefix "web" is not a path of a SPIFFE ID: path must have a leading slash`},
-		"a path with a slash": {access.Issuer, "spiffe://eu.test/ci", "", "/web/",
+		"a path with a slash": {grant.Issuer, "spiffe://eu.test/ci", "", "/web/",
 			`path_prefix "/web/" is not a path of a SPIFFE ID: path cannot have a trailing slash`},
-		"the reserved path": {access.Issuer, "spiffe://eu.test/ci", "", "/entente/member",
+		"the reserved path": {grant.Issuer, "spiffe://eu.test/ci", "", "/entente/member",
 			`path_prefix "/entente/member" is reserved: only the server itself issues IDs below /entente/`},
-		"reserved for issuing": {access.Discovery, "spiffe://eu.test/ci", "", "/entente/member", ""},
-		"a path without end": {access.Issuer, "spiffe://eu.test/ci", "", "/" + strings.Repeat("a", 3000),
+		"reserved for issuing": {grant.Discovery, "spiffe://eu.test/ci", "", "/entente/member", ""},
+		"a path without end": {grant.Issuer, "spiffe://eu.test/ci", "", "/" + strings.Repeat("a", 3000),
 			"path_prefix has 3001 bytes: a SPIFFE ID has 2048 at most"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := access.ParseGrant(test.role, test.caller, test.td, test.path)
+			_, err := grant.Parse(&v1.Grant{Role: test.role, SpiffeId: test.caller, TrustDomain: test.td,
+				PathPrefix: test.path})
 			if test.refusal == "" {
 				require.NoError(t, err)
 				return
@@ -75,7 +77,7 @@ func TestHasPathPrefix(t *testing.T) {
 		{"/a/ci", "/ci", false},
 		{"/CI", "/ci", false},
 	} {
-		require.Equal(t, test.want, access.HasPathPrefix(test.path, test.prefix), "%q below %q", test.path, test.prefix)
+		require.Equal(t, test.want, grant.HasPathPrefix(test.path, test.prefix), "%q below %q", test.path, test.prefix)
 	}
 }
 
@@ -93,7 +95,7 @@ func FuzzHasPathPrefix(f *testing.F) {
 		for i := range first {
 			want = want && segments[i] == first[i]
 		}
-		if got := access.HasPathPrefix(path, prefix); got != want {
+		if got := grant.HasPathPrefix(path, prefix); got != want {
 			t.Errorf("HasPathPrefix(%q, %q) = %v, want %v", path, prefix, got, want)
 		}
 	})
@@ -108,11 +110,13 @@ func FuzzParseGrant(f *testing.F) {
 		if dns != "" {
 			names = strings.Split(dns, ",")
 		}
-		g, err := access.ParseGrant(access.Role(role), caller, td, path, names...)
+		g, err := grant.Parse(&v1.Grant{Role: grant.Role(role), SpiffeId: caller, TrustDomain: td,
+			PathPrefix: path, DnsNames: names})
 		if err != nil {
 			return
 		}
-		again, err := access.ParseGrant(g.Role, g.Caller.String(), g.TrustDomain.Name(), g.PathPrefix, g.DNS.List()...)
+		again, err := grant.Parse(&v1.Grant{Role: g.Role, SpiffeId: g.Caller.String(),
+			TrustDomain: g.TrustDomain.Name(), PathPrefix: g.PathPrefix, DnsNames: g.DNS.List()})
 		if err != nil || again != g {
 			t.Errorf("%+v came back as %+v: %v", g, again, err)
 		}

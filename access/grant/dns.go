@@ -1,4 +1,4 @@
-package access
+package grant
 
 import (
 	"errors"
@@ -43,7 +43,8 @@ const maxDNSPatterns = 32
 // string covers no name.
 type DNSPatterns string
 
-func parseDNSPatterns(patterns []string) (DNSPatterns, error) {
+// ParseDNSPatterns parses the patterns of a grant. An error names the one that is refused.
+func ParseDNSPatterns(patterns []string) (DNSPatterns, error) {
 	if n := len(patterns); n > maxDNSPatterns {
 		return "", fmt.Errorf("dns_names lists %d names: list %d at most, or a suffix such as .example.org for many",
 			n, maxDNSPatterns)
