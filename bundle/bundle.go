@@ -46,6 +46,7 @@ type Bundle struct {
 	content  Content  // authorities sorted by their DER, each once
 	document []byte   // its strict form
 	digest   [32]byte // of the usable keys
+	leftOut  int      // keys of the document that it was parsed from
 }
 
 // New returns the bundle of td. It fails if an authority could not be written to a document or used by a verifier. An
@@ -176,11 +177,20 @@ func (b *Bundle) Equal(other *Bundle) bool {
 	return b.td == other.td && bytes.Equal(b.document, other.document)
 }
 
+// LeftOut returns how many keys for X509-SVIDs or JWT-SVIDs the document had that are not in the bundle, since no
+// verifier could use them. They are no content.
+func (b *Bundle) LeftOut() int { return b.leftOut }
+
 // With returns a bundle of the same domain with the content that change makes of a copy of this one's.
 func (b *Bundle) With(change func(*Content)) (*Bundle, error) {
 	c := b.Content()
 	change(&c)
-	return New(b.td, c)
+	next, err := New(b.td, c)
+	if err != nil {
+		return nil, err
+	}
+	next.leftOut = b.leftOut
+	return next, nil
 }
 
 // WithSequence returns the bundle with another sequence.

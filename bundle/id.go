@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -28,6 +29,30 @@ func ParseTrustDomain(name string) (spiffeid.TrustDomain, error) {
 		return spiffeid.TrustDomain{}, fmt.Errorf("trust domain %s: %w: %w", refusal.Clip(name), ErrTrustDomain, err)
 	}
 	return td, nil
+}
+
+// ParseHostedTrustDomain parses the name of a trust domain that is to have X.509 authorities. The standard allows dots
+// at either end of a name and next to each other, and no program that follows RFC 5280 reads the name of such a domain
+// in a certificate.
+func ParseHostedTrustDomain(name string) (spiffeid.TrustDomain, error) {
+	td, err := ParseTrustDomain(name)
+	if err != nil {
+		return td, err
+	}
+	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".") || strings.Contains(name, "..") {
+		return spiffeid.TrustDomain{}, fmt.Errorf(
+			"trust domain %s: %w: it has a dot at its end or two in a row, and cannot stand in an X509-SVID; write %s",
+			refusal.Clip(name),
+			ErrTrustDomain,
+			withoutEmptyLabels(name),
+		)
+	}
+	return td, nil
+}
+
+func withoutEmptyLabels(name string) string {
+	labels := slices.DeleteFunc(strings.Split(name, "."), func(label string) bool { return label == "" })
+	return refusal.Clip(strings.Join(labels, "."))
 }
 
 // ParseID parses a SPIFFE ID by the standard: scheme spiffe in lower case, a valid trust domain, a path of whole

@@ -1,6 +1,10 @@
 package bundle_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
+	"math/big"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -9,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/internal/bundletest"
 )
 
 func TestParseID(t *testing.T) {
@@ -109,4 +114,43 @@ func FuzzParseTrustDomain(f *testing.F) {
 			t.Fatalf("%q became %q", s, td)
 		}
 	})
+}
+
+// TestHostedTrustDomain: a name is refused exactly if Go's parser, which most peers have, refuses a certificate with
+// it.
+func TestHostedTrustDomain(t *testing.T) {
+	key := bundletest.NewKey(t)
+	for name, want := range map[string]string{
+		"eu.example.org":         "",
+		"eu-west_1.example.org":  "",
+		"localhost":              "",
+		"-":                      "",
+		"_":                      "",
+		"1.2":                    "",
+		strings.Repeat("a", 255): "",
+		"eu.example.org.": `trust domain "eu.example.org.": the name is not a valid trust domain: it has a dot at ` +
+			`its end or two in a row, and cannot stand in an X509-SVID; write "eu.example.org"`,
+		".example.org": `trust domain ".example.org": the name is not a valid trust domain: it has a dot at its end ` +
+			`or two in a row, and cannot stand in an X509-SVID; write "example.org"`,
+		"a..b.example.org": `trust domain "a..b.example.org": the name is not a valid trust domain: it has a dot at ` +
+			`its end or two in a row, and cannot stand in an X509-SVID; write "a.b.example.org"`,
+	} {
+		_, err := bundle.ParseTrustDomain(name)
+		require.NoError(t, err, "the standard allows it")
+		_, err = bundle.ParseHostedTrustDomain(name)
+		der, create := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+			SerialNumber: big.NewInt(1), URIs: []*url.URL{{Scheme: "spiffe", Host: name, Path: "/web"}},
+		}, &x509.Certificate{}, key.Public(), key)
+		require.NoError(t, create)
+		_, parse := x509.ParseCertificate(der)
+		if want == "" {
+			require.NoError(t, err)
+			require.NoError(t, parse, name)
+			continue
+		}
+		require.EqualError(t, err, want)
+		require.Error(t, parse, name)
+	}
+	_, err := bundle.ParseHostedTrustDomain("EU")
+	require.ErrorIs(t, err, bundle.ErrTrustDomain)
 }

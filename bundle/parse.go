@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -24,10 +25,11 @@ const maxHint = math.MaxInt64 / int64(time.Second)
 // Parse reads the SPIFFE bundle document of td.
 //
 // Parts that the standard requires a reader to ignore are ignored, and the first [MaxIgnored] of them listed. A key
-// without a required member, or out of range, is such a part (RFC 7517, section 5). A document is refused as a whole if
-// it is ambiguous or broken: not JSON, not UTF-8, text behind its end, two members of one name, no list of keys, a
-// sequence or hint that is not a whole number, an x5c or a key that does not decode, two different keys of one kid,
-// more than [MaxKeys] keys, or more members of one object than allowed. Parse never returns a part of a document.
+// that cannot be used is such a part, whatever is wrong with it: a member is missing, out of range or does not decode,
+// or its members contradict each other (RFC 7517, section 5). A document is refused as a whole if it is ambiguous or
+// out of bounds: not JSON, not UTF-8, text behind its end, two members of one name, no list of keys, a sequence or hint
+// that is not a whole number, two different keys of one kid, more than [MaxKeys] keys, or more members of one object or
+// more parts of certificates than allowed.
 func Parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error) {
 	b, ignored, err := parse(td, document)
 	if err != nil {
@@ -58,8 +60,7 @@ func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error)
 		return nil, nil, err
 	}
 	r.content.JWTAuthorities = r.jwt
-	b, err := New(td, r.content)
-	return b, r.left.list(), err
+	return r.bundle(td)
 }
 
 // reader collects the content of one document.
@@ -68,10 +69,27 @@ type reader struct {
 	jwt     map[string]crypto.PublicKey
 	x509    map[string]bool // by DER
 	left    leftOut
+	keys    int // the keys for SVIDs that were left out
 	split   strictjson.Splitter
 	// elements is the number of ASN.1 elements that the remaining certificates may have.
 	elements int
 	values   map[string]json.RawMessage // of the key that is being read: the members that have a meaning
+}
+
+// bundle returns what was read.
+func (r *reader) bundle(td spiffeid.TrustDomain) (*Bundle, []Ignored, error) {
+	b, err := New(td, r.content)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.leftOut = r.keys
+	return b, r.left.list(), nil
+}
+
+// leaveOut ignores a key that is meant for SVIDs.
+func (r *reader) leaveOut(kind IgnoredKind, key int, format string, args ...any) {
+	r.keys++
+	r.ignore(kind, key, format, args...)
 }
 
 func (r *reader) ignore(kind IgnoredKind, key int, format string, args ...any) {
@@ -151,8 +169,34 @@ func parseHint(value json.RawMessage) (time.Duration, error) {
 	return time.Duration(seconds) * time.Second, nil
 }
 
-// key reads one element of keys. An error refuses the document.
+// key reads one element of keys, and leaves it out if it is broken. An error refuses the document.
 func (r *reader) key(i int, element json.RawMessage) error {
+	if kind := strictjson.Kind(element); kind != "an object" {
+		r.leaveOut(IgnoredUnusable, i, "it is %s, not an object", kind)
+		return nil
+	}
+	err := r.readKey(i, element)
+	if errors.Is(err, jwk.ErrKey) || errors.Is(err, strictjson.ErrMalformed) {
+		r.leaveOut(IgnoredUnusable, i, "%s", oneLine(err.Error()))
+		return nil
+	}
+	return err
+}
+
+// maxDetail bounds what a parser says about a broken key.
+const maxDetail = 200
+
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxDetail {
+		text = strings.ToValidUTF8(text[:maxDetail], "") + "…"
+	}
+	return text
+}
+
+// readKey reads one key. [jwk.ErrKey] and [strictjson.ErrMalformed] are errors of this key alone: the text around it
+// was found to be JSON.
+func (r *reader) readKey(i int, element json.RawMessage) error {
 	clear(r.values)
 	values := r.values
 	err := r.split.Object(
@@ -174,18 +218,22 @@ func (r *reader) key(i int, element json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	switch kty {
-	case "EC", "RSA", "OKP":
-	case "":
-		r.ignore(IgnoredKeyType, i, "no kty")
-		return nil
-	default:
-		r.ignore(IgnoredKeyType, i, "kty %s is not known", refusal.Clip(kty))
-		return nil
-	}
 	use, err := optionalString(values, "use")
 	if err != nil {
 		return err
+	}
+	ignore := r.ignore
+	if use == jwk.UseX509 || use == jwk.UseJWT {
+		ignore = r.leaveOut
+	}
+	switch kty {
+	case "EC", "RSA", "OKP":
+	case "":
+		ignore(IgnoredKeyType, i, "no kty")
+		return nil
+	default:
+		ignore(IgnoredKeyType, i, "kty %s is not known", refusal.Clip(kty))
+		return nil
 	}
 	switch use {
 	case jwk.UseX509:
@@ -203,12 +251,12 @@ func (r *reader) key(i int, element json.RawMessage) error {
 func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 	value, ok := values["x5c"]
 	if !ok {
-		r.ignore(IgnoredNoCertificate, i, "no x5c")
+		r.leaveOut(IgnoredNoCertificate, i, "no x5c")
 		return nil
 	}
 	var front json.RawMessage
 	chain := 0
-	err := strictjson.EachElement(value, "x5c", MaxKeys, ErrTooManyKeys, func(n int, element json.RawMessage) error {
+	err := strictjson.EachElement(value, "x5c", MaxKeys, jwk.ErrKey, func(n int, element json.RawMessage) error {
 		if n == 0 {
 			front = element
 		}
@@ -219,26 +267,31 @@ func (r *reader) x509Key(i int, values map[string]json.RawMessage) error {
 		return err
 	}
 	if chain == 0 {
-		r.ignore(IgnoredNoCertificate, i, "x5c is empty")
+		r.leaveOut(IgnoredNoCertificate, i, "x5c is empty")
 		return nil
 	}
 	first, err := strictjson.ParseString(front, "x5c[0]")
 	if err != nil {
 		return err
 	}
-	cert, err := jwk.Certificate(first, &r.elements)
+	if chain > 1 {
+		r.ignore(IgnoredMoreCertificates, i, "x5c has %d certificates, the first counts", chain)
+	}
+	return r.authority(i, first, values)
+}
+
+// authority reads the certificate of an X.509 authority. values are the members of its key.
+func (r *reader) authority(i int, encoded string, values map[string]json.RawMessage) error {
+	cert, err := jwk.Certificate(encoded, &r.elements)
 	if err != nil {
 		return err
 	}
 	if why := jwk.UnusableAuthority(cert); why != "" {
-		r.ignore(IgnoredUnusable, i, "certificate of %s: %s", refusal.Clip(cert.Subject.String()), why)
+		r.leaveOut(IgnoredUnusable, i, "certificate of %s: %s", refusal.Clip(cert.Subject.String()), why)
 		return nil
 	}
 	if err := sameKeyAs(cert, values); err != nil {
 		return err
-	}
-	if chain > 1 {
-		r.ignore(IgnoredMoreCertificates, i, "x5c has %d certificates, the first counts", chain)
 	}
 	if r.x509[string(cert.Raw)] {
 		r.ignore(IgnoredDuplicate, i, "certificate of %s occurs twice", refusal.Clip(cert.Subject.String()))
@@ -278,11 +331,11 @@ func (r *reader) jwtKey(i int, values map[string]json.RawMessage) error {
 		return err
 	}
 	if kid == "" {
-		r.ignore(IgnoredNoKeyID, i, "no kid")
+		r.leaveOut(IgnoredNoKeyID, i, "no kid")
 		return nil
 	}
 	if err := jwk.CheckKeyID(kid); err != nil {
-		r.ignore(IgnoredUnusable, i, "%v", err)
+		r.leaveOut(IgnoredUnusable, i, "%v", err)
 		return nil
 	}
 	m, err := keyMembers(values)
@@ -291,14 +344,14 @@ func (r *reader) jwtKey(i int, values map[string]json.RawMessage) error {
 	}
 	key, err := jwk.PublicKey(m)
 	if errors.Is(err, jwk.ErrUnusable) {
-		r.ignore(IgnoredUnusable, i, "kid %s: %v", refusal.Clip(kid), err)
+		r.leaveOut(IgnoredUnusable, i, "kid %s: %v", refusal.Clip(kid), err)
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("kid %s: %w", refusal.Clip(kid), err)
 	}
 	if why := jwk.UnusableJWTKey(key); why != "" {
-		r.ignore(IgnoredUnusable, i, "kid %s: %s", refusal.Clip(kid), why)
+		r.leaveOut(IgnoredUnusable, i, "kid %s: %s", refusal.Clip(kid), why)
 		return nil
 	}
 	if other, ok := r.jwt[kid]; ok {

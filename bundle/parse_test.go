@@ -1,6 +1,7 @@
 package bundle_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -132,7 +133,6 @@ func TestParseTolerantly(t *testing.T) {
 }
 
 func TestParseRefusals(t *testing.T) {
-	ca, other := bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home)
 	x, y := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
 	x2, y2 := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
 	jwtKey := func(x, y string) string {
@@ -151,9 +151,6 @@ func TestParseRefusals(t *testing.T) {
 			quoted(y),
 		)
 	}
-	cx, cy := bundletest.ECMembers(t, other.Cert.PublicKey.(*ecdsa.PublicKey))
-	der := base64.StdEncoding.EncodeToString(ca.Cert.Raw)
-	x509Key := func(x5c string) string { return `{"keys":[{"kty":"EC","use":"x509-svid","x5c":` + x5c + `}]}` }
 
 	for _, test := range []struct {
 		name, document, reason, text string
@@ -173,16 +170,12 @@ func TestParseRefusals(t *testing.T) {
 		{"null keys", `{"keys":null}`, "no_keys",
 			"the document has no list of keys: keys must be present; an empty list means that no key is trusted"},
 		{"keys are no list", `{"keys":{}}`, "malformed", "the document is malformed: keys is an object, not an array"},
-		{"a key that is no object", `{"keys":[null]}`, "malformed",
-			"key 0: the document is malformed: the element is null, not an object"},
 		{"keys twice", `{"keys":[],"keys":[]}`, "duplicate_name",
 			`a JSON object has two members of the same name: the document has "keys" twice`},
 		{"keys twice, one escaped", `{"keys":[],"\u006beys":[]}`, "duplicate_name",
 			`a JSON object has two members of the same name: the document has "keys" twice`},
 		{"kty twice", `{"keys":[{"kty":"EC","kty":"RSA"}]}`, "duplicate_name",
 			`key 0: a JSON object has two members of the same name: the element has "kty" twice`},
-		{"kty is no string", `{"keys":[{"kty":1}]}`, "malformed",
-			"key 0: the document is malformed: kty is a number, not a string"},
 		{"too many keys", `{"keys":[` + strings.Repeat(`{},`, 1024) + `{}]}`, "too_many_keys",
 			"the document has more keys than allowed: keys has more than 1024 elements"},
 		{"too large", `{"keys":[],"a":"` + strings.Repeat("a", 1<<20) + `"}`, "too_large",
@@ -201,27 +194,8 @@ func TestParseRefusals(t *testing.T) {
 			`the sequence is not a whole number of at most 64 bits: spiffe_sequence is "null"`},
 		{"a hint with a fraction", `{"keys":[],"spiffe_refresh_hint":0.5}`, "bad_refresh_hint",
 			`the refresh hint is not a whole number of seconds: spiffe_refresh_hint is "0.5"`},
-		{"x5c is no list", x509Key(`"x"`), "malformed",
-			"key 0: the document is malformed: x5c is a string, not an array"},
-		{"x5c of numbers", x509Key(`[1]`), "malformed",
-			"key 0: the document is malformed: x5c[0] is a number, not a string"},
-		{"x5c in base64url", x509Key(`["_-__"]`), "bad_key",
-			"key 0: the key is malformed: x5c is not base64 with padding"},
-		{"x5c with a line break", x509Key(`["` + der[:64] + `\n` + der[64:] + `"]`), "bad_key",
-			"key 0: the key is malformed: x5c is not base64: it has line breaks"},
-		{"x5c with no certificate", x509Key(`["AAAA"]`), "bad_key",
-			"key 0: the key is malformed: x5c holds no certificate: x509: malformed certificate"},
-		{"a certificate of another key", `{"keys":[` + keyText("kty", `"EC"`, "use", `"x509-svid"`, "crv", `"P-256"`,
-			"x", quoted(cx), "y", quoted(cy), "x5c", x5c(ca)) + `]}`,
-			"bad_key", "key 0: the key is malformed: its members and its certificate hold different keys"},
 		{"two keys of one kid", `{"keys":[` + jwtKey(x, y) + `,` + jwtKey(x2, y2) + `]}`, "duplicate_kid",
 			`key 1: two different JWT keys have the same kid: "a"`},
-		{"a point beside the curve", `{"keys":[` + jwtKey(x, y2) + `]}`, "bad_key",
-			`key 0: kid "a": the key is malformed: the point is not on P-256`},
-		{"a padded coordinate", `{"keys":[` + jwtKey(x+"=", y) + `]}`, "bad_key",
-			`key 0: kid "a": the key is malformed: x is not base64url without padding`},
-		{"a short coordinate", `{"keys":[` + jwtKey("AAAA", y) + `]}`, "bad_key",
-			`key 0: kid "a": the key is malformed: x has 3 bytes, P-256 has coordinates of 32`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b, ignored, err := bundle.Parse(bundletest.Home, []byte(test.document))
@@ -230,6 +204,84 @@ func TestParseRefusals(t *testing.T) {
 			require.Nil(t, b)
 			require.Nil(t, ignored)
 		})
+	}
+}
+
+// TestBrokenKeyCostsNoOther: whatever is wrong with one key, the others of the document count. It is listed and
+// counted.
+func TestBrokenKeyCostsNoOther(t *testing.T) {
+	ca, other := bundletest.NewAuthority(t, bundletest.Home), bundletest.NewAuthority(t, bundletest.Home)
+	x, y := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
+	_, y2 := bundletest.ECMembers(t, &bundletest.NewKey(t).PublicKey)
+	cx, cy := bundletest.ECMembers(t, other.Cert.PublicKey.(*ecdsa.PublicKey))
+	good := keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c(ca))
+	der := base64.StdEncoding.EncodeToString(ca.Cert.Raw)
+	x509Key := func(x5c string) string { return keyText("kty", `"EC"`, "use", `"x509-svid"`, "x5c", x5c) }
+	jwtKey := func(x, y string) string {
+		return keyText("kty", `"EC"`, "use", `"jwt-svid"`, "kid", `"a"`, "crv", `"P-256"`, "x", quoted(x), "y",
+			quoted(y))
+	}
+	// A serial number whose first bit is set and that has no zero before it is negative. Go refuses to parse that.
+	head := []byte{0xa0, 3, 2, 1, 2, 2, 1} // the version, and the serial number of one byte after it
+	at := bytes.Index(other.Cert.Raw, head) + len(head)
+	require.Greater(t, at, len(head))
+	negative := bytes.Clone(other.Cert.Raw)
+	negative[at] |= 0x80
+	const malformed = "the key is malformed: "
+	for _, test := range []struct{ name, key, ignored string }{
+		{"no object", `null`, "it is null, not an object"},
+		{"a number", `17`, "it is a number, not an object"},
+		{"kty is no string", `{"kty":1}`, "the document is malformed: kty is a number, not a string"},
+		{"use is no string", `{"kty":"EC","use":[]}`, "the document is malformed: use is an array, not a string"},
+		{"kid is no string", `{"kty":"EC","use":"jwt-svid","kid":{}}`,
+			"the document is malformed: kid is an object, not a string"},
+		{"x5c is no list", x509Key(`"x"`), "the document is malformed: x5c is a string, not an array"},
+		{"x5c of numbers", x509Key(`[1]`), "the document is malformed: x5c[0] is a number, not a string"},
+		{"x5c of too many", x509Key(`[` + strings.Repeat(`"",`, 1024) + `""]`), malformed +
+			"x5c has more than 1024 elements"},
+		{"x5c in base64url", x509Key(`["_-__"]`), malformed + "x5c is not base64 with padding"},
+		{"x5c with a line break", x509Key(`["` + der[:64] + `\n` + der[64:] + `"]`), malformed +
+			"x5c is not base64: it has line breaks"},
+		{"x5c with no certificate", x509Key(`["AAAA"]`), malformed +
+			"x5c holds no certificate: x509: malformed certificate"},
+		{"a negative serial number", x509Key(`["` + base64.StdEncoding.EncodeToString(negative) + `"]`), malformed +
+			"x5c holds no certificate: x509: negative serial number"},
+		{"a certificate of another key", keyText("kty", `"EC"`, "use", `"x509-svid"`, "crv", `"P-256"`, "x", quoted(cx),
+			"y", quoted(cy), "x5c", x5c(ca)), malformed + "its members and its certificate hold different keys"},
+		{"a point beside the curve", jwtKey(x, y2), `kid "a": ` + malformed + "the point is not on P-256"},
+		{"a padded coordinate", jwtKey(x+"=", y), `kid "a": ` + malformed + "x is not base64url without padding"},
+		{"a short coordinate", jwtKey("AAAA", y), `kid "a": ` + malformed +
+			"x has 3 bytes, P-256 has coordinates of 32"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b, ignored, err := bundle.Parse(bundletest.Home, []byte(`{"keys":[`+test.key+`,`+good+`]}`))
+			require.NoError(t, err)
+			require.Equal(t, []*x509Certificate{ca.Cert}, b.X509Authorities())
+			require.Len(t, ignored, 1)
+			require.Equal(t, "key 0: "+test.ignored+" (unusable)", ignored[0].String())
+			require.Equal(t, 1, b.LeftOut())
+		})
+	}
+}
+
+// TestLeftOutCountsKeysForSVIDs: keys of other uses and parameters are no loss.
+func TestLeftOutCountsKeysForSVIDs(t *testing.T) {
+	for keys, want := range map[string]int{
+		``:                                0,
+		`{"kty":"EC","use":"wit-svid"}`:   0,
+		`{"kty":"AKP","use":"wit-svid"}`:  0,
+		`{"kty":"AKP","use":"x509-svid"}`: 1,
+		`{"use":"jwt-svid"}`:              1,
+		`{"kty":"EC","use":"jwt-svid"},{"kty":"EC"}`: 1,
+		`7,{"kty":"EC","use":"x509-svid"}`:           2,
+	} {
+		b, _, err := bundle.Parse(bundletest.Home, []byte(`{"keys":[`+keys+`]}`))
+		require.NoError(t, err)
+		require.Equal(t, want, b.LeftOut(), keys)
+		next, err := b.WithSequence(7)
+		require.NoError(t, err)
+		require.Equal(t, want, next.LeftOut())
+		require.Equal(t, uint32(want), b.Row(time.Now()).GetIgnoredKeys())
 	}
 }
 

@@ -15,5 +15,6 @@ func (b *Bundle) Row(changed time.Time) *statev1.Bundle {
 		TrustDomain: b.td.Name(),
 		Document:    b.Marshal(),
 		ChangeTime:  timestamppb.New(changed),
+		IgnoredKeys: uint32(b.leftOut), //nolint:gosec // G115: at most MaxKeys
 	}
 }

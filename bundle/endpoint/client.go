@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/internal/refusal"
 	"github.com/ententehq/entente/bundle/svid"
+	"github.com/ententehq/entente/internal/egress"
 )
 
 // The bounds of a fetch.
@@ -46,8 +47,8 @@ type ClientConfig struct {
 	// Version is the version of Bundles. While it stays the same, a kept connection is not verified again before its
 	// certificate expires. 0 is an unknown version.
 	Version uint64
-	// Dial opens connections. If nil, TCP without a proxy is used: the environment, which names proxies for other
-	// programs, must not decide where trust comes from.
+	// Dial opens connections. If nil, TCP without a proxy is used, to no address that [egress] refuses: the
+	// environment, which names proxies for other programs, must not decide where trust comes from.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Kept keeps the connection for the next fetch with the same KeptAs, which identifies an endpoint and all that its
 	// https_web certificate is verified with. If nil, no connection is kept.
@@ -70,7 +71,7 @@ func NewClient(c ClientConfig) *Client {
 		c.MaxDocumentBytes = bundle.MaxDocumentBytes
 	}
 	if c.Dial == nil {
-		c.Dial = (&net.Dialer{Timeout: handshakeTimeout, KeepAliveConfig: keepAlive}).DialContext
+		c.Dial = egress.Dialer(handshakeTimeout, keepAlive)
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -127,10 +128,16 @@ func (c *Client) named(ctx context.Context, err error) error {
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: no complete answer within %s", ErrTimeout, c.config.Timeout)
-	case errors.As(err, &hostname):
-		return fmt.Errorf("%w: %w", ErrHostName, err)
 	case errors.As(err, &certificate):
+		if other := presentedSVID(certificate.UnverifiedCertificates); other != nil {
+			return other
+		}
+		if errors.As(err, &hostname) {
+			return fmt.Errorf("%w: %s", ErrHostName, otherHost(hostname.Certificate, hostname.Host))
+		}
 		return fmt.Errorf("%w: %w", ErrWebCertificate, err)
+	case errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/":
+		return fmt.Errorf("%w: plain HTTP is served there: %w", ErrTLS, err)
 	case errors.As(err, &header), errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error"):
 		return fmt.Errorf("%w: %w", ErrTLS, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -247,17 +254,22 @@ func (c *Client) leave(x *exchange, keep bool) {
 	}
 }
 
-// verify checks the identity of an https_spiffe endpoint, and returns the time until which it is valid.
-func (c *Client) verify(e Remote, chain []*x509.Certificate) (time.Time, error) {
+// verify checks the identity of an https_spiffe endpoint at a host, and returns the time until which it is valid.
+func (c *Client) verify(e Remote, host string, chain []*x509.Certificate) (time.Time, error) {
 	if c.config.Bundles == nil {
 		return time.Time{}, fmt.Errorf("%w: this client has none", svid.ErrNoBundle)
 	}
 	verified, err := svid.Verify(chain, c.config.Bundles, c.config.Now())
+	if errors.Is(err, svid.ErrInvalid) {
+		if other := presentedWeb(chain, host, nil, c.config.Now()); other != nil {
+			return time.Time{}, other
+		}
+	}
 	if err != nil {
 		return time.Time{}, err
 	}
 	if verified.ID != e.id {
-		return time.Time{}, fmt.Errorf("%w: it is %s, expected is %s", ErrUnexpectedEndpointID, verified.ID, e.id)
+		return time.Time{}, &UnexpectedIDError{Presented: verified.ID, Expected: e.id}
 	}
 	return verified.Until, nil
 }
@@ -290,6 +302,11 @@ func redirect(response *http.Response, from *url.URL) (*url.URL, error) {
 	if err := checkURL(next); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRedirect, err)
 	}
+	if next.Hostname() != from.Hostname() {
+		if err := egress.Refusal(next.Hostname()); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrRedirect, err)
+		}
+	}
 	return next, nil
 }
 
@@ -317,7 +334,7 @@ func checkAnswer(response *http.Response, most int64) error {
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%w: it is %d %s", ErrStatus, response.StatusCode, http.StatusText(response.StatusCode))
 	}
-	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+	if encoding := response.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return fmt.Errorf("%w: Content-Encoding is %s", ErrEncoded, refusal.Clip(encoding))
 	}
 	if response.ContentLength > most {

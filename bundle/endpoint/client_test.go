@@ -188,6 +188,9 @@ func TestHostileEndpoint(t *testing.T) {
 		{"a redirect with a password", redirectTo("https://a:b@localhost/"), "", "bad_redirect",
 			"the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: " +
 				"it has user information; an endpoint is read by everybody"},
+		{"a redirect to the metadata service", redirectTo("https://169.254.169.254/latest"), "", "bad_redirect",
+			"the endpoint redirects to where a bundle may not come from: address not allowed: 169.254.169.254 is a " +
+				"link-local address, which only an operator can give"},
 		{"a redirect to a file", redirectTo("file:///etc/passwd"), "", "bad_redirect",
 			`the endpoint redirects to where a bundle may not come from: the URL is not a valid bundle endpoint URL: ` +
 				`"file:///etc/passwd" has scheme "file"; https is needed`},
@@ -304,6 +307,7 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 	}, serveDocument)
 	named := newPeer(t, func(ca bundletest.Authority) *tls.Certificate {
 		template := bundletest.SVIDTemplate(bundletest.EndpointID)
+		template.URIs = nil
 		template.Subject.CommonName, template.DNSNames, template.IPAddresses = "127.0.0.1", nil, nil
 		return ca.Sign(t, template)
 	}, serveDocument)
@@ -323,18 +327,22 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 			bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1)},
 		{"another domain's bundle", "no_bundle", "this is the bundle of us.example.org, not of eu.example.org",
 			spiffe(p.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Foreign, 1, p.ca)},
-		{"a web certificate where an SVID is expected", "not_an_svid", "", spiffe(site.url("/"),
-			bundletest.EndpointID.String()), bundletest.NewBundle(t, bundletest.Home, 1, site.ca)},
+		{"a web certificate where an SVID is expected", "other_profile", "it presents a web certificate for its " +
+			"host, and no X509-SVID", spiffe(site.url("/"), bundletest.EndpointID.String()), bundletest.NewBundle(t,
+			bundletest.Home, 1, site.ca)},
 		{"the same where it is expected", "ok", "", web(site.url("/"), site.roots), nil},
-		{"a host name in the common name alone", "host_name", "", web(named.URL, named.roots), nil},
+		{"a host name in the common name alone", "host_name", "it names no host, and \"127.0.0.1\" is needed",
+			web(named.URL, named.roots), nil},
 		{"private roots", "ok", "", web(p.url("/"), p.roots), nil},
 		{"private roots are the only ones", "web_certificate", "certificate signed by unknown authority",
-			web(p.url("/"), strangerPEM), nil},
-		{"the system's roots", "web_certificate", "certificate signed by unknown authority", web(p.url("/"), nil), nil},
-		{"another host name", "host_name", "certificate is valid for 127.0.0.1, not 127.0.0.2",
-			web(strings.Replace(p.URL, "127.0.0.1", "127.0.0.2", 1), p.roots), nil},
-		{"no TLS", "tls", "first record does not look like a TLS handshake", web(strings.Replace(plain.URL, "http:",
-			"https:", 1), nil), nil},
+			web(site.url("/"), strangerPEM), nil},
+		{"the system's roots", "web_certificate", "certificate signed by unknown authority", web(site.url("/"), nil),
+			nil},
+		{"another host name", "host_name", "the endpoint's certificate is for another host name: it is for " +
+			"\"localhost\", 127.0.0.1, not for \"127.0.0.2\"",
+			web(strings.Replace(site.URL, "127.0.0.1", "127.0.0.2", 1), site.roots), nil},
+		{"no TLS", "tls", "plain HTTP is served there: tls: first record does not look like a TLS handshake",
+			web(strings.Replace(plain.URL, "http:", "https:", 1), nil), nil},
 		{"TLS 1.1", "tls", "tls: protocol version not supported", web(old.url("/"), old.roots), nil},
 		{"no listener", "network", "connection refused", web("https://"+free.Addr().String(), nil), nil},
 	} {
@@ -345,7 +353,7 @@ func TestFetchProvesTheEndpoint(t *testing.T) {
 			}
 			if test.name == "another host name" {
 				config.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-					return (&net.Dialer{}).DialContext(ctx, network, p.Listener.Addr().String())
+					return (&net.Dialer{}).DialContext(ctx, network, site.Listener.Addr().String())
 				}
 			}
 			_, err := endpoint.NewClient(config).Fetch(t.Context(), test.endpoint, "")

@@ -115,7 +115,7 @@ func (c *Client) stillGood(e Remote, kept *connection) bool {
 	case e.profile != HTTPSSPIFFE || c.config.Version > 0 && c.config.Version == kept.version:
 		return true
 	}
-	until, err := c.verify(e, kept.chain())
+	until, err := c.verify(e, e.url.Hostname(), kept.chain())
 	if err != nil {
 		return false
 	}

@@ -9,29 +9,42 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ententehq/entente/internal/origin"
 )
 
 // silentFor is the time within which a new connection has to send a request before it can be replaced.
 const silentFor = time.Second
 
+// One address may have an eighth of the connections, and minShare in any case: many clusters can poll through one
+// gateway.
+const (
+	sharesOfAll = 8
+	minShare    = 64
+)
+
 // connLimiter limits the open connections of a server. Pollers keep their connections from one poll to the next, so a
 // new connection cannot wait for another one to be closed. When the limit is reached, it replaces one: first a
 // connection that has not sent a request, then the one that has been idle for longest. So a client that only holds
-// connections cannot lock out others. A connection with a request under way is never replaced. It is safe for
-// concurrent use.
+// connections cannot lock out others. A connection with a request under way is never replaced. One address has a share
+// of the connections, within which it replaces its own. It is safe for concurrent use.
 type connLimiter struct {
-	// most is the limit of open connections, and mostIdle that of idle ones.
+	// most is the limit of open connections, and mostIdle that of idle ones. share is the limit for one host. A site
+	// has twice as many.
 	most, mostIdle   int
+	share            int
 	now              func() time.Time
 	refused, evicted prometheus.Counter
 	mu               sync.Mutex
 	open             int
+	origins          origin.Counts
 	silent, idle     *list.List // of *limitedConn, the longest first
 }
 
 func newConnLimiter(most int) *connLimiter {
 	return &connLimiter{
-		most: most, mostIdle: (most + 1) / 2, now: time.Now, silent: list.New(), idle: list.New(),
+		most: most, mostIdle: (most + 1) / 2, share: max(minShare, most/sharesOfAll), origins: make(origin.Counts),
+		now: time.Now, silent: list.New(), idle: list.New(),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "entente_bundle_endpoint_connections_refused_total",
 			Help: "Connections closed at once because too many were open, each with a request under way.",
@@ -47,6 +60,7 @@ func newConnLimiter(most int) *connLimiter {
 type limitedConn struct {
 	net.Conn
 	limiter *connLimiter
+	from    origin.Origin
 	// in is the list that the connection is in, at element and since that time. It is nil while a request is under way.
 	// gone is true once the connection no longer counts.
 	in      *list.List
@@ -69,6 +83,7 @@ func (c *limitedConn) leave() {
 	if !c.gone {
 		c.gone = true
 		c.limiter.open--
+		c.limiter.origins.Add(c.from, -1)
 	}
 }
 
@@ -89,19 +104,14 @@ func (l *connLimiter) count() int {
 	return l.open
 }
 
-// enter admits a connection. It returns nil if the limit is reached, and then closes the connection.
+// enter admits a connection. It returns nil if a limit is reached, and then closes the connection.
 func (l *connLimiter) enter(conn net.Conn) *limitedConn {
-	c := &limitedConn{Conn: conn, limiter: l}
+	c := &limitedConn{Conn: conn, limiter: l, from: origin.Of(conn.RemoteAddr())}
 	l.mu.Lock()
-	var victim *limitedConn
-	if l.open >= l.most {
-		if victim = l.victim(); victim != nil {
-			victim.leave()
-		}
-	}
-	entered := l.open < l.most
+	victim, entered := l.makeRoom(c.from)
 	if entered {
 		l.open++
+		l.origins.Add(c.from, 1)
 		c.stand(l.silent)
 	}
 	l.mu.Unlock()
@@ -114,15 +124,40 @@ func (l *connLimiter) enter(conn net.Conn) *limitedConn {
 	return c
 }
 
-// victim returns the connection to be replaced, or nil. l.mu is held.
-func (l *connLimiter) victim() *limitedConn {
-	if e := l.silent.Front(); e != nil && l.now().Sub(e.Value.(*limitedConn).since) > silentFor {
-		return e.Value.(*limitedConn)
+// makeRoom reports whether there is a place for a connection of an origin, and returns the connection that it replaces,
+// which does not count any more. l.mu is held.
+func (l *connLimiter) makeRoom(from origin.Origin) (victim *limitedConn, ok bool) {
+	switch {
+	case l.origins[from.Host] >= l.share:
+		victim = l.victim(from.Host)
+	case from.Site != "" && l.origins[from.Site] >= 2*l.share:
+		victim = l.victim(from.Site)
+	case l.open >= l.most:
+		victim = l.victim("")
+	default:
+		return nil, true
 	}
-	if e := l.idle.Front(); e != nil {
-		return e.Value.(*limitedConn)
+	if victim != nil {
+		victim.leave()
 	}
-	return nil
+	return victim, victim != nil
+}
+
+// victim returns the connection of a host or a site to be replaced, or of any if it is empty, or nil. l.mu is held.
+func (l *connLimiter) victim(of string) *limitedConn {
+	oldest := func(in *list.List) *limitedConn {
+		for e := in.Front(); e != nil; e = e.Next() {
+			c := e.Value.(*limitedConn) //nolint:forcetypeassert // the lists have no others
+			if of == "" || c.from.Host == of || c.from.Site == of {
+				return c
+			}
+		}
+		return nil
+	}
+	if c := oldest(l.silent); c != nil && l.now().Sub(c.since) > silentFor {
+		return c
+	}
+	return oldest(l.idle)
 }
 
 // close closes a replaced connection, if there is one.

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"testing"
@@ -13,8 +14,11 @@ import (
 // closing is a connection that records whether it was closed.
 type closing struct {
 	net.Conn
+	from   string // or the zero address
 	closed bool
 }
+
+func (c *closing) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(c.from)} }
 
 func (c *closing) Close() error { c.closed = true; return nil }
 
@@ -82,4 +86,34 @@ func TestIdleConnectionsAreHalfOfAllAtMost(t *testing.T) {
 	}
 	require.Zero(t, p.count())
 	require.Zero(t, p.idle.Len()+p.silent.Len())
+}
+
+// TestOneAddressHasAShare: connections with requests under way from a few addresses leave places to all others.
+func TestOneAddressHasAShare(t *testing.T) {
+	for name, c := range map[string]struct {
+		from   func(i int) string
+		places int // of those with requests under way
+	}{
+		"an IPv4 address": {func(int) string { return "192.0.2.1" }, 512},
+		"a /64":           {func(i int) string { return fmt.Sprintf("2001:db8::%x", i) }, 512},
+		"a /48":           {func(i int) string { return fmt.Sprintf("2001:db8:0:%x::1", i) }, 1024},
+		"two addresses":   {func(i int) string { return fmt.Sprintf("192.0.2.%d", i%2) }, 1024},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newConnLimiter(defaultMaxConns)
+			var held []*limitedConn
+			for i := range defaultMaxConns {
+				if entered := l.enter(&closing{from: c.from(i)}); entered != nil {
+					l.changed(entered, http.StateActive)
+					held = append(held, entered)
+				}
+			}
+			require.Len(t, held, c.places)
+			require.NotNil(t, l.enter(&closing{from: "198.51.100.1"}))
+			l.changed(held[7], http.StateIdle)
+			require.NotNil(t, l.enter(&closing{from: c.from(7)}), "it replaces its own idle one")
+			require.True(t, held[7].Conn.(*closing).closed)
+			require.Nil(t, l.enter(&closing{from: c.from(7)}))
+		})
+	}
 }

@@ -13,6 +13,7 @@ package endpoint
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -67,8 +68,13 @@ func NewWeb(td spiffeid.TrustDomain, rawURL string, rootsPEM []byte) (Remote, er
 	}
 	e := Remote{td: td, url: u, profile: HTTPSWeb}
 	if len(rootsPEM) > 0 {
-		if e.roots, err = parseRoots(rootsPEM); err != nil {
+		roots, err := ParseRoots(rootsPEM)
+		if err != nil {
 			return Remote{}, fmt.Errorf("bundle endpoint of %s: %w: web roots: %w", td, ErrEndpoint, err)
+		}
+		e.roots = x509.NewCertPool()
+		for _, root := range roots {
+			e.roots.AddCert(root)
 		}
 	}
 	return e, nil
@@ -171,11 +177,25 @@ func checkURL(u *url.URL) error {
 	return nil
 }
 
-// parseRoots reads PEM certificates. Text before a certificate is ignored. A block that cannot be read refuses the
-// file: a root that is left out silently is an outage later. [pem.Decode] skips such blocks, so the beginnings of
-// blocks are counted.
-func parseRoots(data []byte) (*x509.CertPool, error) {
-	pool, n := x509.NewCertPool(), 0
+// RootsDigest returns SHA-256 over the DER of PEM certificates, in their order, or nil if there are none. Of one
+// certificate it is its fingerprint.
+func RootsDigest(data []byte) []byte {
+	hash, n := sha256.New(), 0
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		hash.Write(block.Bytes)
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	return hash.Sum(nil)
+}
+
+// ParseRoots reads PEM certificates, at least one. Text before a certificate is ignored. A block that cannot be read
+// refuses the file: a root that is left out silently is an outage later. [pem.Decode] skips such blocks, so the
+// beginnings of blocks are counted.
+func ParseRoots(data []byte) (roots []*x509.Certificate, err error) {
+	n := 0
 	begun := bytes.Count(data, []byte("-----BEGIN"))
 	for block, rest := pem.Decode(data); ; block, rest = pem.Decode(rest) {
 		if block == nil {
@@ -185,7 +205,7 @@ func parseRoots(data []byte) (*x509.CertPool, error) {
 			if n != begun {
 				return nil, fmt.Errorf("only %d of %d PEM blocks can be read", n, begun)
 			}
-			return pool, nil
+			return roots, nil
 		}
 		if block.Type != "CERTIFICATE" {
 			return nil, fmt.Errorf("PEM block %d is %s, not CERTIFICATE", n+1, refusal.Clip(block.Type))
@@ -194,7 +214,7 @@ func parseRoots(data []byte) (*x509.CertPool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d: %w", n+1, err)
 		}
-		pool.AddCert(cert)
+		roots = append(roots, cert)
 		n++
 	}
 }

@@ -30,4 +30,8 @@ var (
 		"unexpected_endpoint_id",
 		"the endpoint has another SPIFFE ID than expected",
 	)
+	ErrOtherProfile error = refusal.New(
+		"other_profile",
+		"the endpoint authenticates by another profile than configured",
+	)
 )

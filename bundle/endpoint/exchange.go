@@ -13,9 +13,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
-
-	"golang.org/x/net/idna"
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/svid"
@@ -49,11 +48,24 @@ func (n *connection) close() { _ = n.tls.Close() }
 
 func (n *connection) chain() []*x509.Certificate { return n.tls.ConnectionState().PeerCertificates }
 
-// dial opens a connection to the host of a URL, and verifies the other side under the endpoint's profile.
+// dial opens a connection to the host of a URL, and verifies the other side under the endpoint's profile. An endpoint
+// that wants post-quantum key agreement alone gets a second connection, since an offer of it costs as described at
+// [fetchCurves].
 func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connection, error) {
+	n, err := c.dialWith(ctx, e, target, fetchCurves)
+	var alert *net.OpError // crypto/tls has no type for alerts: 40 is a handshake_failure, 71 insufficient_security
+	if errors.As(err, &alert) && alert.Op == "remote error" &&
+		(strings.Contains(alert.Err.Error(), "handshake failure") ||
+			strings.Contains(alert.Err.Error(), "insufficient security")) {
+		return c.dialWith(ctx, e, target, hybridCurves)
+	}
+	return n, err
+}
+
+func (c *Client) dialWith(ctx context.Context, e Remote, target *url.URL, curves []tls.CurveID) (*connection, error) {
 	host, port := target.Hostname(), target.Port()
 	if net.ParseIP(host) == nil {
-		ascii, err := idna.Lookup.ToASCII(host)
+		ascii, err := lookupName(host)
 		if err != nil {
 			return nil, fmt.Errorf("%w: its host is no name: %w", ErrURL, err)
 		}
@@ -74,12 +86,12 @@ func (c *Client) dial(ctx context.Context, e Remote, target *url.URL) (*connecti
 	config := baseTLS()
 	config.Time = c.config.Now
 	config.RootCAs = e.roots
-	config.CurvePreferences = fetchCurves
+	config.CurvePreferences = curves
 	config.ServerName = host
 	if e.profile == HTTPSSPIFFE {
 		// An X509-SVID is not verified by host name but by SPIFFE ID, which VerifyConnection does for every handshake.
 		config.InsecureSkipVerify = true
-		verify = func(chain []*x509.Certificate) (time.Time, error) { return c.verify(e, chain) }
+		verify = func(chain []*x509.Certificate) (time.Time, error) { return c.verify(e, host, chain) }
 	}
 	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
 		if verify == nil {

@@ -29,6 +29,7 @@ import (
 // It serves the last publication to every client, without authentication. It is safe for concurrent use.
 type Handler struct {
 	now      func() time.Time
+	state    atomic.Pointer[State]
 	current  atomic.Pointer[rendered]
 	requests map[int]prometheus.Counter
 	render   prometheus.Histogram
@@ -72,6 +73,17 @@ func NewHandler(registerer prometheus.Registerer) (*Handler, error) {
 	return h, nil
 }
 
+// State returns what marks the answers of a handler in the header [StateHeader], or "" if nothing does, and an error if
+// the handler must not answer: then requests receive 503 with its text. It is called for each request and must not
+// block.
+type State func() (mark string, err error)
+
+// StateHeader is the header that marks answers, see [State].
+const StateHeader = "Entente-State"
+
+// SetState sets the source of the handler's state. Without one, the handler answers as soon as something is published.
+func (h *Handler) SetState(s State) { h.state.Store(&s) }
+
 // Publish replaces the publication. It fails and keeps the present one if the home domain has no bundle, if two bundles
 // have one domain, or if two domains have one host.
 func (h *Handler) Publish(p Publication) error {
@@ -112,6 +124,17 @@ func (h *Handler) domainOf(_ context.Context, serverName string) (spiffeid.Trust
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if state := h.state.Load(); state != nil {
+		mark, err := (*state)()
+		if err != nil {
+			w.Header().Set("Retry-After", "1")
+			h.refuse(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		if mark != "" {
+			w.Header().Set(StateHeader, mark)
+		}
+	}
 	current := h.current.Load()
 	if current == nil {
 		w.Header().Set("Retry-After", "1")

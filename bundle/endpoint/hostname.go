@@ -3,6 +3,8 @@ package endpoint
 import (
 	"net"
 	"strings"
+
+	"golang.org/x/net/idna"
 )
 
 // IsHostName reports whether host is a DNS name in lower case, without a dot at its end. Addresses and wildcards are
@@ -22,6 +24,19 @@ func IsHostName(host string) bool {
 		}
 	}
 	return true
+}
+
+// lookupName returns the name that is looked up for the host of a URL. One of ASCII stands for itself, as in net/http:
+// names with an underscore, as Docker and Windows give them out, are no host names of RFC 952 and exist.
+func lookupName(host string) (string, error) {
+	lower := strings.ToLower(host)
+	plain := !strings.ContainsFunc(lower, func(r rune) bool {
+		return r > 127 || !isLabelByte(byte(r)) && r != '-' && r != '_' && r != '.'
+	})
+	if plain && !strings.Contains(lower, "..") {
+		return lower, nil
+	}
+	return idna.Lookup.ToASCII(host)
 }
 
 // CanonicalHost returns a host name in the form in which it is compared: lower case, no trailing dot.

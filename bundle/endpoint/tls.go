@@ -7,6 +7,10 @@ import "crypto/tls"
 // would take a tenth of the time of each poll and more than half of its bytes.
 var fetchCurves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
+// hybridCurves are the key exchanges of a fetch from an endpoint that refuses those of fetchCurves, as SPIRE servers
+// with require_pq_kem do.
+var hybridCurves = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024}
+
 // baseTLS returns the Mozilla intermediate profile, which the SPIFFE federation standard requires of both ends: TLS
 // 1.3, or 1.2 with forward secrecy and authenticated encryption, on the curves that the profile names. Go has no
 // finite-field Diffie-Hellman suites; "or better" allows to leave them out.

@@ -144,9 +144,8 @@ func sizeOf(refs map[string]uint32) (bytes int) {
 }
 
 func keySize(k *statev1.BundleKey) uint32 {
-	return uint32(
-		len(k.GetCertificate()) + len(k.GetKeyId()) + len(k.GetPublicKey()),
-	) //nolint:gosec // a document has at most 1 MiB
+	size := len(k.GetCertificate()) + len(k.GetKeyId()) + len(k.GetPublicKey())
+	return uint32(size) //nolint:gosec // a document has at most 1 MiB
 }
 
 // historyKeys returns the authorities in the form of a history.

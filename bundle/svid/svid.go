@@ -1,13 +1,19 @@
 // Package svid verifies X509-SVIDs against bundles.
 //
 // [Verify] checks a certificate and its chain by the rules of the SPIFFE standard X509-SVID: one SPIFFE ID with a path,
-// no CA flag, the key usages, and a path to an authority of the ID's trust domain. Each refusal is a sentinel error
-// with a name for a metric. The caller supplies the time and the bundles.
+// no CA flag, the key usages, and a path to an authority of the ID's trust domain. [CheckPath] has the rules for the
+// certificates above the leaf: what Go, go-spiffe and OpenSSL all accept, and nothing that one of them refuses. Each
+// refusal is a sentinel error with a name for a metric, and names the certificate and the extension. The caller
+// supplies the time and the bundles.
+//
+// This is the only verifier of X509-SVIDs: callers, bundle endpoints and what an upstream signed are judged by it.
 package svid
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -36,9 +42,8 @@ type Verified struct {
 // Verify verifies the chain of an X509-SVID, leaf first, against the bundle of its trust domain, by all rules of the
 // X509-SVID standard. A leaf has one URI SAN, an ID with a path, no CA flag, critical key usage with digitalSignature
 // and without signing of certificates, both extended usages or neither, and a critical SAN if its subject is empty. A
-// certificate between leaf and anchor has critical key usage with keyCertSign, and no ID but the trust domain's own. A
-// certificate in the bundle is not an SVID. go-spiffe's verifier does not check several of these. Every error holds one
-// of this package's refusals.
+// path to an authority passes [CheckPath]. A certificate in the bundle is not an SVID. go-spiffe's verifier does not
+// check several of these. Every error holds one of this package's refusals.
 func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time) (Verified, error) {
 	switch {
 	case len(chain) == 0:
@@ -90,12 +95,17 @@ func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time)
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // those of the leaf are checked above
 	})
 	if err != nil {
+		err = Explain(err, chain, authorities.X509Authorities(), id.TrustDomain(), now)
 		return Verified{}, fmt.Errorf("%w: %s: %w", ErrUntrusted, id, err)
 	}
-	svid, unfit := Verified{ID: id}, ""
+	svid, unfit := Verified{ID: id}, error(nil)
 	for _, path := range paths {
-		if why := unfitPath(path, id.TrustDomain()); why != "" {
-			unfit = why
+		if len(path) < 2 {
+			unfit = errors.New("it stands in the bundle itself, and is not signed by an authority")
+			continue
+		}
+		if err := CheckPath(path, id.TrustDomain()); err != nil {
+			unfit = err
 			continue
 		}
 		if end := PathEnd(path); end.After(svid.Until) {
@@ -103,7 +113,7 @@ func Verify(chain []*x509.Certificate, bundles x509bundle.Source, now time.Time)
 		}
 	}
 	if svid.Until.IsZero() {
-		return Verified{}, fmt.Errorf("%w: %s: %s", ErrUntrusted, id, unfit)
+		return Verified{}, fmt.Errorf("%w: %s: %w", ErrUntrusted, id, unfit)
 	}
 	return svid, nil
 }
@@ -159,28 +169,47 @@ func bothExtendedUsages(leaf *x509.Certificate) bool {
 		slices.Contains(leaf.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 }
 
-// unfitPath returns the reason why a signing certificate between leaf and anchor is not fit for an SVID of td, or "".
-// The anchor is not checked: it is in the bundle.
-func unfitPath(path []*x509.Certificate, td spiffeid.TrustDomain) string {
-	if len(path) < 2 {
-		return "it stands in the bundle itself, and is not signed by an authority"
+// Explain describes a failure of x509.Verify by the certificate that is refused, if it can be found on the path that
+// the chain was sent in. x509.Verify names neither the certificate nor the extension.
+func Explain(err error, chain, anchors []*x509.Certificate, td spiffeid.TrustDomain, now time.Time) error {
+	last := chain[len(chain)-1]
+	at := slices.IndexFunc(anchors, func(anchor *x509.Certificate) bool {
+		return last.Equal(anchor) ||
+			bytes.Equal(last.RawIssuer, anchor.RawSubject) &&
+				anchor.CheckSignature(last.SignatureAlgorithm, last.RawTBSCertificate, last.Signature) == nil
+	})
+	if at < 0 {
+		return err
 	}
-	for _, cert := range path[1 : len(path)-1] {
-		if critical, has := critical(cert, oidKeyUsage); !has || !critical || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-			return "a signing certificate above it has no critical key usage with keyCertSign"
-		}
-		if len(cert.URIs) == 0 {
-			continue // a signing certificate need not be an SVID
-		}
-		id, err := svidID(cert)
-		if err != nil {
-			return "a signing certificate above it: " + err.Error()
-		}
-		if id.Path() != "" || id.TrustDomain() != td {
-			return fmt.Sprintf("a signing certificate above it has the ID %s", id)
+	path := slices.Clone(chain)
+	if !last.Equal(anchors[at]) {
+		path = append(path, anchors[at])
+	}
+	for i, cert := range path[:len(path)-1] {
+		if !bytes.Equal(cert.RawIssuer, path[i+1].RawSubject) {
+			return err
 		}
 	}
-	return ""
+	for _, cert := range path {
+		switch {
+		case now.After(cert.NotAfter):
+			return &Misfit{cert, "validity", "it ended at " + cert.NotAfter.UTC().Format(time.RFC3339)}
+		case now.Before(cert.NotBefore):
+			return &Misfit{cert, "validity", "it begins at " + cert.NotBefore.UTC().Format(time.RFC3339)}
+		}
+	}
+	if misfit := CheckPath(path, td); misfit != nil {
+		return misfit
+	}
+	var invalid x509.CertificateInvalidError
+	if errors.As(err, &invalid) && invalid.Reason == x509.NoValidChains {
+		for _, cert := range path {
+			if _, has := extension(cert, oidPolicyConstraints); has {
+				return &Misfit{cert, "policy constraints", "they require a policy that not all certificates below have"}
+			}
+		}
+	}
+	return err
 }
 
 // critical reports whether an extension is critical, and whether the certificate has it.
