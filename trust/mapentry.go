@@ -1,6 +1,8 @@
 package trust
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/ententehq/entente/bundle"
@@ -29,8 +31,10 @@ func (i *Index) MapEntry(r raftstore.Reader, td string) (bundle.MapEntry, bool, 
 }
 
 // AttestedEntries returns the entries of the foreign domains in the bundle map that this cluster serves, by name. Of
-// ten thousand relationships and bundles it decodes only those whose rows changed since the last call.
-func (i *Index) AttestedEntries(r raftstore.Reader) ([]bundle.MapEntry, error) {
+// ten thousand relationships and bundles it decodes only those whose rows changed since the last call. A domain whose
+// rows cannot be read keeps its last entry, if it has one, and is named by the error, so that no foreign domain affects
+// another one.
+func (i *Index) AttestedEntries(r raftstore.Reader) (entries []bundle.MapEntry, unreadable error) {
 	return i.mapEntries.all(r)
 }
 
@@ -59,41 +63,47 @@ func newMapEntries(i *Index) *mapEntries {
 	return &mapEntries{index: i, entries: make(map[string]entryAt)}
 }
 
-func (m *mapEntries) all(r raftstore.Reader) ([]bundle.MapEntry, error) {
+func (m *mapEntries) all(r raftstore.Reader) (all []bundle.MapEntry, unreadable error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	foreign := m.index.Foreign
 	attested, entries := make(map[string]attestedAt, len(m.attested)), make(map[string]entryAt, len(m.entries))
-	var all []bundle.MapEntry
-	for td, revision := range foreign.Relationships.Revisions(r, "") {
-		at, known := m.attested[td]
-		if !known || at.revision != revision {
-			row, _, err := foreign.Relationships.Get(r, td)
-			if err != nil {
-				return nil, err
-			}
-			at = attestedAt{revision, foreign.Attested(row.Value)}
+	for td, revision := range m.index.Foreign.Relationships.Revisions(r, "") {
+		at, entry, found, err := m.domain(r, td, revision)
+		if err != nil {
+			unreadable = errors.Join(unreadable, fmt.Errorf("bundle of %s for the bundle map: %w", td, err))
+			at = m.attested[td]
+			entry, found = m.entries[td]
 		}
 		attested[td] = at
-		if !at.attested {
-			continue
-		}
-		if hosted, err := m.index.Hosted.Hosts(r, td); err != nil {
-			return nil, err
-		} else if hosted {
-			continue
-		}
-		entry, found, err := m.read(r, td)
-		if err != nil {
-			return nil, err
-		}
 		if found {
 			entries[td] = entry
 			all = append(all, entry.entry)
 		}
 	}
 	m.attested, m.entries = attested, entries
-	return all, nil
+	return all, unreadable
+}
+
+// domain returns whether the cluster attests to the domain of a relationship, and its entry, if it has one.
+func (m *mapEntries) domain(
+	r raftstore.Reader, td string, revision raftstore.Revision,
+) (at attestedAt, entry entryAt, found bool, err error) {
+	at, known := m.attested[td]
+	if !known || at.revision != revision {
+		row, _, err := m.index.Foreign.Relationships.Get(r, td)
+		if err != nil {
+			return at, entry, false, err
+		}
+		at = attestedAt{revision, m.index.Foreign.Attested(row.Value)}
+	}
+	if !at.attested {
+		return at, entry, false, nil
+	}
+	if hosted, err := m.index.Hosted.Hosts(r, td); err != nil || hosted {
+		return at, entry, false, err
+	}
+	entry, found, err = m.read(r, td)
+	return at, entry, found, err
 }
 
 func (m *mapEntries) of(r raftstore.Reader, td string) (bundle.MapEntry, bool, error) {

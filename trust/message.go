@@ -21,6 +21,8 @@ type Entry struct {
 	Hosted     bool
 	ChangeTime time.Time
 	Freshness  ententev1.Freshness
+	// IgnoredKeys counts the keys of the domain's own document that are left out.
+	IgnoredKeys uint32
 	// Revision is that of the stored row.
 	Revision uint64
 }
@@ -39,6 +41,7 @@ func (e Entry) Message() *ententev1.Bundle {
 		Digest:          hex.EncodeToString(digest[:]),
 		Freshness:       cmp.Or(e.Freshness, ententev1.Freshness_FRESHNESS_FRESH),
 		Revision:        e.Revision,
+		IgnoredKeys:     e.IgnoredKeys,
 	}
 	if c.RefreshHint != nil {
 		m.RefreshHint = durationpb.New(*c.RefreshHint)
@@ -144,5 +147,6 @@ func (m *messages) build(r raftstore.Reader, td string, d Decision) (*ententev1.
 	return Entry{
 		Bundle: b, Hosted: d.Origin == ByHosting, ChangeTime: row.Value.GetChangeTime().AsTime(),
 		Freshness: d.Status.State.Freshness(), Revision: uint64(row.Revision),
+		IgnoredKeys: row.Value.GetIgnoredKeys(),
 	}.Message(), nil
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
@@ -83,6 +86,17 @@ type Decision struct {
 	Attestation Attestation
 }
 
+// Sentence describes the state of td to an operator, with who suspended its relationship and when, and the command that
+// helps.
+func (d Decision) Sentence(td spiffeid.TrustDomain) string {
+	by := d.Relationship.Value.GetSuspension()
+	if d.Status.State != Suspended || by == nil {
+		return d.Status.State.Sentence(td)
+	}
+	return fmt.Sprintf("the relationship with %s is suspended, since %s by %s; resume it with 'entente federation "+
+		"resume %s'", td.Name(), by.GetTime().AsTime().Format(time.RFC3339), by.GetBy(), td.Name())
+}
+
 // Sources are the tables and rules that other rooms own and trust is decided by.
 type Sources struct {
 	Hosted  Hosted
@@ -93,22 +107,48 @@ type Sources struct {
 // else the attestation of a hub. A relationship counts even while it has no bundle. Within a transaction all that
 // Decide read is a precondition of the transaction.
 func (s Sources) Decide(r raftstore.Reader, td string) (Decision, error) {
+	return s.decide(r, td, true)
+}
+
+// DecideWithoutRelationship returns what would count for a trust domain if there were no relationship with it.
+func (s Sources) DecideWithoutRelationship(r raftstore.Reader, td string) (Decision, error) {
+	return s.decide(r, td, false)
+}
+
+func (s Sources) decide(r raftstore.Reader, td string, related bool) (Decision, error) {
 	hosted, err := s.Hosted.Hosts(r, td)
 	if err != nil || hosted {
 		return Decision{Origin: ByHosting, Status: StatusOf(Fresh)}, err
 	}
-	row, found, err := s.Foreign.Relationships.Get(r, td)
-	if err != nil {
-		return Decision{}, fmt.Errorf("read the relationship with %s: %w", td, err)
-	}
-	if found {
-		return Decision{Origin: ByRelationship, Status: s.Foreign.Status(row.Value), Relationship: row}, nil
+	if related {
+		row, found, err := s.Foreign.Relationships.Get(r, td)
+		if err != nil {
+			return Decision{}, fmt.Errorf("read the relationship with %s: %w", td, err)
+		}
+		if found {
+			return Decision{Origin: ByRelationship, Status: s.Foreign.Status(row.Value), Relationship: row}, nil
+		}
 	}
 	a, found, err := s.Foreign.Attest(r, td)
 	if err != nil || !found {
 		return Decision{}, err
 	}
 	return Decision{Origin: ByAttestation, Status: a.Status, Attestation: a}, nil
+}
+
+// Attestable reports whether the attestation of a hub can count for a trust domain, now or after a relationship with it
+// ends. It cannot for a domain that this cluster hosts.
+func (s Sources) Attestable(r raftstore.Reader, td string) (bool, error) {
+	hosted, err := s.Hosted.Hosts(r, td)
+	return err == nil && !hosted, err
+}
+
+// HostedNames returns the names of the hosted trust domains that have a bundle, in order.
+func (s Sources) HostedNames(r raftstore.Reader) (names []string) {
+	for td := range s.Hosted.Bundles.Revisions(r, "") {
+		names = append(names, td)
+	}
+	return names
 }
 
 // Stored returns the stored bundle that a decision on td points to, and whether there is one.

@@ -48,7 +48,7 @@ func sources() trust.Sources {
 				if r.GetSuspended() {
 					return trust.StatusOf(trust.Suspended)
 				}
-				return trust.StatusOf(trust.FromFreshness(ententev1.Freshness(r.GetStanding().GetFreshness())))
+				return trust.StatusOf(trust.FromFreshness(ententev1.Freshness(r.GetValidity().GetFreshness())))
 			},
 			Attest: func(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
 				for row, err := range attestations.All(r, td+"/") {
@@ -105,7 +105,7 @@ func world(t *testing.T) *raftstore.Store {
 		for _, name := range []string{"foreign.test", "foreign-and-attested.test", "pending.test", "suspended.test"} {
 			row := &statev1.Relationship{TrustDomain: name, Suspended: name == "suspended.test"}
 			if name != "pending.test" {
-				row.Standing = &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}
+				row.Validity = &statev1.RelationshipValidity{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}
 				if err := foreign.Put(tx, name, bundleOf(t, name, 3).Row(time.Now())); err != nil {
 					return err
 				}
@@ -142,22 +142,29 @@ func TestDecide(t *testing.T) {
 	for name, want := range map[string]struct {
 		origin   trust.Origin
 		state    trust.State
-		sequence uint64 // of the stored bundle; 0: none is stored
+		sequence uint64       // of the stored bundle; 0: none is stored
+		without  trust.Origin // of a domain without its relationship
 	}{
-		"hosted.test":               {trust.ByHosting, trust.Fresh, 1},
-		"hosted-and-attested.test":  {trust.ByHosting, trust.Fresh, 2},
-		"foreign.test":              {trust.ByRelationship, trust.Fresh, 3},
-		"foreign-and-attested.test": {trust.ByRelationship, trust.Fresh, 3},
-		"suspended.test":            {trust.ByRelationship, trust.Suspended, 3},
-		"pending.test":              {trust.ByRelationship, trust.Pending, 0},
-		"attested.test":             {trust.ByAttestation, trust.Stale, 9},
-		"other.test":                {trust.None, trust.Unknown, 0},
+		"hosted.test":               {trust.ByHosting, trust.Fresh, 1, trust.ByHosting},
+		"hosted-and-attested.test":  {trust.ByHosting, trust.Fresh, 2, trust.ByHosting},
+		"foreign.test":              {trust.ByRelationship, trust.Fresh, 3, trust.None},
+		"foreign-and-attested.test": {trust.ByRelationship, trust.Fresh, 3, trust.ByAttestation},
+		"suspended.test":            {trust.ByRelationship, trust.Suspended, 3, trust.None},
+		"pending.test":              {trust.ByRelationship, trust.Pending, 0, trust.ByAttestation},
+		"attested.test":             {trust.ByAttestation, trust.Stale, 9, trust.ByAttestation},
+		"other.test":                {trust.None, trust.Unknown, 0, trust.None},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, err := s.Decide(view, name)
 			require.NoError(t, err)
 			require.Equal(t, want.origin, d.Origin)
 			require.Equal(t, trust.StatusOf(want.state), d.Status)
+			without, err := s.DecideWithoutRelationship(view, name)
+			require.NoError(t, err)
+			require.Equal(t, want.without, without.Origin)
+			attestable, err := s.Attestable(view, name)
+			require.NoError(t, err)
+			require.Equal(t, want.origin != trust.ByHosting, attestable)
 			row, found, err := s.Stored(view, name, d)
 			require.NoError(t, err)
 			require.Equal(t, want.sequence != 0, found)
@@ -183,6 +190,11 @@ func TestAll(t *testing.T) {
 		"hosted-and-attested.test", "hosted.test", "foreign-and-attested.test", "foreign.test", "suspended.test",
 		"attested.test",
 	}, names)
+}
+
+// TestHostedNames: the hosted domains, whatever else attests to them.
+func TestHostedNames(t *testing.T) {
+	require.Equal(t, []string{"hosted-and-attested.test", "hosted.test"}, sources().HostedNames(world(t).View()))
 }
 
 func TestAttestedBy(t *testing.T) {

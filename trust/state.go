@@ -17,6 +17,9 @@ const (
 	Unknown State = iota
 	// Fresh is a hosted domain, or a foreign one whose bundle was confirmed within three refresh intervals.
 	Fresh
+	// Bootstrap is a foreign domain whose bundle is the one that an operator or an agreement brought: neither an
+	// endpoint nor a stream has confirmed it. It verifies as a fresh one does.
+	Bootstrap
 	// Stale is a foreign domain whose bundle was not confirmed within three refresh intervals. The bundle still
 	// verifies.
 	Stale
@@ -26,9 +29,9 @@ const (
 	Suspended
 	// Pending is a foreign domain with a relationship whose first bundle has not arrived.
 	Pending
-	// Unagreed is a foreign domain whose agreement lacks the consent of one side. Its bundle, if any, is kept and not
-	// used.
-	Unagreed
+	// AwaitingConsent is a foreign domain whose agreement lacks the consent of one side. Its bundle, if any, is kept
+	// and not used.
+	AwaitingConsent
 )
 
 // String returns the name that commands and logs show.
@@ -36,6 +39,8 @@ func (s State) String() string {
 	switch s {
 	case Fresh:
 		return "fresh"
+	case Bootstrap:
+		return "bootstrap"
 	case Stale:
 		return "stale"
 	case Expired:
@@ -44,18 +49,18 @@ func (s State) String() string {
 		return "suspended"
 	case Pending:
 		return "pending"
-	case Unagreed:
-		return "unagreed"
+	case AwaitingConsent:
+		return "awaiting_consent"
 	default:
 		return "none"
 	}
 }
 
-// Verifiable reports whether SVIDs of the domain can be verified: its bundle is fresh or stale.
-func (s State) Verifiable() bool { return s == Fresh || s == Stale }
+// Verifiable reports whether SVIDs of the domain can be verified: its bundle is fresh, stale, or that of its bootstrap.
+func (s State) Verifiable() bool { return s == Fresh || s == Bootstrap || s == Stale }
 
 // Withheld reports whether a stored bundle is kept from all readers, by an operator's decision or for lack of consent.
-func (s State) Withheld() bool { return s == Suspended || s == Unagreed }
+func (s State) Withheld() bool { return s == Suspended || s == AwaitingConsent }
 
 // Sentence describes the state of td to an operator, with the command that helps.
 func (s State) Sentence(td spiffeid.TrustDomain) string {
@@ -63,6 +68,9 @@ func (s State) Sentence(td spiffeid.TrustDomain) string {
 	switch s {
 	case Fresh:
 		return fmt.Sprintf("the bundle of %s is fresh", name)
+	case Bootstrap:
+		return fmt.Sprintf("the bundle of %s is that of its bootstrap, and no endpoint has confirmed it yet; see "+
+			"'entente federation show %s'", name, name)
 	case Stale:
 		return fmt.Sprintf("the bundle of %s was not refreshed in time; see 'entente federation show %s'", name, name)
 	case Expired:
@@ -75,7 +83,7 @@ func (s State) Sentence(td spiffeid.TrustDomain) string {
 		)
 	case Pending:
 		return fmt.Sprintf("no bundle of %s has been received yet; see 'entente federation show %s'", name, name)
-	case Unagreed:
+	case AwaitingConsent:
 		return fmt.Sprintf(
 			"the agreement with %s lacks the consent of one side; 'entente federation show %s' names that side",
 			name,
@@ -95,6 +103,8 @@ func (s State) Freshness() ententev1.Freshness {
 	switch s {
 	case Fresh:
 		return ententev1.Freshness_FRESHNESS_FRESH
+	case Bootstrap:
+		return ententev1.Freshness_FRESHNESS_BOOTSTRAP
 	case Stale:
 		return ententev1.Freshness_FRESHNESS_STALE
 	case Expired:
@@ -109,6 +119,8 @@ func FromFreshness(f ententev1.Freshness) State {
 	switch f {
 	case ententev1.Freshness_FRESHNESS_FRESH:
 		return Fresh
+	case ententev1.Freshness_FRESHNESS_BOOTSTRAP:
+		return Bootstrap
 	case ententev1.Freshness_FRESHNESS_STALE:
 		return Stale
 	case ententev1.Freshness_FRESHNESS_EXPIRED:

@@ -9,8 +9,16 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// ErrNotFound is the error of [Catalog.Get] for a domain that is neither hosted nor foreign.
+// ErrNotFound is the error of [Catalog.Get] for a domain that has no bundle in use.
 var ErrNotFound = errors.New("no such bundle")
+
+// missingError is [ErrNotFound] for a domain whose bundle is withheld or has not arrived.
+type missingError struct{ because string }
+
+func (e missingError) Error() string { return ErrNotFound.Error() + ": " + e.because }
+
+// Is implements the interface that errors.Is uses.
+func (missingError) Is(target error) bool { return target == ErrNotFound }
 
 // ReadOptions select the state of the cluster that a read answers from.
 type ReadOptions struct {
@@ -31,7 +39,7 @@ type State struct {
 // methods are called from many goroutines. Neither side changes a bundle afterwards. A catalog that returns the same
 // message until the row changes saves its watchers a comparison.
 //
-// Errors other than [ErrNotFound] go to [Config.StatusError].
+// Errors other than [ErrNotFound] go through [raftstore.StatusError].
 type Catalog interface {
 	// Home returns the domain that an empty name stands for.
 	Home() spiffeid.TrustDomain

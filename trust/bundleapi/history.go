@@ -16,6 +16,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // History has the versions of a bundle that are kept.
@@ -106,7 +107,7 @@ func (s *Service) CompareBundleVersions(
 	if errors.Is(err, statement.ErrContentGone) {
 		return nil, status.Errorf(codes.FailedPrecondition, "%v", err)
 	}
-	return nil, s.statusError(err)
+	return nil, raftstore.StatusError(err)
 }
 
 // ListBundleStatements returns statements in the form of the bundle endpoint.
@@ -164,7 +165,7 @@ func (s *Service) history(
 		)
 	}
 	if err != nil {
-		return td, h, s.statusError(err)
+		return td, h, raftstore.StatusError(err)
 	}
 	return td, h, nil
 }
@@ -197,11 +198,8 @@ func (h History) message(v *statev1.BundleVersion) *ententev1.BundleVersion {
 		m.RefreshHint = durationpb.New(time.Duration(v.GetRefreshHint()) * time.Second)
 	}
 	if b, err := h.Content(v); err == nil {
-		m.X509Authorities, m.JwtAuthorities = int32(
-			len(b.X509Authorities()),
-		), int32(
-			len(b.JWTAuthorities()),
-		) //nolint:gosec // at most bundle.MaxKeys
+		m.X509Authorities = int32(len(b.X509Authorities())) //nolint:gosec // at most bundle.MaxKeys
+		m.JwtAuthorities = int32(len(b.JWTAuthorities()))   //nolint:gosec // at most bundle.MaxKeys
 	}
 	switch {
 	case v.GetStatement() != "":

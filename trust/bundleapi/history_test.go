@@ -41,7 +41,7 @@ func recorded(t *testing.T) *bundleapi.History {
 func TestHistory(t *testing.T) {
 	c := newCatalog()
 	c.history = recorded(t)
-	client, _ := start(t, c, nil)
+	client, _ := start(t, c)
 	all, err := client.GetBundleHistory(t.Context(), &ententev1.GetBundleHistoryRequest{})
 	require.NoError(t, err)
 	require.Equal(t, "eu.example.org", all.GetTrustDomain())
@@ -85,7 +85,7 @@ func TestHistory(t *testing.T) {
 func TestHistoryRefuses(t *testing.T) {
 	c := newCatalog()
 	c.history = recorded(t)
-	client, _ := start(t, c, nil)
+	client, _ := start(t, c)
 	compare := func(r *ententev1.CompareBundleVersionsRequest) func(context.Context) error {
 		return func(ctx context.Context) error { _, err := client.CompareBundleVersions(ctx, r); return err }
 	}

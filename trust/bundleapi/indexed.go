@@ -42,9 +42,21 @@ func (c *Indexed) Get(ctx context.Context, td spiffeid.TrustDomain, o ReadOption
 	}
 	b, found, err := c.Index.Message(view, td.Name())
 	if err == nil && !found {
-		err = ErrNotFound
+		err = c.missing(view, td)
 	}
 	return b, err
+}
+
+// missing returns why there is no bundle of a domain: [ErrNotFound], with the state of one that is withheld or pending.
+func (c *Indexed) missing(r raftstore.Reader, td spiffeid.TrustDomain) error {
+	d, err := c.Index.Decide(r, td.Name())
+	switch {
+	case err != nil:
+		return err
+	case d.Status.State.Withheld(), d.Status.State == trust.Pending:
+		return missingError{d.Sentence(td)}
+	}
+	return ErrNotFound
 }
 
 // List implements [Catalog].

@@ -27,6 +27,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/raftstore"
 )
 
 const (
@@ -40,12 +41,9 @@ const (
 
 // Config is the configuration of a [Service].
 type Config struct {
-	Catalog Catalog
-	// StatusError turns an error of the catalog into a gRPC status. If nil, it is Unavailable, unless it is a status
-	// already.
-	StatusError func(error) error
-	Logger      hclog.Logger
-	Registerer  prometheus.Registerer
+	Catalog    Catalog
+	Logger     hclog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Service implements BundleService. Watches need [Service.Run].
@@ -119,6 +117,9 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 		return nil, err
 	}
 	b, err := s.config.Catalog.Get(ctx, td, options)
+	if missing, ok := errors.AsType[missingError](err); ok {
+		return nil, status.Errorf(codes.NotFound, "there is no bundle of %s in use: %s", td, missing.because)
+	}
 	if errors.Is(err, ErrNotFound) {
 		return nil, status.Errorf(
 			codes.NotFound,
@@ -128,7 +129,7 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 		)
 	}
 	if err != nil {
-		return nil, s.statusError(err)
+		return nil, raftstore.StatusError(err)
 	}
 	return b, nil
 }
@@ -160,7 +161,7 @@ func (s *Service) ListBundles(
 	}
 	state, err := s.config.Catalog.List(ctx, options)
 	if err != nil {
-		return nil, s.statusError(err)
+		return nil, raftstore.StatusError(err)
 	}
 	return page(state, after, int(r.GetPageSize())), nil
 }
@@ -204,17 +205,4 @@ func readOptions(r *ententev1.ReadOptions) (ReadOptions, error) {
 		return o, status.Errorf(codes.InvalidArgument, "consistency %d is not known; use stale or linearizable", c)
 	}
 	return o, nil
-}
-
-func (s *Service) statusError(err error) error {
-	if _, ok := status.FromError(err); ok {
-		return err
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return status.FromContextError(err).Err()
-	}
-	if s.config.StatusError != nil {
-		return s.config.StatusError(err)
-	}
-	return status.Errorf(codes.Unavailable, "read bundles: %v", err)
 }

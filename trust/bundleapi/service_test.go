@@ -24,6 +24,8 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 	"github.com/ententehq/entente/trust/bundleapi"
 )
@@ -124,10 +126,10 @@ func entry(t testing.TB, name string, sequence uint64) *ententev1.Bundle {
 }
 
 // start serves c, and returns a client and what stops the follower.
-func start(t testing.TB, c bundleapi.Catalog, statusError func(error) error) (ententev1.BundleServiceClient, func()) {
+func start(t testing.TB, c bundleapi.Catalog) (ententev1.BundleServiceClient, func()) {
 	t.Helper()
 	s, err := bundleapi.New(
-		bundleapi.Config{Catalog: c, StatusError: statusError, Registerer: prometheus.NewRegistry()},
+		bundleapi.Config{Catalog: c, Registerer: prometheus.NewRegistry()},
 	)
 	require.NoError(t, err)
 	listener := bufconn.Listen(1 << 20)
@@ -160,7 +162,7 @@ func TestGetBundle(t *testing.T) {
 	stale := entry(t, "us.example.org", 7)
 	stale.Freshness = ententev1.Freshness_FRESHNESS_STALE
 	c := newCatalog(hosted, stale)
-	client, _ := start(t, c, nil)
+	client, _ := start(t, c)
 
 	got, err := client.GetBundle(t.Context(), &ententev1.GetBundleRequest{})
 	require.NoError(t, err)
@@ -184,7 +186,7 @@ func TestGetBundle(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	c := newCatalog(entry(t, "eu.example.org", 1))
-	client, _ := start(t, c, nil)
+	client, _ := start(t, c)
 	for _, test := range []struct {
 		name string
 		call func() error
@@ -237,14 +239,33 @@ func TestErrors(t *testing.T) {
 		})
 	}
 
-	c.err = errors.New("no quorum")
-	_, err := client.ListBundles(t.Context(), &ententev1.ListBundlesRequest{})
-	require.EqualError(t, err, "rpc error: code = Unavailable desc = read bundles: no quorum")
-	mapped, _ := start(t, c, func(err error) error { return status.Error(codes.Aborted, err.Error()) })
-	_, err = mapped.GetBundle(t.Context(), &ententev1.GetBundleRequest{})
-	require.EqualError(t, err, "rpc error: code = Aborted desc = no quorum")
-	_, err = bundleapi.New(bundleapi.Config{})
+	_, err := bundleapi.New(bundleapi.Config{})
 	require.EqualError(t, err, "the bundle service needs a catalog")
+}
+
+// An error of the store keeps its code and its reason, also if what caused it has a status of its own.
+func TestReadErrors(t *testing.T) {
+	c := newCatalog()
+	client, _ := start(t, c)
+	for _, test := range []struct {
+		err    error
+		code   codes.Code
+		reason string
+	}{
+		{raftstore.ErrNoLeader, codes.Unavailable, apierror.NoLeader},
+		{
+			fmt.Errorf("%w (%w)", raftstore.ErrNoLeader, status.Error(codes.Unavailable, "connection refused")),
+			codes.Unavailable, apierror.NoLeader,
+		},
+		{raftstore.ErrBehind, codes.Unavailable, apierror.Behind},
+		{raftstore.ErrClosed, codes.Unavailable, apierror.Unavailable},
+		{errors.New("a row is malformed"), codes.Internal, apierror.Internal},
+	} {
+		c.err = test.err
+		_, err := client.ListBundles(t.Context(), &ententev1.ListBundlesRequest{})
+		require.EqualError(t, err, fmt.Sprintf("rpc error: code = %s desc = %s", test.code, test.err))
+		require.Equal(t, test.reason, apierror.Reason(status.Convert(err)))
+	}
 }
 
 func TestListBundlesInPages(t *testing.T) {
@@ -252,7 +273,7 @@ func TestListBundlesInPages(t *testing.T) {
 	for i := range 7 {
 		entries = append(entries, entry(t, fmt.Sprintf("d%d.test", 6-i), 1))
 	}
-	client, _ := start(t, newCatalog(entries...), nil)
+	client, _ := start(t, newCatalog(entries...))
 	var names []string
 	pages, token := 0, ""
 	for {
@@ -287,7 +308,7 @@ func TestWatchBundles(t *testing.T) {
 	a1, a2 := entry(t, "a.test", 1), entry(t, "a.test", 2)
 	b1, c1 := entry(t, "b.test", 1), entry(t, "c.test", 1)
 	c := newCatalog(b1, a1)
-	client, stop := start(t, c, nil)
+	client, stop := start(t, c)
 	watch := func(names ...string) func() string {
 		w, err := client.WatchBundles(t.Context(), &ententev1.WatchBundlesRequest{TrustDomains: names})
 		require.NoError(t, err)

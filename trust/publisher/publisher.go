@@ -1,8 +1,9 @@
 // Package publisher keeps the bundle endpoint of a member equal to its replicated state: the hosted bundles, their
 // statements and issuers, and the foreign bundles that the cluster attests to as a hub.
 //
-// It renders each change once. If a state cannot be rendered, the endpoint goes on with the one before: an old bundle
-// is better than none. Start reading at [Publisher.Run].
+// It renders each change once. A domain whose rows cannot be read keeps what was last published of it, and the others
+// go on: an old bundle is better than none, and no domain delays the rotation of another. If the state as a whole
+// cannot be rendered, the endpoint goes on with the one before. Start reading at [Publisher.Run].
 package publisher
 
 import (
@@ -42,6 +43,8 @@ type Publisher struct {
 	published atomic.Bool
 	certified atomic.Pointer[HostNames]
 	hosts     atomic.Pointer[[]string] // as they were last published
+	// last is what was last read of each hosted domain. Only Run uses it.
+	last map[string]endpoint.Hosted
 	// leftOut is the number of foreign domains that did not fit into the map. Only Run uses it.
 	leftOut int
 }
@@ -63,21 +66,31 @@ func (p *Publisher) Run(ctx context.Context) error {
 
 func (p *Publisher) publish(v *raftstore.View) error {
 	publication := endpoint.Publication{Home: p.Home}
-	homeKnown := false
+	read, homeKnown := make(map[string]endpoint.Hosted), false
 	for td := range p.Index.Hosted.Bundles.Revisions(v, "") {
 		hosted, err := p.hosted(v, td)
 		if err != nil {
-			return err
+			last, known := p.last[td]
+			if !known && td == p.Home.Name() {
+				return err
+			}
+			p.logUnreadable(v, err)
+			if !known {
+				continue
+			}
+			hosted = last
 		}
+		read[td] = hosted
 		publication.Hosted = append(publication.Hosted, hosted)
 		homeKnown = homeKnown || td == p.Home.Name()
 	}
 	if !homeKnown {
 		return nil // the cluster is being formed, or this member has not caught up with it
 	}
-	var err error
-	if publication.Attested, err = p.Index.AttestedEntries(v); err != nil {
-		return err
+	p.last = read
+	var unreadable error
+	if publication.Attested, unreadable = p.Index.AttestedEntries(v); unreadable != nil {
+		p.logUnreadable(v, unreadable)
 	}
 	if err := p.Handler.Publish(publication); err != nil {
 		return err
@@ -93,6 +106,12 @@ func (p *Publisher) publish(v *raftstore.View) error {
 	p.hosts.Store(&hosts)
 	p.setHosts()
 	return nil
+}
+
+// logUnreadable logs that a domain is published as it was last read, or not at all if it never was.
+func (p *Publisher) logUnreadable(v *raftstore.View, err error) {
+	p.Logger.Error("cannot read what a domain publishes; the endpoint serves what it served before of that domain",
+		"revision", v.Revision(), "error", err)
 }
 
 // hosted returns what the endpoint serves of one hosted domain.
