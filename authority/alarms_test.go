@@ -140,7 +140,10 @@ func TestAlarmsAreLoggedOnce(t *testing.T) {
 	u.set(errors.New("the upstream is away"), false)
 
 	f.jump(plan.DefaultCATTL*3/4 - time.Hour)
-	once(`cannot prepare this member's next authorities; retrying`)
+	require.Eventually(t, func() bool {
+		f.wake()
+		return out.count(`cannot prepare this member's next authorities; retrying`) > 0
+	}, testTimeout, pollInterval)
 	require.Zero(t, out.count("alarm"), out.String())
 	require.Zero(t, c.metricSum("entente_authority_alarm"))
 	require.Eventually(t, func() bool {

@@ -216,20 +216,21 @@ func TestAnchorsOutliveARestore(t *testing.T) {
 	r := newRegistrar(t, "old", "new")
 	f, c := newSingle(t, func(config *Config) { config.Upstream = r })
 	var snapshot bytes.Buffer
-	_, err := c.store.SaveSnapshot(t.Context(), &snapshot)
+	_, err := c.store.Snapshots().Save(t.Context(), &snapshot)
 	require.NoError(t, err)
 	r.list("old", "old", "new")
 	f.settle()
 	require.Equal(t, "new old", r.in(f))
 	require.NoError(t, testutil.GatherAndCompare(c.registry, strings.NewReader(`
-# HELP entente_authority_anchors Anchors of the upstream of a hosted domain: published, or pending until an `+
-		`operator approves them.
+# HELP entente_authority_anchors Anchors of a hosted domain apart from authorities: of its `+
+		`upstream, published or pending until an operator approves them, and the next roots of members, which `+
+		`nothing is below yet (next).
 # TYPE entente_authority_anchors gauge
 entente_authority_anchors{state="pending",trust_domain="eu.example.org"} 0
 entente_authority_anchors{state="published",trust_domain="eu.example.org"} 2
 `), "entente_authority_anchors"))
 	f.halt(c) // so that no member publishes it again
-	_, err = c.store.RestoreSnapshot(t.Context(), bytes.NewReader(snapshot.Bytes()))
+	_, err = c.store.Snapshots().Restore(t.Context(), bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	require.Equal(t, "new old", r.in(f))
 

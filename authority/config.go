@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ententehq/entente/access/audit"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
@@ -28,6 +30,9 @@ type Contact interface {
 	LastContact() time.Time
 	// ClockSane reports whether this member's clock is within minutes of those of a majority. It is false until known.
 	ClockSane() bool
+	// ClockPlausible reports whether ClockSane, or, until that is known, whether the clock is not before the last
+	// contact that this member has recorded. That suffices to sign for SigningGrace after it.
+	ClockPlausible() bool
 }
 
 // Config configures a [Manager]. Store, Member, Home, Keys or KeyDir, Contact, Conn and Audit are required.
@@ -36,6 +41,8 @@ type Config struct {
 	Member string
 	// Home is the trust domain that names the members. It is created with Defaults if it does not exist.
 	Home spiffeid.TrustDomain
+	// DNSName, unless empty, is in the SVIDs of all members beside their own hosts.
+	DNSName string
 	// Defaults are the settings of a domain that is created without its own. Zero fields take the defaults of package
 	// plan.
 	Defaults plan.Settings
@@ -67,7 +74,10 @@ type Config struct {
 	Alive func(raftstore.Reader) ([]string, error)
 	// IsForeign reports, inside a transaction, whether a trust domain is foreign. If nil, none is.
 	IsForeign func(r raftstore.Reader, td string) (bool, error)
-	Audit     audit.Recorder
+	// Ends and Depends are those of [domain.Config].
+	Ends    func(tx *raftstore.Tx, td spiffeid.TrustDomain) ([]*ententev1.Effect, func(), error)
+	Depends func(ctx context.Context, r raftstore.Reader, td spiffeid.TrustDomain) ([]*ententev1.Effect, error)
+	Audit   audit.Recorder
 	// Acknowledgements returns what peers with streams have acknowledged. If nil, there are no streams.
 	Acknowledgements Acknowledgements
 

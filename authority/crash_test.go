@@ -22,7 +22,7 @@ import (
 
 // TestEveryStepOfALife plays a whole life of authorities (the first ones, a rotation, new anchors, a reserve, a taint,
 // a revocation) repeatedly. At each step that outlives the process something happens: the process stops and is
-// restarted on what it left, the step fails, the clock jumps, or the lead changes. After each, the guarantees of the
+// restarted on what it left, the step fails, the clock jumps, or leadership changes. After each, the guarantees of the
 // package hold.
 func TestEveryStepOfALife(t *testing.T) {
 	for _, test := range []struct {

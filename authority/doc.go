@@ -22,6 +22,8 @@
 //
 // What the package guarantees:
 //
+//   - A root that a member makes itself is in the bundle long before it signs: it is published when a quarter of the
+//     life of the one before has passed, and takes over after half of it.
 //   - What verifies an authority is in the bundle for three refresh hints before the authority signs, unless no other
 //     authority of the domain can sign, or its predecessor is about to expire, which raises an alarm.
 //   - It stays there until the last SVID that the authority can have signed has expired, unless an operator revokes it.

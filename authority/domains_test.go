@@ -222,7 +222,7 @@ func TestRestore(t *testing.T) {
 	require.NoError(t, err)
 	f.settle()
 	var snapshot bytes.Buffer
-	_, err = c.store.SaveSnapshot(ctx, &snapshot)
+	_, err = c.store.Snapshots().Save(ctx, &snapshot)
 	require.NoError(t, err)
 	rotate := func() {
 		_, err := c.AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{Anchors: true})
@@ -237,7 +237,7 @@ func TestRestore(t *testing.T) {
 	require.NoError(t, err)
 	f.settle()
 
-	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+	_, err = c.store.Snapshots().Restore(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	f.settle()
 	require.Equal(t, present, ids(f.list(home)), "the present authorities are those that the members have the keys of")
@@ -258,7 +258,7 @@ func TestRestore(t *testing.T) {
 	other := newFleet(t, nil, raftstoretest.New(t))
 	d := other.nodes[0]
 	own := ids(other.list(home))
-	result, err := d.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+	result, err := d.store.Snapshots().Restore(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	require.True(t, result.Adopted)
 	other.settle()

@@ -39,7 +39,8 @@ func (c contact) LastContact() time.Time {
 	return c.c.lastContact
 }
 
-func (c contact) ClockSane() bool { return c.c.is(func() bool { return !c.c.insane }) }
+func (c contact) ClockPlausible() bool { return c.ClockSane() }
+func (c contact) ClockSane() bool      { return c.c.is(func() bool { return !c.c.insane }) }
 
 // line is the connection from one member to another, without a network.
 type line struct {

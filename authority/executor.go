@@ -131,6 +131,11 @@ func (e *executor) addCandidate(
 	if err := table.Authorities.Put(tx, table.AuthorityKey(td, row.GetId()), row); err != nil {
 		return nil, err
 	}
+	ended, err := e.endSuccession(tx, td, row, rows, s.Now)
+	if err != nil {
+		return nil, err
+	}
+	steps = append(steps, ended...)
 	action.ID = row.GetId()
 	return append(steps, journal.Step{Action: action, Inherits: inherits}), nil
 }
@@ -145,18 +150,23 @@ func (e *executor) carryOutLost(tx *raftstore.Tx, td string) ([]journal.Step, er
 	if err != nil {
 		return nil, err
 	}
-	actions, _, err := e.dueForLost(tx, domain.Value, now)
+	actions, dropped, _, err := e.dueForLost(tx, domain.Value, now)
 	if err != nil {
 		return nil, err
 	}
-	return e.apply(tx, domain.Value, actions, now)
+	for _, step := range dropped {
+		if err := table.UpstreamAnchors.Delete(tx, table.AnchorKey(td, step.Anchor.Raw)); err != nil {
+			return nil, err
+		}
+	}
+	return e.apply(tx, domain.Value, actions, now, dropped...)
 }
 
-// apply carries out actions none of which prepares an authority, and publishes the result.
+// apply carries out actions none of which prepares an authority, and publishes the result. steps were carried out
+// before.
 func (e *executor) apply(
-	tx *raftstore.Tx, domain *statev1.Domain, actions []plan.Action, now time.Time,
+	tx *raftstore.Tx, domain *statev1.Domain, actions []plan.Action, now time.Time, steps ...journal.Step,
 ) ([]journal.Step, error) {
-	var steps []journal.Step
 	for _, action := range actions {
 		if err := table.Apply(tx, domain.GetTrustDomain(), action, table.SettingsOf(domain), now); err != nil {
 			return nil, err
@@ -166,20 +176,29 @@ func (e *executor) apply(
 	return e.publisher.Finish(tx, domain, steps, now)
 }
 
-// dueForLost returns what the leader has to do for the authorities of a domain, and when to check again.
+// dueForLost returns what the leader has to do for the authorities of a domain, which successors of roots it has to
+// drop, and when to check again.
 func (e *executor) dueForLost(
 	r raftstore.Reader, domain *statev1.Domain, now time.Time,
-) (actions []plan.Action, next time.Time, err error) {
+) (actions []plan.Action, dropped []journal.Step, next time.Time, err error) {
 	rows, err := table.ListAuthorities(r, domain.GetTrustDomain())
 	if err != nil {
-		return nil, plan.Never, err
+		return nil, nil, plan.Never, err
 	}
 	members, err := e.members(r)
 	if err != nil {
-		return nil, plan.Never, fmt.Errorf("list the members: %w", err)
+		return nil, nil, plan.Never, fmt.Errorf("list the members: %w", err)
 	}
 	actions, next = plan.ForLost(now, table.AuthoritiesOf(rows), members, e.grace)
-	return actions, next, nil
+	successors, err := table.Successors(r, domain.GetTrustDomain())
+	for _, x := range successors {
+		why, at := plan.LostSuccessor(now, slices.Contains(members, x.Row.GetSuccessorOf()), x.Root())
+		if why != "" {
+			dropped = append(dropped, succeeding(plan.DropAnchor, x.Certificate, why))
+		}
+		next = plan.Sooner(next, at)
+	}
+	return actions, dropped, next, err
 }
 
 // removeMember carries out [plan.ForRemoved] in every hosted domain.
@@ -201,7 +220,12 @@ func (e *executor) removeMember(tx *raftstore.Tx, member string, compromised boo
 			return err
 		}
 		actions := plan.ForRemoved(table.AuthoritiesOf(rows), member, compromised)
-		if _, err := e.apply(tx, domain.Value, actions, now); err != nil {
+		dropped, err := table.DropSuccessors(tx, domain.Key, member, compromised, now)
+		if err != nil {
+			return err
+		}
+		steps := stepsOf(dropped, "its member was removed")
+		if _, err := e.apply(tx, domain.Value, actions, now, steps...); err != nil {
 			return err
 		}
 	}

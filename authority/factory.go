@@ -2,6 +2,7 @@ package authority
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base32"
@@ -18,13 +19,17 @@ import (
 	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
 )
 
 // factory makes new authorities: the key, and for X.509 the CA certificate that the upstream signs.
 type factory struct {
 	member   string
+	home     spiffeid.TrustDomain
+	dnsName  string
 	store    *raftstore.Store
 	keys     keys.Store
 	upstream upstream.Upstream
@@ -57,7 +62,7 @@ func (f *factory) make(
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err == nil {
-		err = f.certify(ctx, s, td, row, der, action.NewAnchor)
+		err = f.certify(ctx, s, td, row, key, der, action.NewAnchor, domain.GetNameConstraints())
 	} else {
 		err = fmt.Errorf("make a request for a signing certificate: %w", err)
 	}
@@ -69,8 +74,8 @@ func (f *factory) make(
 
 // certify has the upstream sign a CA certificate for the request, checks it, and completes the row.
 func (f *factory) certify(
-	ctx context.Context, s plan.Situation, td spiffeid.TrustDomain, row *statev1.Authority, request []byte,
-	newAnchor bool,
+	ctx context.Context, s plan.Situation, td spiffeid.TrustDomain, row *statev1.Authority, key crypto.Signer,
+	request []byte, newAnchor, nameConstraints bool,
 ) error {
 	csr, err := x509.ParseCertificateRequest(request)
 	if err != nil {
@@ -80,14 +85,26 @@ func (f *factory) certify(
 	if err != nil {
 		return err
 	}
+	inUse, reserved, err := f.roots(td.Name())
+	if err != nil {
+		return err
+	}
 	signed, err := f.upstream.SignCA(ctx, upstream.Request{
 		TrustDomain: td, CSR: csr, Now: s.Now, TTL: s.Settings.CATTL, NewAnchor: newAnchor, Refused: refused,
+		NameConstraints: nameConstraints, InUse: inUse, Reserved: reserved,
 		Failed: func(err error) { f.failed(ctx, td.Name(), err) },
 	})
 	if err != nil {
 		return err
 	}
-	if err := upstream.Check(td, csr.PublicKey, signed, s.Now, s.Settings.X509SVIDTTL); err != nil {
+	sample, err := f.sample(td)
+	if err != nil {
+		return err
+	}
+	until, err := upstream.Check(upstream.Candidate{
+		TrustDomain: td, Key: key, Signed: signed, Now: s.Now, LongestSVID: s.Settings.X509SVIDTTL, Sample: sample,
+	})
+	if err != nil {
 		return err
 	}
 	if err := f.anchors.Admit(ctx, td, signed.Anchors[0]); err != nil {
@@ -97,7 +114,7 @@ func (f *factory) certify(
 	_, row.UpstreamAnchor = f.upstream.(upstream.Revoker)
 	// NotBefore does not count where it lies in the past: half of a short life would be over at once.
 	row.NotBefore = timestamppb.New(latest(s.Now, signed.Chain[0].NotBefore))
-	row.NotAfter = timestamppb.New(signed.Chain[0].NotAfter)
+	row.NotAfter = timestamppb.New(until)
 	for _, c := range signed.Chain {
 		row.Chain = append(row.Chain, c.Raw)
 	}
@@ -109,6 +126,39 @@ func (f *factory) certify(
 		row.Anchors = append(row.Anchors, c.Raw)
 	}
 	return nil
+}
+
+// roots returns functions that report which roots of this member are in use in a domain, and which are reserved.
+func (f *factory) roots(td string) (inUse, reserved func(*x509.Certificate) bool, err error) {
+	view := f.store.View()
+	rows, err := table.ListAuthorities(view, td)
+	if err != nil {
+		return nil, nil, err
+	}
+	used, next := map[string]bool{}, map[string]bool{}
+	for _, row := range rows {
+		if row.GetMember() == f.member && len(row.GetAnchors()) > 0 {
+			used[string(row.GetAnchors()[0])] = true
+		}
+	}
+	successors, err := table.SuccessorsOf(view, td, f.member)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, s := range successors {
+		next[string(s.Certificate.Raw)] = true
+	}
+	return func(c *x509.Certificate) bool { return used[string(c.Raw)] },
+		func(c *x509.Certificate) bool { return next[string(c.Raw)] }, nil
+}
+
+// sample returns the names by which a CA certificate of a domain is tried, by the member's row.
+func (f *factory) sample(td spiffeid.TrustDomain) (upstream.Sample, error) {
+	row, _, err := membership.Members.Get(f.store.View(), f.member)
+	if err != nil {
+		return upstream.Sample{}, err
+	}
+	return upstream.SampleOf(td, f.home, f.member, row.Value.GetAddress(), f.dnsName)
 }
 
 func latest(a, b time.Time) time.Time {

@@ -22,7 +22,7 @@ import (
 const (
 	stops     = "the process stops"
 	fails     = "the step fails"
-	elects    = "the lead changes"
+	elects    = "leadership changes"
 	daysAhead = "the clock jumps a day ahead"
 	daysBack  = "the clock jumps a day back"
 )
@@ -72,7 +72,7 @@ func (p *process) step(name string, do func() error) error {
 		defer cancel()
 		for _, c := range p.a.f.nodes {
 			if c.store.IsLeader() {
-				_ = c.store.Servers().TransferLead(ctx, "") // one that does not come about is no accident
+				_ = c.store.Servers().TransferLeadership(ctx, "") // one that does not come about is no accident
 			}
 		}
 	case daysAhead:

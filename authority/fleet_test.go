@@ -274,13 +274,24 @@ func (f *fleet) idleIn(ctx context.Context, c *node, view *raftstore.View, domai
 			return false
 		}
 	}
-	actions, _, err := c.executor.dueForLost(view, domain, f.now())
-	return err == nil && len(actions) == 0
+	hasKey, err := c.preparer.rootKeys(ctx, domain.GetTrustDomain())
+	if err != nil {
+		return false
+	}
+	succession, err := c.executor.succession(view, domain, hasKey, f.now())
+	if err != nil {
+		return false
+	}
+	if do, _, _ := succession.Next(); do == plan.DropAnchor || do != "" && c.preparer.roots != nil && !c.isInsane() {
+		return false
+	}
+	actions, dropped, _, err := c.executor.dueForLost(view, domain, f.now())
+	return err == nil && len(actions)+len(dropped) == 0
 }
 
 func (c *node) isInsane() bool { return c.is(func() bool { return c.insane }) }
 
-// read returns the newest state. Reads that fail are repeated, since the lead can change on a busy machine.
+// read returns the newest state. Reads that fail are repeated, since leadership can change on a busy machine.
 func (f *fleet) read() *raftstore.View {
 	f.t.Helper()
 	var view *raftstore.View

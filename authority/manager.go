@@ -68,6 +68,7 @@ func New(config Config) (*Manager, error) {
 	}
 	if m.issuer, err = issue.New(issue.Config{
 		Store: config.Store, Member: config.Member, Home: config.Home, Keys: m.keys, SigningGrace: config.SigningGrace,
+		DNSName: config.DNSName,
 		Contact: config.Contact, Conn: config.Conn, Audit: config.Audit, Rate: config.IssueRate,
 		Burst:  config.IssueBurst,
 		Linter: m.linter, Changed: &m.changed, Now: config.Now, Log: config.Logger, Registerer: config.Registerer,
@@ -85,8 +86,9 @@ func New(config Config) (*Manager, error) {
 	if err := m.metrics.register(config.Registerer); err != nil {
 		return nil, err
 	}
-	config.Store.SurviveRestore("authority", restorer{publisher, config.Contact.ClockSane, config.Now}.surviveRestore)
-	config.Store.CountAsEmpty(m.founded)
+	restored := restorer{publisher, config.Contact.ClockSane, config.Now}
+	config.Store.Snapshots().Survive("authority", restored.surviveRestore)
+	config.Store.Snapshots().CountAsEmpty(m.founded)
 	return m, nil
 }
 
@@ -118,7 +120,7 @@ func (m *Manager) wire(publisher *publish.Publisher, up upstream.Upstream) {
 	}
 	settings := domain.Config{
 		Store: config.Store, Home: config.Home, Defaults: config.Defaults, MinRefresh: config.MinRefresh,
-		IsForeign: config.IsForeign, Publisher: publisher, Now: config.Now,
+		IsForeign: config.IsForeign, Ends: config.Ends, Depends: config.Depends, Publisher: publisher, Now: config.Now,
 	}
 	if config.Upstream == nil {
 		settings.RootTTL = config.RootTTL
@@ -149,8 +151,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	run("renew this member's own SVIDs", m.own.Reconcile)
 	lead("end the authorities of lost members", m.reconciler.reconcileLost)
 	lead("revoke certificates in the upstream", m.revoker.reconcile)
-	if store, ok := m.keys.(keys.Lossy); ok {
-		group.Go(func() error { return m.watchLost(ctx, store.Lost()) })
+	if store, ok := m.keys.(keys.Changing); ok {
+		group.Go(func() error { return m.watchKeys(ctx, store.Changed()) })
 	}
 	group.Go(func() error { return m.anchors.Follow(ctx, m.config.Home, &m.changed) })
 	group.Go(func() error { return m.linter.Run(ctx) })
@@ -183,13 +185,13 @@ func (m *Manager) follow(view *raftstore.View) error {
 	return nil
 }
 
-// watchLost wakes the loops when keys were lost, until ctx ends.
-func (m *Manager) watchLost(ctx context.Context, lost <-chan struct{}) error {
+// watchKeys wakes the loops when keys became usable or were lost, until ctx ends.
+func (m *Manager) watchKeys(ctx context.Context, changed <-chan struct{}) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-lost:
+		case <-changed:
 			m.changed.Fire()
 		}
 	}

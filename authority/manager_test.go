@@ -233,7 +233,7 @@ func TestRemovedMember(t *testing.T) {
 	removed := f.nodes[2]
 	alive := f.issue(removed, workload(1))
 	if removed.store.IsLeader() {
-		// The lead of the store stays where it is; only the manager is gone.
+		// Leadership of the store stays where it is; only the manager is gone.
 		removed = f.nodes[1]
 		alive = f.issue(removed, workload(1))
 	}
@@ -291,9 +291,9 @@ func TestConfig(t *testing.T) {
 		"member":    {func(c *Config) { c.Member = "a b" }, `member "a b" cannot be named by a SPIFFE ID`},
 		"hints too long": {
 			func(c *Config) { c.Defaults.RefreshHint = 4 * time.Hour },
-			"a new authority has to be known for 3 refresh hints (12h0m0s) before it signs, but half of ca_ttl less " +
-				"the longest SVID lifetime is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) or " +
-				"the SVID lifetime (1h0m0s)",
+			"a new authority has to be known for 12h0m0s (3 times refresh_hint) before it signs, but half of ca_ttl " +
+				"less the longest SVID lifetime is 11h0m0s; raise ca_ttl (24h0m0s), or lower refresh_hint (4h0m0s) " +
+				"or the SVID lifetime (1h0m0s)",
 		},
 		"root too short": {
 			func(c *Config) { c.RootTTL = 25 * time.Hour },

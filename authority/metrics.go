@@ -25,7 +25,8 @@ var (
 	ageDesc = prometheus.NewDesc("entente_authority_bundle_age_seconds",
 		"Time since the content of a hosted domain's bundle last changed.", []string{"trust_domain"}, nil)
 	anchorsDesc = prometheus.NewDesc("entente_authority_anchors",
-		"Anchors of the upstream of a hosted domain: published, or pending until an operator approves them.",
+		"Anchors of a hosted domain apart from authorities: of its upstream, published or pending until an operator "+
+			"approves them, and the next roots of members, which nothing is below yet (next).",
 		[]string{"trust_domain", "state"}, nil)
 	alarmDesc = prometheus.NewDesc(
 		"entente_authority_alarm",
@@ -105,7 +106,7 @@ func (x *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// collectAnchors counts the anchors of upstreams.
+// collectAnchors counts the anchors that are kept apart from authorities.
 func (x *metrics) collectAnchors(ch chan<- prometheus.Metric) {
 	type key struct{ td, state string }
 	counts := map[key]float64{}
@@ -114,7 +115,10 @@ func (x *metrics) collectAnchors(ch chan<- prometheus.Metric) {
 			return
 		}
 		state := "pending"
-		if row.Value.GetPublished() {
+		switch {
+		case row.Value.GetSuccessorOf() != "":
+			state = "next"
+		case row.Value.GetPublished():
 			state = "published"
 		}
 		counts[key{row.Value.GetTrustDomain(), state}]++

@@ -71,6 +71,24 @@ func (o *operator) act(ctx context.Context, name string, decide decision) (outco
 	return out, nil
 }
 
+// try returns what a decision on a domain would do, and does nothing.
+func (o *operator) try(ctx context.Context, name string, decide decision) (outcome, error) {
+	var out outcome
+	td, err := request.ParseDomain(name)
+	if err != nil {
+		return out, err
+	}
+	err = raftstore.Try(ctx, o.config.Store, func(tx *raftstore.Tx) (err error) {
+		out, err = o.actIn(tx, td.Name(), decide)
+		return err
+	})
+	if err != nil {
+		return out, statusOf(err)
+	}
+	out.revision = o.config.Store.View().Revision()
+	return out, nil
+}
+
 // actIn carries out a decision inside a transaction.
 func (o *operator) actIn(tx *raftstore.Tx, td string, decide decision) (out outcome, err error) {
 	now, err := o.executor.clock.Checked() // here, since the clock can be set on the way

@@ -214,12 +214,12 @@ func TestRevoke(t *testing.T) {
 
 	// A restore does not give it back.
 	var snapshot bytes.Buffer
-	_, err = c.store.SaveSnapshot(ctx, &snapshot)
+	_, err = c.store.Snapshots().Save(ctx, &snapshot)
 	require.NoError(t, err)
 	x = f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_X509)
 	_, err = c.AuthorityService().RevokeAuthority(ctx, revokeAnchorRequest(x.GetKeyId()))
 	require.NoError(t, err)
-	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+	_, err = c.store.Snapshots().Restore(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	f.settle()
 	require.Equal(t, ententev1.AuthorityState_AUTHORITY_STATE_REVOKED, f.state(x.GetId()))

@@ -13,7 +13,7 @@ import (
 type Acknowledgements interface {
 	// Acknowledged returns all peers that have, or had, a stream and subscribe to the bundle of a hosted domain.
 	// complete is false while some of them cannot be known, as after a change of leader.
-	Acknowledged(ctx context.Context, td string) (peers []plan.PeerStanding, complete bool, err error)
+	Acknowledged(ctx context.Context, td string) (peers []plan.PeerAcknowledgement, complete bool, err error)
 }
 
 // peerReader reads what peers have acknowledged.
@@ -36,10 +36,10 @@ func (p *peerReader) of(ctx context.Context, td string, s plan.Situation, all bo
 	if !needed {
 		return nil
 	}
-	standings, complete, err := p.acknowledgements.Acknowledged(ctx, td)
+	acknowledged, complete, err := p.acknowledgements.Acknowledged(ctx, td)
 	if err != nil {
 		p.log.Debug("cannot read what peers have acknowledged", "trust_domain", td, "error", err)
 		return &plan.Peers{}
 	}
-	return &plan.Peers{Standings: standings, Complete: complete}
+	return &plan.Peers{Acknowledgements: acknowledged, Complete: complete}
 }

@@ -15,16 +15,16 @@ import (
 // fakePeers returns the acknowledgements that a test sets.
 type fakePeers struct {
 	mu    sync.Mutex
-	peers []plan.PeerStanding
+	peers []plan.PeerAcknowledgement
 }
 
-func (p *fakePeers) Acknowledged(context.Context, string) ([]plan.PeerStanding, bool, error) {
+func (p *fakePeers) Acknowledged(context.Context, string) ([]plan.PeerAcknowledgement, bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.peers, true, nil
 }
 
-func (p *fakePeers) set(peers ...plan.PeerStanding) {
+func (p *fakePeers) set(peers ...plan.PeerAcknowledgement) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.peers = peers
@@ -34,7 +34,7 @@ func (p *fakePeers) set(peers ...plan.PeerStanding) {
 // when the peer has.
 func TestActivationWaitsForAPeer(t *testing.T) {
 	peers := &fakePeers{}
-	peers.set(plan.PeerStanding{Peer: "us.test", Connected: true})
+	peers.set(plan.PeerAcknowledgement{Peer: "us.test", Connected: true})
 	f, c := newSingle(t, func(config *Config) { config.Acknowledgements = peers })
 	_, err := c.AuthorityService().
 		RotateAuthorities(t.Context(), &ententev1.RotateAuthoritiesRequest{TrustDomain: home.Name()})
@@ -53,7 +53,7 @@ func TestActivationWaitsForAPeer(t *testing.T) {
 	require.NotZero(t, sequence, "it waits: %v", f.list(home))
 	published, ok := f.bundle(home).Sequence()
 	require.True(t, ok)
-	peers.set(plan.PeerStanding{Peer: "us.test", Sequence: published, Connected: true})
+	peers.set(plan.PeerAcknowledgement{Peer: "us.test", Sequence: published, Connected: true})
 	f.advance(time.Second)
 	for _, a := range f.list(home) {
 		require.NotEqual(t, ententev1.AuthorityState_AUTHORITY_STATE_PREPARED, a.GetState(), "%v", a)

@@ -26,6 +26,7 @@ type preparer struct {
 	reconciler *reconciler
 	journal    *journal.Journal
 	factory    *factory
+	roots      upstream.RootMaker // nil if the upstream does not make its anchors on this member
 	sweeper    *sweeper
 	changed    *loop.Signal
 	failures   failures
@@ -45,9 +46,10 @@ func newPreparer(m *Manager, changes *journal.Journal, up upstream.Upstream) *pr
 		sweeper: &sweeper{store: m.config.Store, member: m.config.Member, keys: m.keys, upstream: up, now: m.config.Now,
 			log: m.config.Logger},
 	}
+	p.roots, _ = up.(upstream.RootMaker)
 	p.factory = &factory{
-		member: m.config.Member, store: m.config.Store, keys: m.keys, upstream: up, anchors: m.anchors,
-		linter: m.linter,
+		member: m.config.Member, home: m.config.Home, dnsName: m.config.DNSName, store: m.config.Store, keys: m.keys,
+		upstream: up, anchors: m.anchors, linter: m.linter,
 		failed: func(ctx context.Context, td string, err error) { p.record(ctx, td, plan.X509, err) },
 	}
 	return p
@@ -70,6 +72,10 @@ func (p *preparer) prepareAll(ctx context.Context) (next time.Time, err error) {
 		at, err := p.prepareDomain(ctx, td, false)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("authorities of %s: %w", td, err))
+		}
+		next = plan.Sooner(next, at)
+		if at, err = p.succeed(ctx, td); err != nil {
+			errs = append(errs, fmt.Errorf("the next root of %s: %w", td, err))
 		}
 		next = plan.Sooner(next, at)
 	}

@@ -64,7 +64,10 @@ func (c *reconciler) ensureHome(ctx context.Context) error {
 		if hosted, err := table.Hosts(tx, home); err != nil || hosted {
 			return err
 		}
-		domain := &statev1.Domain{TrustDomain: home, CreateTime: timestamppb.New(c.config.Now())}
+		domain := &statev1.Domain{
+			Generation: raftstore.NextGeneration(tx, 0), TrustDomain: home,
+			CreateTime: timestamppb.New(c.config.Now()),
+		}
 		table.SetSettings(domain, c.config.Defaults)
 		return table.Domains.Put(tx, home, domain)
 	})
@@ -130,17 +133,17 @@ func (c *reconciler) reconcileLost(ctx context.Context) (next time.Time, err err
 	}
 	for _, domain := range domains {
 		td := domain.Key
-		actions, at, err := c.executor.dueForLost(c.config.Store.View(), domain.Value, c.config.Now())
+		actions, dropped, at, err := c.executor.dueForLost(c.config.Store.View(), domain.Value, c.config.Now())
 		if err != nil {
 			return plan.Never, err
 		}
-		if len(actions) > 0 {
+		if len(actions)+len(dropped) > 0 {
 			if err := c.journal.Change(ctx, td, func(tx *raftstore.Tx) ([]journal.Step, error) {
 				return c.executor.carryOutLost(tx, td)
 			}); err != nil {
 				return plan.Never, err
 			}
-			if _, at, err = c.executor.dueForLost(c.config.Store.View(), domain.Value, c.config.Now()); err != nil {
+			if _, _, at, err = c.executor.dueForLost(c.config.Store.View(), domain.Value, c.config.Now()); err != nil {
 				return plan.Never, err
 			}
 		}

@@ -53,7 +53,7 @@ func (s *awayKeys) Signer(name string) (crypto.Signer, error) {
 	return awayKey{key, s}, nil
 }
 
-func (s *awayKeys) Lost() <-chan struct{} { return s.lost }
+func (s *awayKeys) Changed() <-chan struct{} { return s.lost }
 
 type awayKey struct {
 	crypto.Signer

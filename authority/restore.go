@@ -1,6 +1,8 @@
 package authority
 
 import (
+	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -79,7 +81,7 @@ func (s restorer) restoreDomain(
 		if err == nil {
 			err = table.KeepUpstreamAnchors(before, tx, td)
 		}
-	} else {
+	} else if err = table.DropAllSuccessors(tx, td); err == nil { // no member has their keys
 		err = s.retireAll(restored, tx, td)
 	}
 	if err != nil {
@@ -117,6 +119,56 @@ func lastSequences(states ...raftstore.Reader) (map[string]uint64, error) {
 		}
 	}
 	return last, nil
+}
+
+// RaiseSequences publishes each hosted bundle with a sequence below the floor again, with the floor as its sequence. It
+// also raises the stored sequences of domains that were hosted before. A second call with the same floor changes
+// nothing.
+func (m *Manager) RaiseSequences(ctx context.Context, floor uint64) error {
+	store := m.config.Store
+	domains, err := table.Domains.List(store.View(), "")
+	if err != nil {
+		return err
+	}
+	for _, domain := range domains {
+		_, err := store.Update(ctx, func(tx *raftstore.Tx) error {
+			domain, hosted, err := table.Domains.Get(tx, domain.Key)
+			if err != nil || !hosted {
+				return err
+			}
+			last, err := publish.LastSequence(tx, domain.Key)
+			if err != nil || last >= floor {
+				return err
+			}
+			return m.executor.publisher.Republish(tx, domain.Value, floor, m.config.Now())
+		})
+		if err != nil {
+			return fmt.Errorf("raise the sequence of the bundle of %s to %d: %w", domain.Key, floor, err)
+		}
+	}
+	_, err = store.Update(ctx, func(tx *raftstore.Tx) error {
+		past, err := table.PastSequences.List(tx, "")
+		if err != nil {
+			return err
+		}
+		for _, row := range past {
+			row.Value.Sequence = max(row.Value.GetSequence(), floor)
+			if err := table.PastSequences.Put(tx, row.Key, row.Value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// HighestSequence returns the highest sequence that any hosted bundle has or had.
+func HighestSequence(r raftstore.Reader) (highest uint64, err error) {
+	last, err := lastSequences(r)
+	for _, sequence := range last {
+		highest = max(highest, sequence)
+	}
+	return highest, err
 }
 
 // dropAll deletes a domain's restored authorities.

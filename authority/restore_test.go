@@ -50,7 +50,7 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 			f.settle()
 			svids := f.issue(c, "spiffe://shop.example.org/till")
 			var snapshot bytes.Buffer
-			_, err = c.store.SaveSnapshot(ctx, &snapshot)
+			_, err = c.store.Snapshots().Save(ctx, &snapshot)
 			require.NoError(t, err)
 
 			is := shopOf(f)[test.kind]
@@ -69,7 +69,7 @@ func TestRestoreBringsBackNothingThatWasRevoked(t *testing.T) {
 			require.NoError(t, err)
 			f.settle()
 
-			_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+			_, err = c.store.Snapshots().Restore(ctx, bytes.NewReader(snapshot.Bytes()))
 			require.NoError(t, err)
 			f.settle()
 			found := false
@@ -110,12 +110,12 @@ func TestRestoreLeavesOutWhatHasExpired(t *testing.T) {
 	f.settle()
 	was := shopOf(f)
 	var snapshot bytes.Buffer
-	_, err = c.store.SaveSnapshot(ctx, &snapshot)
+	_, err = c.store.Snapshots().Save(ctx, &snapshot)
 	require.NoError(t, err)
 	_, err = c.DomainService().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: shop.Name()})
 	require.NoError(t, err)
 	f.advance(2 * plan.DefaultCATTL)
-	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+	_, err = c.store.Snapshots().Restore(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	require.NotContains(t, f.bundle(shop).JWTAuthorities(), was[ententev1.AuthorityKind_AUTHORITY_KIND_JWT].GetId())
 	f.settle()

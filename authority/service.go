@@ -161,10 +161,19 @@ func (s *authorityService) ActivateAuthority(
 func (s *authorityService) TaintAuthority(
 	ctx context.Context, r *ententev1.TaintAuthorityRequest,
 ) (*ententev1.TaintAuthorityResponse, error) {
-	out, err := s.operator.act(ctx, r.GetTrustDomain(),
-		func(_ *raftstore.Tx, _ *statev1.Domain, situation plan.Situation) ([]plan.Action, error) {
-			return plan.TaintAuthority(situation.Authorities, r.GetId())
-		})
+	decide := func(_ *raftstore.Tx, _ *statev1.Domain, situation plan.Situation) ([]plan.Action, error) {
+		return plan.TaintAuthority(situation.Authorities, r.GetId())
+	}
+	if r.GetDryRun() {
+		out, err := s.operator.try(ctx, r.GetTrustDomain(), decide)
+		if err != nil {
+			return nil, err
+		}
+		return &ententev1.TaintAuthorityResponse{
+			Revision: uint64(out.revision), Effects: taintEffects(out, r.GetId(), s.operator.alive()),
+		}, nil
+	}
+	out, err := s.operator.act(ctx, r.GetTrustDomain(), decide)
 	if err != nil {
 		return nil, err
 	}
@@ -192,6 +201,15 @@ func (s *authorityService) RevokeAuthority(
 		}
 	default:
 		return nil, status.Error(codes.InvalidArgument, "neither id nor anchor is given; name one")
+	}
+	if r.GetDryRun() {
+		out, err := s.operator.try(ctx, r.GetTrustDomain(), decide)
+		if err != nil {
+			return nil, err
+		}
+		return &ententev1.RevokeAuthorityResponse{
+			Revision: uint64(out.revision), Effects: revokeEffects(out, s.operator.alive()),
+		}, nil
 	}
 	out, err := s.operator.act(ctx, r.GetTrustDomain(), decide)
 	if err != nil {

@@ -164,7 +164,7 @@ func TestChainOverARestore(t *testing.T) {
 	f, c := newSingle(t, nil)
 	ctx := context.Background()
 	var snapshot bytes.Buffer
-	_, err := c.store.SaveSnapshot(ctx, &snapshot)
+	_, err := c.store.Snapshots().Save(ctx, &snapshot)
 	require.NoError(t, err)
 	_, err = c.AuthorityService().RotateAuthorities(ctx, &ententev1.RotateAuthoritiesRequest{})
 	require.NoError(t, err)
@@ -172,7 +172,7 @@ func TestChainOverARestore(t *testing.T) {
 	f.advance(plan.HintsBeforeUse * plan.DefaultRefreshHint)
 	before, err := publish.Statements(c.store.View(), home.Name())
 	require.NoError(t, err)
-	_, err = c.store.RestoreSnapshot(ctx, bytes.NewReader(snapshot.Bytes()))
+	_, err = c.store.Snapshots().Restore(ctx, bytes.NewReader(snapshot.Bytes()))
 	require.NoError(t, err)
 	f.settle()
 	require.Empty(t, f.chain(home))

@@ -43,7 +43,7 @@ func (s *sweeper) sweep(ctx context.Context, made bool) (next time.Time, err err
 	if s.known == nil {
 		s.known, s.orphans = map[string]bool{}, map[string]time.Time{}
 	}
-	if !made && table.Authorities.PrefixRevision(s.store.View(), "") == s.swept && len(s.orphans) == 0 {
+	if !made && changedAt(s.store.View()) == s.swept && len(s.orphans) == 0 {
 		return plan.Never, nil
 	}
 	view, err := s.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
@@ -85,12 +85,17 @@ func (s *sweeper) sweep(ctx context.Context, made bool) (next time.Time, err err
 	if err := s.upstream.Prune(inUse); err != nil {
 		return plan.Never, err
 	}
-	s.orphans, s.swept = orphans, table.Authorities.PrefixRevision(view, "")
+	s.orphans, s.swept = orphans, changedAt(view)
 	return next, nil
 }
 
-// inUse returns a function that reports whether an anchor verifies an authority of this member, and the IDs of the
-// authorities whose keys are needed. Revoked authorities need neither: their keys only serve a thief.
+// changedAt returns the revision of what decides on the keys that are needed.
+func changedAt(v *raftstore.View) raftstore.Revision {
+	return max(table.Authorities.PrefixRevision(v, ""), table.UpstreamAnchors.PrefixRevision(v, ""))
+}
+
+// inUse returns a function that reports whether an anchor verifies an authority of this member or will, and the IDs of
+// the authorities whose keys are needed. Revoked authorities need neither: their keys only serve a thief.
 func (s *sweeper) inUse(r raftstore.Reader) (func(*x509.Certificate) bool, map[string]bool, error) {
 	anchors, ids := map[string]bool{}, map[string]bool{}
 	for row, err := range table.Authorities.All(r, "") {
@@ -103,6 +108,14 @@ func (s *sweeper) inUse(r raftstore.Reader) (func(*x509.Certificate) bool, map[s
 		ids[row.Value.GetId()] = true
 		for _, anchor := range row.Value.GetAnchors() {
 			anchors[string(anchor)] = true
+		}
+	}
+	for row, err := range table.UpstreamAnchors.All(r, "") {
+		if err != nil {
+			return nil, nil, err
+		}
+		if row.Value.GetSuccessorOf() == s.member {
+			anchors[string(row.Value.GetCertificate())] = true
 		}
 	}
 	return func(c *x509.Certificate) bool { return anchors[string(c.Raw)] }, ids, nil

@@ -57,6 +57,9 @@ func (c *Reconciler) situation(
 		return plan.AnchorSituation{}, err
 	}
 	for _, row := range known {
+		if row.GetSuccessorOf() != "" {
+			continue // the member decides on it
+		}
 		cert, err := parse(row)
 		if err != nil {
 			return plan.AnchorSituation{}, err

@@ -59,7 +59,8 @@ func List(r raftstore.Reader, domain *statev1.Domain, now time.Time) ([]*entente
 			}
 			a = add(cert, ententev1.AnchorState_ANCHOR_STATE_PENDING)
 		}
-		a.Upstream, a.SeenBy, a.SeenTime = true, row.GetSeenBy(), row.GetSeenTime()
+		a.Upstream, a.SuccessorOf = row.GetSuccessorOf() == "", row.GetSuccessorOf()
+		a.SeenBy, a.SeenTime = row.GetSeenBy(), row.GetSeenTime()
 		a.PublishTime, a.ReadyTime, a.UnlistedTime = row.GetPublishTime(), row.GetReadyTime(), row.GetUnlistedTime()
 	}
 	for _, row := range rows {
@@ -93,6 +94,8 @@ func detail(a *ententev1.Anchor, now time.Time) string {
 		return "The upstream no longer lists it, and nothing is below it; it will leave the bundle within minutes."
 	case a.GetReadyTime() != nil && now.Before(a.GetReadyTime().AsTime()):
 		return "Not every reader of the bundle may know it yet."
+	case a.GetSuccessorOf() != "":
+		return "It takes over from the present root of member " + a.GetSuccessorOf() + "; nothing is below it yet."
 	}
 	return ""
 }

@@ -5,7 +5,8 @@
 // that the upstream no longer lists leaves the bundle once no authority is below it. [plan.Anchors] has the rules;
 // [Reconciler] carries them out on every member, and the leader alone records what the upstream no longer lists.
 //
-// The anchors of a member's own roots are not kept here: they come and go with the authorities below them.
+// The anchors of a member's own roots are not kept here: they come and go with the authorities below them, and the next
+// one of each member precedes them, as [plan.Succession] decides.
 package anchor
 
 import (

@@ -6,6 +6,7 @@
 package domain
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -13,16 +14,19 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/request"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -43,7 +47,12 @@ type Config struct {
 	// IsForeign reports, inside a transaction, whether a trust domain is foreign.
 	IsForeign func(r raftstore.Reader, td string) (bool, error)
 	Publisher *publish.Publisher
-	Now       func() time.Time
+	// Ends is part of the transaction that deletes a domain, possibly several times: it ends what other rooms keep of
+	// it. It returns the effects of that, and what to do once the transaction has been committed. If nil, nothing ends.
+	Ends func(tx *raftstore.Tx, td spiffeid.TrustDomain) (effects []*ententev1.Effect, done func(), err error)
+	// Depends returns what other rooms lose with a domain, for a dry run. If nil, nothing.
+	Depends func(ctx context.Context, r raftstore.Reader, td spiffeid.TrustDomain) ([]*ententev1.Effect, error)
+	Now     func() time.Time
 }
 
 // Service serves entente.v1.DomainService. Access is checked before it is called.
@@ -53,7 +62,19 @@ type Service struct {
 }
 
 // NewService returns the service.
-func NewService(config Config) *Service { return &Service{config: config} }
+func NewService(config Config) *Service {
+	if config.Ends == nil {
+		config.Ends = func(*raftstore.Tx, spiffeid.TrustDomain) ([]*ententev1.Effect, func(), error) {
+			return nil, func() {}, nil
+		}
+	}
+	if config.Depends == nil {
+		config.Depends = func(context.Context, raftstore.Reader, spiffeid.TrustDomain) ([]*ententev1.Effect, error) {
+			return nil, nil
+		}
+	}
+	return &Service{config: config}
+}
 
 // CreateDomain makes the cluster the authority for one more trust domain. Its first authorities follow at once.
 func (s *Service) CreateDomain(ctx context.Context, r *ententev1.CreateDomainRequest) (*ententev1.Domain, error) {
@@ -61,6 +82,9 @@ func (s *Service) CreateDomain(ctx context.Context, r *ententev1.CreateDomainReq
 	td, err := request.ParseDomain(wanted.GetTrustDomain())
 	if err != nil {
 		return nil, err
+	}
+	if _, err := bundle.ParseHostedTrustDomain(td.Name()); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
 	settings := s.config.Defaults
 	for _, f := range domainFields {
@@ -73,14 +97,18 @@ func (s *Service) CreateDomain(ctx context.Context, r *ententev1.CreateDomainReq
 	if err := s.check(settings, wanted.GetEndpointHost(), wanted.GetOidcIssuer()); err != nil {
 		return nil, err
 	}
+	if err := s.checkConstraints(wanted.GetNameConstraints()); err != nil {
+		return nil, err
+	}
 	var row *statev1.Domain
 	revision, err := s.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := s.creatable(tx, wanted); err != nil {
 			return err
 		}
 		row = &statev1.Domain{
+			Generation:  raftstore.NextGeneration(tx, 0),
 			TrustDomain: td.Name(), EndpointHost: wanted.GetEndpointHost(), OidcIssuer: wanted.GetOidcIssuer(),
-			CreateTime: timestamppb.New(s.config.Now()),
+			CreateTime: timestamppb.New(s.config.Now()), NameConstraints: wanted.GetNameConstraints(),
 		}
 		table.SetSettings(row, settings)
 		return table.Domains.Put(tx, td.Name(), row)
@@ -170,7 +198,7 @@ func (s *Service) check(settings plan.Settings, endpointHost, issuer string) err
 		)
 	}
 	if endpointHost != "" {
-		if err := access.CheckDNSName(endpointHost); err != nil {
+		if err := grant.CheckDNSName(endpointHost); err != nil {
 			return status.Errorf(codes.InvalidArgument, "endpoint_host: %v", err)
 		}
 	}
@@ -237,11 +265,12 @@ func (s *Service) UpdateDomain(ctx context.Context, r *ententev1.UpdateDomainReq
 	if err != nil {
 		return nil, err
 	}
-	fields, texts, err := parseMask(r.GetUpdateMask().GetPaths())
+	fields, values, err := parseMask(r.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
 	var row *statev1.Domain
+	var unchanged raftstore.Revision
 	revision, err := s.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		stored, ok, err := table.Domains.Get(tx, td.Name())
 		if err != nil {
@@ -250,23 +279,37 @@ func (s *Service) UpdateDomain(ctx context.Context, r *ententev1.UpdateDomainReq
 		if !ok {
 			return request.NotHosted(td.Name())
 		}
+		if err := checkEtag(r.GetEtag(), stored.Value); err != nil {
+			return err
+		}
 		row = stored.Value
+		was := proto.CloneOf(row)
+		table.SetSettings(was, table.SettingsOf(was)) // as this version writes them
 		now, settings := s.config.Now(), table.SettingsOf(row)
 		for _, f := range fields {
 			if settings, err = f.apply(settings, wanted, now); err != nil {
 				return err
 			}
 		}
-		for _, set := range texts {
+		for _, set := range values {
 			set(row, wanted)
 		}
 		if err := s.check(settings, row.GetEndpointHost(), row.GetOidcIssuer()); err != nil {
+			return err
+		}
+		if err := s.checkConstraints(row.GetNameConstraints()); err != nil {
 			return err
 		}
 		if err := addressesAreFree(tx, td.Name(), row.GetEndpointHost(), row.GetOidcIssuer()); err != nil {
 			return err
 		}
 		table.SetSettings(row, settings)
+		if proto.Equal(row, was) {
+			unchanged = stored.Revision
+			return nil
+		}
+		unchanged = 0
+		row.Generation = raftstore.NextGeneration(tx, was.GetGeneration())
 		if err := table.Domains.Put(tx, td.Name(), row); err != nil {
 			return err
 		}
@@ -279,11 +322,11 @@ func (s *Service) UpdateDomain(ctx context.Context, r *ententev1.UpdateDomainReq
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	return s.message(row, revision), nil
+	return s.message(row, cmp.Or(unchanged, revision)), nil
 }
 
-// DeleteDomain deletes a hosted trust domain with its authorities, its bundle and history, and its grants. Only its
-// last sequence is kept.
+// DeleteDomain deletes a hosted trust domain with its authorities, its bundle and history, its grants and the
+// agreements about it. Only its last sequence is kept.
 func (s *Service) DeleteDomain(
 	ctx context.Context, r *ententev1.DeleteDomainRequest,
 ) (*ententev1.DeleteDomainResponse, error) {
@@ -298,20 +341,35 @@ func (s *Service) DeleteDomain(
 			td,
 		)
 	}
-	revision, err := s.config.Store.Update(ctx, func(tx *raftstore.Tx) error { return deleteDomain(tx, td) })
+	if r.GetDryRun() {
+		return s.deletionEffects(ctx, td, r.GetEtag())
+	}
+	done := func() {}
+	revision, err := s.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+		if err := deleteDomain(tx, td, r.GetEtag()); err != nil {
+			return err
+		}
+		_, done, err = s.config.Ends(tx, td)
+		return err
+	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
+	done()
 	return &ententev1.DeleteDomainResponse{Revision: uint64(revision)}, nil
 }
 
 // deleteDomain deletes the rows of a domain.
-func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
+func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain, etag string) error {
 	name := td.Name()
-	if hosted, err := table.Hosts(tx, name); err != nil {
+	stored, hosted, err := table.Domains.Get(tx, name)
+	if err != nil {
 		return err
 	} else if !hosted {
 		return request.NotHosted(name)
+	}
+	if err := checkEtag(etag, stored.Value); err != nil {
+		return err
 	}
 	sequence, err := publish.LastSequence(tx, name)
 	if err != nil {
@@ -340,7 +398,16 @@ func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain) error {
 			return err
 		}
 	}
-	return access.RevokeDomain(tx, td)
+	return grant.RevokeDomain(tx, td)
+}
+
+// checkConstraints refuses name constraints on roots that this cluster does not make.
+func (s *Service) checkConstraints(wanted bool) error {
+	if wanted && s.config.RootTTL == 0 {
+		return status.Error(codes.InvalidArgument,
+			"name_constraints: the upstream makes the roots; add the constraint to a root there")
+	}
+	return nil
 }
 
 // message returns a domain as the API shows it.
@@ -356,5 +423,13 @@ func (s *Service) message(row *statev1.Domain, revision raftstore.Revision) *ent
 		CaTtl:        row.GetCaTtl(),
 		CreateTime:   row.GetCreateTime(),
 		Revision:     uint64(revision),
+
+		NameConstraints: row.GetNameConstraints(),
+		PeerMinRefresh:  row.GetPeerMinRefresh(),
+		Etag:            etag.Of(row.GetGeneration()),
 	}
+}
+
+func checkEtag(requested string, stored *statev1.Domain) error {
+	return etag.Check(requested, "the trust domain "+stored.GetTrustDomain(), etag.Of(stored.GetGeneration()))
 }

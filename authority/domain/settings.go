@@ -33,6 +33,11 @@ var domainFields = []domainField{
 		},
 	},
 	{
+		"peer_min_refresh",
+		(*ententev1.Domain).GetPeerMinRefresh,
+		func(s plan.Settings, v time.Duration, _ time.Time) plan.Settings { s.PeerMinRefresh = v; return s },
+	},
+	{
 		"x509_svid_ttl",
 		(*ententev1.Domain).GetX509SvidTtl,
 		func(s plan.Settings, v time.Duration, _ time.Time) plan.Settings { s.X509SVIDTTL = v; return s },
@@ -57,34 +62,38 @@ func (f domainField) apply(s plan.Settings, from *ententev1.Domain, now time.Tim
 	if d == nil {
 		return s, status.Errorf(codes.InvalidArgument, "%s is named by update_mask and has no value", f.name)
 	}
-	if err := d.CheckValid(); err != nil {
-		return s, status.Errorf(codes.InvalidArgument, "%s is not a duration: %v", f.name, err)
+	if !d.IsValid() {
+		return s, status.Errorf(codes.InvalidArgument, "%s is not a duration: it has %d seconds and %d nanoseconds",
+			f.name, d.GetSeconds(), d.GetNanos())
 	}
 	return f.set(s, d.AsDuration(), now), nil
 }
 
-// domainTexts are the settings that are texts. An empty text is valid.
-var domainTexts = map[string]func(row *statev1.Domain, wanted *ententev1.Domain){
+// domainValues are the settings that are texts or flags. The zero value is valid.
+var domainValues = map[string]func(row *statev1.Domain, wanted *ententev1.Domain){
 	"endpoint_host": func(row *statev1.Domain, wanted *ententev1.Domain) {
 		row.EndpointHost = wanted.GetEndpointHost()
 	},
 	"oidc_issuer": func(row *statev1.Domain, wanted *ententev1.Domain) { row.OidcIssuer = wanted.GetOidcIssuer() },
+	"name_constraints": func(row *statev1.Domain, wanted *ententev1.Domain) {
+		row.NameConstraints = wanted.GetNameConstraints()
+	},
 }
 
 // parseMask returns the settings that a mask names.
 func parseMask(
 	paths []string,
-) (fields []domainField, texts []func(*statev1.Domain, *ententev1.Domain), err error) {
+) (fields []domainField, values []func(*statev1.Domain, *ententev1.Domain), err error) {
 	if len(paths) == 0 {
 		return nil, nil, status.Error(
 			codes.InvalidArgument,
 			"update_mask is empty; name the fields to change: endpoint_host, oidc_issuer, refresh_hint, "+
-				"x509_svid_ttl, jwt_svid_ttl, ca_ttl",
+				"peer_min_refresh, x509_svid_ttl, jwt_svid_ttl, ca_ttl, name_constraints",
 		)
 	}
 	for _, path := range paths {
-		if set, ok := domainTexts[path]; ok {
-			texts = append(texts, set)
+		if set, ok := domainValues[path]; ok {
+			values = append(values, set)
 			continue
 		}
 		i := slices.IndexFunc(domainFields, func(f domainField) bool { return f.name == path })
@@ -92,11 +101,11 @@ func parseMask(
 			return nil, nil, status.Errorf(
 				codes.InvalidArgument,
 				"update_mask names %q, which cannot be changed; endpoint_host, oidc_issuer, refresh_hint, "+
-					"x509_svid_ttl, jwt_svid_ttl and ca_ttl can",
+					"peer_min_refresh, x509_svid_ttl, jwt_svid_ttl, ca_ttl and name_constraints can",
 				path,
 			)
 		}
 		fields = append(fields, domainFields[i])
 	}
-	return fields, texts, nil
+	return fields, values, nil
 }

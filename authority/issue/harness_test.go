@@ -66,6 +66,7 @@ type contact struct{}
 
 func (contact) LastContact() time.Time { return time.Now() }
 func (contact) ClockSane() bool        { return true }
+func (contact) ClockPlausible() bool   { return true }
 
 // certificateAuthority returns a CA of the home domain.
 func certificateAuthority(t *testing.T, key crypto.Signer, now time.Time) *x509.Certificate {

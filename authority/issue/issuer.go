@@ -28,14 +28,19 @@ type Contact interface {
 	LastContact() time.Time
 	// ClockSane reports whether this member's clock is within minutes of those of a majority. It is false until known.
 	ClockSane() bool
+	// ClockPlausible reports whether ClockSane, or, until that is known, whether the clock is not before the last
+	// contact that this member has recorded. That suffices to sign for SigningGrace after it.
+	ClockPlausible() bool
 }
 
-// Config configures an [Issuer]. All fields but Registerer are required.
+// Config configures an [Issuer]. All fields but DNSName and Registerer are required.
 type Config struct {
 	Store  *raftstore.Store
 	Member string
 	Home   spiffeid.TrustDomain
 	Keys   keys.Store
+	// DNSName, unless empty, is in the SVIDs of all members beside their own hosts.
+	DNSName string
 	// SigningGrace is the time for which this member signs after its last contact to the leader.
 	SigningGrace time.Duration
 	Contact      Contact
@@ -121,12 +126,13 @@ func (i *Issuer) Await(ctx context.Context, revision raftstore.Revision) {
 func (i *Issuer) CanSign() error {
 	last := i.config.Contact.LastContact()
 	if silent := i.config.Now().Sub(last); last.IsZero() {
-		return errors.New("this member has had no contact to the leader since it started")
+		return errors.New("this member has had no contact to the leader since it started, and has recorded none from " +
+			"before by which its clock is right")
 	} else if silent > i.config.SigningGrace {
 		return fmt.Errorf("this member's last contact to the leader was %v ago, and it signs for %v without",
 			silent.Round(time.Second), i.config.SigningGrace)
 	}
-	if !i.config.Contact.ClockSane() {
+	if !i.config.Contact.ClockPlausible() {
 		return errors.New("this member's clock is not known to be that of the others")
 	}
 	return nil

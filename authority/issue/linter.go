@@ -2,19 +2,18 @@ package issue
 
 import (
 	"context"
+	"crypto/fips140"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	zcrypto "github.com/zmap/zcrypto/x509"
 	"github.com/zmap/zlint/v3"
 	"github.com/zmap/zlint/v3/lint"
-	"golang.org/x/time/rate"
 
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/upstream"
@@ -27,17 +26,17 @@ const (
 	// lintBacklog is the number of leaves that can wait for zlint, which takes about a millisecond for each. Further
 	// ones are skipped.
 	lintBacklog = 16
-
-	// All findings are counted. The log gets a few, since one defect shows in certificate after certificate.
-	firstFindings  = 10
-	findingsPeriod = time.Minute
 )
 
-// rfcLints returns zlint's lints of the RFCs, without those of the CA/Browser Forum for public web certificates.
+// rfcLints returns zlint's lints of the RFCs, without those of the CA/Browser Forum for public web certificates, and
+// without the one that requires name constraints to be critical: those of roots are not, on purpose.
 var rfcLints = sync.OnceValues(func() (lint.Registry, error) {
-	return lint.GlobalRegistry().Filter(lint.FilterOptions{IncludeSources: lint.SourceList{
-		lint.RFC3279, lint.RFC5280, lint.RFC5480, lint.RFC5891, lint.RFC8813,
-	}})
+	return lint.GlobalRegistry().Filter(lint.FilterOptions{
+		ExcludeNames: []string{"e_ext_name_constraints_not_critical"},
+		IncludeSources: lint.SourceList{
+			lint.RFC3279, lint.RFC5280, lint.RFC5480, lint.RFC5891, lint.RFC8813,
+		},
+	})
 })
 
 // finding is a result of zlint for a certificate.
@@ -57,8 +56,15 @@ func (f finding) String() string {
 // unparsable is the finding for a certificate that zlint's own parser, which is stricter than Go's, rejects.
 const unparsable = "unparsable"
 
-// findingsOf returns the warnings and errors of zlint for a certificate, in the order of their names.
-func findingsOf(der []byte) ([]finding, error) {
+// findingsOf returns the warnings and errors of zlint for a certificate, in the order of their names. zlint's parser
+// computes MD5 and SHA-1 fingerprints of every certificate. Nothing reads them, and they protect nothing, so that
+// GODEBUG=fips140=only, under which they panic, is not enforced here.
+func findingsOf(der []byte) (found []finding, err error) {
+	fips140.WithoutEnforcement(func() { found, err = lintRFC(der) })
+	return found, err
+}
+
+func lintRFC(der []byte) ([]finding, error) {
 	registry, err := rfcLints()
 	if err != nil {
 		return nil, fmt.Errorf("choose zlint's lints: %w", err)
@@ -86,7 +92,6 @@ type Linter struct {
 	signed   atomic.Uint64
 	backlog  chan []byte
 	log      hclog.Logger
-	seldom   rate.Sometimes
 	checked  *prometheus.CounterVec
 	findings *prometheus.CounterVec
 }
@@ -96,7 +101,6 @@ type Linter struct {
 func NewLinter(sample int, log hclog.Logger, r prometheus.Registerer) (*Linter, error) {
 	s := &Linter{
 		sample: uint64(max(sample, 0)), backlog: make(chan []byte, lintBacklog), log: log,
-		seldom: rate.Sometimes{First: firstFindings, Interval: findingsPeriod},
 		checked: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_zlint_certificates_total",
 			Help: "Certificates for zlint, by type (ca, leaf) and result: clean, finding, skipped (zlint did not " +
@@ -161,10 +165,8 @@ func (s *Linter) check(certificate string, der []byte) {
 	for _, f := range found {
 		s.findings.WithLabelValues(certificate, f.lint).Inc()
 	}
-	s.seldom.Do(func() {
-		s.log.Warn("zlint has findings for an issued certificate; please report them",
-			"certificate", certificate, "findings", fmt.Sprint(found), "fingerprint", svid.Fingerprint(der))
-	})
+	s.log.Warn("zlint has findings for an issued certificate; please report them",
+		"certificate", certificate, "findings", fmt.Sprint(found), "fingerprint", svid.Fingerprint(der))
 }
 
 // CA checks the certificates that an upstream returned.

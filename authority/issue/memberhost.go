@@ -1,23 +1,21 @@
 package issue
 
 import (
-	"net"
 	"net/netip"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
-// memberHost returns the host at which a member is reached, if the ID is that of a member: a DNS name or an IP address
-// of the table of members. It is part of the member's SVID for clients that verify the host that they dialled, as
-// gRPC's xDS client does.
-func memberHost(
-	r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID,
+// MemberHost returns the host at which a member is reached, if the ID is that of a member: a DNS name or an IP address
+// of the table of members, and shared, the name that all members have in common, unless it is empty. They are part of
+// the member's SVID for clients that verify the host that they dialled, as gRPC's xDS client does.
+func MemberHost(
+	r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID, shared string,
 ) (dnsNames []string, ips []netip.Addr, err error) {
 	member, ok := strings.CutPrefix(id.String(), home.IDString()+"/"+svid.ReservedSegment+"/member/")
 	if !ok {
@@ -27,15 +25,6 @@ func memberHost(
 	if err != nil || !found {
 		return nil, nil, err
 	}
-	host, _, err := net.SplitHostPort(row.Value.GetAddress())
-	if err != nil {
-		return nil, nil, nil //nolint:nilerr // an address without a host cannot be dialled
-	}
-	if ip, notIP := netip.ParseAddr(host); notIP == nil {
-		return nil, []netip.Addr{ip.WithZone("").Unmap()}, nil
-	}
-	if access.CheckDNSName(host) == nil {
-		return []string{host}, nil, nil
-	}
-	return nil, nil, nil
+	dnsNames, ips = svid.MemberNames(row.Value.GetAddress(), shared)
+	return dnsNames, ips, nil
 }

@@ -2,6 +2,7 @@ package issue
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -42,9 +43,19 @@ func TestMemberHost(t *testing.T) {
 		"spiffe://eu.example.org/member/name":             {},
 		"spiffe://us.example.org/entente/member/name":     {},
 	} {
-		names, ips, err := memberHost(store.View(), home, spiffeid.RequireFromString(id))
+		names, ips, err := MemberHost(store.View(), home, spiffeid.RequireFromString(id), "")
 		require.NoError(t, err, id)
 		require.Equal(t, want.names, names, id)
 		require.Equal(t, want.ips, ips, id)
+
+		names, ips, err = MemberHost(store.View(), home, spiffeid.RequireFromString(id), "eu.example.org")
+		require.NoError(t, err, id)
+		require.Equal(t, want.ips, ips, id)
+		if _, found, _ := membership.Members.Get(store.View(), id[strings.LastIndex(id, "/")+1:]); found &&
+			strings.HasPrefix(id, "spiffe://eu.example.org/entente/member/") {
+			require.Equal(t, append(want.names, "eu.example.org"), names, id)
+		} else {
+			require.Empty(t, names, "%s is no member, and has the name of the members", id)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // svidService serves entente.v1.SVIDService.
@@ -45,14 +46,12 @@ func (s *svidService) IssueJWTSVID(
 	return response, signingError(err)
 }
 
-// signingError returns Unavailable for an error without a status: the audit log or the key of this member failed, and
-// another member can succeed.
+// signingError returns the status of an error, with the reason of an error of the store. One without a status is
+// Unavailable: the audit log or the key of this member failed, and another member can succeed.
 func signingError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if _, ok := status.FromError(err); ok {
-		return err
+	known := raftstore.StatusError(err)
+	if _, decided := status.FromError(err); decided || status.Code(known) != codes.Internal {
+		return known
 	}
 	return status.Error(codes.Unavailable, err.Error())
 }

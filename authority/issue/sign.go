@@ -40,10 +40,11 @@ func (i *Issuer) signX509(d *Domain, r svid.X509Request, caller string) (*entent
 		return nil, err
 	}
 	s := d.signers[plan.X509]
-	hosts, ips, err := memberHost(i.config.Store.View(), i.config.Home, r.ID)
+	hosts, ips, err := MemberHost(i.config.Store.View(), i.config.Home, r.ID, i.config.DNSName)
 	if err != nil {
 		return nil, err
 	}
+	ttl = min(ttl, s.notAfter.Sub(i.config.Now())) // a certificate above it can end first
 	leaf, err := svid.NewLeaf(r.ID, r.SPKI, append(hosts, r.DNSNames...), i.config.Now(), ttl, s.ca)
 	if err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func (i *Issuer) signX509(d *Domain, r svid.X509Request, caller string) (*entent
 	}
 	var certificate []byte
 	err = i.audited(plan.X509, event, func() (err error) {
-		certificate, err = leaf.Sign(s.ca, s.key, svid.LintLeaf(r.ID, s.ca))
+		certificate, err = leaf.Sign(s.ca, s.key, s.lint(r.ID))
 		return err
 	})
 	if err != nil {

@@ -6,16 +6,21 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
+	verifier "github.com/ententehq/entente/bundle/svid"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
@@ -63,6 +68,8 @@ type signer struct {
 	// ca and chain are those of an X.509 authority.
 	ca    *x509.Certificate
 	chain [][]byte
+	// constrained is the path from ca to its anchor if it constrains the names of SVIDs, and otherwise empty.
+	constrained []*x509.Certificate
 	// header is the header of all tokens of a JWT authority.
 	header string
 }
@@ -162,10 +169,51 @@ func newSigner(store keys.Store, td spiffeid.TrustDomain, row *statev1.Authority
 	if len(s.chain) == 0 {
 		return nil, fmt.Errorf("authority %s has no certificate", s.id)
 	}
-	if s.ca, err = x509.ParseCertificate(s.chain[0]); err != nil {
-		return nil, fmt.Errorf("the certificate of authority %s: %w", s.id, err)
+	path, err := pathOf(row)
+	if err != nil {
+		return nil, fmt.Errorf("the certificates of authority %s: %w", s.id, err)
+	}
+	if err := verifier.CheckPath(path, td); err != nil {
+		return nil, fmt.Errorf("authority %s: %w: %w", s.id, upstream.ErrUnusable, err)
+	}
+	s.ca = path[0]
+	if slices.ContainsFunc(path, verifier.Constrained) {
+		s.constrained = path
 	}
 	return s, nil
+}
+
+// pathOf returns the path from the certificate of an authority to its anchor.
+func pathOf(row *statev1.Authority) ([]*x509.Certificate, error) {
+	encoded := slices.Clone(row.GetChain())
+	if len(row.GetAnchors()) > 0 {
+		encoded = append(encoded, row.GetAnchors()[0])
+	}
+	var path []*x509.Certificate
+	for _, raw := range encoded {
+		cert, err := x509.ParseCertificate(raw)
+		if err != nil {
+			return nil, err
+		}
+		path = append(path, cert)
+	}
+	return path, nil
+}
+
+// lint returns the rules for an X509-SVID of the signer. The names of the request that a certificate above constrains
+// are the fault of the request.
+func (s *signer) lint(id spiffeid.ID) func(*x509.Certificate) error {
+	rules := svid.LintLeaf(id, s.ca)
+	return func(leaf *x509.Certificate) error {
+		if err := rules(leaf); err != nil || len(s.constrained) == 0 {
+			return err
+		}
+		if err := verifier.CheckNames(append([]*x509.Certificate{leaf}, s.constrained...)); err != nil {
+			return status.Errorf(codes.InvalidArgument, "verifiers would refuse %s: %v; request other names, or have "+
+				"the upstream's certificate replaced", id, err)
+		}
+		return nil
+	}
 }
 
 // trusts reports whether an authority of the domain exists and is neither tainted nor revoked.

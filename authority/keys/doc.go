@@ -4,6 +4,10 @@
 // [Folder] stores them on disk, one PEM file each with mode 0600; [Memory] keeps them until the process ends. Package
 // vaultca has a store whose keys never leave Vault's Transit.
 //
+// A folder can have an [Encryption]: a data key encrypts its files, and a [Wrapper] encrypts the data key with a key
+// that is kept outside of the folder. Until the data key is unwrapped, keys are listed with their public halves and do
+// not sign.
+//
 // All keys are ECDSA on P-256. A private key is never logged, and never leaves its store. [SignDigest] verifies every
 // signature that was made outside of this process.
 package keys

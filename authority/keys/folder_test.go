@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/x509"
 	"io/fs"
@@ -52,7 +53,8 @@ func TestKeyFolder(t *testing.T) {
 func TestKeyStores(t *testing.T) {
 	folder, err := OpenFolder(filepath.Join(t.TempDir(), "keys"))
 	require.NoError(t, err)
-	for name, keys := range map[string]Store{"disk": folder, "memory": NewMemory()} {
+	sealed := opened(t, filepath.Join(t.TempDir(), "keys"), by(wrapperOf(t, 1)))
+	for name, keys := range map[string]Store{"disk": folder, "encrypted": sealed, "memory": NewMemory()} {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
 			made, err := keys.Create(ctx, "a")
@@ -99,8 +101,53 @@ func TestKeyStores(t *testing.T) {
 func FuzzKeyFile(f *testing.F) {
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		if key, _, err := parseFile(content); (key == nil) == (err == nil) {
-			t.Fatalf("key %v, error %v", key, err)
+		if file, err := parseFile(content); (file.public == nil) == (err == nil) {
+			t.Fatalf("file %v, error %v", file, err)
 		}
 	})
+}
+
+// Whichever bit of a key file flips, and wherever it is cut off, its key is refused: with another key, what it signs
+// would verify nowhere.
+func TestDamagedKeyFile(t *testing.T) {
+	clear, err := OpenFolder(filepath.Join(t.TempDir(), "keys"))
+	require.NoError(t, err)
+	sealed := opened(t, filepath.Join(t.TempDir(), "keys"), by(wrapperOf(t, 1)))
+	for name, folder := range map[string]*Folder{"clear": clear, "encrypted": sealed} {
+		for _, certified := range []bool{false, true} {
+			key, err := folder.Create(t.Context(), "a")
+			require.NoError(t, err)
+			alone, err := os.ReadFile(filepath.Join(folder.dir, "a.pem"))
+			require.NoError(t, err)
+			if certified {
+				template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+				der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+				require.NoError(t, err)
+				certificate, err := x509.ParseCertificate(der)
+				require.NoError(t, err)
+				require.NoError(t, folder.Certify(t.Context(), "a", certificate))
+			}
+			content, err := os.ReadFile(filepath.Join(folder.dir, "a.pem"))
+			require.NoError(t, err)
+			refused := func(damaged []byte, what string, at int) {
+				file, err := parseFile(damaged)
+				if err == nil {
+					_, err = folder.open("a", file)
+				}
+				require.Error(t, err, "%s, certified %t: %s, %d", name, certified, what, at)
+				require.NotContains(t, err.Error(), "\n")
+			}
+			for at := range content {
+				for bit := range 8 {
+					damaged := bytes.Clone(content)
+					damaged[at] ^= 1 << bit
+					refused(damaged, "flipped", 8*at+bit)
+				}
+				// Before its certificate it is the file of a root that was not completed: nothing is below it.
+				if at != len(alone) {
+					refused(content[:at], "cut off", at)
+				}
+			}
+		}
+	}
 }

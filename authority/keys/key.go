@@ -11,7 +11,7 @@ import (
 )
 
 // Generate returns a new P-256 key.
-func Generate() (crypto.Signer, error) {
+func Generate() (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)

@@ -25,6 +25,6 @@ type Store interface {
 	Delete(ctx context.Context, name string) error
 }
 
-// Lossy is implemented by a [Store] that can lose keys while the member runs, since they are elsewhere. The channel of
-// Lost receives a value when Signer no longer knows some of them.
-type Lossy interface{ Lost() <-chan struct{} }
+// Changing is implemented by a [Store] whose keys can become usable, or be lost, while the member runs. The channel of
+// Changed receives a value when that has happened.
+type Changing interface{ Changed() <-chan struct{} }

@@ -8,7 +8,8 @@
 // [Next] returns the actions of a member for its own authorities and the time of the next evaluation. [ForLost] and
 // [ForRemoved] return the actions for authorities whose member cannot act. [TaintAuthority], [RevokeAuthority],
 // [RevokeAnchor] and [ActivateAuthority] are the operator actions. [Anchors] decides which anchors of an upstream are
-// in the bundle. [Wait] explains in one sentence what an authority waits for.
+// in the bundle, and [Succession] whether the next root of a member is. [Wait] explains in one sentence what an
+// authority waits for.
 //
 // The transcripts in authority/table/testdata/lifecycle show the rules at work; start reading there, then lifecycle.go.
 package plan

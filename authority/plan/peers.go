@@ -14,8 +14,8 @@ const (
 	peersCheckInterval = time.Second
 )
 
-// PeerStanding is what a peer has acknowledged of a hosted domain's bundle.
-type PeerStanding struct {
+// PeerAcknowledgement is what a peer has acknowledged of a hosted domain's bundle.
+type PeerAcknowledgement struct {
 	// Peer is its home trust domain.
 	Peer string
 	// Sequence is the last one that it acknowledged, Refusal the reason for which it refused a later one.
@@ -28,18 +28,19 @@ type PeerStanding struct {
 
 // Peers are the peers that subscribe to a domain's bundle. Complete is false while some of them can be unknown.
 type Peers struct {
-	Standings []PeerStanding
-	Complete  bool
+	Acknowledgements []PeerAcknowledgement
+	Complete         bool
 }
 
 // Unacknowledged returns the peers that may not know what verifies an authority.
-func (s Situation) Unacknowledged(a Authority) []PeerStanding {
+func (s Situation) Unacknowledged(a Authority) []PeerAcknowledgement {
 	if s.Peers == nil || a.Published == 0 {
 		return nil
 	}
-	var pending []PeerStanding
-	for _, p := range s.Peers.Standings {
-		if p.Sequence < a.Published && (p.Connected || p.Silent < silentHints*s.Settings.RefreshHint) {
+	silent := silentHints * s.Settings.slowest(s.Settings.RefreshHint)
+	var pending []PeerAcknowledgement
+	for _, p := range s.Peers.Acknowledgements {
+		if p.Sequence < a.Published && (p.Connected || p.Silent < silent) {
 			pending = append(pending, p)
 		}
 	}
@@ -57,7 +58,7 @@ func (s Situation) latest(prepared Authority, predecessor *Authority) time.Time 
 	if predecessor != nil {
 		return predecessor.deadline()
 	}
-	return prepared.Ready.Add(HintsBeforeUse * s.Settings.RefreshHint)
+	return prepared.Ready.Add(HintsBeforeUse * s.Settings.slowest(s.Settings.RefreshHint))
 }
 
 // PeersSentence names the peers that have not acknowledged an authority. It is empty if the authority waits for none.

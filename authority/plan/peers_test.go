@@ -36,7 +36,7 @@ func TestPeersGateActivation(t *testing.T) {
 		"all have acknowledged": {
 			peers: &Peers{
 				Complete: true,
-				Standings: []PeerStanding{
+				Acknowledgements: []PeerAcknowledgement{
 					{Peer: "us.test", Sequence: 7, Connected: true},
 					{Peer: "ap.test", Sequence: 9},
 				},
@@ -44,46 +44,49 @@ func TestPeersGateActivation(t *testing.T) {
 			activate: true,
 		},
 		"one has not": {
-			peers: &Peers{Complete: true, Standings: []PeerStanding{{Peer: "us.test", Sequence: 6, Connected: true}}},
+			peers: &Peers{
+				Complete:         true,
+				Acknowledgements: []PeerAcknowledgement{{Peer: "us.test", Sequence: 6, Connected: true}},
+			},
 			waits: "Bundle sequence 7 is not acknowledged, after 15m0s, by us.test.",
 		},
 		"one refused it": {
 			peers: &Peers{
-				Complete:  true,
-				Standings: []PeerStanding{{Peer: "us.test", Refusal: "rollback", Connected: true}},
+				Complete:         true,
+				Acknowledgements: []PeerAcknowledgement{{Peer: "us.test", Refusal: "rollback", Connected: true}},
 			},
 			waits: "by us.test (refuses it: rollback).",
 		},
 		"its stream closed": {
 			peers: &Peers{
-				Complete:  true,
-				Standings: []PeerStanding{{Peer: "us.test", Sequence: 6, Silent: 29 * time.Minute}},
+				Complete:         true,
+				Acknowledgements: []PeerAcknowledgement{{Peer: "us.test", Sequence: 6, Silent: 29 * time.Minute}},
 			},
 			waits: "by us.test (no stream for 29m0s).",
 		},
 		"silent for six hints": {
 			peers: &Peers{
-				Complete:  true,
-				Standings: []PeerStanding{{Peer: "us.test", Sequence: 6, Silent: 30 * time.Minute}},
+				Complete:         true,
+				Acknowledgements: []PeerAcknowledgement{{Peer: "us.test", Sequence: 6, Silent: 30 * time.Minute}},
 			},
 			activate: true,
 		},
 		"the leader knows nobody": {peers: &Peers{}, waits: "What peers have acknowledged is not known yet."},
 		"at the deadline": {
-			peers:    &Peers{Standings: []PeerStanding{{Peer: "us.test", Connected: true}}},
+			peers:    &Peers{Acknowledgements: []PeerAcknowledgement{{Peer: "us.test", Connected: true}}},
 			at:       deadline,
 			activate: true,
 			alarm:    true,
 		},
 		"others sign": {
-			peers:  &Peers{Complete: true, Standings: []PeerStanding{{Peer: "us.test", Connected: true}}},
+			peers:  &Peers{Complete: true, Acknowledgements: []PeerAcknowledgement{{Peer: "us.test", Connected: true}}},
 			others: true,
 			waits:  "by us.test.",
 		},
 		"others sign, and three hints more have passed": {
 			peers: &Peers{
-				Complete:  true,
-				Standings: []PeerStanding{{Peer: "us.test", Connected: true}},
+				Complete:         true,
+				Acknowledgements: []PeerAcknowledgement{{Peer: "us.test", Connected: true}},
 			}, others: true, at: now.Add(15 * time.Minute), activate: true, alarm: true,
 		},
 		"nobody signs": {peers: &Peers{}, unsigned: true, activate: true},

@@ -17,10 +17,13 @@ const (
 	DefaultRefreshHint = 5 * time.Minute
 	// DefaultMinRefresh is the shortest refresh hint that a domain can have.
 	DefaultMinRefresh = 10 * time.Second
+	// DefaultPeerMinRefresh is the interval below which SPIRE does not poll.
+	DefaultPeerMinRefresh = 15 * time.Second
 	// DefaultSigningGrace is the time for which a member without contact to the leader still signs.
 	DefaultSigningGrace = time.Hour
-	// DefaultRootTTL is the lifetime of a self-signed anchor.
-	DefaultRootTTL = 8760 * time.Hour
+	// DefaultRootTTL is the lifetime of a self-signed anchor. Its key is on the disk of a member: a stolen one is of
+	// use for at most that long.
+	DefaultRootTTL = 90 * 24 * time.Hour
 )
 
 // Bounds of the settings.
@@ -41,9 +44,11 @@ const (
 // Settings are the settings of a hosted domain on which the life of its authorities depends.
 type Settings struct {
 	RefreshHint time.Duration
-	X509SVIDTTL time.Duration
-	JWTSVIDTTL  time.Duration
-	CATTL       time.Duration
+	// PeerMinRefresh is the interval below which the slowest reader of the bundle does not poll, whatever the hint.
+	PeerMinRefresh time.Duration
+	X509SVIDTTL    time.Duration
+	JWTSVIDTTL     time.Duration
+	CATTL          time.Duration
 	// EarlierHint is a longer refresh hint that was replaced. Readers may poll at it until EarlierHintUntil.
 	EarlierHint      time.Duration
 	EarlierHintUntil time.Time
@@ -57,6 +62,8 @@ func (s Settings) Check(minRefresh time.Duration) error {
 			maxRefreshHint)
 	case s.RefreshHint%time.Second != 0:
 		return fmt.Errorf("refresh_hint is %v; bundles carry whole seconds", s.RefreshHint)
+	case s.PeerMinRefresh < 0 || s.PeerMinRefresh > maxRefreshHint:
+		return fmt.Errorf("peer_min_refresh is %v; it has to be between 0 and %v", s.PeerMinRefresh, maxRefreshHint)
 	case s.CATTL < MinTTL || s.CATTL > MaxCATTL:
 		return fmt.Errorf("ca_ttl is %v; it has to be between %v and %v", s.CATTL, MinTTL, MaxCATTL)
 	case s.X509SVIDTTL < MinTTL:
@@ -67,16 +74,20 @@ func (s Settings) Check(minRefresh time.Duration) error {
 		return fmt.Errorf("lifetimes have to be whole seconds, since certificates and tokens carry no fractions")
 	}
 	longest := max(s.X509SVIDTTL, s.JWTSVIDTTL)
-	room, need := s.CATTL/2-longest, HintsBeforeUse*s.RefreshHint
+	room, need := s.CATTL/2-longest, HintsBeforeUse*s.slowest(s.RefreshHint)
 	if room < 0 {
 		return fmt.Errorf("SVIDs live for %v at most, for which ca_ttl (%v) is too short: "+
 			"raise ca_ttl to %v at least, or lower the SVID lifetime", longest, s.CATTL, 2*(longest+need))
 	}
 	if room < need {
-		return fmt.Errorf("a new authority has to be known for %d refresh hints (%v) before it signs, "+
+		slowest, value := "refresh_hint", s.RefreshHint
+		if s.PeerMinRefresh > value {
+			slowest, value = "peer_min_refresh", s.PeerMinRefresh
+		}
+		return fmt.Errorf("a new authority has to be known for %v (%d times %s) before it signs, "+
 			"but half of ca_ttl less the longest SVID lifetime is %v; "+
-			"raise ca_ttl (%v), or lower refresh_hint (%v) or the SVID lifetime (%v)",
-			HintsBeforeUse, need, room, s.CATTL, s.RefreshHint, longest)
+			"raise ca_ttl (%v), or lower %s (%v) or the SVID lifetime (%v)",
+			need, HintsBeforeUse, slowest, room, s.CATTL, slowest, value, longest)
 	}
 	return nil
 }
@@ -95,8 +106,11 @@ func (s Settings) Dissemination(now time.Time) time.Duration {
 	if s.EarlierHint > hint && now.Before(s.EarlierHintUntil) {
 		hint = s.EarlierHint
 	}
-	return HintsBeforeUse * hint
+	return HintsBeforeUse * s.slowest(hint)
 }
+
+// slowest returns the interval at which the slowest reader polls under a hint.
+func (s Settings) slowest(hint time.Duration) time.Duration { return max(hint, s.PeerMinRefresh) }
 
 // WithHint returns the settings with a refresh hint that changes at now. A longer hint before it is kept as EarlierHint
 // as long as readers may poll at it.

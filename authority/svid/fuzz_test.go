@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/authority/keys"
 )
 
@@ -48,7 +48,7 @@ func FuzzNames(f *testing.F) {
 		if id, err := ParseWorkloadID(s); err == nil && (id.String() != s || id.Path() == "" || len(s) > maxSPIFFEID) {
 			t.Fatalf("%q was read as %s", s, id)
 		}
-		if access.CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
+		if grant.CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
 			t.Fatalf("%q was taken for a DNS name", s)
 		}
 	})

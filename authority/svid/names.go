@@ -2,9 +2,14 @@ package svid
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/ententehq/entente/access/grant"
 )
 
 // MemberID returns the SPIFFE ID of a member.
@@ -25,4 +30,20 @@ func EndpointID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
 func Reserved(id spiffeid.ID) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(id.Path(), "/"), "/")
 	return first == ReservedSegment
+}
+
+// MemberNames returns the names for the certificate of a member: the host of its address, which is a DNS name or an IP
+// address, unless the address has none or its host cannot stand in a certificate, and shared, the name that all members
+// have in common, unless it is empty.
+func MemberNames(address, shared string) (dnsNames []string, ips []netip.Addr) {
+	host, _, err := net.SplitHostPort(address)
+	if ip, parseErr := netip.ParseAddr(host); err == nil && parseErr == nil {
+		ips = []netip.Addr{ip.WithZone("").Unmap()}
+	} else if err == nil && grant.CheckDNSName(host) == nil {
+		dnsNames = []string{host}
+	}
+	if shared != "" && !slices.Contains(dnsNames, shared) {
+		dnsNames = append(dnsNames, shared)
+	}
+	return dnsNames, ips
 }

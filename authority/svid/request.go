@@ -17,8 +17,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/ententehq/entente/access"
-
+	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -116,7 +115,7 @@ func checkDNSNames(names []string) error {
 	}
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
-		if err := access.CheckDNSName(name); err != nil {
+		if err := grant.CheckDNSName(name); err != nil {
 			return err
 		}
 		if seen[name] {
@@ -220,8 +219,9 @@ func parseTTL(d *durationpb.Duration) (time.Duration, error) {
 	if d == nil {
 		return 0, nil
 	}
-	if err := d.CheckValid(); err != nil {
-		return 0, fmt.Errorf("ttl is not a duration: %w", err)
+	if !d.IsValid() {
+		return 0, fmt.Errorf("ttl is not a duration: it has %d seconds and %d nanoseconds",
+			d.GetSeconds(), d.GetNanos())
 	}
 	ttl := d.AsDuration()
 	switch {

@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// UpstreamAnchors are the anchors of the upstreams of hosted domains.
-var UpstreamAnchors = raftstore.NewTable[*statev1.UpstreamAnchor]("upstream_anchors")
+// UpstreamAnchors are the anchors of the upstreams of hosted domains, and the successors of the roots of members.
+var UpstreamAnchors = raftstore.NewTable[*statev1.UpstreamAnchor]("upstream_anchors", raftstore.RecordsNow)
 
 // AnchorKey returns the key of an anchor of a domain in every table of anchors.
 func AnchorKey(td string, der []byte) string {
@@ -34,7 +34,8 @@ func ListUpstreamAnchors(r raftstore.Reader, td string) ([]*statev1.UpstreamAnch
 	return out, nil
 }
 
-// PublishedAnchors returns the anchors of a domain's upstream that belong into the bundle, in DER.
+// PublishedAnchors returns the anchors that belong into the bundle whether or not an authority is below them, in DER:
+// those of the domain's upstream, and the successors of roots.
 func PublishedAnchors(r raftstore.Reader, td string) ([][]byte, error) {
 	rows, err := ListUpstreamAnchors(r, td)
 	if err != nil {

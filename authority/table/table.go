@@ -12,22 +12,22 @@ import (
 // The tables of this room. Keys of rows that belong to a domain begin with [DomainPrefix].
 var (
 	// Domains are the hosted trust domains, by name.
-	Domains = raftstore.NewTable[*statev1.Domain]("domains")
+	Domains = raftstore.NewTable[*statev1.Domain]("domains", raftstore.RecordsNow)
 	// HostedBundles are the bundles of hosted trust domains, by name. A domain that never had an authority has none.
-	HostedBundles = raftstore.NewTable[*statev1.Bundle]("hosted_bundles")
+	HostedBundles = raftstore.NewTable[*statev1.Bundle]("hosted_bundles", raftstore.RecordsNow)
 	// Authorities are the authorities of hosted domains, of every member, by [AuthorityKey].
-	Authorities = raftstore.NewTable[*statev1.Authority]("authorities")
+	Authorities = raftstore.NewTable[*statev1.Authority]("authorities", raftstore.RecordsNow)
 	// Rotations count the requests to rotate, by domain.
 	Rotations = raftstore.NewTable[*statev1.Rotation]("rotations")
 	// RevokedAnchors are the records of revoked anchors, by [AnchorKey].
-	RevokedAnchors = raftstore.NewTable[*statev1.RevokedAnchor]("revoked_anchors")
+	RevokedAnchors = raftstore.NewTable[*statev1.RevokedAnchor]("revoked_anchors", raftstore.RecordsNow)
 	// Distrusted are the records of tainted and revoked authorities, by [AuthorityKey].
-	Distrusted = raftstore.NewTable[*statev1.Distrusted]("distrusted_authorities")
+	Distrusted = raftstore.NewTable[*statev1.Distrusted]("distrusted_authorities", raftstore.RecordsNow)
 	// PastSequences are the last sequences of domains that are no longer hosted, by domain.
-	PastSequences = raftstore.NewTable[*statev1.PastSequence]("past_sequences")
+	PastSequences = raftstore.NewTable[*statev1.PastSequence]("past_sequences", raftstore.RecordsNow)
 	// HostedHistory are the last [statement.HostedDepth] versions of hosted bundles, by domain and number of the
 	// version, and HostedHistoryKeys the authorities in them.
-	HostedHistory     = raftstore.NewTable[*statev1.BundleVersion]("hosted_history")
+	HostedHistory     = raftstore.NewTable[*statev1.BundleVersion]("hosted_history", raftstore.RecordsNow)
 	HostedHistoryKeys = raftstore.NewTable[*statev1.BundleKey]("hosted_history_keys")
 )
 
@@ -48,6 +48,7 @@ func DomainPrefix(td string) string { return td + "/" }
 func SettingsOf(d *statev1.Domain) plan.Settings {
 	return plan.Settings{
 		RefreshHint:      d.GetRefreshHint().AsDuration(),
+		PeerMinRefresh:   d.GetPeerMinRefresh().AsDuration(),
 		X509SVIDTTL:      d.GetX509SvidTtl().AsDuration(),
 		JWTSVIDTTL:       d.GetJwtSvidTtl().AsDuration(),
 		CATTL:            d.GetCaTtl().AsDuration(),
@@ -59,6 +60,7 @@ func SettingsOf(d *statev1.Domain) plan.Settings {
 // SetSettings writes the settings of a domain to its row.
 func SetSettings(d *statev1.Domain, s plan.Settings) {
 	d.RefreshHint = durationpb.New(s.RefreshHint)
+	d.PeerMinRefresh = durationpb.New(s.PeerMinRefresh)
 	d.X509SvidTtl = durationpb.New(s.X509SVIDTTL)
 	d.JwtSvidTtl = durationpb.New(s.JWTSVIDTTL)
 	d.CaTtl = durationpb.New(s.CATTL)

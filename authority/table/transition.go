@@ -77,7 +77,7 @@ func Apply(tx *raftstore.Tx, td string, action plan.Action, settings plan.Settin
 		return fmt.Errorf("authority %s of %s: %w", action.ID, td, err)
 	}
 	if plan.State(row.Value.GetState()).Distrusted() {
-		if err := putDistrusted(tx, row.Value, now); err != nil {
+		if err := distrust(tx, row.Value, now); err != nil {
 			return err
 		}
 	}

@@ -54,8 +54,8 @@ func rootPrefix(td spiffeid.TrustDomain) string {
 	return fmt.Sprintf("%s%x-", RootPrefix, sum[:8])
 }
 
-// SignCA signs below the newest root. It makes a new root if the request requires one, or if the newest is past half of
-// its life or refused.
+// SignCA signs below the newest root in use that can sign. Otherwise a reserved one takes over, or one that was made
+// for a request which failed. It makes a new root if there is none, or if the request requires one.
 func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
 	if s.ttl < 4*r.TTL {
 		return nil, fmt.Errorf(
@@ -69,14 +69,9 @@ func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	var top *root
-	number := uint64(1)
-	if len(roots) > 0 {
-		top = &roots[len(roots)-1]
-		number = top.number + 1
-	}
-	if top == nil || r.NewAnchor || !top.signsAt(r.Now) || (r.Refused != nil && r.Refused(top.Certificate)) {
-		if top, err = s.newRoot(ctx, r.TrustDomain, number, r.Now); err != nil {
+	top := choose(roots, r)
+	if top == nil {
+		if top, err = s.newRoot(ctx, r, next(roots)); err != nil {
 			return nil, err
 		}
 	}
@@ -94,11 +89,76 @@ func (s *SelfSigned) SignCA(ctx context.Context, r Request) (*Signed, error) {
 	return &Signed{Chain: []*x509.Certificate{ca}, Anchors: []*x509.Certificate{top.Certificate}}, nil
 }
 
+// choose returns the root to sign below, or nil if a new one has to be made. roots are the oldest first.
+func choose(roots []root, r Request) *root {
+	if r.NewAnchor {
+		return nil
+	}
+	able := slices.DeleteFunc(slices.Clone(roots), func(x root) bool {
+		return !x.signsAt(r.Now) || is(r.Refused, x.Certificate)
+	})
+	slices.Reverse(able)
+	find := func(what func(*x509.Certificate) bool) int {
+		return slices.IndexFunc(able, func(x root) bool { return is(what, x.Certificate) })
+	}
+	top := 0
+	if i := find(r.InUse); i >= 0 {
+		top = i
+	} else if i := find(r.Reserved); i >= 0 {
+		// The one before it signed until all that was below it had expired, and readers know it best.
+		top = min(i+1, len(able)-1)
+	}
+	if len(able) == 0 {
+		return nil
+	}
+	return &able[top]
+}
+
+// is returns what a predicate reports, or false if it is nil.
+func is(predicate func(*x509.Certificate) bool, c *x509.Certificate) bool {
+	return predicate != nil && predicate(c)
+}
+
+// next returns the number of the next root.
+func next(roots []root) uint64 {
+	if len(roots) == 0 {
+		return 1
+	}
+	return roots[len(roots)-1].number + 1
+}
+
+// MakeRoot implements [RootMaker].
+func (s *SelfSigned) MakeRoot(ctx context.Context, r Request) (*x509.Certificate, error) {
+	roots, err := s.roots(ctx, r.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	made, err := s.newRoot(ctx, r, next(roots))
+	if err != nil {
+		return nil, err
+	}
+	return made.Certificate, nil
+}
+
+// Roots implements [RootMaker].
+func (s *SelfSigned) Roots(ctx context.Context, td spiffeid.TrustDomain) ([]*x509.Certificate, error) {
+	roots, err := s.roots(ctx, td)
+	if err != nil {
+		return nil, err
+	}
+	certificates := make([]*x509.Certificate, len(roots))
+	for i, r := range roots {
+		certificates[i] = r.Certificate
+	}
+	return certificates, nil
+}
+
 // newRoot makes a root. If the member stops in between, the root has a key and no certificate, and the next one reuses
 // its name.
 func (s *SelfSigned) newRoot(
-	ctx context.Context, td spiffeid.TrustDomain, number uint64, now time.Time,
+	ctx context.Context, r Request, number uint64,
 ) (*root, error) {
+	td, now := r.TrustDomain, r.Now
 	name := fmt.Sprintf("%s%d", rootPrefix(td), number)
 	key, err := s.keys.Create(ctx, name)
 	if err != nil {
@@ -107,6 +167,10 @@ func (s *SelfSigned) newRoot(
 	template, err := svid.CATemplate(td, key.Public(), "Entente root", now, now.Add(s.ttl), 1)
 	if err != nil {
 		return nil, err
+	}
+	if r.NameConstraints {
+		// It is not critical, against RFC 5280, section 4.2.1.10, so that verifiers without URI constraints ignore it.
+		template.PermittedURIDomains = []string{td.Name()}
 	}
 	certificate, err := svid.SignCertificate(template, template, key.Public(), key, svid.LintCA(td))
 	if err != nil {

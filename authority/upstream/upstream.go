@@ -27,6 +27,15 @@ type AnchorSource interface {
 	Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan struct{})
 }
 
+// RootMaker is implemented by an [Upstream] that makes its anchors itself, on this member.
+type RootMaker interface {
+	// MakeRoot makes an anchor that the next request can reserve. Of a request it reads the trust domain, the time and
+	// the name constraints.
+	MakeRoot(ctx context.Context, r Request) (*x509.Certificate, error)
+	// Roots returns the anchors of a domain whose keys this member has.
+	Roots(ctx context.Context, td spiffeid.TrustDomain) ([]*x509.Certificate, error)
+}
+
 // Request is a request for a CA certificate.
 type Request struct {
 	TrustDomain spiffeid.TrustDomain
@@ -38,6 +47,13 @@ type Request struct {
 	Refused func(anchor *x509.Certificate) bool
 	// NewAnchor requests a certificate below a new anchor, if the upstream makes its anchors itself.
 	NewAnchor bool
+	// NameConstraints requests that an anchor which the upstream makes for this certificate permits names of the trust
+	// domain alone.
+	NameConstraints bool
+	// InUse reports whether an authority of this member is below an anchor, and Reserved whether an anchor waits until
+	// the present one signs no more. They concern an upstream that makes its anchors itself. A nil function returns
+	// false.
+	InUse, Reserved func(anchor *x509.Certificate) bool
 	// Failed is called after each failed attempt while SignCA retries, so that a cause is known before the last attempt
 	// fails. It can be nil.
 	Failed func(error)

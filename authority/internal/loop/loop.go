@@ -39,7 +39,7 @@ type Runner struct {
 // the error of ctx. Task completes the log line "cannot …".
 func (r *Runner) Run(ctx context.Context, task string, once func(context.Context) (time.Time, error)) error {
 	retry := newBackoff()
-	var log throttle
+	failing := false
 	for {
 		changed := r.Changed.Next()
 		next, err := once(ctx)
@@ -52,14 +52,14 @@ func (r *Runner) Run(ctx context.Context, task string, once func(context.Context
 			if r.Failures != nil {
 				r.Failures.Inc()
 			}
-			if log.failed(OneLine(err), time.Now()) {
-				r.Log.Warn("cannot "+task+"; retrying", "error", OneLine(err), "in", wait)
-			}
+			failing = true
+			r.Log.Warn("cannot "+task+"; retrying", "error", OneLine(err), "in", wait)
 		} else {
 			retry.Reset()
-			if log.succeeded() {
+			if failing {
 				r.Log.Info("recovered: can " + task)
 			}
+			failing = false
 		}
 		if err := WaitFor(ctx, changed, wait); err != nil {
 			return err

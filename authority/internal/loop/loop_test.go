@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -30,6 +31,32 @@ func TestFailuresAreOneLineEach(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 1, strings.Count(out.String(), "\n"), out.String())
 	require.Contains(t, out.String(), `cannot renew; retrying: error="one is sealed; two: is down"`)
+}
+
+// TestRecoveryIsLoggedOnce: the log has the first success after failures, and no other.
+func TestRecoveryIsLoggedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		runner := Runner{
+			Changed: &Signal{}, Now: time.Now,
+			Log: hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Info, DisableTime: true}),
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		runs := 0
+		err := runner.Run(ctx, "renew", func(context.Context) (time.Time, error) {
+			switch runs++; runs {
+			case 2, 3:
+				return time.Time{}, errors.New("down")
+			case 6:
+				cancel()
+			}
+			return time.Now().Add(time.Second), nil
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, 2, strings.Count(out.String(), "[WARN]  cannot renew; retrying: error=down in="), out.String())
+		require.Equal(t, 1, strings.Count(out.String(), "[INFO]  recovered: can renew\n"), out.String())
+		require.Equal(t, 3, strings.Count(out.String(), "\n"), out.String())
+	})
 }
 
 // TestRetriesBackOffWithJitter: members that fail together do not retry together, and wait longer each time, up to a
