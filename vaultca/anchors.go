@@ -3,6 +3,7 @@ package vaultca
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -64,20 +65,50 @@ func sharedWith(
 	return spiffeid.TrustDomain{}, false
 }
 
-// readAnchors returns the present anchors of a mount.
-func readAnchors(ctx context.Context, c *vault.Caller, m Mount) ([]*x509.Certificate, error) {
-	if m.AnchorsFile != "" {
-		return pinned(m.AnchorsFile)
+// issuing is an issuer of a mount as Vault shows it.
+type issuing struct {
+	ref   string
+	cert  *x509.Certificate
+	chain []*x509.Certificate
+}
+
+// digest stands for the certificates.
+func (i issuing) digest() [sha256.Size]byte {
+	h := sha256.New()
+	for _, cert := range append([]*x509.Certificate{i.cert}, i.chain...) {
+		h.Write(cert.Raw)
 	}
-	var anchors []*x509.Certificate
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// readIssuers reads the configured issuers of a mount.
+func readIssuers(ctx context.Context, c *vault.Caller, m Mount) ([]issuing, error) {
+	var all []issuing
 	for _, ref := range m.issuers() {
-		issuer, chain, err := readIssuer(ctx, c, m, ref)
+		cert, chain, err := readIssuer(ctx, c, m, ref)
 		if err != nil {
 			return nil, err
 		}
-		tops := Tops(issuer, chain)
+		all = append(all, issuing{ref, cert, chain})
+	}
+	return all, nil
+}
+
+// readAnchors returns the present anchors of a mount, and the issuers that they were found by, if they were.
+func readAnchors(ctx context.Context, c *vault.Caller, m Mount) (anchors []*x509.Certificate, by []issuing, err error) {
+	if m.AnchorsFile != "" {
+		anchors, err = pinned(m.AnchorsFile)
+		return anchors, nil, err
+	}
+	issuers, err := readIssuers(ctx, c, m)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, i := range issuers {
+		tops := Tops(i.cert, i.chain)
 		if len(tops) == 0 {
-			return nil, fmt.Errorf("issuer %s (%s) of mount %s: %w", ref, issuer.Subject, m.Path, vault.ErrNoAnchor)
+			return nil, nil, fmt.Errorf("issuer %s (%s) of mount %s: %w", i.ref, i.cert.Subject, m.Path,
+				vault.ErrNoAnchor)
 		}
 		for _, top := range tops {
 			if !slices.ContainsFunc(anchors, top.Equal) {
@@ -85,7 +116,7 @@ func readAnchors(ctx context.Context, c *vault.Caller, m Mount) ([]*x509.Certifi
 			}
 		}
 	}
-	return anchors, nil
+	return anchors, issuers, nil
 }
 
 // pinned reads anchors from a file.

@@ -2,9 +2,6 @@ package vaultca
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -46,8 +43,7 @@ func Check(ctx context.Context, c Config) []vault.Finding {
 	all := map[spiffeid.TrustDomain][]*x509.Certificate{}
 	for _, td := range k.config.domains() {
 		all[td] = k.anchors(ctx, td, all)
-		if err == nil {
-			k.signing(ctx, td, all[td])
+		if err == nil && k.signing(ctx, td, all[td]) {
 			k.limits(ctx, td)
 			k.roles(ctx, td)
 		}
@@ -61,7 +57,7 @@ func (k *pkiCheck) anchors(
 	all map[spiffeid.TrustDomain][]*x509.Certificate,
 ) []*x509.Certificate {
 	subject := td.Name() + " anchors"
-	anchors, err := readAnchors(ctx, k.Caller, k.config.Mounts[td])
+	anchors, _, err := readAnchors(ctx, k.Caller, k.config.Mounts[td])
 	if err != nil {
 		k.Add(vault.Failure, subject, "%v", err)
 		return nil
@@ -84,49 +80,27 @@ func (k *pkiCheck) anchors(
 	return anchors
 }
 
-// request returns a certificate request for a key that is discarded.
-func request() (*x509.CertificateRequest, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificateRequest(der)
-}
-
 // checkTTL is the lifetime of a certificate of a check.
 const checkTTL = 24 * time.Hour
 
-func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors []*x509.Certificate) {
+// signing probes each issuer that can sign. It returns false if Vault has no such mount or issuer, of which nothing
+// more can be found out.
+func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors []*x509.Certificate) bool {
+	there := true
+	for _, issuer := range k.config.Mounts[td].issuers() {
+		there = !errors.Is(k.probe(ctx, td, issuer, anchors), vault.ErrNotFound) && there
+	}
+	return there
+}
+
+func (k *pkiCheck) probe(
+	ctx context.Context, td spiffeid.TrustDomain, issuer string, anchors []*x509.Certificate,
+) error {
 	subject := td.Name() + " signing"
-	csr, err := request()
-	if err != nil {
-		k.Add(vault.Failure, subject, "%v", err)
-		return
+	if len(k.config.Mounts[td].issuers()) > 1 {
+		subject += " by " + issuer
 	}
-	secret, err := signIntermediate(
-		ctx,
-		k.Caller,
-		k.config.Mounts[td],
-		k.config.Mounts[td].issuers()[0],
-		signParameters(td, csr, checkTTL),
-	)
-	if err != nil {
-		k.Add(vault.Failure, subject, "%v", err)
-		return
-	}
-	own, chain, err := parseSigned(secret)
-	if err != nil {
-		k.Add(vault.Failure, subject, "%v", err)
-		return
-	}
-	_, warnings, err := Examine(Request{
-		TrustDomain: td, Key: csr.PublicKey, TTL: checkTTL, LongestSVID: k.config.LongestSVID(td), Now: k.config.Now(),
-		Anchors: anchors,
-	}, own[0], chain)
+	warnings, err := probe(ctx, k.Caller, k.config, td, issuer, anchors, checkTTL)
 	switch {
 	case err != nil:
 		k.Add(vault.Failure, subject, "%v", err)
@@ -146,8 +120,9 @@ func (k *pkiCheck) signing(ctx context.Context, td spiffeid.TrustDomain, anchors
 			(checkTTL - warnings.Short).Round(time.Minute),
 		)
 	default:
-		k.Add(vault.OK, subject, "signs for %s", td.IDString())
+		k.Add(vault.OK, subject, "signs for %s, and verifiers accept an X509-SVID below", td.IDString())
 	}
+	return err
 }
 
 // limits tries calls that the policy should deny: another name, and values from the request.
@@ -164,7 +139,7 @@ func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 	}
 	tight := true
 	for _, try := range tries {
-		csr, err := request()
+		csr, _, err := request()
 		if err != nil {
 			k.Add(vault.Failure, subject, "%v", err)
 			return
@@ -186,7 +161,13 @@ func (k *pkiCheck) limits(ctx context.Context, td spiffeid.TrustDomain) {
 					WriteWithContext(ctx, m.Path+"/issuer/"+m.issuers()[0]+"/sign-intermediate", parameters)
 			},
 		)
-		if !errors.Is(err, vault.ErrDenied) {
+		switch {
+		case errors.Is(err, vault.ErrDenied):
+		case err != nil:
+			tight = false
+			k.Add(vault.Warning, subject, "whether the token could %s is not known, since the attempt failed "+
+				"otherwise: %v", try.what, err)
+		default:
 			tight = false
 			k.Add(
 				vault.Warning,

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
@@ -20,6 +21,9 @@ type Config struct {
 	Mounts map[spiffeid.TrustDomain]Mount
 	// LongestSVID is the longest lifetime of an X509-SVID in a domain: a signing certificate covers two of them.
 	LongestSVID func(spiffeid.TrustDomain) time.Duration
+	// Sample returns the names of the X509-SVID by which what an issuer signed is tried. If nil, they are those of the
+	// domain's bundle endpoint.
+	Sample func(spiffeid.TrustDomain) (upstream.Sample, error)
 	// PollInterval is the time between two looks at the anchors. It is 15 s if zero.
 	PollInterval time.Duration
 }
@@ -94,6 +98,19 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// CheckFiles reads the files and variables that the connection, the login and the anchors need, and names all that are
+// not usable.
+func (c Config) CheckFiles() error {
+	errs := []error{c.Config.CheckFiles()}
+	for _, td := range c.domains() {
+		if file := c.Mounts[td].AnchorsFile; file != "" {
+			_, err := pinned(file)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // domains returns the domains with a mount, in order.
 func (c Config) domains() []spiffeid.TrustDomain {
 	var all []spiffeid.TrustDomain
@@ -108,6 +125,11 @@ func (c Config) withDefaults() Config {
 	c.Config = c.WithDefaults()
 	if c.LongestSVID == nil {
 		c.LongestSVID = func(spiffeid.TrustDomain) time.Duration { return time.Hour }
+	}
+	if c.Sample == nil {
+		c.Sample = func(td spiffeid.TrustDomain) (upstream.Sample, error) {
+			return upstream.SampleOf(td, spiffeid.TrustDomain{}, "", "", "")
+		}
 	}
 	c.PollInterval = cmp.Or(c.PollInterval, defaultPollInterval)
 	return c

@@ -2,16 +2,19 @@ package vaultca
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/upstream"
+	verifier "github.com/ententehq/entente/bundle/svid"
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
@@ -77,7 +80,7 @@ func Examine(a Request, certificate *x509.Certificate, chain []*x509.Certificate
 	if certificate.NotBefore.After(at) {
 		at, warnings.Ahead = certificate.NotBefore, certificate.NotBefore.Sub(at)
 	}
-	path, err := toAnchor(certificate, chain, a.Anchors, at)
+	path, err := toAnchor(certificate, chain, a.Anchors, a.TrustDomain, at)
 	if err != nil {
 		return nil, warnings, err
 	}
@@ -91,10 +94,12 @@ func Examine(a Request, certificate *x509.Certificate, chain []*x509.Certificate
 	return signed, warnings, nil
 }
 
-// toAnchor returns the shortest path from the certificate to an anchor, both included.
+// toAnchor returns the shortest path from the certificate to an anchor, both included. One that verifiers accept comes
+// before one that they refuse.
 func toAnchor(
 	certificate *x509.Certificate,
 	chain, anchors []*x509.Certificate,
+	td spiffeid.TrustDomain,
 	at time.Time,
 ) ([]*x509.Certificate, error) {
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
@@ -113,14 +118,24 @@ func toAnchor(
 		err = errors.New("no path was found")
 	}
 	if err != nil {
+		sent := slices.DeleteFunc(slices.Clone(chain), func(c *x509.Certificate) bool {
+			return selfSigned(c) || c.Equal(certificate)
+		})
+		err = verifier.Explain(err, append([]*x509.Certificate{certificate}, sent...), anchors, td, at)
+		if misfit := (*verifier.Misfit)(nil); errors.As(err, &misfit) {
+			return nil, fmt.Errorf("%w: %w", vault.ErrUnfit, misfit)
+		}
 		return nil, fmt.Errorf("%w: %w", vault.ErrNoChain, err)
 	}
-	best := paths[0]
-	for _, p := range paths[1:] {
-		if len(p) < len(best) {
-			best = p
+	refused := func(path []*x509.Certificate) int {
+		if verifier.CheckPath(path, td) != nil {
+			return 1
 		}
+		return 0
 	}
+	best := slices.MinFunc(paths, func(a, b []*x509.Certificate) int {
+		return cmp.Or(cmp.Compare(refused(a), refused(b)), cmp.Compare(len(a), len(b)))
+	})
 	if len(best) < 2 {
 		return nil, fmt.Errorf("%w: it is an anchor itself", vault.ErrNoChain)
 	}

@@ -202,8 +202,13 @@ func TestValidateErrors(t *testing.T) {
 		want string
 		edit func(*Config)
 	}{
-		{`address "http://vault:8200" is not of the form https://HOST:PORT`,
-			func(c *Config) { c.Address = "http://vault:8200" }},
+		{`address "http://vault:8200" is not of the form https://HOST:PORT; for a Vault Agent on this machine, set ` +
+			`plain_loopback = true`, func(c *Config) { c.Address = "http://vault:8200" }},
+		{`address "ftp://vault:8200" is not of the form https://HOST:PORT`,
+			func(c *Config) { c.Address = "ftp://vault:8200" }},
+		{`address "http://vault:8200": plain_loopback allows plain HTTP to an address of this machine alone, such as ` +
+			`http://127.0.0.1:8100`,
+			func(c *Config) { c.Address, c.PlainLoopback = "http://vault:8200", true }},
 		{`no auth block; one of token, approle, kubernetes and cert is needed`,
 			func(c *Config) { c.Auth = nil }},
 		{`auth "approle" needs role_id and secret_id`,

@@ -17,8 +17,9 @@ type pkiMetrics struct {
 func newPKIMetrics(r prometheus.Registerer) (*pkiMetrics, error) {
 	m := &pkiMetrics{
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "entente_vaultca_up", Help: "1 while the last attempt of that task (sign, anchors) worked, 0 while " +
-				"it did not.",
+			Name: "entente_vaultca_up",
+			Help: "1 while the last attempt of that task (sign, anchors, issuer) worked, 0 " +
+				"while it did not.",
 		}, []string{"trust_domain", "task"}),
 		looked: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "entente_vaultca_anchors_seen_timestamp_seconds", Help: "When a domain's anchors were last read " +

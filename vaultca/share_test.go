@@ -3,6 +3,7 @@ package vaultca
 import (
 	"crypto/rand"
 	"crypto/x509"
+	"path/filepath"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -18,7 +19,7 @@ import (
 func TestUpstreamAndTransitShareALogin(t *testing.T) {
 	v := vaulttest.Shared(t)
 	config := configFor(t, v, v.PKI(t), nil)
-	keys := transit.Config{Mount: v.Transit(t), Cluster: "eu", Member: "eu-1", Dir: t.TempDir()}
+	keys := transit.Config{Mount: v.Transit(t), Cluster: "eu", Member: "eu-1", Dir: filepath.Join(t.TempDir(), "keys")}
 	rules, err := Policies(config.PoliciesFor(), []transit.PolicyFor{keys.PolicyFor()})
 	require.NoError(t, err)
 	auth, roleID, secretID := v.AppRole(t, v.Policy(t, rules), nil)

@@ -78,9 +78,10 @@ func (u *Upstream) Run(ctx context.Context) error {
 	return err
 }
 
-// poll reads a domain's anchors again and again. Intervals differ by up to a tenth, so that members do not call at the
-// same time.
+// poll reads a domain's anchors again and again, and tries issuers that changed. Intervals differ by up to a tenth, so
+// that members do not call at the same time.
 func (u *Upstream) poll(ctx context.Context, td spiffeid.TrustDomain) {
+	tried := map[string]trial{}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -89,11 +90,17 @@ func (u *Upstream) poll(ctx context.Context, td spiffeid.TrustDomain) {
 			return
 		case <-timer.C:
 		}
-		_, _ = u.lookAt(ctx, td, u.config.Mounts[td]) // its outcome is in the log and in the metrics
+		m := u.config.Mounts[td]
+		anchors, issuers, err := u.lookAt(ctx, td, m) // its outcome is in the log and in the metrics
+		if err == nil && len(issuers) == 0 {
+			issuers, err = readIssuers(ctx, u.caller, m)
+		}
+		if err == nil {
+			u.try(ctx, td, anchors, issuers, tried)
+		}
 		interval := u.config.PollInterval
-		timer.Reset(
-			interval - time.Duration(rand.Int64N(int64(interval/10)+1)),
-		) //nolint:gosec // G404: spreads load, guards nothing
+		early := rand.Int64N(int64(interval/10) + 1) //nolint:gosec // G404: spreads load, guards nothing
+		timer.Reset(interval - time.Duration(early))
 	}
 }
 
@@ -105,10 +112,13 @@ func (u *Upstream) Anchors(td spiffeid.TrustDomain) ([]*x509.Certificate, <-chan
 	return append([]*x509.Certificate(nil), u.anchors[td]...), u.changed
 }
 
-// lookAt reads a domain's anchors and stores them. Anchors of another domain are refused.
-func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount) ([]*x509.Certificate, error) {
+// lookAt reads a domain's anchors and stores them, and returns them with the issuers that they were found by, if they
+// were. Anchors of another domain are refused.
+func (u *Upstream) lookAt(
+	ctx context.Context, td spiffeid.TrustDomain, m Mount,
+) ([]*x509.Certificate, []issuing, error) {
 	wrap := func(err error) error { return fmt.Errorf("find the anchors of %s: %w", td, err) }
-	anchors, err := readAnchors(
+	anchors, issuers, err := readAnchors(
 		vault.WithFailures(ctx, func(err error) { u.outcome(ctx, td, "anchors", wrap(err)) }),
 		u.caller,
 		m,
@@ -122,7 +132,7 @@ func (u *Upstream) lookAt(ctx context.Context, td spiffeid.TrustDomain, m Mount)
 		u.metrics.looked.WithLabelValues(td.Name()).Set(float64(u.config.Now().Unix()))
 	}
 	u.outcome(ctx, td, "anchors", err)
-	return anchors, err
+	return anchors, issuers, err
 }
 
 func (u *Upstream) keepAnchors(td spiffeid.TrustDomain, anchors []*x509.Certificate) error {
@@ -238,7 +248,7 @@ func (u *Upstream) SignCA(ctx context.Context, r upstream.Request) (*upstream.Si
 }
 
 func (u *Upstream) sign(ctx context.Context, m Mount, r upstream.Request) (*upstream.Signed, error) {
-	anchors, err := u.lookAt(ctx, r.TrustDomain, m)
+	anchors, _, err := u.lookAt(ctx, r.TrustDomain, m)
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func open(t testing.TB, c Config) *Upstream {
 
 func signRequest(t testing.TB) upstream.Request {
 	t.Helper()
-	csr, err := request()
+	csr, _, err := request()
 	require.NoError(t, err)
 	return upstream.Request{TrustDomain: domain, CSR: csr, Now: time.Now(), TTL: 24 * time.Hour}
 }

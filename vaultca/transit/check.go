@@ -159,6 +159,16 @@ func (k *checker) transitLimits(ctx context.Context, c Config) {
 		parameters["exportable"] = true
 		return client.Logical().WriteWithContext(ctx, e.Mount+"/keys/"+e.Key, parameters)
 	})
+	if err != nil && !errors.Is(err, vault.ErrDenied) {
+		tight = false
+		k.Add(
+			vault.Warning,
+			subject,
+			"whether the token could make keys that can be exported is not known, since the attempt failed "+
+				"otherwise: %v",
+			err,
+		)
+	}
 	if err == nil {
 		tight = false
 		k.Add(
@@ -178,7 +188,17 @@ func (k *checker) transitLimits(ctx context.Context, c Config) {
 		}
 	}
 	// A configuration refuses this member name, so no member has such a key.
-	if _, err := readKey(ctx, k.Caller, probe(c, "CHECK")); !errors.Is(err, vault.ErrDenied) {
+	switch _, err := readKey(ctx, k.Caller, probe(c, "CHECK")); {
+	case errors.Is(err, vault.ErrDenied):
+	case err != nil && !errors.Is(err, vault.ErrKeyGone):
+		tight = false
+		k.Add(
+			vault.Warning,
+			subject,
+			"whether the token reaches the keys of other members is not known, since the attempt failed otherwise: %v",
+			err,
+		)
+	default:
 		tight = false
 		k.Add(
 			vault.Warning,

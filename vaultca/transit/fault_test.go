@@ -138,7 +138,7 @@ func TestLostKeys(t *testing.T) {
 			require.NoError(t, err, "once is not enough")
 			runTransit(t, k)
 			select {
-			case <-k.Lost():
+			case <-k.Changed():
 			case <-time.After(30 * time.Second):
 				t.Fatal("the loss was not signaled")
 			}

@@ -129,7 +129,7 @@ func TestRefusedKeyDoesNotBlockOthers(t *testing.T) {
 	v.DeleteTransitKey(t, mount, key.(*signingKey).entry.Key)
 	runTransit(t, k)
 	select {
-	case <-k.Lost():
+	case <-k.Changed():
 	case <-time.After(30 * time.Second):
 		t.Fatal("the lost key is not found out")
 	}

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/internal/secretdir"
 	"github.com/ententehq/entente/vaultca/vault"
 )
 
@@ -70,8 +71,8 @@ type index struct {
 }
 
 func openIndex(dir string) (*index, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder for the index of keys: %w", err)
+	if err := secretdir.Make("folder for the index of keys", dir); err != nil {
+		return nil, err
 	}
 	return &index{dir: dir}, nil
 }

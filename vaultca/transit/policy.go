@@ -13,11 +13,16 @@ type PolicyFor struct {
 	Prefix, Cluster string
 	// Member is the owner of the keys. If empty, the policy reaches the keys of all members of the cluster.
 	Member string
+	// Wrapping selects the rights of a [Wrapper] instead of those of a [Store].
+	Wrapping bool
 }
 
-// Rights returns exactly the rights that a [Store] uses. Vault's patterns end with the name, so one rule covers making,
-// reading and deleting; its parameters allow no key that can leave Vault.
+// Rights returns exactly the rights that a [Store], or a [Wrapper], uses. Vault's patterns end with the name, so one
+// rule covers making, reading and deleting; its parameters allow no key that can leave Vault.
 func Rights(p PolicyFor) []vault.Right {
+	if p.Wrapping {
+		return wrappingRights(p)
+	}
 	prefix := KeyPrefix(p.Prefix, p.Cluster, p.Member)
 	return []vault.Right{
 		{

@@ -367,5 +367,5 @@ func (t *Store) Delete(_ context.Context, name string) error {
 	return nil
 }
 
-// Lost signals that keys were found to be lost: [Store.Signer] no longer returns them.
-func (t *Store) Lost() <-chan struct{} { return t.lost }
+// Changed signals that keys were found to be lost: [Store.Signer] no longer returns them.
+func (t *Store) Changed() <-chan struct{} { return t.lost }

@@ -70,9 +70,8 @@ func (t *Store) watch(ctx context.Context) {
 		if t.suspects() > 0 {
 			interval = min(interval, t.config.ConfirmAfter)
 		}
-		timer.Reset(
-			interval - time.Duration(rand.Int64N(int64(interval/10)+1)),
-		) //nolint:gosec // G404: spreads load, guards nothing
+		early := rand.Int64N(int64(interval/10) + 1) //nolint:gosec // G404: spreads load, guards nothing
+		timer.Reset(interval - time.Duration(early))
 	}
 }
 

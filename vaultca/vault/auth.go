@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -18,6 +19,8 @@ type Auth interface {
 	Method() string
 
 	validate() error
+	// checkFiles reads what a login needs of this machine.
+	checkFiles() error
 	// login returns a secret with its Auth set. The client has no token.
 	login(ctx context.Context, c *api.Client) (*api.Secret, error)
 }
@@ -49,6 +52,9 @@ const (
 	serviceAccountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 	// maxSecretBytes is far above any secret, key or certificate chain.
 	maxSecretBytes = 64 << 10
+	// maxRootsBytes bounds a file of roots: the public ones of a distribution with a company's own have some 200 KiB,
+	// and bundles of clusters more than a megabyte.
+	maxRootsBytes = 8 << 20
 )
 
 // Method implements [Auth].
@@ -91,6 +97,27 @@ func (a Certificate) validate() error {
 	return checkAuthMount(a.Mount)
 }
 
+func (a Token) checkFiles() error {
+	_, err := read("the token", a.Token)
+	return err
+}
+
+func (a AppRole) checkFiles() error {
+	_, err := read("role_id", a.RoleID)
+	_, errSecret := read("secret_id", a.SecretID)
+	return errors.Join(err, errSecret)
+}
+
+func (a Kubernetes) checkFiles() error {
+	_, err := a.token()
+	return err
+}
+
+func (a Certificate) checkFiles() error {
+	_, err := a.certificate()
+	return err
+}
+
 func checkAuthMount(mount string) error {
 	if mount == "" {
 		return nil
@@ -107,6 +134,9 @@ func (a Token) login(ctx context.Context, c *api.Client) (*api.Secret, error) {
 	found, err := c.Auth().Token().LookupSelfWithContext(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if found == nil || found.Data["ttl"] == nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, errNoAnswer)
 	}
 	ttl, err := found.TokenTTL()
 	if err != nil {
@@ -134,15 +164,17 @@ func (a AppRole) login(ctx context.Context, c *api.Client) (*api.Secret, error) 
 }
 
 func (a Kubernetes) login(ctx context.Context, c *api.Client) (*api.Secret, error) {
-	path := a.TokenFile
-	if path == "" {
-		path = serviceAccountToken
-	}
-	jwt, err := ReadFile(path)
+	jwt, err := a.token()
 	if err != nil {
 		return nil, err
 	}
-	return write(ctx, c, a.Mount, a.Method(), map[string]any{"role": a.Role, "jwt": strings.TrimSpace(string(jwt))})
+	return write(ctx, c, a.Mount, a.Method(), map[string]any{"role": a.Role, "jwt": jwt})
+}
+
+// token reads the token of the service account.
+func (a Kubernetes) token() (string, error) {
+	raw, err := ReadFile(cmp.Or(a.TokenFile, serviceAccountToken))
+	return strings.TrimSpace(string(raw)), err
 }
 
 func (a Certificate) login(ctx context.Context, c *api.Client) (*api.Secret, error) {
@@ -189,18 +221,20 @@ func read(what string, secret Secret) (string, error) {
 }
 
 // ReadFile returns the content of a file of bounded size that the login needs. Its errors wrap [ErrSecret].
-func ReadFile(path string) ([]byte, error) {
+func ReadFile(path string) ([]byte, error) { return readFile(path, maxSecretBytes) }
+
+func readFile(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSecret, err)
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
+	raw, err := io.ReadAll(io.LimitReader(f, most+1))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrSecret, err)
-	case len(raw) > maxSecretBytes:
-		return nil, fmt.Errorf("%w: %s is larger than %d bytes", ErrSecret, path, maxSecretBytes)
+	case int64(len(raw)) > most:
+		return nil, fmt.Errorf("%w: %s is larger than %d bytes", ErrSecret, path, most)
 	}
 	return raw, nil
 }

@@ -84,8 +84,12 @@ func (c *Caller) Within(
 	began := time.Now()
 	attempt, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	secret, err := fn(attempt, client)
-	if err == nil && secret == nil {
+	seen := &trail{}
+	secret, err := fn(context.WithValue(attempt, trailKey{}, seen), client)
+	switch {
+	case err == nil && secret == nil && seen.status == http.StatusNotFound:
+		err = fmt.Errorf("%w (HTTP %d)", ErrNotFound, seen.status) // to Vault's client it is an empty answer
+	case err == nil && secret == nil:
 		err = fmt.Errorf("%w: %w", ErrMalformed, errNoAnswer)
 	}
 	if ctx.Err() != nil && err != nil {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ententehq/entente/internal/egress"
 )
 
 // Secret reads a secret when it is needed.
@@ -19,8 +21,10 @@ type Secret func() (string, error)
 
 // Config has the address of Vault and the way to log in.
 type Config struct {
-	// Address is https://HOST:PORT.
+	// Address is https://HOST:PORT, or http://HOST:PORT with PlainLoopback.
 	Address string
+	// PlainLoopback allows plain HTTP to an address of this machine, for the listener of a Vault Agent or Proxy.
+	PlainLoopback bool
 	// Namespace is that of Vault Enterprise, or empty.
 	Namespace string
 	// CAFile holds the roots of Vault's certificate in PEM. If empty, the system's roots are used. It is read at each
@@ -63,11 +67,17 @@ func CheckPath(what, path string) error {
 // Validate checks what can be checked without a call, and names everything that is wrong.
 func (c Config) Validate() error {
 	var errs []error
-	if u, err := url.Parse(c.Address); err != nil || u.Scheme != "https" || u.Host == "" ||
-		strings.Trim(u.Path, "/") != "" ||
-		u.User != nil ||
-		u.RawQuery != "" {
+	u, err := url.Parse(c.Address)
+	switch {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" ||
+		u.User != nil || u.RawQuery != "":
 		errs = append(errs, fmt.Errorf("address %q is not of the form https://HOST:PORT", c.Address))
+	case u.Scheme == "http" && !c.PlainLoopback:
+		errs = append(errs, fmt.Errorf("address %q is not of the form https://HOST:PORT; for a Vault Agent on this "+
+			"machine, set plain_loopback = true", c.Address))
+	case u.Scheme == "http" && !egress.Loopback(u.Hostname()):
+		errs = append(errs, fmt.Errorf("address %q: plain_loopback allows plain HTTP to an address of this machine "+
+			"alone, such as http://127.0.0.1:8100", c.Address))
 	}
 	if c.Namespace != "" {
 		errs = append(errs, CheckPath("namespace", strings.Trim(c.Namespace, "/")))

@@ -7,5 +7,6 @@
 //   - Each failure has a name ([Reason]) and a metric.
 //
 // The package never keeps a secret longer than a login needs it, never reads Vault's settings from the environment, and
-// never follows a redirect. Start reading at call.go; [Config] has the settings.
+// follows one redirect of a standby node, under the same rules as the first address. Start reading at call.go; [Config]
+// has the settings.
 package vault

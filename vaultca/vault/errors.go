@@ -49,6 +49,10 @@ var (
 	ErrRejected = errors.New("Vault rejects the request") //nolint:staticcheck // ST1005: Vault is a name
 	// ErrMalformed is an answer that does not match Vault's API.
 	ErrMalformed = errors.New("the answer is not one of Vault's; check that nothing stands between")
+	// ErrRedirect is a redirect that is not followed.
+	ErrRedirect = errors.New( //nolint:staticcheck // ST1005: Vault is a name
+		"Vault redirects more than once, or to plain HTTP; check api_addr of its nodes, and what stands between",
+	)
 	// ErrTooLarge is an answer that is larger than any valid one.
 	ErrTooLarge = errors.New("the answer is larger than 1 MiB")
 	// ErrSecret is a secret, a file or a certificate on this member that cannot be read.
@@ -70,6 +74,11 @@ var (
 		"Vault shortened the lifetime too far; raise the mount's max_lease_ttl, or renew its CA",
 	)
 	ErrNoChain = errors.New("what Vault signed does not chain to an anchor")
+	// ErrUnfit is an issuer below which verifiers refuse X509-SVIDs.
+	ErrUnfit = errors.New(
+		"verifiers refuse X509-SVIDs below this issuer; have its certificate replaced, or make another issuer the " +
+			"default",
+	)
 	// ErrNoAnchor is an issuer whose chain has no self-signed top in Vault.
 	ErrNoAnchor = errors.New(
 		"the issuer's chain ends below a root that Vault does not know; name the root by anchors = \"file:…\"",
@@ -103,12 +112,14 @@ var reasons = []struct {
 	{
 		ErrNotFound,
 		"not_found",
-	}, {ErrRejected, "rejected"}, {ErrTooLarge, "too_large"}, {ErrMalformed, "malformed"}, {ErrSecret, "secret"},
+	}, {ErrRejected, "rejected"}, {ErrTooLarge, "too_large"}, {ErrRedirect, "redirect"},
+	{ErrMalformed, "malformed"}, {ErrSecret, "secret"},
 	{
 		ErrNoMount,
 		"no_mount",
 	}, {ErrWrongKey, "wrong_key"}, {ErrWrongName, "wrong_name"}, {ErrNotCA, "not_ca"}, {ErrTooShort, "too_short"},
-	{ErrNoChain, "no_chain"}, {ErrNoAnchor, "no_anchor"}, {ErrSharedAnchor, "shared_anchor"},
+	{ErrNoChain, "no_chain"}, {ErrUnfit, "unfit_issuer"},
+	{ErrNoAnchor, "no_anchor"}, {ErrSharedAnchor, "shared_anchor"},
 	{ErrKeyGone, "key_gone"}, {ErrKeyChanged, "key_changed"}, {ErrKeyKind, "key_kind"}, {ErrUnreachable, "unreachable"},
 }
 
@@ -127,7 +138,9 @@ func Reason(err error) string {
 
 // Transient reports whether the same call can succeed later without a change on this side.
 func Transient(err error) bool {
-	for _, e := range []error{ErrUnreachable, ErrSealed, ErrBusy, ErrServer, ErrMalformed, ErrTooLarge, ErrUntrusted} {
+	for _, e := range []error{
+		ErrUnreachable, ErrSealed, ErrBusy, ErrServer, ErrRedirect, ErrMalformed, ErrTooLarge, ErrUntrusted,
+	} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -1,7 +1,7 @@
 // Package vaulttest gives tests a real Vault: [Shared] is one for all tests of a package, [Start] one for a test that
 // seals, stops or restarts it. [NewProxy] stands between a Vault and its client, and breaks what goes through.
 //
-// The server is the program of e2e/vaultdev, a module of its own, which [Build] builds once a machine.
+// The server is the program of e2e/vaultdev, a module of its own, which is built once a machine.
 package vaulttest
 
 import (
@@ -19,6 +19,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/internal/devbuild"
 	"github.com/ententehq/entente/internal/shorttest"
 )
 
@@ -89,7 +90,7 @@ func Start(t testing.TB) *Vault {
 }
 
 func start(folder string) (*Vault, error) {
-	program, err := Build(context.Background())
+	program, err := devbuild.Program{Module: "vaultdev", Package: "."}.Build(context.Background())
 	if err != nil {
 		return nil, err
 	}
