@@ -61,7 +61,7 @@ func BenchmarkRestart(b *testing.B) {
 		runtime.GC()
 		began := time.Now()
 		c.Restart(0)
-		raftstoretest.AwaitLead(b, c.Store(0))
+		raftstoretest.AwaitLeadership(b, c.Store(0))
 		opened := time.Since(began)
 		r := newRoomOn(b, c.Store(0))
 		stop := r.run(b)
@@ -86,9 +86,9 @@ func BenchmarkTransitions(b *testing.B) {
 	r := newRoom(b)
 	fill(b, r.store, federationtest.Names(manyRelationships, "example.org"))
 	require.NoError(b, r.manager.catalog.Load(r.store.View(), func(err error) { b.Error(err) }))
-	r.manager.freshness.commit(context.Background(), r.manager.freshness.lead(time.Now()).judge())
+	r.manager.freshness.commit(context.Background(), r.manager.freshness.queue(time.Now()).judge())
 	require.NoError(b, r.manager.catalog.Load(r.store.View(), func(err error) { b.Error(err) }))
-	judged := r.manager.freshness.lead(time.Now())
+	judged := r.manager.freshness.queue(time.Now())
 	for b.Loop() {
 		if found := judged.judge(); len(found) != 0 {
 			b.Fatal(len(found))

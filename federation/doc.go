@@ -23,8 +23,8 @@
 // relationship read the other's table, so that two that race cannot both succeed.
 //
 // An unchanged refresh writes nothing. The member that fetches a relationship knows when that was and with what result.
-// It reports to the leader with its heartbeats, and the leader commits only changes of the standing of a relationship,
-// such as from fresh to stale. Until an owner has reported to a new leader, its relationships keep their standing, for
+// It reports to the leader with its heartbeats, and the leader commits only changes of the validity of a relationship,
+// such as from fresh to stale. Until an owner has reported to a new leader, its relationships keep their validity, for
 // at most three refresh intervals.
 //
 // # What it never does

@@ -19,24 +19,24 @@ import (
 )
 
 const (
-	// judgeEvery is how often the leader judges the standings that are due.
+	// judgeEvery is how often the leader judges the relationships that are due.
 	judgeEvery = time.Second
-	// longestRest is how long a standing rests at most until it is judged again.
+	// longestRest is the longest time between two judgements of a relationship.
 	longestRest = time.Minute
 	// sweepEvery is how many rounds pass until observations of relationships that have ended are removed, which members
 	// reported after the end.
 	sweepEvery = 60
-	// transitionsTogether bounds how many standings one transaction writes, well below the size of a command.
+	// transitionsTogether bounds how many transitions one transaction writes, well below the size of a command.
 	transitionsTogether = 200
 )
 
-// freshness is the freshness reconciler: on the leader, it keeps the stored standing of each relationship true. An
-// unchanged standing is not written.
+// freshness is the freshness reconciler: on the leader, it keeps the stored validity of each relationship true. An
+// unchanged validity is not written.
 type freshness struct {
 	store        *raftstore.Store
 	mirror       *mirror.Mirror
 	observations *observation.Section
-	// hubs keeps the standing of hubs' maps and of their attestations.
+	// hubs keeps the validity of hubs' maps and of their attestations.
 	hubs interface {
 		Reconcile(ctx context.Context, leading time.Time)
 	}
@@ -47,19 +47,19 @@ type freshness struct {
 	changed *feed.Set[string]
 }
 
-// transition is a change of a standing.
+// transition is a change of a validity.
 type transition struct {
 	name       string
 	generation uint64
 	revision   raftstore.Revision // of the bundle that was judged
-	was, is    relationship.Standing
+	was, is    relationship.Validity
 	last       time.Time
 }
 
 // run runs while this member leads.
 func (f *freshness) run(ctx context.Context) {
 	leading := f.now()
-	l := f.lead(leading)
+	l := f.queue(leading)
 	ticker := time.NewTicker(judgeEvery)
 	defer ticker.Stop()
 	for round := 0; ; round++ {
@@ -76,9 +76,9 @@ func (f *freshness) run(ctx context.Context) {
 	}
 }
 
-// lead is what a leader has to judge. A relationship is judged when its standing can have changed, so that not all of
-// them are judged every second. It belongs to one goroutine.
-type lead struct {
+// leaderQueue is what a leader has to judge. A relationship is judged when its validity can have changed, so that not
+// all of them are judged every second. It belongs to one goroutine.
+type leaderQueue struct {
 	*freshness
 	since time.Time
 	// due are the relationships that the next round judges, rest those that rest. Each is in one of both.
@@ -86,25 +86,25 @@ type lead struct {
 	rest *relationship.Queue
 }
 
-// lead begins a lead, in which every relationship is due.
-func (f *freshness) lead(since time.Time) *lead {
-	l := &lead{freshness: f, since: since}
+// queue begins a term of leadership, in which every relationship is due.
+func (f *freshness) queue(since time.Time) *leaderQueue {
+	l := &leaderQueue{freshness: f, since: since}
 	f.changed.Take()
 	l.all()
 	return l
 }
 
-func (l *lead) all() {
+func (l *leaderQueue) all() {
 	l.due, l.rest = map[string]struct{}{}, relationship.NewQueue()
 	for _, name := range l.mirror.Names() {
 		l.due[name] = struct{}{}
 	}
 }
 
-// judge judges what is due and returns the transitions. Relationships that are not in force keep their standing.
-func (l *lead) judge() (found []transition) {
+// judge judges what is due and returns the transitions. Relationships that are not in force keep their validity.
+func (l *leaderQueue) judge() (found []transition) {
 	leading := l.since
-	if received := l.observations.Received.Lead().Since; received.After(leading) {
+	if received := l.observations.Received.Leadership().Since; received.After(leading) {
 		leading = received
 	}
 	affected := l.changed.Take()
@@ -127,13 +127,14 @@ func (l *lead) judge() (found []transition) {
 		}
 		r := e.Rel
 		reported := l.observations.Success(name)
-		last := relationship.LastKnownSuccess(reported, r.Recorded, leading, r.Standing.State)
+		last := relationship.LastKnownSuccess(reported, r.Recorded, leading, r.Validity.State)
 		facts := e.Holding.Facts(r, last, l.minRefresh)
+		facts.Bootstrap = r.Validity.Bootstrap && !reported.After(r.Recorded)
 		is := relationship.Judge(now, facts)
 		switch {
-		case is != r.Standing:
-			if !relationship.Premature(r.Standing.State, is.State, now.Sub(leading), facts.Interval) {
-				found = append(found, transition{name, r.Generation, e.Holding.Revision, r.Standing, is, last})
+		case is != r.Validity:
+			if !relationship.Premature(r.Validity.State, is.State, now.Sub(leading), facts.Interval) {
+				found = append(found, transition{name, r.Generation, e.Holding.Revision, r.Validity, is, last})
 			}
 		case !reported.IsZero():
 			if until := restsUntil(now, is, facts); until.After(now.Add(judgeEvery)) {
@@ -146,11 +147,12 @@ func (l *lead) judge() (found []transition) {
 	return found
 }
 
-// restsUntil returns when a standing is judged again if nothing but time and further successes affects it. What a
+// restsUntil returns when a validity is judged again if nothing but time and further successes affects it. What a
 // success can improve is judged every time.
-func restsUntil(now time.Time, s relationship.Standing, f relationship.Facts) time.Time {
+func restsUntil(now time.Time, s relationship.Validity, f relationship.Facts) time.Time {
 	soon := now.Add(judgeEvery)
-	if s.State != trust.Fresh || s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
+	if s.State != trust.Fresh || s.Bootstrap ||
+		s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
 		return soon
 	}
 	until := now.Add(longestRest)
@@ -194,7 +196,7 @@ func (f *freshness) commit(ctx context.Context, found []transition) {
 		if err != nil {
 			if ctx.Err() == nil {
 				f.log.Warn(
-					"the standing of relationships was not written; trying again",
+					"the validity of relationships was not written; trying again",
 					"relationships",
 					len(some),
 					"error",
@@ -208,7 +210,8 @@ func (f *freshness) commit(ctx context.Context, found []transition) {
 			if t.is.State == trust.Fresh {
 				level = f.log.Info
 			}
-			level("standing of a relationship changed", "trust_domain", t.name, "was", t.was.State, "is", t.is.State,
+			level("validity of a relationship changed", "trust_domain", t.name,
+				"was", t.was.Shown().String(), "is", t.is.Shown().String(),
 				"x509_expired", t.is.X509Expired, "jwt_expired", t.is.JWTExpired, "last_success", t.last)
 		}
 	}
@@ -225,10 +228,10 @@ func (t transition) write(tx *raftstore.Tx) (bool, error) {
 		return false, err
 	}
 	if row.Value.GetGeneration() != t.generation || !relationship.InForce(row.Value) || stored.Revision != t.revision ||
-		relationship.StandingOf(row.Value.GetStanding()) != t.was {
+		relationship.ValidityOf(row.Value.GetValidity()) != t.was {
 		return false, nil
 	}
 	next := proto.Clone(row.Value).(*statev1.Relationship)
-	next.Standing = t.is.Row(t.last)
+	next.Validity = t.is.Row(t.last)
 	return true, relationship.Relationships.Put(tx, t.name, next)
 }

@@ -69,17 +69,17 @@ func TestNextCheckMissesNothing(t *testing.T) {
 			X509Until: begin.Add(within(time.Hour)), JWTKeys: random.IntN(2), MaxStaleJWT: within(20 * time.Minute),
 			MaxStaleX509: within(20 * time.Minute),
 		}
-		standing, next := relationship.Judge(begin, f), begin
+		validity, next := relationship.Judge(begin, f), begin
 		for now := begin; now.Before(begin.Add(30 * time.Minute)); now = now.Add(time.Second) {
 			if random.IntN(600) == 0 {
 				f.LastSuccess = now
 			}
 			if !next.After(now) {
-				standing = relationship.Judge(now, f)
-				next = restsUntil(now, standing, f)
+				validity = relationship.Judge(now, f)
+				next = restsUntil(now, validity, f)
 			}
 			before := relationship.Judge(now.Add(-judgeEvery), f)
-			require.Contains(t, []relationship.Standing{relationship.Judge(now, f), before}, standing, "%v: %+v",
+			require.Contains(t, []relationship.Validity{relationship.Judge(now, f), before}, validity, "%v: %+v",
 				now.Sub(begin), f)
 		}
 	}

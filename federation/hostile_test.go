@@ -84,7 +84,8 @@ func TestHostilePeers(t *testing.T) {
 			out := r.refresh(t, "us.example.org")
 			require.Equal(t, test.want, out.GetLastResult(), out.GetLastError())
 			require.NotEmpty(t, out.GetLastError())
-			require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, out.GetFreshness(), "one failure takes no trust away")
+			require.Equal(t, ententev1.Freshness_FRESHNESS_BOOTSTRAP, out.GetFreshness(),
+				"one failure takes no trust away")
 			require.True(t, r.stored(t, "us.example.org").Equal(us.Bundle(t, 5)))
 			if len(out.GetAlarms()) == 0 {
 				require.Equal(t, written, r.store.View().Revision(), "nothing was written")
@@ -283,7 +284,7 @@ func TestWebEndpoint(t *testing.T) {
 	require.Equal(t, []string{"accept bundle us.example.org: begun", "accept bundle us.example.org: done"},
 		r.ledger.Decisions())
 	p.Present(t, us)
-	require.Equal(t, "web_certificate", r.refresh(t, "us.example.org").GetLastResult())
+	require.Equal(t, "other_profile", r.refresh(t, "us.example.org").GetLastResult())
 }
 
 // TestUnchangedBundleWritesNothing tests that the second fetch of a document is answered with 304, and that neither

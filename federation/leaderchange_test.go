@@ -2,23 +2,29 @@ package federation
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"maps"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/fetch"
 	"github.com/ententehq/entente/federation/intake"
-	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
+	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/trust"
 )
@@ -77,26 +83,27 @@ func (noStreams) TakeEnded(string) bool      { return false }
 // holdFresh adds relationships whose bundles are fresh, and stored as such.
 func (p *pollers) holdFresh(t *testing.T, hint time.Duration, all []string) {
 	t.Helper()
+	sequence, batch := uint64(1), raftstore.Batch{Revision: 1}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	put := func(table, key string, row proto.Message) {
+		value, err := proto.Marshal(row)
+		require.NoError(t, err)
+		batch.Changes = append(batch.Changes, raftstore.Change{Table: table, Key: key, Value: value})
+	}
 	for _, name := range all {
-		r, err := relationship.Parse(&statev1.Relationship{
-			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1,
-			Standing: relationship.Standing{State: trust.Fresh}.Row(time.Now()),
+		b, err := bundle.New(spiffeid.RequireTrustDomainFromString(name), bundle.Content{
+			Sequence: &sequence, RefreshHint: &hint,
+			JWTAuthorities: map[string]crypto.PublicKey{"key": key.Public()},
 		})
 		require.NoError(t, err)
-		p.manager.catalog.Set(
-			name,
-			mirror.Entry{
-				Rel: r,
-				Holding: relationship.Holding{
-					Revision:  1,
-					Hint:      hint,
-					Hinted:    true,
-					X509Until: time.Now().Add(24 * time.Hour),
-					JwtKeys:   1,
-				},
-			},
-		)
+		put(relationship.ForeignBundles.Name(), name, b.Row(time.Now()))
+		put(relationship.Relationships.Name(), name, &statev1.Relationship{
+			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1,
+			Validity: relationship.Validity{State: trust.Fresh, X509Expired: true}.Row(time.Now()),
+		})
 	}
+	p.manager.catalog.Apply(batch, func(err error) { require.NoError(t, err) })
 	p.manager.scheduler.Changed(all...)
 }
 
@@ -130,7 +137,7 @@ func TestLeaderChangeCausesNoBurst(t *testing.T) {
 		tt.manager.observations.Reset()
 		leading := time.Now()
 		tt.manager.scheduler.SetMembers(after)
-		judged := tt.manager.freshness.lead(leading)
+		judged := tt.manager.freshness.queue(leading)
 		total := map[string]int{}
 		most, reports := 0, 0
 		first := tt.manager.observations.Collect(true)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ententehq/entente/access/audit"
@@ -46,6 +47,8 @@ type Config struct {
 	Invitations invitation.Transport
 	// Audit records decisions on bundles.
 	Audit audit.Recorder
+	// Depends returns what other rooms lose with the trust in a domain, for a dry run. If nil, nothing.
+	Depends func(r raftstore.Reader, td spiffeid.TrustDomain) ([]*ententev1.Effect, error)
 	// MinRefresh is the shortest interval at which a peer is polled, at least [relationship.LowestMinRefresh]. The
 	// default is [relationship.DefaultMinRefresh].
 	MinRefresh time.Duration
@@ -79,6 +82,7 @@ type Manager struct {
 	importer     *hub.Importer
 	reconciler   *hub.Reconciler
 	agreements   *invitation.Agreements
+	display      *display
 	// alive reads the members that share the work, from aliveRows.
 	alive     func(r raftstore.Reader) ([]string, error)
 	aliveRows raftstore.Prefix
@@ -140,7 +144,7 @@ func New(c Config) (*Manager, error) {
 		Alive:    func(r raftstore.Reader) ([]string, error) { return m.alive(r) },
 		Streamed: func(home, name string) bool { return m.streams.Covers(home, name) },
 		Show: func(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-			return m.show(ctx, view, name)
+			return m.display.show(ctx, view, name)
 		},
 		Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
 	}); err != nil {
@@ -159,7 +163,12 @@ func New(c Config) (*Manager, error) {
 		log: c.Logger, now: c.Now, changed: feed.NewSet[string](),
 	}
 	m.scheduler = fetch.NewScheduler(m.poller, m.member, m.streams)
-	c.Store.SurviveRestore("federation", surviveRestore)
+	m.display = &display{
+		trust: c.Trust.Sources, leader: c.Leader, catalog: m.catalog, observations: m.observations, intake: m.intake,
+		importer: m.importer, streams: m.streams, log: c.Logger, now: c.Now,
+		alive: func(r raftstore.Reader) ([]string, error) { return m.alive(r) },
+	}
+	c.Store.Snapshots().Survive("federation", surviveRestore)
 	return m, nil
 }
 
@@ -224,7 +233,7 @@ func (m *Manager) hubConfig() hub.Config {
 // logAllowed is [peer.Streams.LogAllowed] of the streams, which are built last.
 func (m *Manager) logAllowed(home string) bool { return m.streams.LogAllowed(home) }
 
-// Run fetches what this member owns, keeps the streams, and keeps standings true while this member leads. It returns
+// Run fetches what this member owns, keeps the streams, and keeps validity true while this member leads. It returns
 // nil after ctx ends and everything it started has ended, or the error that makes it impossible to go on.
 func (m *Manager) Run(ctx context.Context) error {
 	defer m.poller.Close()
@@ -241,52 +250,44 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-// followTables feeds the mirror, change by change.
+// followTables feeds the mirror and the loops that depend on it, change by change.
 func (m *Manager) followTables(ctx context.Context) error {
 	over := []raftstore.Prefix{
 		relationship.Relationships.Prefix(""),
 		relationship.ForeignBundles.Prefix(""),
 		relationship.HubBundles.Prefix(""),
 	}
-	for {
-		view := m.config.Store.View()
-		if err := m.catalog.Load(view, m.unreadable); err != nil {
-			return err
-		}
-		m.publisher.UpdateAll(view)
-		m.importer.ForgetAll()
-		m.scheduler.ChangedAll()
-		m.freshness.changed.AddAll()
-		m.streams.PlanAll()
-		if err := m.watch(ctx, m.config.Store.Watch(over, view.Revision())); !errors.Is(
-			err,
-			raftstore.ErrWatchRestart,
-		) {
-			return err
-		}
-	}
+	return feed.Batches(ctx, m.config.Store, over, m.load, m.apply)
 }
 
-func (m *Manager) watch(ctx context.Context, w *raftstore.Watch) error {
-	defer w.Close()
-	for {
-		batch, err := w.Next(ctx)
-		if err != nil {
-			return err
-		}
-		names, homes := m.catalog.Apply(batch, m.unreadable)
-		for _, name := range names {
-			if _, ok := m.catalog.Get(name); !ok {
-				m.poller.Forget(name)
-				m.receiver.Forget(name)
-				m.observations.Ended(name)
-			}
-		}
-		m.publisher.Update(m.config.Store.View(), names)
-		m.scheduler.Changed(names...)
-		m.freshness.changed.Add(names...)
-		m.streams.Plan(homes...)
+// load replaces what the member keeps in memory by the present state.
+func (m *Manager) load(view *raftstore.View) error {
+	if err := m.catalog.Load(view, m.unreadable); err != nil {
+		return err
 	}
+	m.publisher.UpdateAll(view)
+	m.importer.ForgetAll()
+	m.scheduler.ChangedAll()
+	m.freshness.changed.AddAll()
+	m.streams.PlanAll()
+	return nil
+}
+
+// apply applies the changes of one revision to what the member keeps in memory.
+func (m *Manager) apply(view *raftstore.View, batch raftstore.Batch) error {
+	names, homes := m.catalog.Apply(batch, m.unreadable)
+	for _, name := range names {
+		if _, ok := m.catalog.Get(name); !ok {
+			m.poller.Forget(name)
+			m.receiver.Forget(name)
+			m.observations.Ended(name)
+		}
+	}
+	m.publisher.Update(view, names)
+	m.scheduler.Changed(names...)
+	m.freshness.changed.Add(names...)
+	m.streams.Plan(homes...)
+	return nil
 }
 
 // followMembers passes the members that are alive to those who share the work.
@@ -309,14 +310,6 @@ func (m *Manager) unreadable(err error) {
 		"error",
 		err,
 	)
-}
-
-// owner returns the member that fetches a relationship, or "" if none is alive.
-func (m *Manager) owner(name string, members []string) string {
-	if len(members) == 0 {
-		return ""
-	}
-	return membership.Owner(name, members)
 }
 
 // Agreements returns the agreements with other clusters. Its RPC methods are part of the [Service].

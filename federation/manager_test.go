@@ -57,6 +57,38 @@ func TestManagerFollowsPeer(t *testing.T) {
 	require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_polls_owned"), 0)
 }
 
+// TestBootstrapIsNoSuccess tests that a bundle that an operator brought is no success, until the endpoint confirms it:
+// the leader then records that, although the bundle is the same.
+func TestBootstrapIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	r := newRoom(t)
+	us := federationtest.NewAuthority(t, "us.example.org").Every(time.Second)
+	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
+	created := r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
+	require.Equal(t, ententev1.Freshness_FRESHNESS_BOOTSTRAP, created.GetFreshness())
+	require.Nil(t, created.GetLastSuccessTime())
+	r.run(t)
+	r.await(t, "the first success", func(v *raftstore.View) bool {
+		row, _, err := relationship.Relationships.Get(v, "us.example.org")
+		require.NoError(t, err)
+		return !row.Value.GetValidity().GetBootstrap()
+	})
+	shown, err := r.service.GetRelationship(t.Context(),
+		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
+	require.NoError(t, err)
+	require.NotNil(t, shown.GetLastSuccessTime())
+
+	// Another bundle of the operator is no success either.
+	p.Close()
+	changed, err := r.service.UpdateRelationship(t.Context(), &ententev1.UpdateRelationshipRequest{
+		Relationship:    &ententev1.Relationship{TrustDomain: "us.example.org"},
+		BootstrapBundle: us.Bundle(t, 2).Marshal(),
+	})
+	require.NoError(t, err)
+	require.Equal(t, ententev1.Freshness_FRESHNESS_BOOTSTRAP, changed.GetFreshness())
+	require.Nil(t, changed.GetLastSuccessTime())
+}
+
 // TestManagerAppliesChanges tests that an update is applied at once, and that neither a suspended nor a deleted
 // relationship is fetched.
 func TestManagerAppliesChanges(t *testing.T) {
@@ -123,7 +155,7 @@ func TestFreshnessAfterLeaderChange(t *testing.T) {
 	}, us.Bundle(t, 1))
 	look := func(leading time.Time) []transition {
 		require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
-		return r.manager.freshness.lead(leading).judge()
+		return r.manager.freshness.queue(leading).judge()
 	}
 	states := func(found []transition) (out []trust.State) {
 		for _, f := range found {

@@ -34,6 +34,12 @@ var (
 		[]string{"trust_domain"},
 		nil,
 	)
+	ignoredDesc = prometheus.NewDesc(
+		"entente_federation_bundle_ignored_keys",
+		"Keys of a foreign bundle that are left out: no verifier could use them.",
+		[]string{"trust_domain"},
+		nil,
+	)
 	suspendedDesc = prometheus.NewDesc("entente_federation_relationship_suspended",
 		"1 if the relationship is suspended, else 0.", []string{"trust_domain"}, nil)
 	alarmDesc = prometheus.NewDesc(
@@ -47,7 +53,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *bundleCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		sequenceDesc, ageDesc, confirmedDesc, freshnessDesc, suspendedDesc, alarmDesc,
+		sequenceDesc, ageDesc, confirmedDesc, freshnessDesc, ignoredDesc, suspendedDesc, alarmDesc,
 	} {
 		out <- d
 	}
@@ -72,11 +78,12 @@ func (c *bundleCollector) Collect(out chan<- prometheus.Metric) {
 		for _, alarm := range e.Rel.Alarms {
 			out <- prometheus.MustNewConstMetric(alarmDesc, prometheus.GaugeValue, 1, name, alarm)
 		}
-		gauge(freshnessDesc, float64(e.Rel.Standing.State.Freshness()), name)
+		gauge(freshnessDesc, float64(e.Rel.Validity.State.Freshness()), name)
 		if e.Holding.Revision == 0 {
 			continue
 		}
 		gauge(ageDesc, max(0, now.Sub(e.Holding.ChangeTime).Seconds()), name)
+		gauge(ignoredDesc, float64(e.Holding.IgnoredKeys), name)
 		if e.Holding.Ordered {
 			gauge(sequenceDesc, float64(e.Holding.Sequence), name)
 		}

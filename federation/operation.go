@@ -130,7 +130,10 @@ func (m *Manager) create(
 	}
 	row := proto.Clone(want).(*statev1.Relationship)
 	row.CreateTime = timestamppb.New(now)
-	row.Generation = uint64(tx.Revision()) + 1
+	if row.GetSuspended() {
+		row.Suspension = &statev1.RelationshipSuspension{Time: row.GetCreateTime(), By: operator}
+	}
+	relationship.New(tx, row)
 	rel, err := relationship.Parse(row)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
@@ -147,6 +150,7 @@ type change struct {
 	paths     []string
 	bootstrap []byte
 	reset     bool
+	etag      string
 	// operator is the caller.
 	operator string
 }
@@ -157,8 +161,11 @@ func broughtBy(operator string) string { return "bootstrap by " + operator }
 // update is the transaction of a change. If nothing changes it writes nothing.
 func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	name := c.wanted.GetTrustDomain()
-	row, err := relationship.Get(tx, name)
+	row, err := relationship.Get(m.config.Trust.Sources, tx, name)
 	if err != nil {
+		return err
+	}
+	if err := relationship.CheckEtag(c.etag, row); err != nil {
 		return err
 	}
 	next := proto.Clone(row).(*statev1.Relationship)
@@ -166,7 +173,7 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 	if len(c.bootstrap) == 0 && proto.Equal(row, next) {
 		return nil
 	}
-	next.Generation = max(row.GetGeneration(), uint64(tx.Revision())) + 1
+	relationship.Decided(tx, next)
 	rel, err := relationship.Parse(next)
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())

@@ -161,10 +161,10 @@ func trustPeers(b *testing.B, s *site, peers []*lightPeer) {
 
 // acknowledgedBy counts the peers that have acknowledged a sequence of the site's home domain.
 func (s *site) acknowledgedBy(t testing.TB, sequence uint64) (n int) {
-	standings, _, err := s.manager.streams.Acknowledged(t.Context(), s.home.TrustDomain.Name())
+	acknowledged, _, err := s.manager.streams.Acknowledged(t.Context(), s.home.TrustDomain.Name())
 	require.NoError(t, err)
-	for _, standing := range standings {
-		if standing.Sequence >= sequence {
+	for _, acknowledgement := range acknowledged {
+		if acknowledgement.Sequence >= sequence {
 			n++
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/federation/federationtest"
 )
 
 // TestStreamUpdatesBothSides tests that a change of either side's bundle reaches the other one and is acknowledged,
@@ -64,6 +65,40 @@ func TestSuspendAndDeleteEndStream(t *testing.T) {
 	require.Contains(t, shown.GetLastError(), "eu.example.org has no relationship any more that names this peer")
 	require.Nil(t, a.stored(t, "us.example.org"))
 	require.NotNil(t, b.stored(t, "eu.example.org"), "the other side keeps what it has")
+}
+
+// TestGivenUpStreamHasItsReason tests that both sides know why the side that dials gives its stream up, and that
+// neither takes it for one that broke.
+func TestGivenUpStreamHasItsReason(t *testing.T) {
+	for reason, giveUp := range map[string]func(t *testing.T, dials *site){
+		"moved": func(t *testing.T, dials *site) {
+			federationtest.MarkAlive(t, dials.store, "another-member")
+		},
+		"suspended": func(t *testing.T, dials *site) {
+			_, err := dials.service.SuspendRelationship(t.Context(),
+				&ententev1.SuspendRelationshipRequest{TrustDomain: "us.example.org"})
+			require.NoError(t, err)
+		},
+		"ended": func(t *testing.T, dials *site) {
+			_, err := dials.service.DeleteRelationship(t.Context(),
+				&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			a, b := pair(t)
+			giveUp(t, a)
+			b.awaitStream(t, a, false)
+			shown := b.shownStream(t, a)
+			require.Equal(t, reason, shown.GetLastResult(), shown.GetLastError())
+			require.NotContains(t, shown.GetLastError(), "context canceled")
+			if reason != "ended" {
+				until(t, "the reason on the side that dials", func() bool {
+					return a.shownStream(t, b).GetLastResult() == reason
+				})
+			}
+		})
+	}
 }
 
 // TestPollingReplacesStream tests that the endpoint is polled at once when the stream ends, although the hint is an

@@ -28,10 +28,20 @@ func surviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 			continue
 		}
 		if !proto.Equal(was.Value, row.Value) {
+			snapshot := proto.CloneOf(row.Value)
 			row.Value.Agreement = was.Value.GetAgreement() // consents are not taken back
-			row.Value.Suspended = row.Value.GetSuspended() || was.Value.GetSuspended()
-			row.Value.Generation = max(row.Value.GetGeneration(), was.Value.GetGeneration()) + 1
-			row.Value.Standing, row.Value.Alarms = was.Value.GetStanding(), was.Value.GetAlarms()
+			if was.Value.GetSuspended() {
+				row.Value.Suspended, row.Value.Suspension = true, was.Value.GetSuspension()
+			}
+			row.Value.Generation = raftstore.NextGeneration(tx,
+				max(row.Value.GetGeneration(), was.Value.GetGeneration()))
+			switch {
+			case relationship.SameSettings(row.Value, was.Value):
+				row.Value.SettingsGeneration = was.Value.GetSettingsGeneration()
+			case !relationship.SameSettings(row.Value, snapshot):
+				row.Value.SettingsGeneration = raftstore.NextGeneration(tx, was.Value.GetSettingsGeneration())
+			}
+			row.Value.Validity, row.Value.Alarms = was.Value.GetValidity(), was.Value.GetAlarms()
 			if err := relationship.Relationships.Put(tx, row.Key, row.Value); err != nil {
 				return err
 			}

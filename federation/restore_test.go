@@ -37,7 +37,7 @@ func TestConsentsSurviveRestore(t *testing.T) {
 		return surviveRestore(before, restored, tx)
 	})
 	require.NoError(t, err)
-	is, err := relationship.Get(r.store.View(), "us.example.org")
+	is, err := relationship.Get(newTrust().Sources, r.store.View(), "us.example.org")
 	require.NoError(t, err)
 	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED, relationship.StateOf(is))
 }

@@ -102,7 +102,7 @@ func aloneStore(t testing.TB, timing raftstore.Timing) *raftstore.Store {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	require.NoError(t, s.Bootstrap())
-	raftstoretest.AwaitLead(t, s)
+	raftstoretest.AwaitLeadership(t, s)
 	return s
 }
 
@@ -115,7 +115,7 @@ func (c *cluster) addMember(s *raftstore.Store) {
 		if err != nil {
 			return peer.Opened{}, err
 		}
-		if err := c.w.shake(ctx, name, host); err != nil {
+		if err := c.w.handshake(ctx, name, host); err != nil {
 			return peer.Opened{}, err
 		}
 		e, remote, err := c.w.host(host).accept(&c.counted, c.home.td, m.id)
@@ -164,7 +164,7 @@ func (c *cluster) accept(from *traffic, home spiffeid.TrustDomain, member string
 	return theirs, m.id, nil
 }
 
-func (c *cluster) serve(w http.ResponseWriter, r *http.Request) { noted(w, r, c.handler) }
+func (c *cluster) serve(w http.ResponseWriter, r *http.Request) { serveCounted(w, r, c.handler) }
 func (c *cluster) sent() *traffic                               { return &c.counted }
 
 // first returns a member that runs.

@@ -162,11 +162,11 @@ func (s *scale) costs(t *testing.T) {
 			}
 		}
 	}
-	u.hold(t, &s.found)
+	u.compare(t, &s.found)
 }
 
-// hold compares computed costs with those of federations that were simulated whole.
-func (u units) hold(t *testing.T, f *found) {
+// compare checks computed costs against those of federations that were simulated whole.
+func (u units) compare(t *testing.T, f *found) {
 	t.Helper()
 	near := func(want, is tally, about string, m measured) {
 		require.InEpsilon(t, float64(want.bytes), float64(is.bytes), 0.25, "%s: %s by %s of %d: %+v, computed %+v",

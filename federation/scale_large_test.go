@@ -173,7 +173,7 @@ type mapHost struct {
 func (h *mapHost) accept(*traffic, spiffeid.TrustDomain, string) (*pipeEnd, string, error) {
 	return nil, "", errNoLeader
 }
-func (h *mapHost) serve(w http.ResponseWriter, r *http.Request) { noted(w, r, h.handler) }
+func (h *mapHost) serve(w http.ResponseWriter, r *http.Request) { serveCounted(w, r, h.handler) }
 func (h *mapHost) sent() *traffic                               { return &h.counted }
 
 // growSpoke measures a real spoke whose hub attests so many domains: the cost of their bundles, and of one distrust.

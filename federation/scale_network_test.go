@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
@@ -112,7 +113,7 @@ func (s *served) Recv() (*ententev1.ExchangeRequest, error) {
 
 // calledBy returns the context of a call by a member of a cluster.
 func calledBy(ctx context.Context, home spiffeid.TrustDomain, member string) context.Context {
-	return access.WithCaller(ctx, access.SVIDCaller(spiffeid.RequireFromPath(home, access.MemberPath+member)))
+	return access.WithCaller(ctx, access.SVIDCaller(spiffeid.RequireFromPath(home, grant.MemberPath+member)))
 }
 
 // line is a connection for a poll, from a cluster to the endpoint of another one. Bytes arrive after the latency. They

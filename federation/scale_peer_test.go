@@ -66,7 +66,7 @@ func (p *simPeer) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	document := p.hosted.Document
 	p.mu.Unlock()
-	noted(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveDocument(w, r, document) }))
+	serveCounted(w, r, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serveDocument(w, r, document) }))
 }
 
 // accept accepts a stream from the real cluster.
@@ -82,7 +82,7 @@ func (p *simPeer) dial(ctx context.Context) {
 	retry.InitialInterval, retry.MaxInterval, retry.RandomizationFactor = peer.FirstDial, peer.LastDial, 0.5
 	for ctx.Err() == nil {
 		began := time.Now()
-		if p.w.shake(ctx, p.name(), p.real.home.td.Name()) == nil {
+		if p.w.handshake(ctx, p.name(), p.real.home.td.Name()) == nil {
 			if e, member, err := p.real.accept(&p.counted, p.home, "member-1"); err == nil {
 				stop := context.AfterFunc(ctx, e.hangUp)
 				p.runSession(e, member, true)

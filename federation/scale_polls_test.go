@@ -89,7 +89,7 @@ func (c *cluster) kill(t *testing.T) {
 // spread is the result of the polls of a cluster of three.
 type spread struct {
 	size int
-	// start is the start, rest a time without events, handover a transfer of the lead, death
+	// start is the start, rest a time without events, handover a transfer of leadership, death
 	// after the leader died, and later in the hour after that.
 	start, rest, handover, death, later pace
 	// shares are the polls of each member in the time of rest.
@@ -124,7 +124,7 @@ func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns in
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		require.NoError(t, members[g.real.raft.Leader()].store.Servers().TransferLead(ctx, ""))
+		require.NoError(t, members[g.real.raft.Leader()].store.Servers().TransferLeadership(ctx, ""))
 		from = time.Now()
 		for range 2 * hint / time.Second {
 			<-time.After(time.Second)

@@ -157,7 +157,7 @@ func (c *cluster) knows(ctx context.Context, td string, sequence uint64) (time.T
 				if b, err = trust.Parse(row.Value); err != nil {
 					return err
 				}
-			} else if word, found, err := relationship.AttestationOf(v, td); err != nil {
+			} else if word, found, err := relationship.TrustSource().Attest(v, td); err != nil {
 				return err
 			} else if found {
 				if b, err = relationship.HubBundle(word.Row.Value); err != nil {

@@ -51,17 +51,17 @@ func (t *traffic) count(kind string, messages, bytes int) {
 }
 
 // counted returns the traffic so far.
-func (t *traffic) counted() ledgerOfTraffic {
+func (t *traffic) counted() trafficByKind {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.byKind)
 }
 
-// ledgerOfTraffic is traffic by kind, at one moment or between two.
-type ledgerOfTraffic map[string]tally
+// trafficByKind is traffic by kind, at one moment or between two.
+type trafficByKind map[string]tally
 
-func (l ledgerOfTraffic) since(before ledgerOfTraffic) ledgerOfTraffic {
-	out := ledgerOfTraffic{}
+func (l trafficByKind) since(before trafficByKind) trafficByKind {
+	out := trafficByKind{}
 	for kind, t := range l {
 		out[kind] = t.minus(before[kind])
 	}
@@ -69,7 +69,7 @@ func (l ledgerOfTraffic) since(before ledgerOfTraffic) ledgerOfTraffic {
 }
 
 // of returns the sum of some kinds.
-func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
+func (l trafficByKind) of(kinds ...string) (sum tally) {
 	for kind, t := range l {
 		if slices.Contains(kinds, kind) {
 			sum = sum.plus(t)
@@ -79,10 +79,10 @@ func (l ledgerOfTraffic) of(kinds ...string) (sum tally) {
 }
 
 // news returns the cost of a distrust: bundles and acknowledgements.
-func (l ledgerOfTraffic) news() tally { return l.of(kindBundle, kindAnswer, kindMap, kindChanged) }
+func (l trafficByKind) news() tally { return l.of(kindBundle, kindAnswer, kindMap, kindChanged) }
 
 // all returns the sum of all kinds.
-func (l ledgerOfTraffic) all() (sum tally) {
+func (l trafficByKind) all() (sum tally) {
 	for _, t := range l {
 		sum = sum.plus(t)
 	}

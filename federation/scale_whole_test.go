@@ -160,8 +160,8 @@ func (f *whole) distrust(origin *cluster, sequence uint64) (took []time.Duration
 }
 
 // traffic returns what each cluster has sent and received so far.
-func (f *whole) traffic() []ledgerOfTraffic {
-	all := make([]ledgerOfTraffic, len(f.clusters))
+func (f *whole) traffic() []trafficByKind {
+	all := make([]trafficByKind, len(f.clusters))
 	for i, c := range f.clusters {
 		all[i] = c.counted.counted()
 	}
@@ -181,7 +181,7 @@ const (
 type costs map[role]tally
 
 // byRole returns the mean counted traffic per role. The last cluster is the origin.
-func (f *whole) byRole(before, after []ledgerOfTraffic, counts func(ledgerOfTraffic) tally) costs {
+func (f *whole) byRole(before, after []trafficByKind, counts func(trafficByKind) tally) costs {
 	sum, of := costs{}, map[role]int{}
 	for i := range f.clusters {
 		r := ordinary
@@ -223,7 +223,7 @@ func measure(t *testing.T, kind topology, size int, streams bool, rest time.Dura
 			<-time.After(simHint)
 		}
 		after := f.traffic()
-		m.news = f.byRole(before, after, ledgerOfTraffic.news)
+		m.news = f.byRole(before, after, trafficByKind.news)
 		for round := 1; round < rounds; round++ {
 			<-time.After(time.Duration(round) * simHint / 7)                            // some other part of a turn
 			m.took = append(m.took, f.distrust(f.clusters[size-1], uint64(2+round))...) //nolint:gosec // a few
@@ -233,7 +233,7 @@ func measure(t *testing.T, kind topology, size int, streams bool, rest time.Dura
 			<-time.After(time.Hour + simHint) // endpoints are polled beside streams, and a changed map is read once
 			after = f.traffic()
 			<-time.After(rest)
-			m.rest = f.byRole(after, f.traffic(), func(l ledgerOfTraffic) tally {
+			m.rest = f.byRole(after, f.traffic(), func(l trafficByKind) tally {
 				return l.all().times(float64(time.Hour) / float64(rest))
 			})
 		}

@@ -167,8 +167,8 @@ func (w *world) latency(a, b string) time.Duration {
 	return simNearest + time.Duration(share*float64(simFarthest-simNearest))
 }
 
-// shake waits as long as opening a connection for a stream takes: TCP, TLS 1.3 and the response to the call.
-func (w *world) shake(ctx context.Context, a, b string) error {
+// handshake waits as long as opening a connection for a stream takes: TCP, TLS 1.3 and the response to the call.
+func (w *world) handshake(ctx context.Context, a, b string) error {
 	select {
 	case <-time.After(6 * w.latency(a, b)):
 		return nil
@@ -236,8 +236,8 @@ func (w *world) dialer(
 	}
 }
 
-// answered records the result of a poll.
-func answered(r *http.Request, kind string) {
+// recordPoll records the result of a poll.
+func recordPoll(r *http.Request, kind string) {
 	if conn, ok := r.Context().Value(lineKey{}).(*tls.Conn); ok {
 		conn.NetConn().(*lineEnd).line.kind.Store(kind)
 	}
@@ -254,14 +254,14 @@ func (s *statusNoted) WriteHeader(status int) {
 	s.ResponseWriter.WriteHeader(status)
 }
 
-// noted serves a request and records the result.
-func noted(w http.ResponseWriter, r *http.Request, serve http.Handler) {
+// serveCounted serves a request and records the result.
+func serveCounted(w http.ResponseWriter, r *http.Request, serve http.Handler) {
 	s := &statusNoted{w, http.StatusOK}
 	serve.ServeHTTP(s, r)
 	if s.status == http.StatusOK {
-		answered(r, kindChanged)
+		recordPoll(r, kindChanged)
 	} else {
-		answered(r, kindUnchanged)
+		recordPoll(r, kindUnchanged)
 	}
 }
 

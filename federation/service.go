@@ -2,22 +2,16 @@ package federation
 
 import (
 	"context"
-	"maps"
-	"slices"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/trust"
 )
 
 // Service serves entente.v1.FederationService. Calls are authorized and audited before they reach it.
@@ -47,10 +41,12 @@ func (s *Service) CreateRelationship(
 		return nil, err
 	}
 	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
-	_, err = s.manager.config.Store.Update(
-		ctx,
-		func(tx *raftstore.Tx) error { return s.manager.create(tx, want, bootstrap, operator, now) },
-	)
+	_, err = s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		if err := access.PermitsVerification(ctx, tx, rel.TrustDomain); err != nil {
+			return err
+		}
+		return s.manager.create(tx, want, bootstrap, operator, now)
+	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -68,10 +64,12 @@ func (s *Service) UpdateRelationship(
 		req.GetUpdateMask().GetPaths(),
 		req.GetBootstrapBundle(),
 		req.GetResetSequence(),
+		req.GetEtag(),
 		access.CallerFrom(ctx).String(),
 	}
 	name := c.wanted.GetTrustDomain()
-	if _, err := relationship.ParseTrustDomain(name); err != nil {
+	td, err := relationship.ParseTrustDomain(name)
+	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if err := relationship.CheckMask(c.paths); err != nil {
@@ -93,7 +91,12 @@ func (s *Service) UpdateRelationship(
 	}
 	decide := func() (*ententev1.Relationship, error) {
 		now := s.manager.now()
-		return s.decide(ctx, name, func(tx *raftstore.Tx) error { return s.manager.update(tx, c, now) })
+		return s.decide(ctx, name, func(tx *raftstore.Tx) error {
+			if err := access.PermitsVerification(ctx, tx, td); err != nil {
+				return err
+			}
+			return s.manager.update(tx, c, now)
+		})
 	}
 	if !c.reset {
 		return decide()
@@ -129,11 +132,14 @@ func (s *Service) SuspendRelationship(
 	return s.decide(
 		ctx,
 		req.GetTrustDomain(),
-		func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), true) },
+		func(tx *raftstore.Tx) error {
+			return relationship.Suspend(s.manager.config.Trust.Sources, tx, req.GetTrustDomain(),
+				access.CallerFrom(ctx).String(), s.manager.config.Now())
+		},
 	)
 }
 
-// ResumeRelationship resumes a relationship. Its bundle has the standing of its last refresh until the next one, which
+// ResumeRelationship resumes a relationship. Its bundle has the validity of its last refresh until the next one, which
 // runs at once.
 func (s *Service) ResumeRelationship(
 	ctx context.Context,
@@ -142,7 +148,9 @@ func (s *Service) ResumeRelationship(
 	return s.decide(
 		ctx,
 		req.GetTrustDomain(),
-		func(tx *raftstore.Tx) error { return relationship.SetSuspended(tx, req.GetTrustDomain(), false) },
+		func(tx *raftstore.Tx) error {
+			return relationship.Resume(s.manager.config.Trust.Sources, tx, req.GetTrustDomain())
+		},
 	)
 }
 
@@ -151,12 +159,18 @@ func (s *Service) DeleteRelationship(
 	ctx context.Context,
 	req *ententev1.DeleteRelationshipRequest,
 ) (*ententev1.DeleteRelationshipResponse, error) {
+	if req.GetDryRun() {
+		return s.deletionEffects(ctx, req)
+	}
 	var ended *statev1.Relationship
 	revision, err := s.manager.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
-		if ended, err = relationship.Get(tx, req.GetTrustDomain()); err != nil {
+		if ended, err = relationship.Get(s.manager.config.Trust.Sources, tx, req.GetTrustDomain()); err != nil {
 			return err
 		}
-		return relationship.DeleteWithLinkedHome(tx, ended, req.GetToHub())
+		if err := relationship.CheckEtag(req.GetEtag(), ended); err != nil {
+			return err
+		}
+		return relationship.DeleteWithLinkedHome(s.manager.config.Trust.Sources, tx, ended, req.GetToHub())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -175,11 +189,11 @@ func (s *Service) RefreshRelationship(
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	row, err := relationship.Get(view, name)
+	row, err := relationship.Get(s.manager.config.Trust.Sources, view, name)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	if !relationship.Agreed(row.GetAgreement()) {
+	if !relationship.Consented(row.GetAgreement()) {
 		return nil, status.Errorf(
 			codes.FailedPrecondition,
 			"the agreement with %s lacks a consent, without which nothing is fetched; `entente federation show %s` "+
@@ -224,9 +238,6 @@ func (s *Service) GetRelationship(
 	return s.show(ctx, view, req.GetTrustDomain())
 }
 
-// maxPageBytes leaves room for the rest of a response below the 4 MiB that gRPC clients accept in one message.
-const maxPageBytes = 3 << 20
-
 // ListRelationships lists relationships by trust domain, as many as fit into one message.
 func (s *Service) ListRelationships(
 	ctx context.Context,
@@ -242,59 +253,7 @@ func (s *Service) ListRelationships(
 			"page_size is negative; leave it out for as many as fit into one message",
 		)
 	}
-	members, err := s.manager.alive(view)
-	if err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	live := s.manager.live(ctx, "")
-	streams := s.manager.streams.Known(ctx, "")
-	out := &ententev1.ListRelationshipsResponse{Revision: uint64(view.Revision())}
-	size := 0
-	all, err := listed(view)
-	if err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	for _, name := range all {
-		if name <= req.GetPageToken() {
-			continue
-		}
-		shown, err := s.manager.listedAs(view, name, members, live)
-		if err != nil {
-			return nil, raftstore.StatusError(err)
-		}
-		if shown == nil {
-			continue // no attestation of it counts
-		}
-		streams.Add(shown)
-		n := len(out.GetRelationships())
-		if size += proto.Size(shown); n > 0 && (size > maxPageBytes || n == int(req.GetPageSize())) {
-			out.NextPageToken = out.GetRelationships()[n-1].GetTrustDomain()
-			break
-		}
-		out.Relationships = append(out.Relationships, shown)
-	}
-	return out, nil
-}
-
-// listedAs returns a domain of a list, by its relationship or by an attestation of a hub.
-func (m *Manager) listedAs(
-	view *raftstore.View,
-	name string,
-	members []string,
-	live map[string]observation.Observation,
-) (*ententev1.Relationship, error) {
-	row, direct, err := relationship.Relationships.Get(view, name)
-	if err != nil {
-		return nil, err
-	}
-	if !direct {
-		return m.importer.ShowAttested(view, name, live)
-	}
-	shown, err := m.shown(view, row, members, live[name])
-	if err == nil {
-		m.importer.ShowHub(shown, row.Value, live)
-	}
-	return shown, err
+	return s.manager.display.page(ctx, view, req.GetPageToken(), int(req.GetPageSize()))
 }
 
 // ApproveRelationship gives this side's consent to an agreement.
@@ -304,12 +263,43 @@ func (s *Service) ApproveRelationship(
 ) (*ententev1.Relationship, error) {
 	now, operator := s.manager.now(), access.CallerFrom(ctx).String()
 	out, err := s.decide(ctx, req.GetTrustDomain(), func(tx *raftstore.Tx) error {
-		return relationship.Approve(tx, req.GetTrustDomain(), operator, now)
+		if err := s.permitsAgreement(ctx, tx, req.GetTrustDomain()); err != nil {
+			return err
+		}
+		return relationship.Approve(s.manager.config.Trust.Sources, tx, req.GetTrustDomain(), operator, now)
 	})
 	if err == nil {
 		s.manager.agreements.Trigger(req.GetTrustDomain())
 	}
 	return out, err
+}
+
+// permitsAgreement returns nil if the caller may approve the agreement with a trust domain, which can include the home
+// domain of the other cluster.
+func (s *Service) permitsAgreement(ctx context.Context, tx *raftstore.Tx, name string) error {
+	main, err := relationship.Get(s.manager.config.Trust.Sources, tx, name)
+	if err != nil {
+		return err
+	}
+	if main.GetAgreement() == nil {
+		return nil
+	}
+	for row, err := range relationship.Relationships.All(tx, "") {
+		if err != nil {
+			return err
+		}
+		if row.Value.GetAgreement().GetId() != main.GetAgreement().GetId() {
+			continue
+		}
+		td, err := relationship.ParseTrustDomain(row.Key)
+		if err != nil {
+			return err
+		}
+		if err := access.PermitsVerification(ctx, tx, td); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CreateInvitation implements the API.
@@ -365,104 +355,5 @@ func (s *Service) read(ctx context.Context, o *ententev1.ReadOptions) (*raftstor
 }
 
 func (s *Service) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-	return s.manager.show(ctx, view, name)
-}
-
-// show returns a domain as the API has it.
-func (m *Manager) show(ctx context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-	if shown, err := m.showAttested(ctx, view, name); err != nil || shown != nil {
-		return shown, raftstore.StatusError(err)
-	}
-	if _, err := relationship.Get(view, name); err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	row, _, err := relationship.Relationships.Get(view, name)
-	if err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	members, err := m.alive(view)
-	if err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	shown, err := m.shown(view, row, members, m.live(ctx, name)[name])
-	if err == nil {
-		live := map[string]observation.Observation{}
-		if row.Value.GetHub() != nil {
-			live = m.live(ctx, name+relationship.MapSuffix)
-		}
-		m.importer.ShowHub(shown, row.Value, live)
-	}
-	if peer := row.Value.GetPeer(); peer != nil && err == nil {
-		m.streams.Known(ctx, peer.GetHomeTrustDomain()).Add(shown)
-	}
-	return shown, raftstore.StatusError(err)
-}
-
-// liveWithin bounds a query to the leader, whose answer is worth no longer wait.
-const liveWithin = 2 * time.Second
-
-// live queries the leader for the observations of one relationship, or of all. If there is no leader it returns none:
-// the rest of the response is valid.
-func (m *Manager) live(ctx context.Context, name string) map[string]observation.Observation {
-	ctx, cancel := context.WithTimeout(ctx, liveWithin)
-	defer cancel()
-	found := make(map[string]observation.Observation)
-	query := &statev1.RelationshipQuery{TrustDomain: name}
-	for {
-		encoded, err := proto.Marshal(query)
-		if err != nil {
-			return found
-		}
-		reply, err := m.config.Leader.Query(ctx, observation.Name, encoded)
-		answer := &statev1.RelationshipAnswer{}
-		if err == nil {
-			err = proto.Unmarshal(reply, answer)
-		}
-		if err != nil {
-			m.log.Debug("the leader did not report when relationships were last fetched", "error", err)
-			return found
-		}
-		now := m.now()
-		for _, told := range answer.GetObservations() {
-			found[told.GetTrustDomain()] = observation.Read(told, told.GetMember(), now)
-		}
-		if n := len(answer.GetObservations()); !answer.GetMore() || n == 0 {
-			return found
-		} else {
-			query.After = answer.GetObservations()[n-1].GetTrustDomain()
-		}
-	}
-}
-
-// listed returns, in order, the trust domains that ListRelationships returns: those with a relationship, and those that
-// hubs attest.
-func listed(view *raftstore.View) (names []string, err error) {
-	all := make(map[string]struct{})
-	for row, err := range relationship.Relationships.All(view, "") {
-		if err != nil {
-			return nil, err
-		}
-		all[row.Key] = struct{}{}
-	}
-	for td, err := range relationship.HubDomains(view) {
-		if err != nil {
-			return nil, err
-		}
-		all[td] = struct{}{}
-	}
-	return slices.Sorted(maps.Keys(all)), nil
-}
-
-// showAttested shows one domain without a relationship, or returns nil if no hub attests it.
-func (m *Manager) showAttested(
-	ctx context.Context,
-	view *raftstore.View,
-	name string,
-) (*ententev1.Relationship, error) {
-	d, err := m.config.Trust.Decide(view, name)
-	if err != nil || d.Origin != trust.ByAttestation {
-		return nil, err
-	}
-	live := m.live(ctx, d.Attestation.Hub+relationship.MapSuffix)
-	return m.importer.ShowAttested(view, name, live)
+	return s.manager.display.show(ctx, view, name)
 }

@@ -85,7 +85,7 @@ func TestCreateRefusals(t *testing.T) {
 	require.Zero(t, relationship.ForeignBundles.PrefixRevision(r.store.View(), ""), "nothing was written")
 
 	created := r.create(t, good, us.Bundle(t, 3))
-	require.Equal(t, ententev1.Freshness_FRESHNESS_FRESH, created.GetFreshness())
+	require.Equal(t, ententev1.Freshness_FRESHNESS_BOOTSTRAP, created.GetFreshness())
 	require.EqualValues(t, 3, created.GetSequence())
 	require.Equal(t, "member-1", created.GetOwner())
 	_, err = r.service.CreateRelationship(t.Context(),
@@ -139,8 +139,8 @@ func TestUpdate(t *testing.T) {
 			codes.InvalidArgument,
 			`update_mask names "owner", which cannot be updated; these can: attest, authority_kinds, ` +
 				`endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.exclude, hub.include, hub.url, ` +
-				`max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, profile, ` +
-				`serving_bundle, url, web_roots`},
+				`max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, ` +
+				`poll_interval, profile, serving_bundle, url, web_roots`},
 		{"a profile that the rest does not fit", func(q *ententev1.UpdateRelationshipRequest) {
 			q.UpdateMask.Paths = []string{"profile"}
 			q.Relationship.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
@@ -215,7 +215,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 		require.NoError(t, err)
 		return is
 	}
-	require.Equal(t, trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired}, trusted(),
+	require.Equal(t, trust.Status{State: trust.Bootstrap, X509: trust.Bootstrap, JWT: trust.Expired}, trusted(),
 		"there is no JWT authority")
 	require.True(t, foreign())
 
@@ -246,7 +246,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	_, err = r.service.ResumeRelationship(t.Context(),
 		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, trust.Fresh, trusted().State)
+	require.Equal(t, trust.Bootstrap, trusted().State)
 
 	_, err = r.service.DeleteRelationship(t.Context(),
 		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})

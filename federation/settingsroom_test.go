@@ -98,7 +98,7 @@ func TestSettingsChangeKeepsBundle(t *testing.T) {
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
 	}, "url", "profile", "endpoint_spiffe_id")
 	close(release)
-	require.Equal(t, "web_certificate", (<-ended).Result, "it was made again, by the new settings")
+	require.Equal(t, "other_profile", (<-ended).Result, "it was made again, by the new settings")
 	require.True(t, r.stored(t, "us.example.org").Equal(us.Bundle(t, 5)))
 
 	r.change(t, &ententev1.Relationship{TrustDomain: "us.example.org", WebRoots: web.PEM()}, "web_roots")
@@ -157,7 +157,7 @@ func TestAuthorityKinds(t *testing.T) {
 		require.NoError(t, err)
 		return b
 	}
-	require.Equal(t, trust.Status{State: trust.Fresh, X509: trust.Fresh, JWT: trust.Expired}, trusted())
+	require.Equal(t, trust.Status{State: trust.Bootstrap, X509: trust.Bootstrap, JWT: trust.Expired}, trusted())
 	require.Empty(t, relied().JWTAuthorities())
 	require.Len(t, relied().X509Authorities(), 1)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())

@@ -46,7 +46,7 @@ func (p *Poller) fetch(
 		}
 		config.Bundles = b.Trust
 	}
-	if e, ok := p.config.Mirror.Get(name); ok && p.config.Intake.Interval(e.Holding) <= keptWithin {
+	if e, ok := p.config.Mirror.Get(name); ok && p.config.Intake.Interval(e.Rel.PollInterval, e.Holding) <= keptWithin {
 		config.Kept, config.KeptAs = p.connections, fmt.Sprintf("%s %d %s", name, b.Rel.Generation, ep.URL())
 		// A bundle that an operator gave has no revision. The generation stands for it.
 		config.Version = max(1, uint64(b.TrustRevision))

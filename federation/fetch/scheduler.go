@@ -56,6 +56,7 @@ type Scheduler struct {
 	slow    fetchQueue
 	// ended paces the fetches of bundles whose streams ended together.
 	ended    relationship.Pacer
+	retries  hostPacer
 	finished chan finish
 	fetches  sync.WaitGroup
 }
@@ -74,6 +75,8 @@ type ownership struct {
 	streamed bool
 	fetched  time.Time
 	penalty  penalty
+	// failures counts the consecutive attempts that an outage of the peer failed.
+	failures int
 	// together means that the relationship was taken over with others and not fetched since.
 	together bool
 }
@@ -102,6 +105,7 @@ func NewScheduler(p *Poller, member string, streams Streams) *Scheduler {
 		turns: relationship.NewQueue(), owned: make(map[string]*ownership),
 		fast:     fetchQueue{places: fastPlaces, bound: promptWithin},
 		slow:     fetchQueue{places: slowPlaces},
+		retries:  hostPacer{free: make(map[string]time.Time)},
 		finished: make(chan finish, fastPlaces+slowPlaces),
 	}
 }
@@ -177,7 +181,7 @@ func (s *Scheduler) update(affected feed.Affected[string]) {
 		case mine && s.streamEnded(own, e):
 			s.plan(name, own, s.ended.After(s.poller.now()))
 		case mine:
-			s.shorten(name, own, s.poller.config.Intake.Interval(e.Holding))
+			s.shorten(name, own, s.interval(e))
 		}
 	}
 	for _, name := range taken {
@@ -191,11 +195,14 @@ func (s *Scheduler) takeOver(name string, together int) {
 	if !ok {
 		return
 	}
-	own := &ownership{
-		generation: e.Rel.Generation, interval: s.poller.config.Intake.Interval(e.Holding), together: together > 1,
-	}
+	own := &ownership{generation: e.Rel.Generation, interval: s.interval(e), together: together > 1}
 	s.owned[name] = own
 	s.plan(name, own, s.poller.now().Add(relationship.Takeover(own.interval, together, chance())))
+}
+
+// interval returns the interval at which a relationship is fetched while its peer answers.
+func (s *Scheduler) interval(e mirror.Entry) time.Duration {
+	return s.poller.config.Intake.Interval(e.Rel.PollInterval, e.Holding)
 }
 
 // drop gives up a relationship that ended, was suspended, or belongs to another member now.
@@ -210,7 +217,8 @@ func (s *Scheduler) drop(name string, own *ownership) {
 
 // decided applies an operator's decision at once.
 func (s *Scheduler) decided(name string, own *ownership, e mirror.Entry) {
-	own.generation, own.interval, own.penalty = e.Rel.Generation, s.poller.config.Intake.Interval(e.Holding), penalty{}
+	own.generation, own.penalty, own.failures = e.Rel.Generation, penalty{}, 0
+	own.interval = s.interval(e)
 	switch {
 	case own.cancel != nil:
 		own.again = true
@@ -311,8 +319,9 @@ func (s *Scheduler) done(ctx context.Context, f finish) {
 	if own := f.own; s.owned[f.name] == own {
 		own.cancel = nil
 		own.penalty = own.penalty.after(prompt(f.outcome))
+		own.count(f.outcome)
 		if e, ok := s.poller.config.Mirror.Get(f.name); ok {
-			own.interval = s.poller.config.Intake.Interval(e.Holding)
+			own.interval = s.interval(e)
 		}
 		if errors.Is(f.outcome.Err, relationship.ErrUnfinished) && !own.again {
 			s.start(ctx, f.name)
@@ -341,6 +350,8 @@ func (s *Scheduler) next(own *ownership, f finish) time.Time {
 		return s.poller.now()
 	case f.outcome.Local():
 		return f.started.Add(relationship.Turn(min(own.interval, relationship.StoreRetry), chance()))
+	case own.failures > 0:
+		return s.retry(own, f)
 	case own.together:
 		return f.started.Add(relationship.SpreadOut(own.interval, chance()))
 	}

@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,15 +11,19 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
+	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
@@ -51,7 +56,11 @@ func newTimetable(t *testing.T, fetch func(ctx context.Context, name string) err
 		tt.mu.Unlock()
 		w := &Wait{bound: most}
 		if err := w.On(ctx, func(ctx context.Context) error { return fetch(ctx, name) }); err != nil {
-			return intake.Outcome{Result: "network", Err: err, Waited: w.spent}
+			result := "network"
+			if errors.Is(err, relationship.ErrRollback) {
+				result = relationship.ReasonOf(err)
+			}
+			return intake.Outcome{Result: result, Err: err, Waited: w.spent}
 		}
 		return intake.Outcome{Result: relationship.ResultUnchanged, Waited: w.spent}
 	}
@@ -79,20 +88,32 @@ func (noStreams) TakeEnded(string) bool                     { return false }
 // hold makes relationships with a refresh hint known.
 func (tt *timetable) hold(hint time.Duration, generation uint64, names ...string) {
 	tt.t.Helper()
-	for _, name := range names {
-		r, err := relationship.Parse(
-			&statev1.Relationship{
-				TrustDomain: name,
-				Url:         "https://" + name,
-				Profile:     federationtest.WebProfile,
-				Generation:  generation,
-			},
-		)
+	batch := raftstore.Batch{Revision: raftstore.Revision(generation)}
+	put := func(table, key string, row proto.Message) {
+		value, err := proto.Marshal(row)
 		require.NoError(tt.t, err)
-		tt.mirror.Set(name, mirror.Entry{Rel: r, Holding: relationship.Holding{Revision: 1, Hint: hint, Hinted: true}})
+		batch.Changes = append(batch.Changes, raftstore.Change{Table: table, Key: key, Value: value})
 	}
+	for _, name := range names {
+		b, err := bundle.New(
+			spiffeid.RequireTrustDomainFromString(name), bundle.Content{Sequence: &generation, RefreshHint: &hint})
+		require.NoError(tt.t, err)
+		put(relationship.ForeignBundles.Name(), name, b.Row(time.Now()))
+		put(relationship.Relationships.Name(), name, &statev1.Relationship{
+			TrustDomain: name,
+			Url:         "https://" + name,
+			Profile:     federationtest.WebProfile,
+			Generation:  generation,
+		})
+	}
+	tt.apply(batch)
 	tt.count()
 	tt.scheduler.Changed(names...)
+}
+
+// apply applies changes of the store to the mirror.
+func (tt *timetable) apply(batch raftstore.Batch) {
+	tt.mirror.Apply(batch, func(err error) { tt.t.Error(err) })
 }
 
 // count resets the count of fetches for the next pass, unless it is reset already.
@@ -148,9 +169,10 @@ func TestTurnsFollowTheHint(t *testing.T) {
 	})
 }
 
-func TestFailureWaitsForTheNextTurn(t *testing.T) {
+// A document that is refused is fetched again at the next turn: it is refused again.
+func TestRefusalWaitsForTheNextTurn(t *testing.T) {
 	clocktest.Run(t, func(t *testing.T) {
-		tt := newTimetable(t, func(context.Context, string) error { return errors.New("connection refused") })
+		tt := newTimetable(t, func(context.Context, string) error { return relationship.ErrRollback })
 		defer tt.stop()
 		tt.scheduler.SetMembers([]string{"eu-1"})
 		tt.hold(time.Minute, 1, "us.example.org")
@@ -158,6 +180,55 @@ func TestFailureWaitsForTheNextTurn(t *testing.T) {
 		require.GreaterOrEqual(t, count, 55)
 		require.LessOrEqual(t, count, 67)
 	})
+}
+
+// After an outage a peer is fetched sooner than at its turn, at first often and then at its turns.
+func TestRetriesAfterAnOutage(t *testing.T) {
+	clocktest.Run(t, func(t *testing.T) {
+		out := false
+		tt := newTimetable(t, func(context.Context, string) error {
+			if out {
+				return errors.New("connection refused")
+			}
+			return nil
+		})
+		defer tt.stop()
+		tt.scheduler.SetMembers([]string{"eu-1"})
+		tt.hold(5*time.Minute, 1, "us.example.org")
+		tt.pass(time.Hour)
+		out = true
+		tt.pass(time.Hour)
+		var gaps []time.Duration
+		for i, at := range tt.fetched["us.example.org"][1:] {
+			gaps = append(gaps, at.Sub(tt.fetched["us.example.org"][i]))
+		}
+		for i, least := range []time.Duration{5, 10, 20, 40, 80, 270, 270, 270} {
+			require.GreaterOrEqual(t, gaps[i], least*time.Second, "gap %d of %v", i, gaps)
+			require.LessOrEqual(t, gaps[i], min(2*least, 330)*time.Second, "gap %d of %v", i, gaps)
+		}
+
+		// One success ends the series: the next outage begins anew.
+		out = false
+		tt.pass(10 * time.Minute)
+		out = true
+		require.GreaterOrEqual(t, tt.pass(8 * time.Minute)["us.example.org"], 3)
+	})
+}
+
+func TestHostPacer(t *testing.T) {
+	start := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
+	p := hostPacer{free: make(map[string]time.Time)}
+	require.Equal(t, at(5), p.after(at(0), "a", at(5), at(60)), "the first at its time")
+	require.Equal(t, at(6), p.after(at(0), "a", at(5), at(60)), "the second a second later")
+	require.Equal(t, at(7), p.after(at(0), "a", at(6), at(60)))
+	require.Equal(t, at(5), p.after(at(0), "b", at(5), at(60)), "another host has times of its own")
+	require.Equal(t, at(8), p.after(at(0), "a", at(5), at(8)), "no retry is later than the turn")
+	require.Equal(t, at(8), p.after(at(0), "a", at(5), at(60)), "and a turn takes no place")
+	for n := range 10_000 {
+		p.after(at(n), fmt.Sprint("host ", n), at(n+5), at(n+60))
+	}
+	require.Less(t, len(p.free), 100, "times that have passed are forgotten")
 }
 
 // TestHangingPeers: hundreds of peers that hang for half a minute each do not keep the others waiting.
@@ -328,7 +399,10 @@ func TestOwnershipMoves(t *testing.T) {
 		require.Len(t, tt.pass(time.Second), moved)
 
 		// A relationship that ended is dropped.
-		tt.mirror.Set(all[0], mirror.Entry{})
+		tt.apply(raftstore.Batch{Revision: 2, Changes: []raftstore.Change{
+			{Table: relationship.Relationships.Name(), Key: all[0]},
+			{Table: relationship.ForeignBundles.Name(), Key: all[0]},
+		}})
 		tt.scheduler.Changed(all[0])
 		require.NotContains(t, tt.pass(10*time.Minute), all[0])
 	})

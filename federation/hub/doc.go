@@ -8,8 +8,8 @@
 // reads the map from the hub's endpoint or receives its changes over a stream, compares each entry with what is stored,
 // and writes the differences. An invalid entry, such as a rollback, is recorded and skipped; a map is refused as a
 // whole only if its form is malformed. Which attestation counts for a domain is decided where it is used, by
-// [relationship.AttestationOf]: the attestation of a hub never replaces a domain's own bundle, and is not passed on.
+// [trust.Sources.Decide]: the attestation of a hub never replaces a domain's own bundle, and is not passed on.
 //
-// On the leader, the [Reconciler] keeps the standing of each hub's map up to date, marks attestations whose bundle has
+// On the leader, the [Reconciler] keeps the validity of each hub's map up to date, marks attestations whose bundle has
 // expired, and deletes those that are not covered by the relationship with the hub any more.
 package hub

@@ -20,7 +20,6 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
-	"github.com/ententehq/entente/trust"
 )
 
 // spoke is a cluster that takes attestations from hub.example.org.
@@ -44,16 +43,7 @@ func newSpoke(t testing.TB, take ...string) *spoke {
 		ledger: &federationtest.AuditLog{},
 	}
 	s.endpoint = federationtest.NewEndpoint(t, s.hub, s.hub.Bundle(t, 1))
-	index := trust.NewIndex(trust.Sources{
-		Hosted: trust.Hosted{
-			Hosts: func(r raftstore.Reader, td string) (bool, error) {
-				_, found, err := federationtest.HostedBundles.Get(r, td)
-				return found, err
-			},
-			Bundles: federationtest.HostedBundles,
-		},
-		Foreign: relationship.TrustSource(),
-	})
+	index := federationtest.Trust(relationship.TrustSource())
 	in, err := intake.New(intake.Config{
 		Store: store, Trust: index, Audit: s.ledger, MinRefresh: relationship.LowestMinRefresh,
 		Log: hclog.NewNullLogger(), Now: time.Now,
@@ -123,7 +113,7 @@ func (s *spoke) read(ctx context.Context, t testing.TB, w *fetch.Wait) string {
 // sequence returns the sequence that the hub attests of a domain, or 0.
 func (s *spoke) sequence(t testing.TB, td string) uint64 {
 	t.Helper()
-	a, found, err := relationship.AttestationOf(s.store.View(), td)
+	a, found, err := relationship.TrustSource().Attest(s.store.View(), td)
 	require.NoError(t, err)
 	if !found {
 		return 0

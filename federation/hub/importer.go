@@ -271,7 +271,7 @@ func (i *Importer) ConfirmMap(hub string, generation uint64) {
 	if !ok || e.Rel.Hub == nil || e.PeerHome() == "" || e.Rel.Generation != generation {
 		return
 	}
-	now, every := i.config.Now(), i.config.Intake.Interval(e.Holding)/relationship.StaleAfter
+	now, every := i.config.Now(), i.config.Intake.Interval(e.Rel.PollInterval, e.Holding)/relationship.StaleAfter
 	if i.confirmed.Due(hub, now, every) {
 		i.config.Observations.Attempted(
 			hub+relationship.MapSuffix,
@@ -288,7 +288,7 @@ func (i *Importer) ConfirmMap(hub string, generation uint64) {
 func (i *Importer) Attested(hub string) map[string]relationship.Version {
 	attested := map[string]relationship.Version{}
 	i.config.Mirror.EachAttestation(func(_ string, a mirror.AttestationHolding, rel *relationship.Relationship) {
-		if a.Hub == hub && rel != nil && rel.Created.Equal(a.Agreed) {
+		if a.Hub == hub && rel != nil && rel.Created.Equal(a.RelationshipCreated) {
 			attested[a.TrustDomain] = a.Version
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // Publisher keeps the log of the map that this cluster serves, and sends the map over streams.
@@ -36,13 +37,13 @@ func (p *Publisher) UpdateAll(view *raftstore.View) {
 func (p *Publisher) Update(view *raftstore.View, names []string) {
 	changed := false
 	for _, td := range names {
-		if hosted, err := p.config.Trust.Hosted.Hosts(view, td); err != nil || hosted {
+		d, err := p.config.Trust.Decide(view, td)
+		if d.Origin == trust.ByHosting {
 			continue
 		}
-		var v relationship.Version
-		if e, ok := p.config.Mirror.Get(td); ok && e.Rel.Attest {
-			row, found, err := relationship.Relationships.Get(view, td)
-			if err == nil && found && relationship.Attested(row.Value) {
+		var v relationship.Version // a domain whose rows cannot be read is not attested
+		if err == nil && d.Origin == trust.ByRelationship && relationship.Attested(d.Relationship.Value) {
+			if e, ok := p.config.Mirror.Get(td); ok {
 				v = e.Holding.Version()
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -18,6 +17,7 @@ import (
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 const (
@@ -62,11 +62,11 @@ func storedOf(row raftstore.Row[*statev1.HubBundle], hub *statev1.Relationship) 
 
 // reading compares a map of a hub, or changes of it, with one state of the store.
 type reading struct {
-	view   *raftstore.View
-	hub    string
-	rules  *relationship.Hub
-	known  map[string]*stored
-	hosted map[string]bool
+	view  *raftstore.View
+	trust trust.Sources
+	hub   string
+	rules *relationship.Hub
+	known map[string]*stored
 
 	count      observation.MapCount
 	changes    []change
@@ -85,7 +85,7 @@ type contradiction struct {
 
 // readingOfAll returns a reading of a whole map.
 func (c *Config) readingOfAll(view *raftstore.View, hub string, rules *relationship.Hub) (*reading, error) {
-	r := &reading{view: view, hub: hub, rules: rules, known: map[string]*stored{}, hosted: map[string]bool{}}
+	r := &reading{view: view, trust: c.Trust.Sources, hub: hub, rules: rules, known: map[string]*stored{}}
 	rel, _, err := relationship.Relationships.Get(view, hub)
 	if err != nil {
 		return nil, err
@@ -98,12 +98,6 @@ func (c *Config) readingOfAll(view *raftstore.View, hub string, rules *relations
 			r.known[row.Value.GetTrustDomain()] = storedOf(row, rel.Value)
 		}
 	}
-	for row, err := range c.Trust.Hosted.Bundles.All(view, "") {
-		if err != nil {
-			return nil, err
-		}
-		r.hosted[row.Key] = true
-	}
 	return r, nil
 }
 
@@ -114,7 +108,7 @@ func (c *Config) readingOf(
 	rules *relationship.Hub,
 	names []string,
 ) (*reading, error) {
-	r := &reading{view: view, hub: hub, rules: rules, known: map[string]*stored{}, hosted: map[string]bool{}}
+	r := &reading{view: view, trust: c.Trust.Sources, hub: hub, rules: rules, known: map[string]*stored{}}
 	rel, _, err := relationship.Relationships.Get(view, hub)
 	if err != nil {
 		return nil, err
@@ -126,9 +120,6 @@ func (c *Config) readingOf(
 		}
 		if found {
 			r.known[name] = storedOf(row, rel.Value)
-		}
-		if r.hosted[name], err = c.Trust.Hosted.Hosts(view, name); err != nil {
-			return nil, err
 		}
 	}
 	return r, nil
@@ -171,7 +162,11 @@ func (c *Config) readingOfChanges(
 // returned only if the map itself is malformed.
 func (r *reading) add(td spiffeid.TrustDomain, document []byte) error {
 	name := td.Name()
-	known, wanted := r.known[name], !r.hosted[name] && name != r.hub && r.rules.Covers(name)
+	attestable, err := r.trust.Attestable(r.view, name)
+	if err != nil {
+		return err
+	}
+	known, wanted := r.known[name], attestable && name != r.hub && r.rules.Covers(name)
 	if wanted && known != nil && known.valid && known.refused == "" && known.sum == sha256.Sum256(document) {
 		known.seen = true
 		r.count.Accepted++
@@ -284,7 +279,7 @@ func (r *reading) tagBasis(b intake.Basis) string {
 	for _, known := range r.known {
 		newest = max(newest, known.revision)
 	}
-	return fmt.Sprint(b.Rel.Generation, " ", len(r.known), " ", newest, " ", slices.Sorted(maps.Keys(r.hosted)))
+	return fmt.Sprint(b.Rel.Generation, " ", len(r.known), " ", newest, " ", r.trust.HostedNames(r.view))
 }
 
 // report logs what was refused, if it may be logged, and raises the alarms on contradictions. An error means that an

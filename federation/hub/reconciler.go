@@ -19,7 +19,7 @@ const (
 	maxExpired, maxDeleted = 25, 200
 )
 
-// Reconciler keeps the standings of hubs' maps and the stored attestations up to date. It runs on the leader.
+// Reconciler keeps the validity of hubs' maps and the stored attestations up to date. It runs on the leader.
 type Reconciler struct{ config Config }
 
 // NewReconciler returns a reconciler.
@@ -39,15 +39,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, leading time.Time) {
 	}
 }
 
-// transition is a change of the standing of a hub's map.
+// transition is a change of the validity of a hub's map.
 type transition struct {
 	name       string
 	generation uint64
-	was, is    relationship.Standing
+	was, is    relationship.Validity
 	last       time.Time
 }
 
-// judgeMap returns the standing of a hub's map at now, by when it was last read. The authorities of a kind count as
+// judgeMap returns the validity of a hub's map at now, by when it was last read. The authorities of a kind count as
 // expired if nothing has confirmed them for the relationship's max_stale. When each X.509 authority expires is checked
 // by domain.
 func judgeMap(
@@ -55,7 +55,7 @@ func judgeMap(
 	r *relationship.Relationship,
 	last time.Time,
 	interval time.Duration,
-) relationship.Standing {
+) relationship.Validity {
 	return relationship.Judge(now, relationship.Facts{
 		Stored: true, LastSuccess: last, Interval: interval, X509Until: now.Add(time.Hour), JWTKeys: 1,
 		MaxStaleX509: r.MaxStaleX509, MaxStaleJWT: r.MaxStaleJWT,
@@ -64,7 +64,7 @@ func judgeMap(
 
 // transitions judges the maps of all hubs.
 func (r *Reconciler) transitions(leading time.Time) (found []transition) {
-	if listening := r.config.Observations.Received.Lead().Since; listening.After(leading) {
+	if listening := r.config.Observations.Received.Leadership().Since; listening.After(leading) {
 		leading = listening
 	}
 	now := r.config.Now()
@@ -77,9 +77,10 @@ func (r *Reconciler) transitions(leading time.Time) (found []transition) {
 		if reported.IsZero() && rel.HubRecorded.IsZero() {
 			return // it was never read
 		}
-		last := relationship.LastKnownSuccess(reported, rel.HubRecorded, leading, rel.HubStanding.State)
-		if is := judgeMap(now, rel, last, r.config.Intake.Interval(e.Holding)); is != rel.HubStanding {
-			found = append(found, transition{name, rel.Generation, rel.HubStanding, is, last})
+		last := relationship.LastKnownSuccess(reported, rel.HubRecorded, leading, rel.HubValidity.State)
+		interval := r.config.Intake.Interval(rel.PollInterval, e.Holding)
+		if is := judgeMap(now, rel, last, interval); is != rel.HubValidity {
+			found = append(found, transition{name, rel.Generation, rel.HubValidity, is, last})
 		}
 	})
 	slices.SortFunc(found, func(a, b transition) int { return strings.Compare(a.name, b.name) })
@@ -93,15 +94,15 @@ func (r *Reconciler) commit(ctx context.Context, t transition) {
 		if err != nil || !found || row.Value.GetGeneration() != t.generation || row.Value.GetHub() == nil {
 			return err
 		}
-		row.Value.HubStanding = t.is.Row(t.last)
+		row.Value.HubValidity = t.is.Row(t.last)
 		return relationship.Relationships.Put(tx, t.name, row.Value)
 	})
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
-		r.config.Log.Warn("standing of a hub's map not written; retrying", "hub", t.name, "error", err)
+		r.config.Log.Warn("validity of a hub's map not written; retrying", "hub", t.name, "error", err)
 	default:
-		r.config.Log.Info("standing of a hub's map changed", "hub", t.name, "was", t.was.State, "is", t.is.State,
+		r.config.Log.Info("validity of a hub's map changed", "hub", t.name, "was", t.was.State, "is", t.is.State,
 			"x509_expired", t.is.X509Expired, "jwt_expired", t.is.JWTExpired)
 	}
 }
@@ -113,7 +114,7 @@ func (r *Reconciler) outdated() (expired, over []string) {
 	now := r.config.Now()
 	r.config.Mirror.EachAttestation(func(key string, a mirror.AttestationHolding, hub *relationship.Relationship) {
 		switch {
-		case hub == nil || !hub.Hub.Covers(a.TrustDomain) || !hub.Created.Equal(a.Agreed):
+		case hub == nil || !hub.Hub.Covers(a.TrustDomain) || !hub.Created.Equal(a.RelationshipCreated):
 			over = append(over, key)
 		case !a.Expired && now.After(a.X509Until):
 			expired = append(expired, key)

@@ -59,11 +59,11 @@ func (i *Importer) ShowAttested(view *raftstore.View, td string, live Live) (*en
 	if n, ok := b.Sequence(); ok {
 		out.Sequence = proto.Uint64(n)
 	}
-	hub, err := i.holdingOf(view, a.Hub)
+	interval, err := i.intervalOf(view, a.Hub)
 	if err != nil {
 		return nil, err
 	}
-	out.RefreshInterval = durationpb.New(i.config.Intake.Interval(hub))
+	out.RefreshInterval = durationpb.New(interval)
 	o := i.observed(a.Hub, live)
 	out.LastAttemptTime = timestampOf(o.LastAttempt)
 	if out.LastResult == "" {
@@ -83,14 +83,14 @@ func (i *Importer) ShowHub(out *ententev1.Relationship, row *statev1.Relationshi
 	o := i.observed(row.GetTrustDomain(), live)
 	out.Hub = &ententev1.Hub{Include: h.GetInclude(), Exclude: h.GetExclude(), Url: h.GetUrl()}
 	out.HubStatus = &ententev1.HubStatus{
-		Freshness:       ententev1.Freshness(row.GetHubStanding().GetFreshness()),
+		Freshness:       ententev1.Freshness(row.GetHubValidity().GetFreshness()),
 		LastAttemptTime: timestampOf(o.LastAttempt), LastResult: o.Result, LastError: o.Error,
 		Accepted: uint32(i.attestedBy(row.GetTrustDomain())), //nolint:gosec // at most MaxMapDomains
 		Refused:  uint32(o.Count.Refused),                    //nolint:gosec // as before
 		LeftOut:  uint32(o.Count.LeftOut),                    //nolint:gosec // as before
 	}
 	last := o.LastSuccess
-	if recorded := row.GetHubStanding().GetLastSuccessTime(); last.IsZero() && recorded.IsValid() {
+	if recorded := row.GetHubValidity().GetLastSuccessTime(); last.IsZero() && recorded.IsValid() {
 		last = recorded.AsTime()
 	}
 	out.HubStatus.LastSuccessTime = timestampOf(last)
@@ -107,6 +107,19 @@ func (i *Importer) attestedBy(hub string) (n int) {
 }
 
 // holdingOf returns what is stored of a foreign domain.
+// intervalOf returns the interval at which a hub's bundle and map are fetched.
+func (i *Importer) intervalOf(view *raftstore.View, hub string) (time.Duration, error) {
+	holding, err := i.holdingOf(view, hub)
+	if err != nil {
+		return 0, err
+	}
+	row, _, err := relationship.Relationships.Get(view, hub)
+	if err != nil {
+		return 0, err
+	}
+	return i.config.Intake.Interval(relationship.PollIntervalOf(row.Value), holding), nil
+}
+
 func (i *Importer) holdingOf(view *raftstore.View, name string) (relationship.Holding, error) {
 	row, found, err := relationship.ForeignBundles.Get(view, name)
 	if err != nil || !found {

@@ -211,14 +211,15 @@ func (w writer) writeRow(
 	if ch.withdrawn {
 		return true, nil, relationship.HubBundles.Delete(tx, key)
 	}
-	if hosted, err := w.config.Trust.Hosted.Hosts(tx, ch.td); err != nil || hosted {
+	if attestable, err := w.config.Trust.Attestable(tx, ch.td); err != nil || !attestable {
 		return false, nil, err
 	}
 	attestation := row.Value
 	if !found || !relationship.AttestedUnder(rel, attestation) {
 		attestation = &statev1.HubBundle{TrustDomain: ch.td, Hub: hub}
 	}
-	attestation.Agreed, attestation.Refused, attestation.Refusal = rel.GetCreateTime(), ch.refused, ch.refusal
+	attestation.RelationshipCreateTime = rel.GetCreateTime()
+	attestation.Refused, attestation.Refusal = ch.refused, ch.refusal
 	var raised []relationship.Alarm
 	if len(ch.document) > 0 {
 		if raised, err = setDocument(tx, attestation, ch.document, now); err != nil {

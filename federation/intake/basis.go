@@ -84,7 +84,8 @@ func (in *Intake) ServingBundle(r raftstore.Reader, name string) (x509bundle.Sou
 	switch d.Origin {
 	case trust.ByHosting:
 	case trust.ByRelationship:
-		if d.Status.State.Withheld() || !relationship.KindsOf(d.Relationship.Value).X509 {
+		x509 := relationship.KindsOf(d.Relationship.Value).X509 && d.Status.X509 != trust.Expired
+		if d.Status.State.Withheld() || !x509 {
 			return nil, 0, nil
 		}
 	default: // a hub's attestation serves no other domain

@@ -77,9 +77,12 @@ func New(c Config) (*Intake, error) {
 	return in, nil
 }
 
-// Interval returns the interval at which a stored bundle is fetched.
-func (in *Intake) Interval(h relationship.Holding) time.Duration {
-	return relationship.Interval(h.Hint, h.Hinted, in.config.MinRefresh)
+// MinRefresh returns the shortest interval at which a peer is polled.
+func (in *Intake) MinRefresh() time.Duration { return in.config.MinRefresh }
+
+// Interval returns the interval at which a stored bundle is fetched under a relationship's poll interval.
+func (in *Intake) Interval(poll time.Duration, h relationship.Holding) time.Duration {
+	return relationship.Interval(poll, h.Hint, h.Hinted, in.config.MinRefresh)
 }
 
 // Record writes an audit line about something that has happened, whether or not the line can be written.

@@ -71,10 +71,10 @@ func (in *Intake) Keep(
 	return revision, nil
 }
 
-// put writes a bundle, the standing of its relationship where it changes, and an alarm where hubs show another bundle.
+// put writes a bundle, the validity of its relationship where it changes, and an alarm where hubs show another bundle.
 func (in *Intake) put(tx *raftstore.Tx, b Basis, next *bundle.Bundle, now time.Time) ([]relationship.Alarm, error) {
 	name := b.Row.GetTrustDomain()
-	standing, err := in.putBundle(tx, b, next, now)
+	validity, err := in.putBundle(tx, b, next, now)
 	if err != nil {
 		return nil, err
 	}
@@ -83,47 +83,48 @@ func (in *Intake) put(tx *raftstore.Tx, b Basis, next *bundle.Bundle, now time.T
 		return nil, err
 	}
 	raised := relationship.Raise(b.Row, split, timestamppb.New(now))
-	if standing == b.Rel.Standing && len(raised) == 0 {
+	if validity == b.Rel.Validity && len(raised) == 0 {
 		return nil, nil
 	}
-	b.Row.Standing = standing.Row(now)
+	b.Row.Validity = validity.Row(now)
 	return raised, relationship.Relationships.Put(tx, name, b.Row)
 }
 
-// putBundle writes a bundle that was confirmed at now, and returns its standing.
+// putBundle writes a bundle that was confirmed at now, and returns its validity.
 func (in *Intake) putBundle(
 	tx *raftstore.Tx,
 	b Basis,
 	next *bundle.Bundle,
 	now time.Time,
-) (relationship.Standing, error) {
+) (relationship.Validity, error) {
 	changed := now
 	current, err := b.Current.Bundle()
 	if err != nil {
-		return relationship.Standing{}, err
+		return relationship.Validity{}, err
 	}
 	if current != nil && current.SameKeys(next) && b.Current.Row.GetChangeTime().IsValid() {
 		changed = b.Current.Row.GetChangeTime().AsTime() // another sequence or hint is no other content
 	}
 	if err := relationship.RecordVersion(tx, next, b.Origin(), b.Reset, now); err != nil {
-		return relationship.Standing{}, err
+		return relationship.Validity{}, err
 	}
 	row := next.Row(changed)
 	row.RetrieveTime = timestamppb.New(now)
 	holding := relationship.NewHolding(next, changed, tx.Revision()+1)
-	standing := relationship.Judge(now, holding.Facts(b.Rel, now, in.config.MinRefresh))
-	return standing, relationship.ForeignBundles.Put(tx, next.TrustDomain().Name(), row)
+	validity := relationship.Judge(now, holding.Facts(b.Rel, now, in.config.MinRefresh))
+	return validity, relationship.ForeignBundles.Put(tx, next.TrustDomain().Name(), row)
 }
 
 // Write writes a relationship as an operator or an agreement decides it, with the bundle to begin with, if any. That
-// bundle counts as a success and clears the alarms.
+// bundle is as fresh as a confirmed one and clears the alarms.
 func (in *Intake) Write(tx *raftstore.Tx, b Basis, bootstrap *bundle.Bundle, now time.Time) error {
 	if bootstrap != nil {
-		standing, err := in.putBundle(tx, b, bootstrap, now)
+		validity, err := in.putBundle(tx, b, bootstrap, now)
 		if err != nil {
 			return err
 		}
-		b.Row.Standing, b.Row.Alarms = standing.Row(now), nil
+		validity.Bootstrap = true
+		b.Row.Validity, b.Row.Alarms = validity.Row(now), nil
 	}
 	return relationship.Relationships.Put(tx, b.Row.GetTrustDomain(), b.Row)
 }

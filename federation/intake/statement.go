@@ -19,7 +19,7 @@ import (
 )
 
 // A version may be without a statement for stateWithin refresh intervals, and at least stateWithinLeast, where earlier
-// versions have one. Members sign at once, but one that lost its lead may need a moment.
+// versions have one. Members sign at once, but one that lost its leadership may need a moment.
 const (
 	stateWithin      = 3
 	stateWithinLeast = time.Minute
@@ -214,13 +214,13 @@ func (in *Intake) TakeStatements(
 func (in *Intake) statementInterval(r raftstore.Reader, name string) time.Duration {
 	row, found, err := relationship.ForeignBundles.Get(r, name)
 	if err != nil || !found {
-		return in.Interval(relationship.Holding{})
+		return in.Interval(0, relationship.Holding{})
 	}
 	b, err := trust.Parse(row.Value)
 	if err != nil {
-		return in.Interval(relationship.Holding{})
+		return in.Interval(0, relationship.Holding{})
 	}
-	return in.Interval(relationship.NewHolding(b, time.Time{}, row.Revision))
+	return in.Interval(0, relationship.NewHolding(b, time.Time{}, row.Revision))
 }
 
 // StatedSequence returns the sequence up to which the statements of a domain were checked, or nil.

@@ -109,7 +109,9 @@ func TestRefusedOffers(t *testing.T) {
 		change(o)
 		return o
 	}
-	all, err := relationshipsOf(offer(func(*ententev1.FederationOffer) {}), &statev1.RelationshipAgreement{Id: "a"})
+	all, err := relationshipsOf(
+		offer(func(*ententev1.FederationOffer) {}), &statev1.RelationshipAgreement{Id: "a"}, false, time.Now(),
+	)
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	require.False(t, all[0].rel.InForce)
@@ -117,7 +119,7 @@ func TestRefusedOffers(t *testing.T) {
 		o.TrustDomain, o.Bundle, o.HomeBundle, o.HomeUrls = "shop.example.org", other.Bundle(t, 1).
 			Marshal(),
 			o.GetBundle(), o.GetUrls()
-	}), &statev1.RelationshipAgreement{Id: "a"})
+	}), &statev1.RelationshipAgreement{Id: "a"}, false, time.Now())
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	require.True(t, all[0].row.GetAgreement().GetLinkedHome())
@@ -134,7 +136,13 @@ func TestRefusedOffers(t *testing.T) {
 		"it has no X.509 authority":  func(o *ententev1.FederationOffer) { o.Bundle = nil },
 		"bootstrap_bundle of":        func(o *ententev1.FederationOffer) { o.Bundle = []byte("{") },
 		"100 KiB":                    nil,
-		"its home domain":            func(o *ententev1.FederationOffer) { o.HomeTrustDomain = "" },
+		"127.0.0.1 is a loopback address, which only an operator can give": func(o *ententev1.FederationOffer) {
+			o.Urls[0] = "https://127.0.0.1:7443/"
+		},
+		"169.254.169.254 is a link-local address": func(o *ententev1.FederationOffer) {
+			o.PeerAddresses[0] = "169.254.169.254:80"
+		},
+		"its home domain": func(o *ententev1.FederationOffer) { o.HomeTrustDomain = "" },
 	} {
 		if change == nil {
 			change, text = func(o *ententev1.FederationOffer) {
@@ -142,7 +150,7 @@ func TestRefusedOffers(t *testing.T) {
 					maxOfferedBundle+1)
 			}, "the limit is 102400"
 		}
-		_, err := relationshipsOf(offer(change), &statev1.RelationshipAgreement{})
+		_, err := relationshipsOf(offer(change), &statev1.RelationshipAgreement{}, false, time.Now())
 		require.ErrorContains(t, err, text)
 	}
 }

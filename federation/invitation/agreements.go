@@ -39,10 +39,13 @@ type Transport struct {
 	// Identity is this member's identity key, and Members are all members.
 	Identity *memberid.Identity
 	Members  func() []Member
-	// Endpoints returns the URLs at which a hosted domain's bundle is served, in order of preference. Profile is how
-	// they authenticate.
-	Endpoints func(trustDomain string) []string
+	// Endpoints returns the URLs at which a hosted domain's bundle is served, in order of preference. Addresses, if not
+	// empty, are those of members as the other side reaches them. Profile is how the endpoints authenticate.
+	Endpoints func(trustDomain string, addresses []string) []string
 	Profile   ententev1.EndpointProfile
+	// WebRoots returns the PEM certificates that verify the endpoints under https_web, or none where the system's roots
+	// do. doubt is why another cluster may not be able to verify them. If nil, there are none.
+	WebRoots func() (roots []byte, doubt string, err error)
 	// Dial opens a connection under entente-join/1. If accept refuses the identity key of the other end, Dial closes
 	// the connection before anything is sent. It returns the binding of the session with the connection.
 	Dial func(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error)

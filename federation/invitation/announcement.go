@@ -1,6 +1,11 @@
 package invitation
 
-import "github.com/ententehq/entente/federation/relationship"
+import (
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/federation/relationship"
+)
 
 // ownIdentities returns the digests of the identity keys of this cluster's members.
 func (c *Config) ownIdentities() (out [][]byte) {
@@ -20,13 +25,31 @@ func (c *Config) ownAddresses() (out []string) {
 	return out
 }
 
-// announcement returns what this cluster sends to the other side of an agreement about one of its domains.
-func (c *Config) announcement(own string) relationship.Announcement {
+// announcement returns what this cluster sends to the other side of an agreement about one of its domains. The
+// addresses are those that an operator gave for it, or else the members' own.
+func (c *Config) announcement(own string, advertised []string) relationship.Announcement {
 	urls := c.Transport.Endpoints
-	return relationship.Announcement{
+	told := relationship.Announcement{
 		Identities: c.ownIdentities(),
-		Addresses:  c.ownAddresses(),
-		Urls:       urls(own),
-		HomeURLs:   urls(c.Home),
+		Addresses:  advertised,
+		Urls:       urls(own, advertised),
+		HomeURLs:   urls(c.Home, advertised),
 	}
+	if len(advertised) == 0 {
+		told.Addresses = c.ownAddresses()
+	}
+	return told
+}
+
+// parseAdvertised parses the addresses that an operator gives for the other side. An address that the other side would
+// refuse is refused here.
+func (c *Config) parseAdvertised(raw []string) ([]string, error) {
+	addresses, err := relationship.ParseAddresses("advertise", raw)
+	if err == nil {
+		err = relationship.CheckHosts(addresses, relationship.AtLoopback(c.ownAddresses()))
+	}
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return addresses, nil
 }

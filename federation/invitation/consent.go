@@ -2,6 +2,7 @@ package invitation
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc/codes"
 
@@ -18,8 +19,9 @@ func (m *Agreements) receive(ctx context.Context, name, id string, consent enten
 	announced relationship.Announcement, sure bool,
 ) error {
 	var was, is ententev1.RelationshipState
+	var pending []string
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		was, is = 0, 0
+		was, is, pending = 0, 0, nil
 		changed, err := relationship.UpdateAgreement(tx, name, id, func(row *statev1.Relationship) bool {
 			if a := row.GetAgreement(); sure && consent == ententev1.Consent_CONSENT_ENDED {
 				a.Confirmed = true
@@ -35,6 +37,8 @@ func (m *Agreements) receive(ctx context.Context, name, id string, consent enten
 		}
 		after, _, err := relationship.Relationships.Get(tx, name)
 		was, is = relationship.StateOf(before.Value), relationship.StateOf(after.Value)
+		a := after.Value.GetAgreement()
+		pending = slices.Concat(a.GetPendingUrls(), a.GetPendingAddresses())
 		return err
 	})
 	if err != nil || is == 0 {
@@ -46,6 +50,10 @@ func (m *Agreements) receive(ctx context.Context, name, id string, consent enten
 	} else {
 		m.config.Log.Info("consent of the other side of an agreement received", "trust_domain", name, "was", was, "is",
 			is)
+	}
+	if len(pending) > 0 {
+		m.config.Log.Warn("the other side of an agreement announces hosts that were not agreed; nothing connects to "+
+			"them before 'entente federation approve'", "trust_domain", name, "announced", pending)
 	}
 	m.config.Intake.Record(actionConsent, name, consentName(consent), "by the other side of agreement "+id, revision)
 	return nil
@@ -103,7 +111,7 @@ func (s *Service) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeCo
 	if err := m.receive(ctx, c.GetTrustDomain(), a.GetId(), c.GetConsent(), announced, true); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	own := m.config.announcement(a.GetHostedTrustDomain())
+	own := m.config.announcement(a.GetHostedTrustDomain(), a.GetAdvertised())
 	return &ententev1.ExchangeConsentResponse{
 		Consent: relationship.ConsentOf(a), Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls,
 		HomeUrls: own.HomeURLs,

@@ -63,7 +63,7 @@ func newConsentRoom(t *testing.T) (*room, *callers) {
 		config.Transport = Transport{
 			Identity:  identity,
 			Members:   c.inviting,
-			Endpoints: func(td string) []string { return []string{"https://eu.example.org/bundles/" + td} },
+			Endpoints: func(td string, _ []string) []string { return []string{"https://eu.example.org/bundles/" + td} },
 			Dial:      c.dial,
 			Binding:   func(context.Context) ([]byte, bool) { return someBinding, true },
 		}
@@ -193,11 +193,25 @@ func TestMovedMembers(t *testing.T) {
 		})
 		return err
 	}
-	require.NoError(t, announce("us-7.example.org:7440", "us-8.example.org:7440"))
-	until(t, "the plan of the stream to follow", func() bool {
-		plan, _ := r.mirror.PlanOf("us.example.org")
-		return slices.Equal(plan.Addresses, []string{"us-7.example.org:7440", "us-8.example.org:7440"})
+	follows := func(what string, addresses ...string) {
+		until(t, what, func() bool {
+			plan, _ := r.mirror.PlanOf("us.example.org")
+			return slices.Equal(plan.Addresses, addresses)
+		})
+	}
+	require.NoError(t, announce("us.example.org:7441", "us.example.org:7442"))
+	follows("the plan of the stream to follow", "us.example.org:7441", "us.example.org:7442")
+	require.NoError(t, announce("us.example.org:7443", "169.254.7.7.nip.example:80"))
+	require.NoError(t, announce("us.example.org:7443", "us-8.example.org:7440"))
+	row, _, err := relationship.Relationships.Get(r.store.View(), "us.example.org")
+	require.NoError(t, err)
+	require.Equal(t, []string{"us.example.org:7441", "us.example.org:7442"}, row.Value.GetPeer().GetAddresses())
+	_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		sources, now := r.manager.config.Trust.Sources, r.manager.config.Now()
+		return relationship.Approve(sources, tx, "us.example.org", "operator", now)
 	})
+	require.NoError(t, err)
+	follows("the approved addresses", "us-8.example.org:7440", "us.example.org:7443")
 	require.ErrorContains(t, announce("us-7.example.org"), "HOST:PORT")
 	for range receiveBurst {
 		if err = announce("us-7.example.org:7440"); err != nil {

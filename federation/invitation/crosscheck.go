@@ -42,7 +42,7 @@ func (m *Agreements) crossCheck(
 	if err != nil {
 		return nil, nil, status.Error(codes.Internal, err.Error())
 	}
-	for _, address := range t.Addresses {
+	for _, address := range t.calls() {
 		second, who, err := m.callOne(ctx, crossCheckWithin, address, t.acceptsOther(proven), content)
 		if err != nil && decided(err) {
 			return nil, nil, contradiction(proven, who, relationship.Clip(status.Convert(err).Message()))
@@ -80,6 +80,18 @@ func (m *Agreements) crossCheck(
 	}, nil
 }
 
+// maxCallsEach bounds how often one address is called to reach one certain member behind it.
+const maxCallsEach = 4
+
+// calls returns the addresses to call one after the other to reach a certain member. An address behind which there are
+// several members, as of a load balancer, leads to another one each time.
+func (t Token) calls() []string {
+	if len(t.Addresses) >= len(t.Identities) {
+		return t.Addresses
+	}
+	return slices.Repeat(t.Addresses, min(len(t.Identities), maxCallsEach))
+}
+
 // acceptsOther returns a check that accepts the identity keys that the token names, except one.
 func (t Token) acceptsOther(than [32]byte) func([32]byte) error {
 	return func(presented [32]byte) error {
@@ -97,7 +109,7 @@ func (m *Agreements) callAgain(
 	content []byte,
 	proven [32]byte,
 ) *ententev1.AcceptInvitationResponse {
-	for _, address := range t.Addresses {
+	for _, address := range t.calls() {
 		answer, _, err := m.callOne(ctx, crossCheckWithin, address, func(presented [32]byte) error {
 			if presented != proven {
 				return errors.New("it is another member")
@@ -142,7 +154,8 @@ func differ(a, b *ententev1.AcceptInvitationResponse) string {
 		return "its trust domain or home trust domain"
 	case !bytes.Equal(one.GetBundle(), two.GetBundle()) || !bytes.Equal(one.GetHomeBundle(), two.GetHomeBundle()):
 		return "its bundle"
-	case one.GetProfile() != two.GetProfile() || one.GetEndpointSpiffeId() != two.GetEndpointSpiffeId():
+	case one.GetProfile() != two.GetProfile() || one.GetEndpointSpiffeId() != two.GetEndpointSpiffeId() ||
+		!bytes.Equal(one.GetWebRoots(), two.GetWebRoots()):
 		return "how its endpoint authenticates"
 	case !slices.EqualFunc(sorted(one.GetIdentities()), sorted(two.GetIdentities()), bytes.Equal):
 		return "its members"

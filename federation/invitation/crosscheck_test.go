@@ -43,7 +43,7 @@ func (i *inviting) AcceptInvitation(
 func invitingCluster(
 	t *testing.T,
 	members map[string]*inviting,
-) func(context.Context, string, func([32]byte) error) (net.Conn, []byte, error) {
+) dialer {
 	t.Helper()
 	for _, m := range members {
 		if m.answer == nil {
@@ -65,6 +65,20 @@ func invitingCluster(
 		}
 		conn, err := m.pipe.DialContext(ctx)
 		return conn, someBinding, err
+	}
+}
+
+// dialer is the Dial of a [Transport].
+type dialer = func(context.Context, string, func([32]byte) error) (net.Conn, []byte, error)
+
+// balanced returns a dialer that leads to members in turn, twice to each, whatever the address. It is not safe for
+// concurrent use.
+func balanced(dial dialer, members ...string) dialer {
+	calls := 0
+	return func(ctx context.Context, _ string, accept func([32]byte) error) (net.Conn, []byte, error) {
+		member := members[calls/2%len(members)]
+		calls++
+		return dial(ctx, member, accept)
 	}
 }
 
@@ -91,7 +105,16 @@ func TestCrossCheck(t *testing.T) {
 		second  response
 		refused string
 		warned  string
+		// behind means that one address leads to both members, to another one every second time.
+		behind bool
 	}{
+		"behind a load balancer": {second: respond(honest), behind: true},
+		"another answer behind the same load": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.Bundle = forged.Bundle(t, 1).Marshal()
+		}), refused: "disagree: its bundle", behind: true},
+		"other web roots": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
+			a.Offer.WebRoots = forged.PEM()
+		}), refused: "disagree: how its endpoint authenticates"},
 		"the same": {second: changed(func(a *ententev1.AcceptInvitationResponse) {
 			a.Offer.Identities[0], a.Offer.Identities[1] = a.Offer.Identities[1], a.Offer.Identities[0]
 			a.Offer.PeerAddresses = []string{"us-2.example.org:7440"}
@@ -134,6 +157,12 @@ func TestCrossCheck(t *testing.T) {
 				"us-1.example.org:7440": {identity: first, answer: respond(honest)},
 				"us-2.example.org:7440": {identity: second, answer: c.second},
 			}
+			addresses := []string{"us-1.example.org:7440", "us-2.example.org:7440"}
+			dial := invitingCluster(t, members)
+			if c.behind {
+				addresses = []string{"lb.example.org:7440"}
+				dial = balanced(dial, "us-1.example.org:7440", "us-2.example.org:7440")
+			}
 			r := newRoom(t, func(config *Config) {
 				config.Home = eu.TrustDomain.Name()
 				config.Transport = Transport{
@@ -141,19 +170,17 @@ func TestCrossCheck(t *testing.T) {
 						return []Member{{"eu-1.example.org:7440",
 							identity.Digest}}
 					},
-					Endpoints: func(string) []string { return []string{"https://eu.example.org/"} },
+					Endpoints: func(string, []string) []string { return []string{"https://eu.example.org/"} },
 					Profile:   ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
-					Dial:      invitingCluster(t, members), Credentials: insecure.NewCredentials(),
+					Dial:      dial, Credentials: insecure.NewCredentials(),
 				}
 			})
 			r.host(t, eu)
 			text, err := Token{
 				ID: token.NewID(), Secret: token.NewSecret(), TrustDomain: us.TrustDomain,
-				Foreign: spiffeid.RequireTrustDomainFromString("eu.example.org"),
-				Addresses: []string{
-					"us-1.example.org:7440",
-					"us-2.example.org:7440",
-				}, Identities: [][32]byte{first, second}, Expires: r.manager.config.Now().Add(federationtest.WaitLimit),
+				Foreign:   spiffeid.RequireTrustDomainFromString("eu.example.org"),
+				Addresses: addresses, Identities: [][32]byte{first, second},
+				Expires: r.manager.config.Now().Add(federationtest.WaitLimit),
 			}.Text()
 			require.NoError(t, err)
 			done, err := r.service.RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{Token: text})

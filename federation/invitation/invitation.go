@@ -2,6 +2,7 @@ package invitation
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/token"
@@ -49,8 +51,8 @@ func invitationShown(id string, row *statev1.Invitation, now time.Time) *entente
 		Id: id, TrustDomain: row.GetTrustDomain(), ForeignTrustDomain: row.GetForeignTrustDomain(),
 		CreateTime: row.GetCreateTime(),
 		ExpireTime: row.GetExpireTime(), Creator: row.GetCreator(), Approved: row.GetApproved(),
-		ForeignHomeTrustDomain: row.GetForeignHomeTrustDomain(),
-		RevokeReason:           row.GetRevokeReason(),
+		ForeignHomeTrustDomain: row.GetForeignHomeTrustDomain(), Advertised: row.GetAdvertised(),
+		RevokeReason: row.GetRevokeReason(),
 	}
 	out.State, out.EndTime = invitationState(row, now)
 	return out
@@ -85,18 +87,24 @@ func (m *Agreements) CreateInvitation(
 		return nil, status.Errorf(codes.InvalidArgument, "ttl is %s; an invitation lasts from 1s to %s", ttl,
 			MaxInvitationTTL)
 	}
-	now := m.config.Now()
+	advertised, err := m.config.parseAdvertised(req.GetAdvertise())
+	if err != nil {
+		return nil, err
+	}
+	roots, doubts, err := m.config.webRoots()
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	now, told := m.config.Now(), m.config.announcement(own.Name(), advertised)
 	t := Token{
 		ID:          token.NewID(),
 		Secret:      token.NewSecret(),
 		TrustDomain: own,
 		Foreign:     foreign,
+		Addresses:   told.Addresses,
 		Expires:     now.Add(ttl).Truncate(time.Second).Add(time.Second),
 	}
 	for _, member := range m.config.Transport.Members() {
-		if len(t.Addresses) < relationship.MaxPeerAddresses {
-			t.Addresses = append(t.Addresses, member.Address)
-		}
 		t.Identities = append(t.Identities, member.Identity)
 	}
 	text, err := t.Text()
@@ -108,7 +116,7 @@ func (m *Agreements) CreateInvitation(
 		TrustDomain: own.Name(), ForeignTrustDomain: foreign.Name(), SecretSha256: digest[:],
 		CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(t.Expires),
 		Creator: access.CallerFrom(ctx).String(), ForeignHomeTrustDomain: req.GetForeignHomeTrustDomain(),
-		Approved: req.GetApprove() || m.config.Transport.NoApproval,
+		Approved: req.GetApprove() || m.config.Transport.NoApproval, Advertised: advertised,
 	}
 	for _, d := range t.Identities {
 		row.Identities = append(row.Identities, d[:])
@@ -116,6 +124,13 @@ func (m *Agreements) CreateInvitation(
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := m.agreeable(tx, own.Name(), foreign.Name()); err != nil {
 			return err
+		}
+		for _, name := range []string{foreign.Name(), req.GetForeignHomeTrustDomain()} {
+			if td, err := relationship.ParseTrustDomain(name); err == nil {
+				if err := access.PermitsVerification(ctx, tx, td); err != nil {
+					return err
+				}
+			}
 		}
 		if err := stillMembers(tx, row.GetIdentities()); err != nil {
 			return err
@@ -132,6 +147,8 @@ func (m *Agreements) CreateInvitation(
 		Revision:   uint64(revision),
 		Token:      text,
 		Invitation: invitationShown(t.ID, row, now),
+		Addresses:  told.Addresses, Urls: told.Urls, Warnings: doubts,
+		WebRootsSha256: hex.EncodeToString(endpoint.RootsDigest(roots)),
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package invitation
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -123,7 +124,7 @@ func TestHomeDomainIsProvenOrNamed(t *testing.T) {
 				PeerAddresses: []string{
 					"evil.example.org:7440",
 				}, Identities: [][]byte{c.proven[:], append(make([]byte, 31), 9)},
-			}, &statev1.RelationshipAgreement{Id: token.NewID()})
+			}, &statev1.RelationshipAgreement{Id: token.NewID()}, false, time.Now())
 			require.NoError(t, err)
 			_, err = r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 				row := agreedRow("home.example.org", token.NewID())

@@ -3,6 +3,7 @@ package invitation
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -12,6 +13,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -25,16 +27,19 @@ const maxOfferedBundle = 100 << 10
 const endpointPath = "/entente/bundle-endpoint"
 
 // offer returns this cluster's description of itself and of a hosted domain, for a cluster that is to trust the domain.
-func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.FederationOffer, error) {
+// advertised are the addresses that an operator gave for that cluster, if any, and roots the web roots for it.
+func (m *Agreements) offer(
+	r raftstore.Reader, own string, advertised []string, roots []byte,
+) (*ententev1.FederationOffer, error) {
 	c, home := m.config.Transport, m.config.Home
+	self := m.config.announcement(own, advertised)
 	o := &ententev1.FederationOffer{
-		TrustDomain: own, HomeTrustDomain: home, Urls: c.Endpoints(own), Profile: c.Profile,
-		Identities: m.config.ownIdentities(),
+		TrustDomain: own, HomeTrustDomain: home, Urls: self.Urls, Profile: c.Profile,
+		Identities: self.Identities, PeerAddresses: self.Addresses, WebRoots: roots,
 	}
 	if o.GetProfile() == ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE {
 		o.EndpointSpiffeId = "spiffe://" + home + endpointPath
 	}
-	o.PeerAddresses = m.config.ownAddresses()
 	document := func(td string) ([]byte, error) {
 		row, found, err := m.config.Trust.Hosted.Bundles.Get(r, td)
 		if err != nil {
@@ -61,7 +66,7 @@ func (m *Agreements) offer(r raftstore.Reader, own string) (*ententev1.Federatio
 	if o.Bundle, err = document(own); err != nil || own == home {
 		return o, err
 	}
-	o.HomeUrls = c.Endpoints(home)
+	o.HomeUrls = self.HomeURLs
 	o.HomeBundle, err = document(home)
 	return o, err
 }
@@ -76,7 +81,15 @@ type agreedRelationship struct {
 // relationshipsOf parses another cluster's offer into the relationship with its domain and, if that is not its home
 // domain, the relationship with the home domain, by which its members and its endpoint authenticate. The offer is
 // hostile input; an error rejects all of it.
-func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreement) ([]agreedRelationship, error) {
+//
+// Loopback addresses in it are refused unless loopback is set.
+func relationshipsOf(
+	o *ententev1.FederationOffer, a *statev1.RelationshipAgreement, loopback bool, now time.Time,
+) ([]agreedRelationship, error) {
+	roots, err := ParseWebRoots(o.GetWebRoots(), now)
+	if err != nil {
+		return nil, err
+	}
 	identities, err := relationship.ParseIdentities(o.GetIdentities())
 	if err != nil {
 		return nil, err
@@ -101,16 +114,19 @@ func relationshipsOf(o *ententev1.FederationOffer, a *statev1.RelationshipAgreem
 			return agreedRelationship{}, fmt.Errorf("the bundle of %s has %d bytes; the limit is %d",
 				relationship.Quote(name), len(document), maxOfferedBundle)
 		}
+		if err := relationship.CheckHosts(slices.Concat(urls, o.GetPeerAddresses()), loopback); err != nil {
+			return agreedRelationship{}, err
+		}
 		row := &statev1.Relationship{
 			TrustDomain: name, Url: urls[0], FallbackUrls: urls[1:], Profile: int32(o.GetProfile()),
-			EndpointSpiffeId: o.GetEndpointSpiffeId(),
-			Peer:             &statev1.RelationshipPeer{HomeTrustDomain: home, Addresses: o.GetPeerAddresses()},
+			EndpointSpiffeId: o.GetEndpointSpiffeId(), WebRoots: roots,
+			Peer: &statev1.RelationshipPeer{HomeTrustDomain: home, Addresses: o.GetPeerAddresses()},
 			Agreement: &statev1.RelationshipAgreement{
 				Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(),
 				ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
 				PeerApproveTime: a.GetPeerApproveTime(), Confirmed: a.GetConfirmed(), Identities: a.GetIdentities(),
-				LinkedHome: linkedHome,
-				Addresses:  o.GetPeerAddresses(), Urls: urls,
+				LinkedHome: linkedHome, Advertised: a.GetAdvertised(),
+				Addresses: o.GetPeerAddresses(), Urls: urls, WebRootsSha256: endpoint.RootsDigest(roots),
 			},
 		}
 		rel, err := relationship.Parse(row)
@@ -182,7 +198,7 @@ func (m *Agreements) agree(
 					"not name it; to trust it, use `entente federation invite --for-home %s` or `accept --home %s`",
 				all[len(all)-1].rel.TrustDomain, name, name, name)
 		case found && was.Value.GetAgreement().GetEndTime() != nil:
-			if err := relationship.Delete(tx, name, true); err != nil {
+			if err := relationship.Delete(m.config.Trust.Sources, tx, name, true); err != nil {
 				return err
 			}
 		case found:
@@ -190,7 +206,8 @@ func (m *Agreements) agree(
 				"there is a relationship with %s already; delete it first to replace it", name)
 		}
 		row := r.row
-		row.CreateTime, row.Generation = timestamppb.New(now), uint64(tx.Revision())+1
+		row.CreateTime = timestamppb.New(now)
+		relationship.New(tx, row)
 		rel, err := relationship.Parse(row)
 		if err != nil {
 			return err

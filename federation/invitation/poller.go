@@ -158,7 +158,7 @@ func (p *poller) poll(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	now, own := m.config.Now(), fmt.Sprintf("%q", m.config.announcement(m.config.Home))
+	now, own := m.config.Now(), fmt.Sprintf("%q", m.config.announcement(m.config.Home, nil))
 	known := map[string]*relationship.Relationship{}
 	m.config.Mirror.EachAgreement(func(name string, e mirror.Entry) {
 		if r := e.Rel; !r.AgreementEnded {
@@ -173,8 +173,8 @@ func (p *poller) poll(ctx context.Context) {
 		t, seen := p.next[name]
 		s := situation{
 			seen: seen, appeared: p.known != nil && p.known[name] == nil, triggered: p.triggered[name],
-			owned:  membership.Owner(name, members) == m.config.Store.MemberID(),
-			agreed: r.Agreed, unannounced: p.announced[name] != own, changed: changed,
+			owned:     membership.Owner(name, members) == m.config.Store.MemberID(),
+			consented: r.Consented, unannounced: p.announced[name] != own, changed: changed,
 			streamed: func() bool { return r.Peer != nil && m.config.Streamed(r.Peer.Home.Name(), name) },
 		}
 		next, due := t.after(s, now, rand.Float64())
@@ -295,7 +295,7 @@ func (p *poller) notify(ctx context.Context, n notice) {
 func (m *Agreements) exchangeConsent(ctx context.Context, row *statev1.Relationship, consent ententev1.Consent,
 ) (answer *ententev1.ExchangeConsentResponse, err error) {
 	a := row.GetAgreement()
-	own := m.config.announcement(a.GetHostedTrustDomain())
+	own := m.config.announcement(a.GetHostedTrustDomain(), a.GetAdvertised())
 	content, err := proto.Marshal(&ententev1.ExchangeConsentContent{
 		AgreementId: a.GetId(), TrustDomain: a.GetHostedTrustDomain(), OtherTrustDomain: row.GetTrustDomain(),
 		Consent: consent, Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls, HomeUrls: own.HomeURLs,

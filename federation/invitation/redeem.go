@@ -64,7 +64,15 @@ func (m *Agreements) RedeemInvitation(
 	if err := m.agreeable(view, own, foreign); err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	offer, err := m.offer(view, own)
+	advertised, err := m.config.parseAdvertised(req.GetAdvertise())
+	if err != nil {
+		return nil, err
+	}
+	roots, doubts, err := m.config.webRoots()
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	offer, err := m.offer(view, own, advertised, roots)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
@@ -82,7 +90,9 @@ func (m *Agreements) RedeemInvitation(
 		return nil, err
 	}
 	operator := access.CallerFrom(ctx).String()
-	agreement := &statev1.RelationshipAgreement{Id: t.ID, HostedTrustDomain: own, Confirmed: true}
+	agreement := &statev1.RelationshipAgreement{
+		Id: t.ID, HostedTrustDomain: own, Confirmed: true, Advertised: advertised,
+	}
 	if approved {
 		agreement.ApproveTime, agreement.Approver = timestamppb.New(now), operator
 	}
@@ -93,7 +103,7 @@ func (m *Agreements) RedeemInvitation(
 		return nil, status.Errorf(codes.Aborted, "the response of the other cluster is for %s, not for %s",
 			relationship.Quote(answer.GetOffer().GetTrustDomain()), foreign)
 	}
-	all, err := relationshipsOf(answer.GetOffer(), agreement)
+	all, err := relationshipsOf(answer.GetOffer(), agreement, relationship.AtLoopback(m.config.ownAddresses()), now)
 	if err != nil {
 		return nil, status.Errorf(codes.Aborted,
 			"the other cluster accepted the invitation, but its offer is refused here: %s",
@@ -103,6 +113,11 @@ func (m *Agreements) RedeemInvitation(
 		if row, found, err := relationship.Relationships.Get(tx, foreign); err != nil ||
 			found && row.Value.GetAgreement().GetId() == t.ID {
 			return err
+		}
+		for _, r := range all {
+			if err := access.PermitsVerification(ctx, tx, r.rel.TrustDomain); err != nil {
+				return err
+			}
 		}
 		return m.agree(tx, all, req.GetHomeTrustDomain(), "invitation "+t.ID, proven, now)
 	})
@@ -122,7 +137,7 @@ func (m *Agreements) RedeemInvitation(
 	shown, err := m.config.Show(ctx, m.config.Store.View(), foreign)
 	return &ententev1.RedeemInvitationResponse{
 		Relationship: shown,
-		Warnings:     append(warnings, clockWarnings(answer.GetTime(), m.config.Now())...),
+		Warnings:     slices.Concat(warnings, doubts, clockWarnings(answer.GetTime(), m.config.Now())),
 	}, err
 }
 

@@ -32,14 +32,15 @@ type room struct {
 func newRoom(t testing.TB, adjust ...func(*Config)) *room {
 	t.Helper()
 	r := &room{store: raftstoretest.New(t), mirror: mirror.New()}
+	index := federationtest.Trust(relationship.TrustSource())
 	federationtest.MarkAlive(t, r.store, r.store.MemberID())
 	c := Config{
-		Store: r.store, Trust: federationtest.Trust(relationship.TrustSource()), Mirror: r.mirror,
+		Store: r.store, Trust: index, Mirror: r.mirror,
 		Audit: &federationtest.AuditLog{}, Alive: federationtest.Alive,
 		Home: "eu.example.org", Log: hclog.NewNullLogger(), Now: time.Now,
 		Streamed: func(string, string) bool { return false },
 		Show: func(_ context.Context, view *raftstore.View, name string) (*ententev1.Relationship, error) {
-			row, err := relationship.Get(view, name)
+			row, err := relationship.Get(index.Sources, view, name)
 			return &ententev1.Relationship{TrustDomain: name, State: relationship.StateOf(row)}, err
 		},
 	}
@@ -97,7 +98,7 @@ func (o operator) ApproveRelationship(
 	req *ententev1.ApproveRelationshipRequest,
 ) (raftstore.Revision, error) {
 	revision, err := o.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		return relationship.Approve(tx, req.GetTrustDomain(), "an operator", o.config.Now())
+		return relationship.Approve(o.config.Trust.Sources, tx, req.GetTrustDomain(), "an operator", o.config.Now())
 	})
 	o.Trigger(req.GetTrustDomain())
 	return revision, err
@@ -109,10 +110,10 @@ func (o operator) DeleteRelationship(
 ) (raftstore.Revision, error) {
 	var ended *statev1.Relationship
 	revision, err := o.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
-		if ended, err = relationship.Get(tx, req.GetTrustDomain()); err != nil {
+		if ended, err = relationship.Get(o.config.Trust.Sources, tx, req.GetTrustDomain()); err != nil {
 			return err
 		}
-		return relationship.DeleteWithLinkedHome(tx, ended, req.GetToHub())
+		return relationship.DeleteWithLinkedHome(o.config.Trust.Sources, tx, ended, req.GetToHub())
 	})
 	o.Terminated(ended)
 	return revision, err

@@ -19,9 +19,9 @@ type situation struct {
 	// seen is true if a schedule exists, appeared if the relationship is new since the last poll, triggered after a
 	// decision of an operator, and owned if this member exchanges at its own pace.
 	seen, appeared, triggered, owned bool
-	// agreed is true if both sides consent, unannounced if the other side may have an outdated list of this cluster's
-	// members, and changed if the members have just changed.
-	agreed, unannounced, changed bool
+	// consented is true if both sides consent, unannounced if the other side may have an outdated list of this
+	// cluster's members, and changed if the members have just changed.
+	consented, unannounced, changed bool
 	// streamed reports whether a stream would report the end by the other side.
 	streamed func() bool
 }
@@ -34,11 +34,11 @@ func (t schedule) after(q situation, now time.Time, chance float64) (next schedu
 		t.wait = firstPoll
 	case !q.owned && !t.soon:
 		return t, false
-	case !q.seen && q.agreed && !q.appeared: // this member has just started or become the owner
+	case !q.seen && q.consented && !q.appeared: // this member has just started or become the owner
 		return schedule{now.Add(time.Duration(chance * float64(settledPoll))), settledPoll, false}, false
 	case now.Before(t.at) && t.at.Sub(now) <= settledPoll && !q.changed: // due at once if the clock was set back
 		return t, false
-	case !q.agreed:
+	case !q.consented:
 		t.wait = min(max(2*t.wait, firstPoll), lastPoll)
 	case q.changed:
 		t.wait = firstPoll // and longer from then on, until it is announced

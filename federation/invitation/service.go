@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -187,19 +187,22 @@ func (s *Service) accept(
 	now := m.config.Now()
 	line := audit.Event{
 		Caller: fmt.Sprintf("identity key %x", signer[:8]), Action: actionInvited,
-		Object: row.Value.GetForeignTrustDomain(), Result: audit.ResultBegun,
+		Object: row.Value.GetForeignTrustDomain(),
 		Detail: "invitation " + c.GetInvitationId(), Durable: true,
 	}
 	if _, err := redeemable(row.Value, c, signer, now); err != nil {
+		line.Result = audit.ResultFailed
 		if r, ok := errors.AsType[*refusedInvitation](err); ok {
 			line.Result = r.name
 		}
-		return nil, errors.Join(err, m.auditInvited(line))
+		_ = m.config.Audit.Record(line) // nothing was done; the recorder logs and counts a line that it cannot write
+		return nil, err
 	}
 	agreement := &statev1.RelationshipAgreement{
 		Id:                c.GetInvitationId(),
 		HostedTrustDomain: row.Value.GetTrustDomain(),
 		Invited:           true,
+		Advertised:        row.Value.GetAdvertised(),
 	}
 	if row.Value.GetApproved() {
 		agreement.ApproveTime, agreement.Approver = timestamppb.New(now), row.Value.GetCreator()
@@ -207,7 +210,7 @@ func (s *Service) accept(
 	if c.GetApproved() {
 		agreement.PeerApproveTime = timestamppb.New(now)
 	}
-	all, err := relationshipsOf(c.GetOffer(), agreement)
+	all, err := relationshipsOf(c.GetOffer(), agreement, relationship.AtLoopback(m.config.ownAddresses()), now)
 	if err != nil {
 		return nil, refuseInvitation("malformed", codes.InvalidArgument,
 			"the invitation was not used, because the offer of the accepting cluster is refused: %s",
@@ -217,25 +220,36 @@ func (s *Service) accept(
 		return nil, refuseInvitation("unsigned", codes.Unauthenticated,
 			"the offer does not name the member that signed the request")
 	}
-	offer, err := m.offer(view, row.Value.GetTrustDomain())
-	if err != nil {
-		return nil, err
+	roots, _, err := m.config.webRoots()
+	if err != nil { // whose text is for operators of this cluster
+		m.config.Log.Error("cannot answer an invitation that is accepted", "error", err)
+		return nil, status.Error(codes.Unavailable,
+			"the called member cannot read its web roots, so it does not accept the invitation; try again, another "+
+				"member may be able to")
 	}
-	if err := m.auditInvited(line); err != nil {
+	offer, err := m.offer(view, row.Value.GetTrustDomain(), row.Value.GetAdvertised(), roots)
+	if err != nil {
 		return nil, err
 	}
 	approved := false
-	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
-		approved, err = m.redeem(tx, c, signer, all, now)
+	err = audit.Do(m.config.Audit, line, func(line *audit.Event) error {
+		revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) (err error) {
+			approved, err = m.redeem(tx, c, signer, all, now)
+			return err
+		})
+		line.Revision = uint64(revision)
+		if err != nil {
+			line.Detail = relationship.Clip(line.Detail + ": " + err.Error())
+		}
 		return err
 	})
-	line.Result, line.Revision = audit.ResultDone, uint64(revision)
-	if err != nil {
-		line.Result, line.Detail = audit.ResultFailed, relationship.Clip(line.Detail+": "+err.Error())
-		return nil, errors.Join(err, m.auditInvited(line))
+	if errors.Is(err, audit.ErrUnaudited) { // whose text is for operators of this cluster
+		return nil, status.Error(codes.Unavailable,
+			"the called member cannot write its audit log, so it does not accept the invitation; try again, another "+
+				"member may be able to")
 	}
-	if err := m.auditInvited(line); err != nil {
-		m.config.Log.Error("audit line not written", "action", actionInvited, "error", err)
+	if err != nil {
+		return nil, err
 	}
 	for _, r := range all {
 		m.config.Intake.CompareWithHubs(ctx, r.rel.TrustDomain.Name())
@@ -286,17 +300,17 @@ func (m *Agreements) redeem(
 	if err := invitations.Put(tx, row.Key, row.Value); err != nil {
 		return false, err
 	}
+	if row.Value.GetApproved() {
+		for _, r := range all {
+			td := r.rel.TrustDomain
+			if td.Name() == foreign || td.Name() == row.Value.GetForeignHomeTrustDomain() {
+				continue // the operator who approved it named it
+			}
+			if err := access.PermitsVerification(context.Background(), tx, td); err != nil {
+				return false, err
+			}
+		}
+	}
 	return row.Value.GetApproved(), m.agree(tx, all, row.Value.GetForeignHomeTrustDomain(), "invitation "+row.Key,
 		signer, now)
-}
-
-// auditInvited records a decision on an invitation in the audit log. The decision fails if that fails.
-func (m *Agreements) auditInvited(line audit.Event) error {
-	if err := m.config.Audit.Record(line); err != nil {
-		m.config.Log.Error("audit line not written", "action", strings.TrimSpace(line.Action), "error", err)
-		return status.Error(codes.Unavailable,
-			"the called member cannot write its audit log, so it does not accept the invitation; try again, another "+
-				"member may be able to")
-	}
-	return nil
 }

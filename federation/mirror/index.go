@@ -14,6 +14,9 @@ type index struct {
 	peers map[string]NameSet
 }
 
+// maxPlanAddresses bounds the addresses of a peer, over all relationships that name it.
+const maxPlanAddresses = 4 * relationship.MaxPeerAddresses
+
 // NameSet is a set of trust domains.
 type NameSet map[string]struct{}
 
@@ -101,11 +104,13 @@ func (c *Mirror) PlanOf(home string) (plan relationship.PeerPlan, named bool) {
 			plan.Hubs[name] = e.Rel
 		}
 		for _, address := range e.Rel.Peer.Addresses {
-			if !slices.Contains(plan.Addresses, address) && len(plan.Addresses) < 4*relationship.MaxPeerAddresses {
-				plan.Addresses = append(plan.Addresses, address)
+			// Relationships are read in no order: the plan has the first addresses by their text, so that it does not
+			// change by itself.
+			if i, found := slices.BinarySearch(plan.Addresses, address); !found {
+				plan.Addresses = slices.Insert(plan.Addresses, i, address)
+				plan.Addresses = plan.Addresses[:min(len(plan.Addresses), maxPlanAddresses)]
 			}
 		}
 	}
-	slices.Sort(plan.Addresses) // relationships are met in no order
 	return plan, len(c.index.peers[home]) > 0
 }

@@ -7,6 +7,7 @@ package mirror
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -33,13 +34,13 @@ type Mirror struct {
 
 // AttestationHolding has the facts about a hub's attestation of a domain.
 type AttestationHolding struct {
-	TrustDomain, Hub string
-	revision         raftstore.Revision
-	Version          relationship.Version
-	Agreed           time.Time
-	X509Until        time.Time
-	Expired          bool
-	refused          bool
+	TrustDomain, Hub    string
+	revision            raftstore.Revision
+	Version             relationship.Version
+	RelationshipCreated time.Time
+	X509Until           time.Time
+	Expired             bool
+	refused             bool
 }
 
 // NewAttestationHolding returns the facts about a stored attestation of a hub.
@@ -50,7 +51,8 @@ func NewAttestationHolding(row *statev1.HubBundle, revision raftstore.Revision) 
 	}
 	held := relationship.NewHolding(b, time.Time{}, revision)
 	return AttestationHolding{
-		row.GetTrustDomain(), row.GetHub(), revision, held.Version(), row.GetAgreed().AsTime(), held.X509Until,
+		row.GetTrustDomain(), row.GetHub(), revision, held.Version(), row.GetRelationshipCreateTime().AsTime(),
+		held.X509Until,
 		row.GetX509Expired(), row.GetRefused() != "",
 	}, nil
 }
@@ -200,30 +202,11 @@ func (c *Mirror) Get(name string) (Entry, bool) {
 	return e, ok
 }
 
-// Set replaces the entry of a relationship, or removes it if the entry has none. It is for tests.
-func (c *Mirror) Set(name string, e Entry) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if was, ok := c.entries[name]; ok {
-		c.index.remove(name, was.Rel)
-	}
-	delete(c.entries, name)
-	if e.Rel != nil {
-		c.entries[name] = e
-		c.index.add(name, e.Rel)
-	}
-}
-
-// Names returns the trust domains of all relationships, in no order.
+// Names returns the trust domains of all relationships, sorted.
 func (c *Mirror) Names() []string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	names := make([]string, 0, len(c.entries))
-	for name := range c.entries {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(c.entries))
 }
 
 // PeerHome returns the home trust domain of a relationship's peer, or "" if it has none or is not in force.

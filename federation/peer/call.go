@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
@@ -108,13 +109,13 @@ func memberOf(c access.Caller, home string) (string, error) {
 			c,
 		)
 	}
-	member, ok := strings.CutPrefix(id.Path(), access.MemberPath)
+	member, ok := strings.CutPrefix(id.Path(), grant.MemberPath)
 	if !ok || member == "" || strings.Contains(member, "/") || home != "" && id.TrustDomain().Name() != home {
 		return "", session.Errorf(
 			"identity_mismatch",
 			"%s is no member of a peer's cluster: spiffe://HOME%sID is",
 			id,
-			access.MemberPath,
+			grant.MemberPath,
 		)
 	}
 	return member, nil

@@ -31,6 +31,9 @@ type Transport struct {
 	Open func(ctx context.Context, address string, home spiffeid.TrustDomain) (Opened, error)
 	// Payload has more messages for peers than bundles. If nil, streams carry nothing else.
 	Payload Payload
+	// Ahead is called when a peer has a later version of a hosted bundle than this member. It must not block. It may be
+	// nil.
+	Ahead func(home, trustDomain string, sequence uint64)
 }
 
 // Opened is a stream that a member of the peer has accepted.

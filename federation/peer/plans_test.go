@@ -56,11 +56,8 @@ func TestPlansFollowEachChange(t *testing.T) {
 			case 1:
 				b := *a
 				b.TrustDomain = spiffeid.RequireTrustDomainFromString(name)
-				return relationship.ForeignBundles.Put(
-					tx,
-					name,
-					b.Bundle(t, uint64(step+1)).Row(time.Now()),
-				) //nolint:gosec // small
+				next := b.Bundle(t, uint64(step+1)) //nolint:gosec // small
+				return relationship.ForeignBundles.Put(tx, name, next.Row(time.Now()))
 			}
 			row := &statev1.Relationship{
 				TrustDomain: name, Url: "https://127.0.0.1:1/", Profile: federationtest.WebProfile,

@@ -45,7 +45,7 @@ func (c Config) queryLeader(
 		for _, o := range answer.GetObservations() {
 			each(o)
 		}
-		query.Lead, query.After = answer.GetLead(), answer.GetVersion()
+		query.Leadership, query.After = answer.GetLeadership(), answer.GetVersion()
 		if !answer.GetMore() {
 			return answer.GetComplete(), nil
 		}
@@ -88,7 +88,7 @@ func (r *remote) refresh(ctx context.Context) {
 	r.mu.Lock()
 	query := proto.CloneOf(r.query)
 	r.mu.Unlock()
-	lead := query.GetLead()
+	leadership := query.GetLeadership()
 	var changed []*statev1.PeerObservation
 	_, err := r.streams.config.queryLeader(
 		ctx,
@@ -103,7 +103,7 @@ func (r *remote) refresh(ctx context.Context) {
 	now := r.streams.config.Now()
 	var homes []string
 	r.mu.Lock()
-	if lead != query.GetLead() {
+	if leadership != query.GetLeadership() {
 		clear(r.observed)
 	}
 	r.query, r.queried = query, now
@@ -163,8 +163,8 @@ func (r *remote) some(home string, is func(observation) bool) bool {
 	return false
 }
 
-// Standing is how a peer stands with the bundle of one hosted domain that it wants.
-type Standing struct {
+// Acknowledgement is how a peer stands with the bundle of one hosted domain that it wants.
+type Acknowledgement struct {
 	// Peer is its home trust domain.
 	Peer string
 	// Sequence is the last that the peer acknowledged, or 0. Refusal is the named reason for which it refused a later
@@ -178,19 +178,21 @@ type Standing struct {
 
 // Acknowledged returns every peer that has or had a stream and wants the bundle of a hosted domain, by name. complete
 // is false while the leader cannot know all of them; then others may be missing.
-func (p *Streams) Acknowledged(ctx context.Context, td string) (standings []Standing, complete bool, err error) {
+func (p *Streams) Acknowledged(
+	ctx context.Context, td string,
+) (acknowledged []Acknowledgement, complete bool, err error) {
 	if homes, read := p.plans.homes(); len(homes) == 0 {
 		return nil, read, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	byPeer := map[string]Standing{}
+	byPeer := map[string]Acknowledgement{}
 	complete, err = p.config.queryLeader(ctx, &statev1.PeerQuery{TrustDomain: td}, func(o *statev1.PeerObservation) {
 		for _, a := range o.GetAcknowledged() {
 			if a.GetTrustDomain() != td || !o.GetKnown() {
 				continue
 			}
-			is := Standing{
+			is := Acknowledgement{
 				Peer: o.GetHomeTrustDomain(), Sequence: a.GetSequence(),
 				Refusal: a.GetRefusal(), Connected: o.GetConnected(),
 			}
@@ -205,14 +207,14 @@ func (p *Streams) Acknowledged(ctx context.Context, td string) (standings []Stan
 	})
 	for _, peer := range slices.Sorted(maps.Keys(byPeer)) {
 		if _, active := p.plans.of(peer); active {
-			standings = append(standings, byPeer[peer])
+			acknowledged = append(acknowledged, byPeer[peer])
 		}
 	}
-	return standings, complete, err
+	return acknowledged, complete, err
 }
 
 // merge combines what two members know of a peer. Sequences only rise, so that the higher one is the later one.
-func (s Standing) merge(o Standing) Standing {
+func (s Acknowledgement) merge(o Acknowledgement) Acknowledgement {
 	out := s
 	if o.Sequence > s.Sequence {
 		out.Sequence, out.Refusal = o.Sequence, o.Refusal

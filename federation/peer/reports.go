@@ -134,10 +134,12 @@ func (r *Reports) answer(query []byte) ([]byte, error) {
 			r.lost(member)
 		}
 	}
-	lead, now := r.Received.Lead(), r.now()
-	answer := &statev1.PeerAnswer{Lead: lead.ID, Version: lead.Version, Complete: r.complete(alive, lead, now)}
+	leadership, now := r.Received.Leadership(), r.now()
+	answer := &statev1.PeerAnswer{
+		Leadership: leadership.ID, Version: leadership.Version, Complete: r.complete(alive, leadership, now),
+	}
 	after := q.GetAfter()
-	if q.GetLead() != lead.ID {
+	if q.GetLeadership() != leadership.ID {
 		after = 0
 	}
 	cost, last := 0, after
@@ -166,12 +168,12 @@ func (r *Reports) answer(query []byte) ([]byte, error) {
 
 // complete reports whether the leader knows the streams of all members that are alive, and the peers had time to return
 // after a change of leader or are all connected.
-func (r *Reports) complete(alive []string, lead memory.Lead, now time.Time) bool {
+func (r *Reports) complete(alive []string, leadership memory.Leadership, now time.Time) bool {
 	if len(alive) == 0 || !r.Received.Complete(alive) {
 		return false
 	}
 	peers, read := r.peers()
-	return now.Sub(lead.Since) >= returnTime || read && r.allReturned(peers)
+	return now.Sub(leadership.Since) >= returnTime || read && r.allReturned(peers)
 }
 
 // allReturned reports whether each peer has a stream on which it has sent which bundles it wants.

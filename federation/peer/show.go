@@ -45,11 +45,26 @@ func (p *Streams) Known(ctx context.Context, home string) Known {
 	hosted := p.hosted.get()
 	out := Known{}
 	for peer, members := range observed {
+		maps.DeleteFunc(members, func(_ string, n observation) bool { return replaced(n, members) })
 		for _, member := range slices.Sorted(maps.Keys(members)) {
 			out[peer] = append(out[peer], members[member].shown(member, hosted))
 		}
 	}
 	return out
+}
+
+// replaced reports whether a stream has ended because another one took its place, which is connected. It is no stream
+// that is down.
+func replaced(n observation, all map[string]observation) bool {
+	if n.connected || !slices.Contains(session.ReplacedReasons, n.result) {
+		return false
+	}
+	for _, other := range all {
+		if other.connected {
+			return true
+		}
+	}
+	return false
 }
 
 // Add sets the streams of a relationship's peer.

@@ -243,6 +243,11 @@ func (s *stream) process(r session.Received, now time.Time) error {
 	for _, td := range r.Confirmed {
 		s.streams.config.Receiver.ConfirmBundle(td)
 	}
+	if ahead := s.streams.config.Ahead; ahead != nil {
+		for td, sequence := range r.Ahead {
+			ahead(s.session.Home, td, sequence)
+		}
+	}
 	switch {
 	case r.Bundle != nil:
 		return s.bundles.receiveBundle(r.Bundle)

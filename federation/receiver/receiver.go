@@ -177,7 +177,7 @@ func (r *Receiver) ConfirmBundle(td string) {
 		return
 	}
 	now := c.Now()
-	if r.confirmed.Due(td, now, c.Intake.Interval(e.Holding)/relationship.StaleAfter) {
+	if r.confirmed.Due(td, now, c.Intake.Interval(e.Rel.PollInterval, e.Holding)/relationship.StaleAfter) {
 		c.Observations.Attempted(td, e.Rel.Generation, now, true, relationship.ResultConfirmed, "")
 	}
 }

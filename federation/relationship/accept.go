@@ -16,6 +16,9 @@ var (
 	ErrForeignAuthority = errors.New(
 		"it holds an authority that names another trust domain; is it the bundle of that domain?",
 	)
+	// ErrNoUsableKey refuses a bundle whose keys are all left out. An empty list of keys is another thing: it revokes
+	// them all.
+	ErrNoUsableKey = errors.New("no verifier can use any of its keys; an empty list would revoke all of them")
 	// ErrRollback refuses a bundle that is older than the one that is stored.
 	ErrRollback = errors.New(
 		"its sequence is lower than that of the stored bundle; if the peer was rebuilt, let it in again with " +
@@ -33,8 +36,12 @@ var (
 // sequence. A bundle without one is not one of sequence 0: where either has none, the newest retrieved wins. Content is
 // the set of usable keys; their order, the refresh hint and unknown fields are not.
 //
-// An X.509 authority need not name its trust domain. A bundle with one that names another domain is refused.
+// A bundle is refused if it is left without any key because none can be used. An X.509 authority need not name its
+// trust domain. A bundle with one that names another domain is refused.
 func Accept(current, next *bundle.Bundle) error {
+	if n := next.LeftOut(); n > 0 && next.Empty() {
+		return fmt.Errorf("%w (%d were left out)", ErrNoUsableKey, n)
+	}
 	if named := namesAnother(next); named != "" {
 		return fmt.Errorf("%w (%s, in a bundle of %s)", ErrForeignAuthority, named, next.TrustDomain().Name())
 	}

@@ -26,6 +26,11 @@ func TestAccept(t *testing.T) {
 	}
 	mislabelled, err := bundle.New(next.TrustDomain(), other.Bundle(t, 0).Content())
 	require.NoError(t, err)
+	parsed := func(keys string) *bundle.Bundle {
+		b, _, err := bundle.Parse(next.TrustDomain(), []byte(`{"keys":[`+keys+`],"spiffe_sequence":8}`))
+		require.NoError(t, err)
+		return b
+	}
 	for _, test := range []struct {
 		name          string
 		current, next *bundle.Bundle
@@ -49,6 +54,10 @@ func TestAccept(t *testing.T) {
 		{"another domain's without a sequence", without(old), without(other.Bundle(t, 0)), ErrOtherTrustDomain},
 		{"the first one, with another domain's authority", nil, mislabelled, ErrForeignAuthority},
 		{"a later one, with another domain's authority", at(old, 7), at(mislabelled, 8), ErrForeignAuthority},
+		{"no key at all revokes them", at(old, 7), parsed(``), nil},
+		{"keys for other uses alone", at(old, 7), parsed(`{"kty":"EC","use":"wit-svid"}`), nil},
+		{"keys that no verifier can use alone", at(old, 7), parsed(`{"kty":"AKP","use":"x509-svid"}`), ErrNoUsableKey},
+		{"the first one, with such keys", nil, parsed(`{"kty":"EC","use":"x509-svid","x5c":["AAAA"]}`), ErrNoUsableKey},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			require.ErrorIs(t, Accept(test.current, test.next), test.want)

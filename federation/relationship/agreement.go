@@ -1,6 +1,7 @@
 package relationship
 
 import (
+	"encoding/hex"
 	"slices"
 	"time"
 
@@ -12,21 +13,22 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust"
 )
 
 // InForce reports whether a relationship is used: it is not suspended and, if it has an agreement, both sides consent.
 func InForce(row *statev1.Relationship) bool {
-	return !row.GetSuspended() && Agreed(row.GetAgreement())
+	return !row.GetSuspended() && Consented(row.GetAgreement())
 }
 
-// Agreed reports whether both sides consent. A relationship without an agreement needs no other consent.
-func Agreed(a *statev1.RelationshipAgreement) bool {
+// Consented reports whether both sides consent. A relationship without an agreement needs no other consent.
+func Consented(a *statev1.RelationshipAgreement) bool {
 	return a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil && a.GetEndTime() == nil
 }
 
-// Consented reports whether there is a relationship with a trust domain, and whether both sides have ever consented to
-// it. It stays consented after a suspension or an end, for those who read its history.
-func Consented(r raftstore.Reader, trustDomain string) (foreign, consented bool, err error) {
+// EverConsented reports whether there is a relationship with a trust domain, and whether both sides have ever consented
+// to it. It stays consented after a suspension or an end, for those who read its history.
+func EverConsented(r raftstore.Reader, trustDomain string) (foreign, consented bool, err error) {
 	row, foreign, err := Relationships.Get(r, trustDomain)
 	a := row.Value.GetAgreement()
 	return foreign, foreign && (a == nil || a.GetApproveTime() != nil && a.GetPeerApproveTime() != nil), err
@@ -40,7 +42,7 @@ func StateOf(row *statev1.Relationship) ententev1.RelationshipState {
 		return ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED
 	case row.GetSuspended():
 		return ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED
-	case !Agreed(a):
+	case !Consented(a):
 		return ententev1.RelationshipState_RELATIONSHIP_STATE_PENDING
 	}
 	return ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE
@@ -110,7 +112,7 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 		}
 	}
 	for i, r := range rows {
-		was, from, over := InForce(r.Value), URLs(r.Value), r.Value.GetAgreement().GetEndTime() != nil
+		was, over := proto.CloneOf(r.Value), r.Value.GetAgreement().GetEndTime() != nil
 		if !fn(r.Value) {
 			continue
 		}
@@ -122,8 +124,11 @@ func UpdateAgreement(tx *raftstore.Tx, name, id string, fn func(*statev1.Relatio
 				continue
 			}
 		}
-		if InForce(r.Value) != was || !slices.Equal(URLs(r.Value), from) {
-			r.Value.Generation = max(r.Value.GetGeneration(), uint64(tx.Revision())) + 1
+		if InForce(r.Value) != InForce(was) || !slices.Equal(URLs(r.Value), URLs(was)) {
+			restartFetches(tx, r.Value)
+		}
+		if !SameSettings(r.Value, was) {
+			r.Value.SettingsGeneration = raftstore.NextGeneration(tx, was.GetSettingsGeneration())
 		}
 		if err := Relationships.Put(tx, r.Key, r.Value); err != nil {
 			return false, err
@@ -153,7 +158,7 @@ func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, e
 			next := proto.Clone(a).(*statev1.RelationshipAgreement)
 			next.LinkedHome = true
 			linked.Value.Agreement = next
-			linked.Value.Generation = max(linked.Value.GetGeneration(), uint64(tx.Revision())) + 1
+			restartFetches(tx, linked.Value)
 			return true, Relationships.Put(tx, home, linked.Value)
 		}
 	}
@@ -161,8 +166,8 @@ func ReassignLinkedHome(tx *raftstore.Tx, name, home, id string) (needed bool, e
 }
 
 // Approve is the transaction of an operator's consent.
-func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
-	row, err := Get(tx, name)
+func Approve(sources trust.Sources, tx *raftstore.Tx, name, operator string, now time.Time) error {
+	row, err := Get(sources, tx, name)
 	if err != nil {
 		return err
 	}
@@ -206,8 +211,9 @@ func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	}
 	_, err = UpdateAgreement(tx, name, a.GetId(), func(row *statev1.Relationship) bool {
 		a := row.GetAgreement()
+		pending := ApplyPending(row)
 		if a.GetApproveTime() != nil {
-			return false
+			return pending
 		}
 		a.ApproveTime, a.Approver = timestamppb.New(now), operator
 		return true
@@ -215,8 +221,9 @@ func Approve(tx *raftstore.Tx, name, operator string, now time.Time) error {
 	return err
 }
 
-// AgreementMessage returns an agreement as the API has it.
-func AgreementMessage(a *statev1.RelationshipAgreement) *ententev1.Agreement {
+// AgreementMessage returns the agreement of a relationship as the API has it.
+func AgreementMessage(row *statev1.Relationship) *ententev1.Agreement {
+	a := row.GetAgreement()
 	if a == nil {
 		return nil
 	}
@@ -224,5 +231,7 @@ func AgreementMessage(a *statev1.RelationshipAgreement) *ententev1.Agreement {
 		Id: a.GetId(), HostedTrustDomain: a.GetHostedTrustDomain(), Invited: a.GetInvited(),
 		ApproveTime: a.GetApproveTime(), Approver: a.GetApprover(),
 		PeerApproveTime: a.GetPeerApproveTime(), EndTime: a.GetEndTime(), LinkedHome: a.GetLinkedHome(),
+		Hosts: AgreedHosts(row), PendingUrls: a.GetPendingUrls(), PendingAddresses: a.GetPendingAddresses(),
+		Advertised: a.GetAdvertised(), WebRootsSha256: hex.EncodeToString(a.GetWebRootsSha256()),
 	}
 }

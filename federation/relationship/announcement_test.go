@@ -18,7 +18,10 @@ func TestAnnouncement(t *testing.T) {
 		changes                bool
 	}{
 		"moved": {
-			[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "c:1"}, []string{"b:1", "c:1"}, true,
+			[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:1", "b:2"}, []string{"b:1", "b:2"}, true,
+		},
+		"moved to a host that was not agreed": {
+			[]string{"a:1", "b:1"}, []string{"a:1", "b:1"}, []string{"b:2", "c:1"}, []string{"a:1", "b:1"}, true,
 		},
 		"as before": {[]string{"a:1"}, []string{"a:1"}, []string{"a:1"}, []string{"a:1"}, false},
 		"as before, by another member": {
@@ -72,6 +75,49 @@ func TestAnnouncement(t *testing.T) {
 	require.Nil(t, without.GetPeer(), "an operator has taken the peer away")
 }
 
+// TestPeersStayAtAgreedHosts tests that what names another host waits until an operator approves it, is not forgotten
+// meanwhile, and ends when the peer takes it back.
+func TestPeersStayAtAgreedHosts(t *testing.T) {
+	row := func() *statev1.Relationship {
+		return &statev1.Relationship{
+			Url:     "https://us-1.example.org:7443/",
+			Peer:    &statev1.RelationshipPeer{Addresses: []string{"us-1.example.org:7440"}},
+			Profile: int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE),
+			Agreement: &statev1.RelationshipAgreement{
+				Urls: []string{"https://us-1.example.org:7443/"}, Addresses: []string{"us-1.example.org:7440"},
+			},
+		}
+	}
+	r := row()
+	require.Equal(t, []string{"us-1.example.org"}, AgreedHosts(r))
+	moved := Announcement{
+		Addresses: []string{"US-1.example.org:7441"}, Urls: []string{"https://us-1.example.org/b", "https://10.0.0.1/"},
+	}
+	require.True(t, moved.Apply(r))
+	require.Equal(t, []string{"US-1.example.org:7441"}, r.GetPeer().GetAddresses(), "another port of the host")
+	require.Equal(t, []string{"https://us-1.example.org:7443/"}, URLs(r), "one other host makes the whole list wait")
+	require.Equal(t, moved.Urls, AgreementMessage(r).GetPendingUrls())
+	require.False(t, moved.Apply(r), "it is stored once")
+	require.Equal(t, []string{"us-1.example.org"}, AgreedHosts(r), "an announcement agrees nothing")
+
+	require.True(t, ApplyPending(r))
+	require.Equal(t, moved.Urls, URLs(r))
+	require.Empty(t, r.GetAgreement().GetPendingUrls())
+	require.False(t, ApplyPending(r))
+	require.Equal(t, []string{"10.0.0.1", "us-1.example.org"}, AgreedHosts(r))
+
+	r = row()
+	require.True(t, moved.Apply(r))
+	require.True(t, Announcement{Urls: []string{"https://us-1.example.org:7443/"}}.Apply(r), "the peer takes it back")
+	require.Empty(t, r.GetAgreement().GetPendingUrls())
+
+	r = row()
+	r.Url = "https://balancer.example.org/" // an operator's
+	require.True(t, moved.Apply(r))
+	require.True(t, ApplyPending(r))
+	require.Equal(t, "https://balancer.example.org/", r.GetUrl(), "approval changes nothing that an operator set")
+}
+
 // TestHostileAnnouncements tests that one invalid part makes an announcement invalid.
 func TestHostileAnnouncements(t *testing.T) {
 	identities := [][]byte{make([]byte, 32)}
@@ -84,7 +130,14 @@ func TestHostileAnnouncements(t *testing.T) {
 		"9 are the most":                     {Identities: identities, Addresses: make([]string, MaxPeerAddresses+1)},
 		"4 are the most":                     {Identities: identities, HomeUrls: make([]string, MaxEndpoints+1)},
 		"an endpoint that it names: the URL": {Identities: identities, Urls: []string{"http://a/"}},
-		"twice":                              {Identities: identities, Urls: []string{"https://a/", "https://a/"}},
+		"169.254.169.254 is a link-local address, which only an operator can give": {
+			Identities: identities, Urls: []string{"https://169.254.169.254/latest"},
+		},
+		"fd00:ec2::254 is a metadata service address": {
+			Identities: identities, Addresses: []string{"[fd00:ec2::254]:80"},
+		},
+		"0.0.0.0 is a unspecified address": {Identities: identities, HomeUrls: []string{"https://0.0.0.0/"}},
+		"twice":                            {Identities: identities, Urls: []string{"https://a/", "https://a/"}},
 	} {
 		told, err := ParseAnnouncement(m)
 		if want == "" {

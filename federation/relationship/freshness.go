@@ -10,8 +10,8 @@ import (
 // reports of the owners.
 const StaleAfter = 3
 
-// Standing is the state of one bundle.
-type Standing struct {
+// Validity is the state of one bundle.
+type Validity struct {
 	// State is Pending, Fresh, Stale or Expired. It is Expired once authorities of both kinds are.
 	State trust.State
 	// X509Expired means that no X.509 authority counts: there is none, or each has expired, or max_stale_x509 has
@@ -19,14 +19,26 @@ type Standing struct {
 	X509Expired bool
 	// JWTExpired means that no JWT authority counts: there is none, or max_stale_jwt has passed.
 	JWTExpired bool
+	// Bootstrap means that an operator or an agreement brought the bundle, and that nothing has confirmed it since.
+	Bootstrap bool
 }
 
-// Facts is what the standing of a bundle depends on.
+// Shown returns State, or [trust.Bootstrap] for a fresh bundle that is not confirmed.
+func (v Validity) Shown() trust.State {
+	if v.State == trust.Fresh && v.Bootstrap {
+		return trust.Bootstrap
+	}
+	return v.State
+}
+
+// Facts is what the validity of a bundle depends on.
 type Facts struct {
 	// Stored means that there is a bundle.
 	Stored bool
 	// LastSuccess is when the bundle was last confirmed by its endpoint, or provided by an operator. Zero is never.
 	LastSuccess time.Time
+	// Bootstrap means that the bundle is as an operator or an agreement brought it, without a success since.
+	Bootstrap bool
 	// Interval is the bundle's refresh interval, within bounds.
 	Interval time.Duration
 	// X509Until is when the last of its X.509 authorities expires. It is zero if there is none.
@@ -37,14 +49,15 @@ type Facts struct {
 	MaxStaleX509, MaxStaleJWT time.Duration
 }
 
-// Judge returns the standing of a bundle at now.
-func Judge(now time.Time, f Facts) Standing {
+// Judge returns the validity of a bundle at now.
+func Judge(now time.Time, f Facts) Validity {
 	if !f.Stored {
-		return Standing{State: trust.Pending, X509Expired: true, JWTExpired: true}
+		return Validity{State: trust.Pending, X509Expired: true, JWTExpired: true}
 	}
 	age := now.Sub(f.LastSuccess)
-	s := Standing{
+	s := Validity{
 		State:       trust.Fresh,
+		Bootstrap:   f.Bootstrap,
 		X509Expired: f.X509Until.IsZero() || now.After(f.X509Until) || f.MaxStaleX509 > 0 && age > f.MaxStaleX509,
 		JWTExpired:  f.JWTKeys == 0 || f.MaxStaleJWT > 0 && age > f.MaxStaleJWT,
 	}
@@ -69,7 +82,7 @@ func Premature(was, is trust.State, leading, interval time.Duration) bool {
 
 // LastKnownSuccess returns the last success by which the leader judges. reported is the latest success that a member
 // reported, recorded the one in the row; both are zero if there is none. leading is when this member became the leader.
-// A relationship in good standing without a report yet has until a while after leading; one that was stale stays stale.
+// A relationship that was fresh without a report yet has until a while after leading; one that was stale stays stale.
 func LastKnownSuccess(reported, recorded, leading time.Time, was trust.State) time.Time {
 	last := recorded
 	if reported.After(last) {

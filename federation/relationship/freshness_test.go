@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/trust"
 )
 
@@ -21,62 +22,72 @@ func TestJudge(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		facts Facts
-		want  Standing
+		want  Validity
 	}{
-		{"confirmed a minute ago", good, Standing{State: trust.Fresh}},
-		{"nothing stored yet", with(func(f *Facts) { f.Stored = false }), Standing{trust.Pending, true, true}},
+		{"confirmed a minute ago", good, Validity{State: trust.Fresh}},
+		{
+			"an operator's bundle, not confirmed yet", with(func(f *Facts) { f.Bootstrap = true }),
+			Validity{State: trust.Fresh, Bootstrap: true},
+		},
+		{"nothing stored yet", with(func(f *Facts) { f.Stored = false }), Validity{trust.Pending, true, true, false}},
 		{
 			"three intervals ago, to the moment", with(func(f *Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }),
-			Standing{State: trust.Fresh},
+			Validity{State: trust.Fresh},
 		},
 		{
 			"longer than three intervals ago", with(func(f *Facts) { f.LastSuccess = now.Add(-15*time.Minute - 1) }),
-			Standing{State: trust.Stale},
+			Validity{State: trust.Stale},
 		},
-		{"never confirmed", with(func(f *Facts) { f.LastSuccess = time.Time{} }), Standing{trust.Stale, false, true}},
+		{
+			"never confirmed", with(func(f *Facts) { f.LastSuccess = time.Time{} }),
+			Validity{trust.Stale, false, true, false},
+		},
 		{
 			"confirmed by a clock that is ahead", with(func(f *Facts) { f.LastSuccess = now.Add(time.Hour) }),
-			Standing{State: trust.Fresh},
+			Validity{State: trust.Fresh},
 		},
 		{
 			"X.509 authorities expired", with(func(f *Facts) { f.X509Until = now.Add(-1) }),
-			Standing{trust.Fresh, true, false},
+			Validity{trust.Fresh, true, false, false},
 		},
-		{"no X.509 authority", with(func(f *Facts) { f.X509Until = time.Time{} }), Standing{trust.Fresh, true, false}},
+		{
+			"no X.509 authority", with(func(f *Facts) { f.X509Until = time.Time{} }),
+			Validity{trust.Fresh, true, false, false},
+		},
 		{
 			"X.509 alone, expired", with(func(f *Facts) { f.X509Until, f.JWTKeys = now.Add(-1), 0 }),
-			Standing{trust.Expired, true, true},
+			Validity{trust.Expired, true, true, false},
 		},
-		{"X.509 alone, valid", with(func(f *Facts) { f.JWTKeys = 0 }), Standing{trust.Fresh, false, true}},
+		{"X.509 alone, valid", with(func(f *Facts) { f.JWTKeys = 0 }), Validity{trust.Fresh, false, true, false}},
 		{
 			"every key revoked", with(func(f *Facts) { f.X509Until, f.JWTKeys = time.Time{}, 0 }),
-			Standing{trust.Expired, true, true},
+			Validity{trust.Expired, true, true, false},
 		},
 		{
 			"JWT keys past seven days", with(func(f *Facts) { f.LastSuccess = now.Add(-7*day - 1) }),
-			Standing{trust.Stale, false, true},
+			Validity{trust.Stale, false, true, false},
 		},
 		{
 			"JWT keys alone past seven days",
 			with(func(f *Facts) { f.LastSuccess, f.X509Until = now.Add(-7*day-1), time.Time{} }),
-			Standing{trust.Expired, true, true},
+			Validity{trust.Expired, true, true, false},
 		},
 		{
 			"X.509 a month without refresh", with(func(f *Facts) { f.LastSuccess = now.Add(-30 * day) }),
-			Standing{trust.Stale, false, true},
+			Validity{trust.Stale, false, true, false},
 		},
 		{
 			"X.509 past its max_stale", with(func(f *Facts) { f.LastSuccess, f.MaxStaleX509 = now.Add(-2*day), day }),
-			Standing{trust.Stale, true, false},
+			Validity{trust.Stale, true, false, false},
 		},
 		{
 			"both past their max_stale",
 			with(func(f *Facts) { f.LastSuccess, f.MaxStaleX509, f.MaxStaleJWT = now.Add(-2*day), day, day }),
-			Standing{trust.Expired, true, true},
+			Validity{trust.Expired, true, true, false},
 		},
 		{
 			"JWT keys that never expire", with(func(f *Facts) { f.LastSuccess, f.MaxStaleJWT = now.Add(-30*day), 0 }),
-			Standing{State: trust.Stale},
+			Validity{State: trust.Stale},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -94,11 +105,11 @@ func TestLastKnownSuccess(t *testing.T) {
 		want                        time.Time
 	}{
 		{"what was reported", at(10), at(0), at(5), trust.Fresh, at(10)},
-		{"not heard of yet, in good standing", time.Time{}, at(0), at(5), trust.Fresh, at(5)},
+		{"without a report, fresh before", time.Time{}, at(0), at(5), trust.Fresh, at(5)},
 		{"not heard of yet, stale", time.Time{}, at(0), at(5), trust.Stale, at(0)},
 		{"not heard of yet, expired", time.Time{}, at(0), at(5), trust.Expired, at(0)},
-		{"put in since the lead began", time.Time{}, at(7), at(5), trust.Fresh, at(7)},
-		{"reported from before the lead", at(3), at(0), at(5), trust.Fresh, at(3)},
+		{"put in since leadership began", time.Time{}, at(7), at(5), trust.Fresh, at(7)},
+		{"reported before leadership began", at(3), at(0), at(5), trust.Fresh, at(3)},
 		{"stale, and now refreshed", at(10), at(0), at(5), trust.Stale, at(10)},
 		{"an operator's word after the last report", at(10), at(12), at(5), trust.Fresh, at(12)},
 	} {
@@ -127,5 +138,22 @@ func TestPremature(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			require.Equal(t, test.want, Premature(test.was, test.is, test.leading, test.interval))
 		})
+	}
+}
+
+func TestFreshnessOfBootstrap(t *testing.T) {
+	for _, test := range []struct {
+		validity  Validity
+		name      string
+		freshness ententev1.Freshness
+	}{
+		{Validity{State: trust.Fresh}, "fresh", ententev1.Freshness_FRESHNESS_FRESH},
+		{Validity{State: trust.Fresh, Bootstrap: true}, "bootstrap", ententev1.Freshness_FRESHNESS_BOOTSTRAP},
+		{Validity{State: trust.Stale, Bootstrap: true}, "stale", ententev1.Freshness_FRESHNESS_STALE},
+		{Validity{State: trust.Expired, Bootstrap: true}, "expired", ententev1.Freshness_FRESHNESS_EXPIRED},
+	} {
+		require.Equal(t, test.name, test.validity.Shown().String())
+		require.Equal(t, test.freshness, test.validity.Shown().Freshness())
+		require.Equal(t, test.validity.Bootstrap, ValidityOf(test.validity.Row(time.Now())).Bootstrap)
 	}
 }

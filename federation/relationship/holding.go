@@ -18,21 +18,26 @@ import (
 // parsed bundles would be most of a member's memory.
 type Holding struct {
 	// Revision is that of the row. If zero, no bundle is stored.
-	Revision   raftstore.Revision
-	Sequence   uint64
-	Ordered    bool
-	Digest     [32]byte
-	Hint       time.Duration
-	Hinted     bool
-	X509Until  time.Time
-	x509Keys   int
-	JwtKeys    int
-	ChangeTime time.Time
+	Revision  raftstore.Revision
+	Sequence  uint64
+	Ordered   bool
+	Digest    [32]byte
+	Hint      time.Duration
+	Hinted    bool
+	X509Until time.Time
+	x509Keys  int
+	JwtKeys   int
+	// IgnoredKeys counts the keys of the document that are left out.
+	IgnoredKeys int
+	ChangeTime  time.Time
 }
 
 // NewHolding returns the facts about a bundle.
 func NewHolding(b *bundle.Bundle, changed time.Time, revision raftstore.Revision) Holding {
-	h := Holding{Revision: revision, Digest: b.Digest(), JwtKeys: len(b.JWTAuthorities()), ChangeTime: changed}
+	h := Holding{
+		Revision: revision, Digest: b.Digest(), JwtKeys: len(b.JWTAuthorities()), IgnoredKeys: b.LeftOut(),
+		ChangeTime: changed,
+	}
 	h.Sequence, h.Ordered = b.Sequence()
 	h.Hint, h.Hinted = b.RefreshHint()
 	for _, authority := range b.X509Authorities() {
@@ -55,7 +60,7 @@ func (h Holding) Facts(r *Relationship, lastSuccess time.Time, least time.Durati
 	return Facts{
 		Stored:       h.Revision > 0,
 		LastSuccess:  lastSuccess,
-		Interval:     Interval(h.Hint, h.Hinted, least),
+		Interval:     Interval(r.PollInterval, h.Hint, h.Hinted, least),
 		X509Until:    h.X509Until,
 		JWTKeys:      h.JwtKeys,
 		MaxStaleX509: r.MaxStaleX509,
@@ -78,7 +83,9 @@ func ReadHolding(row *statev1.Bundle, revision raftstore.Revision) (Holding, err
 	if err != nil {
 		return Holding{}, err
 	}
-	return NewHolding(b, row.GetChangeTime().AsTime(), revision), nil
+	h := NewHolding(b, row.GetChangeTime().AsTime(), revision)
+	h.IgnoredKeys = int(row.GetIgnoredKeys())
+	return h, nil
 }
 
 // Version returns the version of the bundle.

@@ -26,7 +26,7 @@ const (
 
 // HubBundles has the bundles that hubs attest, keyed by "<trust domain>/<hub>". A row counts only where the cluster
 // neither hosts the domain nor has a relationship with it.
-var HubBundles = raftstore.NewTable[*statev1.HubBundle]("hub_bundles")
+var HubBundles = raftstore.NewTable[*statev1.HubBundle]("hub_bundles", raftstore.RecordsNow)
 
 // Hub decides which trust domains the bundle map of another cluster may attest.
 type Hub struct {
@@ -76,18 +76,6 @@ func ParseHub(row *statev1.RelationshipHub) (*Hub, error) {
 	return &Hub{row.GetInclude(), row.GetExclude(), row.GetUrl()}, nil
 }
 
-// hubRow returns the stored form of a request.
-func hubRow(h *ententev1.Hub) *statev1.RelationshipHub {
-	if h == nil {
-		return nil
-	}
-	return &statev1.RelationshipHub{
-		Include: slices.Clone(h.GetInclude()),
-		Exclude: slices.Clone(h.GetExclude()),
-		Url:     h.GetUrl(),
-	}
-}
-
 // Covers reports whether the hub may attest a trust domain: the domain is included by name or below a listed name by
 // whole labels, and not excluded.
 func (h *Hub) Covers(td string) bool {
@@ -110,10 +98,10 @@ func Attested(row *statev1.Relationship) bool {
 	return row.GetAttest() && TrustOf(row).State.Verifiable()
 }
 
-// AttestationOf returns the attestation that counts for a trust domain without a relationship: that of the first hub by
+// attestationOf returns the attestation that counts for a trust domain without a relationship: that of the first hub by
 // name whose relationship is in force and covers the domain. If there is only one of a suspended hub, that one is
 // returned, with its status.
-func AttestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
+func attestationOf(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
 	var word, suspended trust.Attestation
 	for row, err := range HubBundles.All(r, td+"/") {
 		if err != nil {
@@ -154,13 +142,13 @@ func Attests(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 // AttestedUnder reports whether an attestation was made under this relationship, not under an earlier one with the same
 // hub.
 func AttestedUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
-	return hub != nil && proto.Equal(hub.GetCreateTime(), word.GetAgreed())
+	return hub != nil && proto.Equal(hub.GetCreateTime(), word.GetRelationshipCreateTime())
 }
 
 // trustByAttestation returns the status of a domain by an attestation. It is as fresh as the hub's map, and stale if
 // the hub's latest attestation was refused.
 func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) trust.Status {
-	s := hub.GetHubStanding()
+	s := hub.GetHubValidity()
 	state := trust.Fresh
 	if ententev1.Freshness(s.GetFreshness()) == ententev1.Freshness_FRESHNESS_STALE || word.GetRefused() != "" {
 		state = trust.Stale

@@ -70,19 +70,19 @@ func TestParseHub(t *testing.T) {
 }
 
 func TestAttested(t *testing.T) {
-	fresh := &statev1.RelationshipStanding{Freshness: 1}
-	stale := &statev1.RelationshipStanding{Freshness: 2}
-	expired := &statev1.RelationshipStanding{Freshness: 3}
+	fresh := &statev1.RelationshipValidity{Freshness: 1}
+	stale := &statev1.RelationshipValidity{Freshness: 2}
+	expired := &statev1.RelationshipValidity{Freshness: 3}
 	for _, test := range []struct {
 		row  *statev1.Relationship
 		want bool
 	}{
-		{&statev1.Relationship{Attest: true, Standing: fresh}, true},
-		{&statev1.Relationship{Attest: true, Standing: stale}, true},
-		{&statev1.Relationship{Attest: true, Standing: expired}, false},
+		{&statev1.Relationship{Attest: true, Validity: fresh}, true},
+		{&statev1.Relationship{Attest: true, Validity: stale}, true},
+		{&statev1.Relationship{Attest: true, Validity: expired}, false},
 		{&statev1.Relationship{Attest: true}, false},
-		{&statev1.Relationship{Attest: true, Standing: fresh, Suspended: true}, false},
-		{&statev1.Relationship{Standing: fresh}, false},
+		{&statev1.Relationship{Attest: true, Validity: fresh, Suspended: true}, false},
+		{&statev1.Relationship{Validity: fresh}, false},
 	} {
 		require.Equal(t, test.want, relationship.Attested(test.row))
 	}

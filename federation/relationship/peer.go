@@ -10,7 +10,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
 const (
@@ -44,26 +43,25 @@ func parsePeer(row *statev1.RelationshipPeer) (*Peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("peer.home_trust_domain: %w", err)
 	}
-	addresses, err := parseAddresses(row.GetAddresses())
+	addresses, err := ParseAddresses("peer.addresses", row.GetAddresses())
 	if err != nil {
 		return nil, err
 	}
 	return &Peer{Home: home, Addresses: addresses}, nil
 }
 
-// parseAddresses parses the addresses of a peer's members, and returns each once.
-func parseAddresses(raw []string) (addresses []string, err error) {
+// ParseAddresses parses the addresses of a cluster's members, and returns each once. field names them in errors.
+func ParseAddresses(field string, raw []string) (addresses []string, err error) {
 	if n := len(raw); n > MaxPeerAddresses {
-		return nil, fmt.Errorf("peer.addresses names %d addresses; %d are the most", n, MaxPeerAddresses)
+		return nil, fmt.Errorf("%s names %d addresses; %d are the most", field, n, MaxPeerAddresses)
 	}
 	for _, address := range raw {
 		host, port, err := net.SplitHostPort(address)
 		n, bad := strconv.ParseUint(port, 10, 16)
 		if err != nil || bad != nil || host == "" || n == 0 || len(address) > maxAddressBytes {
 			return nil, fmt.Errorf(
-				"peer.addresses names %s; write HOST:PORT of the cluster port of a member, such as "+
-					"us-1.example.org:7440",
-				Quote(address),
+				"%s names %s; write HOST:PORT of the cluster port of a member, such as us-1.example.org:7440",
+				field, Quote(address),
 			)
 		}
 		if !slices.Contains(addresses, address) {
@@ -71,14 +69,6 @@ func parseAddresses(raw []string) (addresses []string, err error) {
 		}
 	}
 	return addresses, nil
-}
-
-// peerRow returns the stored form of a request.
-func peerRow(p *ententev1.Peer) *statev1.RelationshipPeer {
-	if p == nil {
-		return nil
-	}
-	return &statev1.RelationshipPeer{HomeTrustDomain: p.GetHomeTrustDomain(), Addresses: p.GetAddresses()}
 }
 
 // PeerPlan is what the relationships in force require of one peer.

@@ -18,9 +18,9 @@ import (
 const (
 	// DefaultMaxStaleJWT is how long JWT keys, which carry no dates, count without a refresh.
 	DefaultMaxStaleJWT = 7 * 24 * time.Hour
-	// maxWebRootsBytes bounds the roots of one relationship; a private list is a handful of certificates of some 2 KB
-	// each.
-	maxWebRootsBytes = 64 << 10
+	// maxWebRootsBytes bounds the roots of one relationship: the public roots of a distribution with a company's own
+	// have some 200 KiB. A row of the store is below 512 KiB.
+	maxWebRootsBytes = 256 << 10
 	// maxMaxStale bounds max_stale. Leaving it out means never.
 	maxMaxStale = 10 * 365 * 24 * time.Hour
 )
@@ -37,31 +37,33 @@ type Relationship struct {
 	// Kinds are the authorities that count, Limits the bounds of a fetch.
 	Kinds  Kinds
 	Limits Limits
+	// PollInterval is the interval at which the bundle is fetched. Zero is the bundle's refresh hint.
+	PollInterval time.Duration
 	// MaxStaleX509 and MaxStaleJWT are how long authorities of a kind count without a refresh. Zero is for ever.
 	MaxStaleX509, MaxStaleJWT time.Duration
 	Suspended                 bool
 	// InForce means that it is used: it is not suspended, and both sides consent where that is required.
 	InForce bool
 	// Agreement is the ID of the agreement that both sides have to consent to. It is empty if there is none, and for a
-	// linked home relationship. Agreed means that both consent, AgreementEnded that the other side has ended it.
-	Agreement              string
-	Agreed, AgreementEnded bool
+	// linked home relationship. Consented means that both consent, AgreementEnded that the other side has ended it.
+	Agreement                 string
+	Consented, AgreementEnded bool
 	// Peer is the cluster that hosts the domain, if a stream is kept with it.
 	Peer *Peer
 	// Attest means that this cluster, as a hub, attests the domain. Hub is what the domain's cluster may attest here,
 	// if it is a hub.
 	Attest bool
 	Hub    *Hub
-	// HubStanding is the standing of the hub's map, and HubRecorded the last success that was known when it was
+	// HubValidity is the validity of the hub's map, and HubRecorded the last success that was known when it was
 	// written.
-	HubStanding Standing
+	HubValidity Validity
 	HubRecorded time.Time
 	// Created is when the operator made it.
 	Created time.Time
 	// Generation rises with every decision of an operator on this relationship.
 	Generation uint64
-	// Standing is that of the row, and Recorded the last success that was known when it was written.
-	Standing Standing
+	// Validity is that of the row, and Recorded the last success that was known when it was written.
+	Validity Validity
 	Recorded time.Time
 	// Alarms are the names of those that stand.
 	Alarms []string
@@ -72,22 +74,22 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 	r := &Relationship{
 		Suspended:  row.GetSuspended(),
 		Generation: row.GetGeneration(),
-		Standing:   StandingOf(row.GetStanding()),
+		Validity:   ValidityOf(row.GetValidity()),
 		Alarms:     AlarmsOf(row),
 		InForce:    InForce(row),
 		Attest:     row.GetAttest(),
 		Created:    row.GetCreateTime().AsTime(),
 	}
 	if a := row.GetAgreement(); a != nil && !a.GetLinkedHome() {
-		r.Agreement, r.Agreed, r.AgreementEnded = a.GetId(), Agreed(a), a.GetEndTime() != nil
+		r.Agreement, r.Consented, r.AgreementEnded = a.GetId(), Consented(a), a.GetEndTime() != nil
 	}
-	if row.GetHubStanding() != nil {
-		r.HubStanding = StandingOf(row.GetHubStanding())
-		if t := row.GetHubStanding().GetLastSuccessTime(); t.IsValid() {
+	if row.GetHubValidity() != nil {
+		r.HubValidity = ValidityOf(row.GetHubValidity())
+		if t := row.GetHubValidity().GetLastSuccessTime(); t.IsValid() {
 			r.HubRecorded = t.AsTime()
 		}
 	}
-	if t := row.GetStanding().GetLastSuccessTime(); t.IsValid() {
+	if t := row.GetValidity().GetLastSuccessTime(); t.IsValid() {
 		r.Recorded = t.AsTime()
 	}
 	var err error
@@ -105,6 +107,9 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 		return nil, err
 	}
 	if r.Limits, err = parseLimits(row); err != nil {
+		return nil, err
+	}
+	if r.PollInterval, err = parsePollInterval(row); err != nil {
 		return nil, err
 	}
 	if r.Hub, err = ParseHub(row.GetHub()); err != nil {

@@ -83,8 +83,8 @@ func TestParseRelationshipRefusals(t *testing.T) {
 			`web_roots are refused: bundle endpoint of us.example.org: the endpoint is not fully described: web ` +
 				`roots: after 0 certificates there is something that is not PEM; give PEM certificates and ` +
 				`nothing else`},
-		{"huge web roots", of(web, func(r *statev1.Relationship) { r.WebRoots = make([]byte, 65537) }),
-			`web_roots have 65537 bytes; 65536 are the most`},
+		{"huge web roots", of(web, func(r *statev1.Relationship) { r.WebRoots = make([]byte, 256<<10+1) }),
+			`web_roots have 262145 bytes; 262144 are the most`},
 		{"max_stale of zero", of(good, func(r *statev1.Relationship) { r.MaxStaleJwt = durationpb.New(0) }),
 			`max_stale_jwt must be more than 0 and at most 3650 days; leave it out for the default`},
 		{"negative max_stale", of(good, func(r *statev1.Relationship) { r.MaxStaleX509 = durationpb.New(-time.Hour) }),
@@ -107,7 +107,7 @@ func TestParseRelationshipDefaults(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, DefaultMaxStaleJWT, r.MaxStaleJWT)
 	require.Zero(t, r.MaxStaleX509, "X.509 authorities never count as expired for want of refresh unless configured")
-	require.Equal(t, Standing{trust.Pending, true, true}, r.Standing)
+	require.Equal(t, Validity{trust.Pending, true, true, false}, r.Validity)
 }
 
 func TestQuoteIsBounded(t *testing.T) {

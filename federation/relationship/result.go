@@ -39,6 +39,8 @@ func ReasonOf(err error) string {
 		return "equivocation"
 	case errors.Is(err, ErrOtherTrustDomain), errors.Is(err, ErrForeignAuthority):
 		return "other_trust_domain"
+	case errors.Is(err, ErrNoUsableKey):
+		return "no_usable_key"
 	case errors.Is(err, ErrNoTrust):
 		return "no_trust"
 	case errors.Is(err, ErrSuperseded):
@@ -87,12 +89,29 @@ func IsDecision(result string) bool {
 	return true
 }
 
-// maxErrorBytes bounds the text of an error in reports and displays. The log has all of it.
-const maxErrorBytes = 400
+// IsOutage reports whether an attempt failed because the endpoint could not be reached, had no valid certificate or did
+// not serve, so that an earlier attempt than at the next turn may succeed. What an operator has to change, and a
+// document that was refused, is refused again.
+func IsOutage(result string) bool {
+	switch result {
+	case "network", "timeout", "tls", "bad_status", "other", "web_certificate", "svid_expired", "svid_not_yet_valid":
+		return true
+	}
+	return false
+}
+
+const (
+	// maxErrorBytes bounds the text of an error in reports and displays, its remedy included. The log has all of it.
+	maxErrorBytes = 1000
+	// maxCauseBytes bounds the part of it before the remedy.
+	maxCauseBytes = 400
+)
 
 // Clip bounds the text of an error. Untrusted content, such as names in a certificate, cannot break a line or an
 // encoding, control a terminal, or change the direction of text.
-func Clip(text string) string {
+func Clip(text string) string { return clip(text, maxErrorBytes) }
+
+func clip(text string, most int) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -100,10 +119,10 @@ func Clip(text string) string {
 		}
 		return r
 	}, text)
-	if len(text) <= maxErrorBytes {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // ErrUnfinished means that a peer did not answer within the time of the fast queue. It is fetched again with more time.

@@ -63,3 +63,16 @@ func TestEveryReasonHasARemedy(t *testing.T) {
 	}
 	require.Greater(t, count, 50)
 }
+
+// TestIsOutage: what can end without an operator is tried again soon.
+func TestIsOutage(t *testing.T) {
+	for result, want := range map[string]bool{
+		"network": true, "timeout": true, "tls": true, "bad_status": true, "other": true,
+		"web_certificate": true, "svid_expired": true, "svid_not_yet_valid": true,
+		"stored": false, "not_modified": false, "rollback": false, "malformed": false, "too_large": false,
+		"other_profile": false, "unexpected_endpoint_id": false, "host_name": false, "untrusted_svid": false,
+		"not_an_svid": false, "no_trust": false, "ended": false,
+	} {
+		require.Equal(t, want, IsOutage(result), result)
+	}
+}

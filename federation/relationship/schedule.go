@@ -26,9 +26,12 @@ const (
 	StoreRetry = 10 * time.Second
 )
 
-// Interval returns the interval at which a bundle is fetched: its refresh hint, between least and [MaxRefresh], or
-// [DefaultRefresh] without a hint.
-func Interval(hint time.Duration, hinted bool, least time.Duration) time.Duration {
+// Interval returns the interval at which a bundle is fetched: the poll interval of its relationship if that is not 0,
+// otherwise the bundle's refresh hint, or [DefaultRefresh] without a hint. It lies between least and [MaxRefresh].
+func Interval(poll, hint time.Duration, hinted bool, least time.Duration) time.Duration {
+	if poll > 0 {
+		hint, hinted = poll, true
+	}
 	if !hinted {
 		return max(DefaultRefresh, least)
 	}
@@ -38,6 +41,19 @@ func Interval(hint time.Duration, hinted bool, least time.Duration) time.Duratio
 // Turn returns the time from an attempt to the next one: the interval with a jitter of a tenth. chance is in [0, 1).
 func Turn(interval time.Duration, chance float64) time.Duration {
 	return time.Duration(float64(interval) * (1 - jitter + 2*jitter*chance))
+}
+
+// Retry returns the time from a failed attempt to the next one: from least, doubled with each further failure, up to
+// the interval, at random between the half and the whole. failures is 1 after the first failure; chance is in [0, 1).
+func Retry(failures int, interval, least time.Duration, chance float64) time.Duration {
+	wait := min(least, interval)
+	for ; failures > 1 && wait < interval; failures-- {
+		wait = min(2*wait, interval)
+	}
+	if wait == interval {
+		return Turn(interval, chance)
+	}
+	return time.Duration(float64(wait) * (1 + chance) / 2)
 }
 
 // SpreadOut returns the time from the first to the second fetch of a relationship that was taken over together with

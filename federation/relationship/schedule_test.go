@@ -10,21 +10,49 @@ import (
 func TestInterval(t *testing.T) {
 	for _, test := range []struct {
 		name   string
+		poll   time.Duration
 		hint   time.Duration
 		hinted bool
 		least  time.Duration
 		want   time.Duration
 	}{
-		{"as asked", 2 * time.Minute, true, DefaultMinRefresh, 2 * time.Minute},
-		{"no hint", 0, false, DefaultMinRefresh, 5 * time.Minute},
-		{"no hint, and a longer minimum", 0, false, time.Hour, time.Hour},
-		{"too often", time.Second, true, DefaultMinRefresh, 10 * time.Second},
-		{"every second, where it is allowed", time.Second, true, LowestMinRefresh, time.Second},
-		{"zero", 0, true, DefaultMinRefresh, 10 * time.Second},
-		{"too seldom", 1 << 62, true, DefaultMinRefresh, 24 * time.Hour},
+		{"as asked", 0, 2 * time.Minute, true, DefaultMinRefresh, 2 * time.Minute},
+		{"no hint", 0, 0, false, DefaultMinRefresh, 5 * time.Minute},
+		{"no hint, and a longer minimum", 0, 0, false, time.Hour, time.Hour},
+		{"too often", 0, time.Second, true, DefaultMinRefresh, 10 * time.Second},
+		{"every second, where it is allowed", 0, time.Second, true, LowestMinRefresh, time.Second},
+		{"zero", 0, 0, true, DefaultMinRefresh, 10 * time.Second},
+		{"too seldom", 0, 1 << 62, true, DefaultMinRefresh, 24 * time.Hour},
+		{"its own interval", 20 * time.Second, time.Hour, true, DefaultMinRefresh, 20 * time.Second},
+		{"its own interval, and no hint", time.Hour, 0, false, DefaultMinRefresh, time.Hour},
+		{"its own interval, too often for the cluster", 2 * time.Second, 0, true, DefaultMinRefresh, 10 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			require.Equal(t, test.want, Interval(test.hint, test.hinted, test.least))
+			require.Equal(t, test.want, Interval(test.poll, test.hint, test.hinted, test.least))
+		})
+	}
+}
+
+func TestRetry(t *testing.T) {
+	const least, interval = 10 * time.Second, 5 * time.Minute
+	for _, test := range []struct {
+		name     string
+		failures int
+		interval time.Duration
+		chance   float64
+		want     time.Duration
+	}{
+		{"first, at the earliest", 1, interval, 0, 5 * time.Second},
+		{"first, at the latest", 1, interval, 1, 10 * time.Second},
+		{"second", 2, interval, 0.5, 15 * time.Second},
+		{"fifth", 5, interval, 0.5, 120 * time.Second},
+		{"sixth: as often as its turns", 6, interval, 0.5, interval},
+		{"ten thousandth", 10_000, interval, 0.5, interval},
+		{"an interval that is the shortest", 1, least, 0.5, least},
+		{"an interval that is below it", 1, time.Second, 0.5, time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			require.Equal(t, test.want, Retry(test.failures, test.interval, least, test.chance))
 		})
 	}
 }

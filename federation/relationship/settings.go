@@ -65,6 +65,27 @@ func parseLimits(row *statev1.Relationship) (Limits, error) {
 	return l, nil
 }
 
+func parsePollInterval(row *statev1.Relationship) (time.Duration, error) {
+	d := row.GetPollInterval()
+	if d == nil {
+		return 0, nil
+	}
+	if d.CheckValid() != nil || d.AsDuration() < LowestMinRefresh || d.AsDuration() > MaxRefresh {
+		return 0, fmt.Errorf("poll_interval must lie between %s and %s; leave it out to follow the refresh hint",
+			LowestMinRefresh, MaxRefresh)
+	}
+	return d.AsDuration(), nil
+}
+
+// PollIntervalOf reads the poll interval of a stored row. Zero is the bundle's refresh hint.
+func PollIntervalOf(row *statev1.Relationship) time.Duration {
+	d, err := parsePollInterval(row)
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
 // Kinds are the authorities of a foreign domain that count.
 type Kinds struct{ X509, JWT bool }
 
@@ -157,7 +178,7 @@ func parseServing(e endpoint.Remote, document []byte) (*bundle.Bundle, error) {
 	case len(document) > maxServingBundleBytes:
 		return nil, fmt.Errorf("serving_bundle has %d bytes; %d are the most", len(document), maxServingBundleBytes)
 	}
-	b, _, err := bundle.Parse(e.ID().TrustDomain(), document)
+	b, _, err := bundle.ParseFile(e.ID().TrustDomain(), document)
 	if err != nil {
 		return nil, fmt.Errorf(
 			"serving_bundle of %s is refused: %s; get the document from that domain's operator",

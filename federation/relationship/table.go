@@ -14,8 +14,8 @@ import (
 // The tables of relationships and of foreign bundles, keyed by the name of the foreign trust domain. A bundle has a row
 // only while there is a relationship with its domain.
 var (
-	Relationships  = raftstore.NewTable[*statev1.Relationship]("relationships")
-	ForeignBundles = raftstore.NewTable[*statev1.Bundle]("foreign_bundles")
+	Relationships  = raftstore.NewTable[*statev1.Relationship]("relationships", raftstore.RecordsNow)
+	ForeignBundles = raftstore.NewTable[*statev1.Bundle]("foreign_bundles", raftstore.RecordsNow)
 )
 
 // IsForeign reports whether there is a relationship with a trust domain, so that the cluster cannot host it. With a
@@ -31,10 +31,10 @@ func TrustOf(row *statev1.Relationship) trust.Status {
 		return trust.StatusOf(trust.Suspended)
 	}
 	if !InForce(row) {
-		return trust.StatusOf(trust.Unagreed)
+		return trust.StatusOf(trust.AwaitingConsent)
 	}
-	s := StandingOf(row.GetStanding())
-	t := trust.StatusOf(s.State)
+	s := ValidityOf(row.GetValidity())
+	t := trust.StatusOf(s.Shown())
 	kinds := KindsOf(row)
 	if (s.X509Expired || !kinds.X509) && s.State.Verifiable() {
 		t.X509 = trust.Expired
@@ -45,9 +45,9 @@ func TrustOf(row *statev1.Relationship) trust.Status {
 	return t
 }
 
-// StandingOf reads a stored standing. An unknown one is pending.
-func StandingOf(row *statev1.RelationshipStanding) Standing {
-	s := Standing{
+// ValidityOf reads a stored validity. An unknown one is pending.
+func ValidityOf(row *statev1.RelationshipValidity) Validity {
+	s := Validity{
 		State:       trust.FromFreshness(ententev1.Freshness(row.GetFreshness())),
 		X509Expired: true,
 		JWTExpired:  true,
@@ -55,16 +55,17 @@ func StandingOf(row *statev1.RelationshipStanding) Standing {
 	if s.State == trust.Pending {
 		return s
 	}
-	s.X509Expired, s.JWTExpired = row.GetX509Expired(), row.GetJwtExpired()
+	s.X509Expired, s.JWTExpired, s.Bootstrap = row.GetX509Expired(), row.GetJwtExpired(), row.GetBootstrap()
 	return s
 }
 
-// Row returns the stored form of a standing, with the last success that is known.
-func (s Standing) Row(lastSuccess time.Time) *statev1.RelationshipStanding {
-	out := &statev1.RelationshipStanding{
+// Row returns the stored form of a validity, with the last success that is known.
+func (s Validity) Row(lastSuccess time.Time) *statev1.RelationshipValidity {
+	out := &statev1.RelationshipValidity{
 		Freshness:   int32(s.State.Freshness()),
 		X509Expired: s.X509Expired,
 		JwtExpired:  s.JWTExpired,
+		Bootstrap:   s.Bootstrap,
 	}
 	if !lastSuccess.IsZero() {
 		out.LastSuccessTime = timestamppb.New(lastSuccess)
@@ -77,6 +78,6 @@ func (s Standing) Row(lastSuccess time.Time) *statev1.RelationshipStanding {
 func TrustSource() trust.Foreign {
 	return trust.Foreign{
 		Relationships: Relationships, Bundles: ForeignBundles, Attestations: HubBundles,
-		Status: TrustOf, Attest: AttestationOf, Usable: Relied, Attested: Attested,
+		Status: TrustOf, Attest: attestationOf, Usable: Relied, Attested: Attested,
 	}
 }

@@ -29,6 +29,9 @@ func Errorf(reason, format string, args ...any) error {
 // OrderlyReasons are the reasons for which a side that works correctly ends a stream.
 var OrderlyReasons = []string{"ended", "suspended", "draining", "moved", "duplicate", "superseded", "not_stored"}
 
+// ReplacedReasons are those of [OrderlyReasons] that mean that another stream is kept instead.
+var ReplacedReasons = []string{"moved", "duplicate", "superseded"}
+
 // ReasonOf returns the reason of an error, or "lost" if it is no [Error].
 func ReasonOf(err error) string {
 	if e, ok := errors.AsType[*Error](err); ok {

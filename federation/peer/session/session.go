@@ -98,6 +98,8 @@ type Received struct {
 	MapStored       *ententev1.PeerMapAcknowledgement
 	// Confirmed are the domains of which the stored version is current.
 	Confirmed []string
+	// Ahead has the sequences of hosted domains of which the peer has a later version than this member.
+	Ahead map[string]uint64
 }
 
 // Receive updates the session by a message of the peer. An error ends the stream.
@@ -115,7 +117,8 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 	}
 	switch c := m.GetContent().(type) {
 	case *ententev1.PeerMessage_Subscription:
-		return Received{}, s.receiveSubscription(c.Subscription, w, now)
+		err := s.receiveSubscription(c.Subscription, w, now)
+		return Received{Ahead: s.ahead(w)}, err
 	case *ententev1.PeerMessage_Bundle:
 		if _, err := relationship.ParseTrustDomain(c.Bundle.GetTrustDomain()); err != nil {
 			return Received{}, Errorf("malformed", "the peer sent a bundle of %s, which is no trust domain",
@@ -135,7 +138,8 @@ func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Rec
 	case *ententev1.PeerMessage_MapAcknowledgement:
 		return Received{MapStored: c.MapAcknowledgement}, nil
 	case *ententev1.PeerMessage_Acknowledgement:
-		return Received{}, s.receiveAcknowledgement(c.Acknowledgement, w, now)
+		err := s.receiveAcknowledgement(c.Acknowledgement, w, now)
+		return Received{Ahead: s.ahead(w)}, err
 	case *ententev1.PeerMessage_Heartbeat:
 		return s.receiveHeartbeat(c.Heartbeat, w, now)
 	case *ententev1.PeerMessage_Termination:
@@ -201,6 +205,23 @@ func (s *Session) receiveSubscription(m *ententev1.PeerSubscription, w World, no
 		s.confirmOwn(td, w, now)
 	}
 	return nil
+}
+
+// ahead returns the sequences of hosted domains of which the peer has a later version than this member: one that this
+// member has not received yet, or has lost.
+func (s *Session) ahead(w World) map[string]uint64 {
+	var ahead map[string]uint64
+	for td, v := range s.Wanted {
+		hosted, ok := w.Hosted[td]
+		if !ok || !v.Ordered || v.Sequence <= hosted.Version.Sequence {
+			continue
+		}
+		if ahead == nil {
+			ahead = map[string]uint64{}
+		}
+		ahead[td] = v.Sequence
+	}
+	return ahead
 }
 
 // confirmOwn updates the acknowledgement of a domain, if the version that the peer has is known to be this cluster's

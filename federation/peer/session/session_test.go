@@ -189,6 +189,11 @@ func TestSessionAcknowledgements(t *testing.T) {
 	require.Zero(t, bundles(w(4)), "it is on its way")
 	require.Equal(t, Acknowledgement{Time: now}, s.Acknowledged["eu.test"])
 
+	r, err := s.Receive(federationtest.Subscription(of(9).Message("eu.test"), of(9).Message("us.test")), w(4), now)
+	require.NoError(t, err)
+	require.Equal(t, map[string]uint64{"eu.test": 9}, r.Ahead, "the peer has a later version than this member")
+	say(w(4), federationtest.Subscription(of(3).Message("eu.test")))
+	require.Equal(t, 1, bundles(w(4)))
 	forged := of(4)
 	forged.Digest[0]++
 	say(w(4), federationtest.Acknowledgement(forged.Message("eu.test"), ""))

@@ -46,7 +46,7 @@ func (r *room) trust(t testing.TB, td string) trust.State {
 // attestation returns the hub attestation in effect for a domain, and its sequence or 0.
 func (r *room) attestation(t testing.TB, td string) (trust.Attestation, uint64) {
 	t.Helper()
-	w, found, err := relationship.AttestationOf(r.store.View(), td)
+	w, found, err := relationship.TrustSource().Attest(r.store.View(), td)
 	require.NoError(t, err)
 	if !found {
 		return trust.Attestation{}, 0
@@ -122,7 +122,7 @@ func TestHubAttestationsAreFiltered(t *testing.T) {
 	}
 	require.Equal(t, []string{"a.example.org by hub.example.org", "b.example.org by hub.example.org",
 		"hub.example.org by "}, names)
-	attestation, _, err := relationship.AttestationOf(r.store.View(), "a.example.org")
+	attestation, _, err := relationship.TrustSource().Attest(r.store.View(), "a.example.org")
 	require.NoError(t, err)
 	versions, _ := relationship.AttestedHistory(attestation.Row.Value)
 	require.Equal(t, "hub hub.example.org", versions[0].GetSource())
