@@ -13,14 +13,31 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/api/hintdiff"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
 )
 
-// recheck is how often a watched hint is computed without a write: a bundle expires without one.
-const recheck = 5 * time.Second
+const (
+	// recheck is how often a watched hint is computed without a write: a bundle expires without one.
+	recheck = 5 * time.Second
+	// gather is the least time between two hints of a watch, as between two updates over xDS.
+	gather = 50 * time.Millisecond
+)
+
+// pause waits, or returns the error of ctx if that ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
 
 // hintServer serves hints.
 type hintServer struct {
@@ -35,7 +52,7 @@ type hintServer struct {
 const (
 	hintOffered = "offered"
 	hintPanic   = "panic"
-	hintNobody  = "nobody"
+	hintNone    = "none"
 )
 
 func newHintServer(store *raftstore.Store, planner *Planner, scope func(context.Context) access.Scope) *hintServer {
@@ -67,7 +84,7 @@ func (s *hintServer) GetHint(ctx context.Context, r *ententev1.GetHintRequest) (
 	return h.hint, nil
 }
 
-// WatchHint sends the present hint, and then every hint that differs from the one before.
+// WatchHint sends the present hint, and then every hint that differs from the one before, or the difference.
 func (s *hintServer) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.RoutingService_WatchHintServer) error {
 	caller, err := parseHintRequest(r.GetService(), r.GetLocality())
 	if err != nil {
@@ -75,10 +92,17 @@ func (s *hintServer) WatchHint(r *ententev1.WatchHintRequest, stream ententev1.R
 	}
 	w := &hintWatch{
 		hintServer: s, service: r.GetService(), caller: caller, callerScope: s.scope(stream.Context()),
-		send: stream.Send,
+		differences: r.GetDifferences(), send: stream.Send,
 	}
 	g, ctx := errgroup.WithContext(stream.Context())
-	g.Go(func() error { return feed.Latest(ctx, s.store, s.planner.prefixesOf(r.GetService()), w.update) })
+	g.Go(func() error {
+		return feed.Latest(ctx, s.store, s.planner.prefixesOf(r.GetService()), func(view *raftstore.View) error {
+			if err := w.update(view); err != nil {
+				return err
+			}
+			return pause(ctx, gather) // what changes meanwhile is one hint
+		})
+	})
 	g.Go(func() error {
 		tick := time.NewTicker(recheck)
 		defer tick.Stop()
@@ -102,6 +126,7 @@ type hintWatch struct {
 	service     string
 	caller      plan.Locality
 	callerScope access.Scope
+	differences bool
 	send        func(*ententev1.Hint) error
 
 	mu   sync.Mutex
@@ -122,9 +147,15 @@ func (w *hintWatch) update(view *raftstore.View) error {
 	if w.last != nil && proto.Equal(withRevision(h.hint, w.last.GetRevision()), w.last) {
 		return nil
 	}
+	next := h.hint
+	if w.differences && w.last != nil {
+		if d := hintdiff.Between(w.last, h.hint); proto.Size(d) < proto.Size(h.hint) {
+			next = d
+		}
+	}
 	w.last = h.hint
 	w.count(h)
-	return w.send(h.hint)
+	return w.send(next)
 }
 
 // withRevision returns a shallow copy of a hint with another revision.
@@ -141,7 +172,7 @@ func (s *hintServer) count(h *cachedHint) { s.counter.WithLabelValues(h.result).
 func resultOf(p plan.Plan) string {
 	result := hintOffered
 	if p.Reason != "" {
-		result = hintNobody
+		result = hintNone
 	}
 	for _, priority := range p.Priorities {
 		if priority.Panic && priority.Load+priority.DegradedLoad > 0 {

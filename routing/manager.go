@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/routing/exchange"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
+	"github.com/ententehq/entente/routing/registry/preserve"
 )
 
 // Config is what a [Manager] needs. Store, Trust and Audit are required.
@@ -32,9 +33,11 @@ type Config struct {
 	// ImportTTL is how long imported instances are offered without a stream that confirms them. If 0, it is
 	// [exchange.DefaultImportTTL].
 	ImportTTL time.Duration
+	// SelfPreservation is as in [registry.Config].
+	SelfPreservation preserve.Threshold
 	// Settings are the policy where no rule applies. The zero value stands for the defaults.
 	Settings plan.Settings
-	// Scope returns which trust domains the caller of a hint sees. If nil, it is [access.ScopeFrom].
+	// Scope returns which trust domains the caller of a hint or a query sees. If nil, it is [access.ScopeFrom].
 	Scope func(context.Context) access.Scope
 	// LastContact returns when this member last had contact with the leader, or led with a majority. If nil, contact is
 	// always recent.
@@ -72,8 +75,8 @@ func New(c Config) (*Manager, error) {
 		c.Now = time.Now
 	}
 	reg, err := registry.New(registry.Config{
-		Store: c.Store, Audit: c.Audit, LastContact: c.LastContact, Now: c.Now, Logger: c.Logger,
-		Registerer: c.Registerer,
+		Store: c.Store, Audit: c.Audit, Scope: c.Scope, LastContact: c.LastContact, Now: c.Now, Logger: c.Logger,
+		Registerer: c.Registerer, SelfPreservation: c.SelfPreservation,
 	})
 	if err != nil {
 		return nil, err

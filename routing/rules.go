@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,10 +10,12 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
@@ -40,7 +43,7 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 	if n := len(r.GetRules()); n == 0 || n > maxRulesAtOnce {
 		return nil, status.Errorf(codes.InvalidArgument, "the request has %d rules; send 1 to %d", n, maxRulesAtOnce)
 	}
-	rows := make(map[string]*statev1.RoutingRule)
+	rows, etags := make(map[string]*statev1.RoutingRule), make(map[string]string)
 	for _, m := range r.GetRules() {
 		row, err := plan.ParseRule(m)
 		if err != nil {
@@ -51,18 +54,17 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 				fmt.Errorf("%w: there are two for %s; merge them into one", plan.ErrRule, m.GetService()),
 			)
 		}
-		rows[m.GetService()] = row
+		rows[m.GetService()], etags[m.GetService()] = row, m.GetEtag()
 	}
 	names := slices.Sorted(maps.Keys(rows))
 	warnings, err := ruleWarnings(s.store.View(), names, rows)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
+	present := make(map[string]raftstore.Row[*statev1.RoutingRule])
 	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
 		for _, name := range names {
-			row := rows[name]
-			row.UpdateTime = timestamppb.New(s.now())
-			if err := ruleTable.Put(tx, name, row); err != nil {
+			if present[name], err = s.put(tx, name, rows[name], etags[name]); err != nil {
 				return err
 			}
 		}
@@ -73,9 +75,39 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 	}
 	response := &ententev1.PutRulesResponse{Revision: uint64(revision), Warnings: warnings}
 	for _, name := range names {
-		response.Rules = append(response.Rules, plan.RuleProto(name, rows[name], uint64(revision)))
+		at := uint64(cmp.Or(present[name].Revision, revision))
+		response.Rules = append(response.Rules, plan.RuleProto(name, present[name].Value, at))
 	}
 	return response, nil
+}
+
+// put creates or replaces a rule, unless it is equal already, and returns its row. The revision of a written one is 0.
+func (s *ruleServer) put(
+	tx *raftstore.Tx, name string, wanted *statev1.RoutingRule, requested string,
+) (raftstore.Row[*statev1.RoutingRule], error) {
+	stored, found, err := ruleTable.Get(tx, name)
+	if err != nil {
+		return stored, err
+	}
+	if err := checkEtag(requested, name, stored.Value, found); err != nil {
+		return stored, err
+	}
+	row := proto.CloneOf(wanted)
+	row.UpdateTime, row.Generation = stored.Value.GetUpdateTime(), stored.Value.GetGeneration()
+	if found && proto.Equal(row, stored.Value) {
+		return stored, nil
+	}
+	row.UpdateTime, row.Generation = timestamppb.New(s.now()), raftstore.NextGeneration(tx, row.GetGeneration())
+	return raftstore.Row[*statev1.RoutingRule]{Key: name, Value: row}, ruleTable.Put(tx, name, row)
+}
+
+// checkEtag returns an error if a rule has another etag than a request.
+func checkEtag(requested, name string, stored *statev1.RoutingRule, found bool) error {
+	title := "the rule for " + plan.Clip(name)
+	if !found {
+		return etag.Check(requested, title)
+	}
+	return etag.Check(requested, title, etag.Of(stored.GetGeneration()))
 }
 
 // check returns an error unless every service that the named rules affect has a policy: valid rules can be too many
@@ -174,16 +206,31 @@ func noRule(service string) error {
 func (s *ruleServer) DeleteRule(
 	ctx context.Context, r *ententev1.DeleteRuleRequest,
 ) (*ententev1.DeleteRuleResponse, error) {
-	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		_, found, err := ruleTable.Get(tx, r.GetService())
+	remove := func(tx *raftstore.Tx) error {
+		stored, found, err := ruleTable.Get(tx, r.GetService())
 		if err != nil {
 			return err
 		}
 		if !found {
 			return noRule(r.GetService())
 		}
+		if err := checkEtag(r.GetEtag(), r.GetService(), stored.Value, found); err != nil {
+			return err
+		}
 		return ruleTable.Delete(tx, r.GetService())
-	})
+	}
+	if r.GetDryRun() {
+		if err := raftstore.Try(ctx, s.store, remove); err != nil {
+			return nil, raftstore.StatusError(err)
+		}
+		return &ententev1.DeleteRuleResponse{
+			Revision: uint64(s.store.View().Revision()), Effects: []*ententev1.Effect{{
+				Kind: "rule", Subject: r.GetService(),
+				Detail: "its settings end: hints take them from the rule for all, else from the configuration",
+			}},
+		}, nil
+	}
+	revision, err := s.store.Update(ctx, remove)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}

@@ -2,14 +2,18 @@ package routing
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
@@ -51,6 +55,61 @@ func TestHintsFollowTheScope(t *testing.T) {
 			planned, _, err := r.PlanFor(r.store.View(), "shop", euCaller, sees)
 			require.NoError(t, err)
 			require.Equal(t, test.want, offeredIn(planned.Hint("shop", euCaller, 1)))
+		}
+	}
+}
+
+// TestQueriesFollowTheScope: what a caller does not see in a hint it does not see in a list of services, in a service,
+// or in a list of leases.
+func TestQueriesFollowTheScope(t *testing.T) {
+	r := newFixture(t)
+	for address, id := range map[string]spiffeid.ID{"10.0.0.1:80": euWorkload, "10.0.0.2:80": usWorkload} {
+		for _, service := range []string{"shop", id.TrustDomain().Name()} {
+			i := routingtest.Registration()
+			i.Service, i.Address, i.SpiffeId = service, address, id.String()
+			_, err := r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: i})
+			require.NoError(t, err)
+		}
+	}
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+		if err := registry.Leases.Put(tx, "lease1", &statev1.Lease{Owner: usWorkload.String()}); err != nil {
+			return err
+		}
+		return registry.Instances.Put(tx, "shop/lease1/0/10.0.0.3:80", &statev1.Instance{
+			Service: "shop", Address: "10.0.0.3:80", Region: "us", Zone: "a", SpiffeId: usWorkload.String(), Weight: 1,
+			Health: uint32(plan.Healthy),
+		})
+	})
+	require.NoError(t, err)
+	for _, test := range []struct {
+		sees   string
+		want   []string
+		leases int
+	}{
+		{"eu.example.org us.example.org", []string{"eu.example.org 1", "shop 3", "us.example.org 1"}, 1},
+		{"eu.example.org", []string{"eu.example.org 1", "shop 1"}, 0},
+		{"us.example.org", []string{"shop 2", "us.example.org 1"}, 1},
+		{"", nil, 0},
+	} {
+		sees := func(td spiffeid.TrustDomain) bool { return slices.Contains(strings.Fields(test.sees), td.Name()) }
+		ctx := access.WithCaller(t.Context(), access.SVIDCaller(euWorkload))
+		ctx = context.WithValue(ctx, scopeKey{}, access.NewScope(test.sees, sees))
+		list, err := r.ListServices(ctx, &ententev1.ListServicesRequest{})
+		require.NoError(t, err)
+		var got []string
+		for _, s := range list.GetServices() {
+			got = append(got, fmt.Sprintf("%s %d", s.GetName(), len(s.GetInstances())))
+			one, err := r.GetService(ctx, &ententev1.GetServiceRequest{Name: s.GetName()})
+			require.NoError(t, err)
+			require.Len(t, one.GetInstances(), len(s.GetInstances()))
+		}
+		require.Equal(t, test.want, got, test.sees)
+		leases, err := r.ListLeases(ctx, &ententev1.ListLeasesRequest{})
+		require.NoError(t, err)
+		require.Len(t, leases.GetLeases(), test.leases, test.sees)
+		if !strings.Contains(test.sees, "us.example.org") {
+			_, err = r.GetService(ctx, &ententev1.GetServiceRequest{Name: "us.example.org"})
+			require.Equal(t, codes.NotFound, status.Code(err))
 		}
 	}
 }

@@ -49,7 +49,7 @@ func BenchmarkExportToPeers(b *testing.B) {
 		for n := range peers {
 			e := serviceExport{
 				Service: "shop", Name: "shop", To: fmt.Sprintf("p%d.example.org", n),
-				created: routingtest.Epoch, agreed: routingtest.Epoch,
+				created: routingtest.Epoch, relationshipCreated: routingtest.Epoch,
 			}
 			if err := exportTable.Put(tx, exportKey(e.To, e.Name), e.row()); err != nil {
 				return err
@@ -105,7 +105,7 @@ func BenchmarkStoreImport(b *testing.B) {
 	m := newBenchMember(b, "us.example.org")
 	ctx := access.WithCaller(context.Background(), routingtest.Local)
 	m.imports(b, "shop", "eu.example.org", "")
-	row, _, err := registry.Imports.Get(m.store.View(), registry.ImportKey("shop", "eu.example.org"))
+	row, _, err := importTable.Get(m.store.View(), registry.ImportKey("shop", "eu.example.org"))
 	require.NoError(b, err)
 	wanted, err := importFromRow(row)
 	require.NoError(b, err)

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/ententehq/entente/access/audit"
-
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/registry"
 )
@@ -107,7 +106,7 @@ func New(c Config) (*Exchange, error) {
 		store: c.Store, collector: c.Registry.Collector, agreements: c.Agreements, audit: c.Audit, liveness: x.Liveness,
 		metrics: metrics, ttl: c.ImportTTL, now: c.Now, log: c.Logger,
 	}
-	c.Store.SurviveRestore("routing", x.restore.keepEnded)
+	c.Store.Snapshots().Survive("routing", x.restore.keepEnded)
 	return x, nil
 }
 
@@ -122,3 +121,34 @@ func (x *Exchange) Run(ctx context.Context) error {
 
 // NewSync starts the service sync of a stream that has opened. Call its Run until the stream ends.
 func (x *Exchange) NewSync(s Stream) *Sync { return x.syncs.open(s) }
+
+type metrics struct {
+	imported, exported *prometheus.CounterVec
+	expired            prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		imported: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_routing_import_sets_total",
+			Help: "Sets of instances received from other clusters, by result.",
+		}, []string{"result"}),
+		exported: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "entente_routing_export_sets_total",
+			Help: "Sets of instances that this member sent to other clusters, by step: sent, acknowledged or refused.",
+		}, []string{"result"}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "entente_routing_imports_expired_total",
+			Help: "Trust domains whose imports expired while this member was the leader.",
+		}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.imported, m.exported, m.expired} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
@@ -21,7 +21,9 @@ import (
 )
 
 // exportTable holds the services that are exported to other clusters, by "<trust domain>/<name there>".
-var exportTable = raftstore.NewTable[*statev1.ServiceExport]("service_exports")
+var exportTable = parsedTable[*statev1.ServiceExport, serviceExport]{
+	raftstore.NewTable[*statev1.ServiceExport]("service_exports"), exportFromRow,
+}
 
 const (
 	// maxExports bounds the exports of the cluster, maxExportLocalities the localities of one.
@@ -45,9 +47,11 @@ type serviceExport struct {
 	TrustDomain, PathPrefix string
 
 	created time.Time
-	// agreed is the Since of the agreement that the export was created under.
-	agreed   time.Time
-	revision raftstore.Revision
+	// relationshipCreated is the Since of the agreement that the export was created under.
+	relationshipCreated time.Time
+	revision            raftstore.Revision
+	// generation is the number in the etag.
+	generation uint64
 }
 
 func exportKey(to, name string) string { return to + "/" + name }
@@ -120,7 +124,7 @@ func (e serviceExport) covers(i registry.Instance) bool {
 	td := i.ID.TrustDomain().Name()
 	return i.Origin == "" && !i.Outranked && i.Service == e.Service &&
 		(e.TrustDomain == "" || td == e.TrustDomain) &&
-		(e.PathPrefix == "" || access.HasPathPrefix(i.ID.Path(), e.PathPrefix)) &&
+		(e.PathPrefix == "" || grant.HasPathPrefix(i.ID.Path(), e.PathPrefix)) &&
 		(len(e.Localities) == 0 || slices.ContainsFunc(e.Localities, i.Locality.Within))
 }
 
@@ -132,7 +136,8 @@ func (e serviceExport) terms() string {
 func (e serviceExport) row() *statev1.ServiceExport {
 	row := &statev1.ServiceExport{
 		Service: e.Service, TrustDomain: e.TrustDomain, PathPrefix: e.PathPrefix,
-		CreateTime: timestamppb.New(e.created), Agreed: timestamppb.New(e.agreed),
+		CreateTime: timestamppb.New(e.created), RelationshipCreateTime: timestamppb.New(e.relationshipCreated),
+		Generation: e.generation,
 	}
 	for _, locality := range e.Localities {
 		row.Localities = append(row.Localities, locality.String())
@@ -150,28 +155,13 @@ func exportFromRow(row raftstore.Row[*statev1.ServiceExport]) (serviceExport, er
 	if err != nil {
 		return e, fmt.Errorf("export %q: %w", row.Key, err)
 	}
-	e.created, e.agreed, e.revision = v.GetCreateTime().AsTime(), v.GetAgreed().AsTime(), row.Revision
+	e.created, e.relationshipCreated = v.GetCreateTime().AsTime(), v.GetRelationshipCreateTime().AsTime()
+	e.revision, e.generation = row.Revision, v.GetGeneration()
 	return e, nil
 }
 
-// listExports returns all exports.
-func listExports(r raftstore.Reader) ([]serviceExport, error) {
-	var list []serviceExport
-	for row, err := range exportTable.All(r, "") {
-		if err != nil {
-			return nil, err
-		}
-		e, err := exportFromRow(row)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, e)
-	}
-	return list, nil
-}
-
 // counts reports whether an export was created under the present agreement.
-func (e serviceExport) counts(a Agreement) bool { return e.agreed.Equal(a.Since) }
+func (e serviceExport) counts(a Agreement) bool { return e.relationshipCreated.Equal(a.Since) }
 
 // invalid returns the status for a request that does not parse.
 func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }

@@ -7,9 +7,11 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
@@ -62,14 +64,22 @@ func (s *ExportServer) ExportService(
 					"this cluster does not host %s, and exports only instances of its own domains", wanted.TrustDomain)
 			}
 		}
-		wanted.created, wanted.agreed = s.now(), agreement.Since
-		row, found, err := exportTable.Get(tx, key)
-		switch {
-		case err != nil:
+		wanted.created, wanted.relationshipCreated = s.now(), agreement.Since
+		if err := exportTable.checkEtag(tx, key, r.GetEtag(), nameOfExport(wanted.Name, wanted.To)); err != nil {
 			return err
-		case found && row.Value.GetAgreed().AsTime().Equal(agreement.Since):
-			wanted.created = row.Value.GetCreateTime().AsTime()
 		}
+		row, found, err := exportTable.Get(tx, key)
+		if err != nil {
+			return err
+		}
+		wanted.generation = row.Value.GetGeneration()
+		if found && row.Value.GetRelationshipCreateTime().AsTime().Equal(agreement.Since) {
+			wanted.created = row.Value.GetCreateTime().AsTime()
+			if proto.Equal(wanted.row(), row.Value) {
+				return nil
+			}
+		}
+		wanted.generation = raftstore.NextGeneration(tx, wanted.generation)
 		return exportTable.Put(tx, key, wanted.row())
 	})
 	if err != nil {
@@ -79,20 +89,16 @@ func (s *ExportServer) ExportService(
 	return export, raftstore.StatusError(err)
 }
 
+// nameOfExport is for the messages of refusals.
+func nameOfExport(name, to string) string { return "the export of " + name + " to " + to }
+
 // stored returns an export as it is stored.
 func (s *ExportServer) stored(
 	ctx context.Context,
 	view raftstore.Reader,
 	key string,
 ) (*ententev1.ServiceExport, error) {
-	row, found, err := exportTable.Get(view, key)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, status.Errorf(codes.Aborted, "the export was removed at the same time")
-	}
-	e, err := exportFromRow(row)
+	e, err := exportTable.written(view, key, "export")
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +115,7 @@ func (s *ExportServer) describe(
 		Service: e.Service, To: e.To, Name: e.Name, TrustDomain: e.TrustDomain, PathPrefix: e.PathPrefix,
 		CreateTime: timestamppb.New(
 			e.created,
-		), Revision: uint64(e.revision), State: ententev1.ExportState_EXPORT_STATE_OFFERED,
+		), Revision: uint64(e.revision), State: ententev1.ExportState_EXPORT_STATE_OFFERED, Etag: etag.Of(e.generation),
 	}
 	for _, locality := range e.Localities {
 		m.Localities = append(m.Localities, locality.String())
@@ -170,7 +176,7 @@ func (s *ExportServer) applyOutcomes(
 			return err
 		}
 		switch {
-		case present.withheld || present.digest != o.digest:
+		case present.notExported || present.digest != o.digest:
 			continue // the set has changed since, or the outcome is that of another export
 		case o.refusal != "":
 			m.State, m.Refusal = ententev1.ExportState_EXPORT_STATE_REFUSED, o.refusal
@@ -198,20 +204,18 @@ func (s *ExportServer) ListServiceExports(
 	if err != nil {
 		return nil, err
 	}
-	list, err := listExports(view)
+	list, err := exportTable.list(view)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	response := &ententev1.ListServiceExportsResponse{Revision: uint64(view.Revision())}
 	outcomes := s.outcomes.query(ctx)
-	for _, e := range list {
-		m, err := s.describe(view, e, outcomes)
-		if err != nil {
-			return nil, raftstore.StatusError(err)
-		}
-		response.Exports = append(response.Exports, m)
+	all, err := describeAll(list, func(e serviceExport) (*ententev1.ServiceExport, error) {
+		return s.describe(view, e, outcomes)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return response, nil
+	return &ententev1.ListServiceExportsResponse{Revision: uint64(view.Revision()), Exports: all}, nil
 }
 
 // UnexportService removes an export.
@@ -225,18 +229,28 @@ func (s *ExportServer) UnexportService(
 	if err != nil {
 		return nil, invalid(err)
 	}
-	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		key := exportKey(to, r.GetName())
-		if _, found, err := exportTable.Get(tx, key); err != nil {
-			return err
-		} else if !found {
-			return status.Errorf(codes.NotFound,
-				"nothing is exported to %s as %s; 'entente service exports' lists all exports", to, r.GetName())
+	of := removal{etag: r.GetEtag(), name: nameOfExport(r.GetName(), to), key: exportKey(to, r.GetName())}
+	of.missing = status.Errorf(codes.NotFound,
+		"nothing is exported to %s as %s; 'entente service exports' lists all exports", to, r.GetName())
+	if r.GetDryRun() {
+		view := s.store.View()
+		e, err := exportTable.tryRemove(ctx, s.store, of)
+		if err != nil {
+			return nil, err
 		}
-		return exportTable.Delete(tx, key)
-	})
+		n, err := s.countCovered(view, e)
+		if err != nil {
+			return nil, raftstore.StatusError(err)
+		}
+		return &ententev1.UnexportServiceResponse{Revision: uint64(view.Revision()), Effects: []*ententev1.Effect{{
+			Kind: "instances", Subject: fmt.Sprintf("%d of %s", n, e.Service),
+			Detail: fmt.Sprintf("are no longer offered to %s as %s: it removes them when the stream delivers that, "+
+				"or after its import_ttl without a stream", e.To, e.Name),
+		}}}, nil
+	}
+	revision, err := exportTable.remove(ctx, s.store, of)
 	if err != nil {
-		return nil, raftstore.StatusError(err)
+		return nil, err
 	}
 	return &ententev1.UnexportServiceResponse{Revision: uint64(revision)}, nil
 }

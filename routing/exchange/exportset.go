@@ -41,16 +41,16 @@ func newExportedSets(catalog *registry.Catalog, agreements Agreements) *exported
 }
 
 // get returns a set as it is exported to the peer of some foreign domains, and the services here that it consists of.
-// The relationships with the domains must be in force and name the peer. A set that is not exported is withheld, and
+// The relationships with the domains must be in force and name the peer. A set that is not exported is marked so, and
 // equal to one that does not exist.
 func (s *exportedSets) get(r raftstore.Reader, domains []string, key setKey) (*exportedSet, []string, error) {
-	withheld := newExportedSet(key, true, nil)
+	notExported := newExportedSet(key, true, nil)
 	if hosted, err := s.agreements.Hosted(r, key.domain); err != nil || !hosted {
-		return withheld, nil, err
+		return notExported, nil, err
 	}
 	exports, err := s.exports(r, domains, key.service)
 	if err != nil || len(exports) == 0 {
-		return withheld, nil, err
+		return notExported, nil, err
 	}
 	cacheKey := exportedSetKey{setKey: key}
 	names := make([]string, len(exports))
@@ -73,16 +73,12 @@ func (s *exportedSets) get(r raftstore.Reader, domains []string, key setKey) (*e
 // exports returns the exports of a name to domains, as far as they count.
 func (s *exportedSets) exports(r raftstore.Reader, domains []string, name string) (exports []serviceExport, err error) {
 	for _, to := range domains {
-		row, found, err := exportTable.Get(r, exportKey(to, name))
+		e, found, err := exportTable.get(r, exportKey(to, name))
 		if err != nil {
 			return nil, err
 		}
 		if !found {
 			continue
-		}
-		e, err := exportFromRow(row)
-		if err != nil {
-			return nil, err
 		}
 		agreement, found, err := s.agreements.With(r, to)
 		if err != nil {

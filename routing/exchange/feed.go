@@ -126,11 +126,8 @@ type sharedChanges struct {
 // follow wakes the streams that changes affect, until ctx ends.
 func (a *syncs) follow(ctx context.Context) error {
 	keys := feed.Keys[sharedKey]{
-		Store: a.parts.store,
-		Over: []raftstore.Prefix{
-			registry.Instances.Prefix(""), registry.Sets.Prefix(""), registry.Leases.Prefix(""),
-			registry.Imports.Prefix(""), registry.ImportedSets.Prefix(""), exportTable.Prefix(""),
-		},
+		Store:    a.parts.store,
+		Over:     append(registry.Prefixes(), exportTable.Prefix("")),
 		Affected: affectedBy,
 		Pace:     feed.Pace{Gather: gatherChanges},
 	}
@@ -147,7 +144,7 @@ func (a *syncs) follow(ctx context.Context) error {
 
 func affectedBy(view *raftstore.View, change raftstore.Change, set *feed.Set[sharedKey]) error {
 	switch change.Table {
-	case registry.Imports.Name():
+	case importTable.Name():
 		set.Add(sharedKey{kind: sharedImports})
 	case registry.ImportedSets.Name():
 		set.Add(sharedKey{sharedReceived, change.Key})

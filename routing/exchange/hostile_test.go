@@ -93,12 +93,12 @@ func TestHostileSetsAreRefused(t *testing.T) {
 	}
 	type peer = ententev1.PeerInstance
 	for name, c := range map[string]struct {
-		key       setKey
-		change    func(*ententev1.PeerInstance)
-		instances []*ententev1.PeerInstance
-		withheld  bool
-		digest    *digest
-		refusal   string
+		key         setKey
+		change      func(*ententev1.PeerInstance)
+		instances   []*ententev1.PeerInstance
+		notExported bool
+		digest      *digest
+		refusal     string
 	}{
 		"of another service":        {key: setKey{"eu.example.org", "bank"}, refusal: refusedNotImported},
 		"of another domain":         {key: setKey{"ap.example.org", "shop"}, refusal: refusedNotImported},
@@ -125,10 +125,10 @@ func TestHostileSetsAreRefused(t *testing.T) {
 		"an address twice": {
 			instances: []*peer{peerInstanceWith(nil), peerInstanceWith(nil)}, refusal: refusedDuplicate,
 		},
-		"too many":                 {instances: many, refusal: refusedMany},
-		"another digest":           {digest: &digest{1}, refusal: refusedDigest},
-		"withheld, with instances": {withheld: true, refusal: refusedMalformed},
-		"good":                     {refusal: "stored"},
+		"too many":                     {instances: many, refusal: refusedMany},
+		"another digest":               {digest: &digest{1}, refusal: refusedDigest},
+		"not exported, with instances": {notExported: true, refusal: refusedMalformed},
+		"good":                         {refusal: "stored"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHostile(t)
@@ -158,7 +158,7 @@ func TestHostileSetsAreRefused(t *testing.T) {
 					}),
 				}
 			}
-			which := digestOfSet(key, c.withheld, list)
+			which := digestOfSet(key, c.notExported, list)
 			if c.digest != nil {
 				which = *c.digest
 			}
@@ -167,10 +167,10 @@ func TestHostileSetsAreRefused(t *testing.T) {
 				h.Receive(
 					sets(
 						&ententev1.PeerServiceSet{
-							Version:   key.version(which),
-							Last:      true,
-							Instances: list,
-							Withheld:  c.withheld,
+							Version:     key.version(which),
+							Last:        true,
+							Instances:   list,
+							NotExported: c.notExported,
 						},
 					),
 				),
@@ -197,10 +197,10 @@ func TestHostileSetsAreRefused(t *testing.T) {
 				h.Receive(
 					sets(
 						&ententev1.PeerServiceSet{
-							Version:   key.version(which),
-							Last:      true,
-							Instances: list,
-							Withheld:  c.withheld,
+							Version:     key.version(which),
+							Last:        true,
+							Instances:   list,
+							NotExported: c.notExported,
 						},
 					),
 				),
@@ -301,7 +301,7 @@ func TestHostileStreamsEnd(t *testing.T) {
 		found := 0
 		for _, m := range h.sent {
 			for _, s := range m.GetServiceSets().GetSets() {
-				require.True(t, s.GetWithheld())
+				require.True(t, s.GetNotExported())
 				require.Empty(t, s.GetInstances())
 				found++
 			}

@@ -24,6 +24,9 @@ const (
 	maxImported     = 50000
 )
 
+// importTable holds the services that are imported from other clusters, by [registry.ImportKey].
+var importTable = parsedTable[*statev1.ServiceImport, serviceImport]{registry.Imports, importFromRow}
+
 // serviceImport requests the instances of a service from the cluster of a foreign trust domain.
 type serviceImport struct {
 	// Service is its name here, Name its name there.
@@ -31,10 +34,12 @@ type serviceImport struct {
 	From          string
 
 	// id is random. Instances that were received for another import of the same key do not count.
-	id       string
-	created  time.Time
-	agreed   time.Time
-	revision raftstore.Revision
+	id                  string
+	created             time.Time
+	relationshipCreated time.Time
+	revision            raftstore.Revision
+	// generation is the number in the etag.
+	generation uint64
 }
 
 func (i serviceImport) key() string { return registry.ImportKey(i.Service, i.From) }
@@ -61,7 +66,8 @@ func parseImport(m *ententev1.ServiceImport) (serviceImport, error) {
 
 func (i serviceImport) row() *statev1.ServiceImport {
 	return &statev1.ServiceImport{
-		Name: i.Name, CreateTime: timestamppb.New(i.created), Agreed: timestamppb.New(i.agreed), Id: i.id,
+		Name: i.Name, Id: i.id, CreateTime: timestamppb.New(i.created),
+		RelationshipCreateTime: timestamppb.New(i.relationshipCreated), Generation: i.generation,
 	}
 }
 
@@ -71,29 +77,14 @@ func importFromRow(row raftstore.Row[*statev1.ServiceImport]) (serviceImport, er
 	if err != nil {
 		return i, fmt.Errorf("import %q: %w", row.Key, err)
 	}
-	i.id, i.revision = row.Value.GetId(), row.Revision
-	i.created, i.agreed = row.Value.GetCreateTime().AsTime(), row.Value.GetAgreed().AsTime()
+	v := row.Value
+	i.id, i.revision, i.generation = v.GetId(), row.Revision, v.GetGeneration()
+	i.created, i.relationshipCreated = v.GetCreateTime().AsTime(), v.GetRelationshipCreateTime().AsTime()
 	return i, nil
 }
 
-// listImports returns all imports.
-func listImports(r raftstore.Reader) ([]serviceImport, error) {
-	var list []serviceImport
-	for row, err := range registry.Imports.All(r, "") {
-		if err != nil {
-			return nil, err
-		}
-		i, err := importFromRow(row)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, i)
-	}
-	return list, nil
-}
-
 // counts reports whether an import was created under the present agreement.
-func (i serviceImport) counts(a Agreement) bool { return i.agreed.Equal(a.Since) }
+func (i serviceImport) counts(a Agreement) bool { return i.relationshipCreated.Equal(a.Since) }
 
 // stored returns the digest of the set that is stored for an import. It is zero if there is none, and after a refusal,
 // so that the peer sends the set again.

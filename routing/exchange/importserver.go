@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
@@ -38,17 +39,23 @@ func (s *ImportServer) ImportService(
 		if err != nil {
 			return err
 		}
-		present, err := listImports(tx)
+		key := wanted.key()
+		if err := importTable.checkEtag(tx, key, r.GetEtag(), nameOfImport(wanted.Service, wanted.From)); err != nil {
+			return err
+		}
+		present, err := importTable.list(tx)
 		if err != nil {
 			return err
 		}
-		wanted.id, wanted.created, wanted.agreed = id, s.now(), agreement.Since
+		wanted.generation = raftstore.NextGeneration(tx, 0)
+		wanted.id, wanted.created, wanted.relationshipCreated = id, s.now(), agreement.Since
 		others := 0
 		for _, other := range present {
 			switch {
-			case other.key() == wanted.key() && other.Name == wanted.Name && other.counts(agreement):
+			case other.key() == key && other.Name == wanted.Name && other.counts(agreement):
 				return nil
-			case other.key() == wanted.key():
+			case other.key() == key:
+				wanted.generation = raftstore.NextGeneration(tx, other.generation)
 				// It is replaced. What was received for it belongs to another service, or to another agreement.
 			case other.From == wanted.From && other.Name == wanted.Name:
 				return status.Errorf(codes.AlreadyExists,
@@ -62,7 +69,7 @@ func (s *ImportServer) ImportService(
 			return status.Errorf(codes.ResourceExhausted,
 				"there are %d imports, which is the limit; remove some with 'entente service unimport'", others)
 		}
-		return registry.Imports.Put(tx, wanted.key(), wanted.row())
+		return importTable.Put(tx, key, wanted.row())
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -73,14 +80,7 @@ func (s *ImportServer) ImportService(
 
 // stored returns an import as it is stored.
 func (s *ImportServer) stored(view raftstore.Reader, key string) (*ententev1.ServiceImport, error) {
-	row, found, err := registry.Imports.Get(view, key)
-	if err != nil {
-		return nil, err
-	}
-	if !found {
-		return nil, status.Error(codes.Aborted, "the import was removed at the same time")
-	}
-	i, err := importFromRow(row)
+	i, err := importTable.written(view, key, "import")
 	if err != nil {
 		return nil, err
 	}
@@ -91,8 +91,8 @@ func (s *ImportServer) stored(view raftstore.Reader, key string) (*ententev1.Ser
 func (s *ImportServer) describe(r raftstore.Reader, i serviceImport) (*ententev1.ServiceImport, error) {
 	m := &ententev1.ServiceImport{
 		Name: i.Name, From: i.From, Service: i.Service, CreateTime: timestamppb.New(i.created),
-		Revision: uint64(i.revision),
-		State:    ententev1.ImportState_IMPORT_STATE_PENDING, Detail: "nothing has been received yet",
+		Revision: uint64(i.revision), Etag: etag.Of(i.generation),
+		State: ententev1.ImportState_IMPORT_STATE_PENDING, Detail: "nothing has been received yet",
 	}
 	if err := describeReceived(r, i, m); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func describeReceived(r raftstore.Reader, i serviceImport, m *ententev1.ServiceI
 	m.Instances, m.ChangeTime, m.Digest = row.GetInstances(), row.GetChangeTime(), hex.EncodeToString(row.GetDigest())
 	m.State = ententev1.ImportState_IMPORT_STATE_CURRENT
 	switch {
-	case row.GetWithheld():
+	case row.GetNotExported():
 		m.State = ententev1.ImportState_IMPORT_STATE_NOT_EXPORTED
 		m.Detail = fmt.Sprintf("the cluster of %s does not export %s to this one", i.From, i.Name)
 	case row.GetRefused() == "":
@@ -148,6 +148,9 @@ func describeReceived(r raftstore.Reader, i serviceImport, m *ententev1.ServiceI
 	}
 	return nil
 }
+
+// nameOfImport is for the messages of refusals.
+func nameOfImport(service, from string) string { return "the import of " + service + " from " + from }
 
 // ListServiceImports returns all imports, by service and domain.
 func (s *ImportServer) ListServiceImports(
@@ -157,19 +160,17 @@ func (s *ImportServer) ListServiceImports(
 	if err != nil {
 		return nil, err
 	}
-	list, err := listImports(view)
+	list, err := importTable.list(view)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	response := &ententev1.ListServiceImportsResponse{Revision: uint64(view.Revision())}
-	for _, i := range list {
-		m, err := s.describe(view, i)
-		if err != nil {
-			return nil, raftstore.StatusError(err)
-		}
-		response.Imports = append(response.Imports, m)
+	all, err := describeAll(list, func(i serviceImport) (*ententev1.ServiceImport, error) {
+		return s.describe(view, i)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return response, nil
+	return &ententev1.ListServiceImportsResponse{Revision: uint64(view.Revision()), Imports: all}, nil
 }
 
 // UnimportService removes an import. Without its row none of its instances counts; the leader deletes them later.
@@ -183,19 +184,45 @@ func (s *ImportServer) UnimportService(
 	if err != nil {
 		return nil, invalid(err)
 	}
-	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		key := registry.ImportKey(r.GetService(), from)
-		if _, found, err := registry.Imports.Get(tx, key); err != nil {
-			return err
-		} else if !found {
-			return status.Errorf(codes.NotFound,
-				"nothing is imported into %s from %s; 'entente service imports' lists all imports",
-				r.GetService(), from)
+	of := removal{
+		etag: r.GetEtag(), name: nameOfImport(r.GetService(), from), key: registry.ImportKey(r.GetService(), from),
+	}
+	of.missing = status.Errorf(codes.NotFound,
+		"nothing is imported into %s from %s; 'entente service imports' lists all imports", r.GetService(), from)
+	if r.GetDryRun() {
+		view := s.store.View()
+		if _, err := importTable.tryRemove(ctx, s.store, of); err != nil {
+			return nil, err
 		}
-		return registry.Imports.Delete(tx, key)
-	})
+		effects, err := unimportEffects(view, r.GetService(), from)
+		return &ententev1.UnimportServiceResponse{Revision: uint64(view.Revision()), Effects: effects},
+			raftstore.StatusError(err)
+	}
+	revision, err := importTable.remove(ctx, s.store, of)
 	if err != nil {
-		return nil, raftstore.StatusError(err)
+		return nil, err
 	}
 	return &ententev1.UnimportServiceResponse{Revision: uint64(revision)}, nil
+}
+
+// unimportEffects returns what the end of an import does.
+func unimportEffects(r raftstore.Reader, service, from string) ([]*ententev1.Effect, error) {
+	all, err := registry.List(r)
+	if err != nil {
+		return nil, err
+	}
+	imported, others := 0, 0
+	for _, i := range all {
+		switch {
+		case i.Service != service:
+		case i.Origin == from:
+			imported++
+		default:
+			others++
+		}
+	}
+	return []*ententev1.Effect{{
+		Kind: "instances", Subject: fmt.Sprintf("%d of %s from %s", imported, service, from),
+		Detail: fmt.Sprintf("are removed; %d other instances of the service stay", others),
+	}}, nil
 }

@@ -62,10 +62,10 @@ type partialSet struct {
 
 // receivedSet is a set that was received completely, with the result of parsing it.
 type receivedSet struct {
-	key       setKey
-	digest    digest
-	withheld  bool
-	instances []registry.Instance
+	key         setKey
+	digest      digest
+	notExported bool
+	instances   []registry.Instance
 	// refused is why the set is refused, or nil.
 	refused error
 	// wanted is the import that subscribed to it.
@@ -118,11 +118,11 @@ func (r *receiver) receivePart(m *ententev1.PeerServiceSet) error {
 		r.ack(key, version, refusedNotImported)
 		return nil
 	}
-	set := receivedSet{key: key, digest: version, withheld: m.GetWithheld(), wanted: wanted}
+	set := receivedSet{key: key, digest: version, notExported: m.GetNotExported(), wanted: wanted}
 	if p.tooMany {
 		set.refused = tooMany()
 	} else {
-		set.instances, set.refused = parseSet(key, version, set.withheld, p.instances)
+		set.instances, set.refused = parseSet(key, version, set.notExported, p.instances)
 	}
 	r.unstored += len(set.instances) - len(r.received[key].instances)
 	r.received[key] = set
@@ -215,7 +215,7 @@ func servicesMessage(m *ententev1.PeerServices) *ententev1.PeerMessage {
 
 // nextList returns the list of subscriptions, or nil if the peer has it already.
 func (r *receiver) nextList(view raftstore.Reader, domains []string) (*ententev1.PeerServiceSubscription, error) {
-	all, err := listImports(view)
+	all, err := importTable.list(view)
 	if err != nil {
 		return nil, err
 	}

@@ -2,70 +2,58 @@ package exchange
 
 import (
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/routing/registry"
 )
 
 // restore keeps the restore of a snapshot from sharing again what was withdrawn after the snapshot.
 type restore struct{ agreements Agreements }
 
 // keepEnded compares exports and imports before and after a restore. Under an agreement that existed before the
-// restore, those that had ended stay ended, and those that were changed stay as they were.
+// restore, those that had ended stay ended, and those that were changed stay as they were. Without the agreement before
+// the restore there is nothing to keep: the cluster may be a new one.
 func (s restore) keepEnded(before, restored *raftstore.View, tx *raftstore.Tx) error {
-	// Without the agreement before the restore there is nothing to keep: the cluster may be a new one.
-	existed := func(domain string, agreed *timestamppb.Timestamp) (bool, error) {
-		a, found, err := s.agreements.With(before, domain)
-		return found && a.Since.Equal(agreed.AsTime()), err
+	if err := exportTable.keepEnded(before, restored, tx, func(e serviceExport) (bool, error) {
+		a, found, err := s.agreements.With(before, e.To)
+		return found && e.counts(a), err
+	}); err != nil {
+		return err
 	}
-	for row, err := range exportTable.All(restored, "") {
+	return importTable.keepEnded(before, restored, tx, func(i serviceImport) (bool, error) {
+		a, found, err := s.agreements.With(before, i.From)
+		return found && i.counts(a), err
+	})
+}
+
+// keepEnded replaces each restored row to which a rule applies by the one before the restore, or deletes it if there
+// was none.
+func (t parsedTable[M, P]) keepEnded(
+	before, restored *raftstore.View, tx *raftstore.Tx, applies func(P) (bool, error),
+) error {
+	for row, err := range t.All(restored, "") {
 		if err != nil {
 			return err
 		}
-		e, err := exportFromRow(row)
+		p, err := t.parse(row)
 		if err != nil {
 			return err
 		}
-		keep, err := existed(e.To, row.Value.GetAgreed())
-		if err == nil && keep {
-			err = putBefore(exportTable, before, tx, row)
-		}
-		if err != nil {
+		if kept, err := applies(p); err != nil {
 			return err
+		} else if !kept {
+			continue
 		}
-	}
-	for row, err := range registry.Imports.All(restored, "") {
-		if err != nil {
-			return err
-		}
-		i, err := importFromRow(row)
-		if err != nil {
-			return err
-		}
-		keep, err := existed(i.From, row.Value.GetAgreed())
-		if err == nil && keep {
-			err = putBefore(registry.Imports, before, tx, row)
+		was, found, err := t.Get(before, row.Key)
+		switch {
+		case err != nil:
+		case !found:
+			err = t.Delete(tx, row.Key)
+		case !proto.Equal(was.Value, row.Value):
+			err = t.Put(tx, row.Key, was.Value)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// putBefore replaces a restored row by the one before the restore, or deletes it if there was none.
-func putBefore[M proto.Message](
-	table raftstore.Table[M], before *raftstore.View, tx *raftstore.Tx, restored raftstore.Row[M],
-) error {
-	was, found, err := table.Get(before, restored.Key)
-	switch {
-	case err != nil:
-		return err
-	case !found:
-		return table.Delete(tx, restored.Key)
-	case proto.Equal(was.Value, restored.Value):
-		return nil
-	}
-	return table.Put(tx, restored.Key, was.Value)
 }

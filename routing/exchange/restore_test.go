@@ -23,7 +23,7 @@ func TestRestoreSharesNothingAgain(t *testing.T) {
 		m.imports(t, "cart", to, "")
 	}
 	var snapshot bytes.Buffer
-	_, err := m.store.SaveSnapshot(ctx, &snapshot)
+	_, err := m.store.Snapshots().Save(ctx, &snapshot)
 	require.NoError(t, err)
 
 	_, err = m.UnexportService(ctx, &ententev1.UnexportServiceRequest{Name: "shop", To: "us.example.org"})
@@ -40,9 +40,9 @@ func TestRestoreSharesNothingAgain(t *testing.T) {
 		require.NoError(t, err)
 	}
 
-	_, err = m.store.RestoreSnapshot(ctx, &snapshot)
+	_, err = m.store.Snapshots().Restore(ctx, &snapshot)
 	require.NoError(t, err)
-	list, err := listExports(m.store.View())
+	list, err := exportTable.list(m.store.View())
 	require.NoError(t, err)
 	var names []string
 	for _, e := range list {
@@ -52,7 +52,7 @@ func TestRestoreSharesNothingAgain(t *testing.T) {
 		"us.example.org bank", "us.example.org cart/cart/public",
 		"ap.example.org bank", "ap.example.org cart", "ap.example.org shop",
 	}, names)
-	imports, err := listImports(m.store.View())
+	imports, err := importTable.list(m.store.View())
 	require.NoError(t, err)
 	require.Len(t, imports, 3)
 }

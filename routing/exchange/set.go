@@ -58,19 +58,19 @@ func parseVersion(m *ententev1.PeerServiceVersion) (k setKey, d digest, err erro
 type exportedSet struct {
 	key    setKey
 	digest digest
-	// withheld means that the service is not exported to the receiver.
-	withheld bool
+	// notExported means that the service is not exported to the receiver.
+	notExported bool
 	// instances are in order of address, without duplicates.
 	instances []*ententev1.PeerInstance
 }
 
-func newExportedSet(key setKey, withheld bool, instances []*ententev1.PeerInstance) *exportedSet {
-	return &exportedSet{key, digestOfSet(key, withheld, instances), withheld, instances}
+func newExportedSet(key setKey, notExported bool, instances []*ententev1.PeerInstance) *exportedSet {
+	return &exportedSet{key, digestOfSet(key, notExported, instances), notExported, instances}
 }
 
 // parts splits a set into messages of bounded size.
 func (s *exportedSet) parts() (parts []*ententev1.PeerServiceSet) {
-	part, size := &ententev1.PeerServiceSet{Version: s.key.version(s.digest), Withheld: s.withheld}, 0
+	part, size := &ententev1.PeerServiceSet{Version: s.key.version(s.digest), NotExported: s.notExported}, 0
 	for _, i := range s.instances {
 		n := proto.Size(i) + 4
 		if size > 0 && size+n > partBytes {
@@ -85,10 +85,10 @@ func (s *exportedSet) parts() (parts []*ententev1.PeerServiceSet) {
 }
 
 // digestOfSet returns the SHA-256 over the whole content of a set, in which each text is preceded by its length.
-func digestOfSet(key setKey, withheld bool, instances []*ententev1.PeerInstance) (d digest) {
+func digestOfSet(key setKey, notExported bool, instances []*ententev1.PeerInstance) (d digest) {
 	h := sha256.New()
 	writeText(h, "entente service set", key.domain, key.service)
-	if withheld {
+	if notExported {
 		writeNumber(h, 1)
 	} else {
 		writeNumber(h, 0)

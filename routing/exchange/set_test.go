@@ -14,16 +14,16 @@ import (
 // texts is equal.
 func TestDigestsDistinguishSets(t *testing.T) {
 	seen := map[digest]string{}
-	add := func(what string, key setKey, withheld bool, list ...*ententev1.PeerInstance) {
+	add := func(what string, key setKey, notExported bool, list ...*ententev1.PeerInstance) {
 		t.Helper()
-		d := digestOfSet(key, withheld, list)
+		d := digestOfSet(key, notExported, list)
 		require.NotContains(t, seen, d, "%s is as %s", what, seen[d])
 		seen[d] = what
-		require.Equal(t, d, digestOfSet(key, withheld, list))
+		require.Equal(t, d, digestOfSet(key, notExported, list))
 	}
 	shop := setKey{"eu.example.org", "shop"}
 	add("empty", shop, false)
-	add("withheld", shop, true)
+	add("not exported", shop, true)
 	add("another service", setKey{"eu.example.org", "shop2"}, false)
 	add("another domain", setKey{"eu.example.orgs", "hop"}, false)
 	add("one", shop, false, peerInstanceWith(nil))
@@ -56,8 +56,8 @@ func FuzzParseSet(f *testing.F) {
 		}
 		list, err := parseSet(
 			key,
-			digestOfSet(key, set.GetWithheld(), set.GetInstances()),
-			set.GetWithheld(),
+			digestOfSet(key, set.GetNotExported(), set.GetInstances()),
+			set.GetNotExported(),
 			set.GetInstances(),
 		)
 		if err != nil {

@@ -47,13 +47,15 @@ func reasonOf(err error) string {
 // parseSet parses a set that another cluster sent. Instances are checked like registrations. In addition every SPIFFE
 // ID must lie in the domain of the set, and every field must be in its canonical form, so that the content is the one
 // that the digest identifies. A set is accepted as a whole or not at all.
-func parseSet(key setKey, claimed digest, withheld bool, list []*ententev1.PeerInstance) ([]registry.Instance, error) {
+func parseSet(
+	key setKey, claimed digest, notExported bool, list []*ententev1.PeerInstance,
+) ([]registry.Instance, error) {
 	switch {
 	case len(list) > maxImportedSet:
 		return nil, tooMany()
-	case withheld && len(list) > 0:
-		return nil, refuse(refusedMalformed, "it is withheld, but has instances")
-	case digestOfSet(key, withheld, list) != claimed:
+	case notExported && len(list) > 0:
+		return nil, refuse(refusedMalformed, "it is marked as not exported, but has instances")
+	case digestOfSet(key, notExported, list) != claimed:
 		return nil, refuse(refusedDigest, "its content does not match its digest")
 	}
 	instances := make([]registry.Instance, 0, len(list))

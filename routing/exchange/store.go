@@ -193,7 +193,7 @@ func firstFew(list []string) string {
 
 // checkWanted returns errImportChanged unless an import exists, under an agreement that is in force and names the peer.
 func (w *importWriter) checkWanted(r raftstore.Reader, home string, i serviceImport) error {
-	row, found, err := registry.Imports.Get(r, i.key())
+	row, found, err := importTable.Get(r, i.key())
 	if err != nil {
 		return err
 	}
@@ -241,8 +241,8 @@ func (w *importWriter) nextRow(r raftstore.Reader, set receivedSet, refused erro
 		return nil, false, nil
 	}
 	return &statev1.ImportedSet{
-		Import: set.wanted.id, Digest: set.digest[:], Instances: uint32(len(set.instances)), Withheld: set.withheld,
-		ChangeTime: timestamppb.New(w.now()),
+		Import: set.wanted.id, Digest: set.digest[:], Instances: uint32(len(set.instances)),
+		NotExported: set.notExported, ChangeTime: timestamppb.New(w.now()),
 	}, true, nil
 }
 

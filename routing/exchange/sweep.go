@@ -80,13 +80,13 @@ func (s *sweeper) sweep(ctx context.Context) error {
 // load reads the exports and imports if they have changed.
 func (s *sweeper) load(view *raftstore.View) (err error) {
 	if now := exportTable.PrefixRevision(view, ""); now != s.exported || s.exports == nil {
-		if s.exports, err = listExports(view); err != nil {
+		if s.exports, err = exportTable.list(view); err != nil {
 			return err
 		}
 		s.exported = now
 	}
-	if now := registry.Imports.PrefixRevision(view, ""); now != s.imported || s.ids == nil {
-		if s.imports, err = listImports(view); err != nil {
+	if now := importTable.PrefixRevision(view, ""); now != s.imported || s.ids == nil {
+		if s.imports, err = importTable.list(view); err != nil {
 			return err
 		}
 		s.imported, s.ids = now, make(map[string]string, len(s.imports))
@@ -105,7 +105,7 @@ func (s *sweeper) endShared(ctx context.Context, view *raftstore.View) error {
 	}
 	const reason = "the relationship that it was created under has ended"
 	since := make(map[string]time.Time)
-	ended := func(domain string, agreed time.Time) (bool, error) {
+	ended := func(domain string, relationshipCreated time.Time) (bool, error) {
 		at, known := since[domain]
 		if !known {
 			a, found, err := s.agreements.With(view, domain)
@@ -117,14 +117,15 @@ func (s *sweeper) endShared(ctx context.Context, view *raftstore.View) error {
 			}
 			since[domain] = at
 		}
-		return at.IsZero() || !at.Equal(agreed), nil
+		return at.IsZero() || !at.Equal(relationshipCreated), nil
 	}
 	for _, e := range s.exports {
-		over, err := ended(e.To, e.agreed)
+		over, err := ended(e.To, e.relationshipCreated)
 		if err == nil && over {
 			err = s.audited(ctx, "end export", e.Name+" to "+e.To, reason, func(tx *raftstore.Tx) error {
 				row, found, err := exportTable.Get(tx, exportKey(e.To, e.Name))
-				if err != nil || !found || !row.Value.GetAgreed().AsTime().Equal(e.agreed) {
+				created := row.Value.GetRelationshipCreateTime().AsTime()
+				if err != nil || !found || !created.Equal(e.relationshipCreated) {
 					return err
 				}
 				return exportTable.Delete(tx, row.Key)
@@ -135,14 +136,14 @@ func (s *sweeper) endShared(ctx context.Context, view *raftstore.View) error {
 		}
 	}
 	for _, i := range s.imports {
-		over, err := ended(i.From, i.agreed)
+		over, err := ended(i.From, i.relationshipCreated)
 		if err == nil && over {
 			err = s.audited(ctx, "end import", i.Service+" from "+i.From, reason, func(tx *raftstore.Tx) error {
-				row, found, err := registry.Imports.Get(tx, i.key())
+				row, found, err := importTable.Get(tx, i.key())
 				if err != nil || !found || row.Value.GetId() != i.id {
 					return err
 				}
-				return registry.Imports.Delete(tx, row.Key)
+				return importTable.Delete(tx, row.Key)
 			})
 		}
 		if err != nil {
@@ -172,7 +173,7 @@ func (s *sweeper) expire(ctx context.Context, view *raftstore.View) error {
 	}
 	expire, revive := s.liveness.due(domains, s.ttl)
 	if len(expire) > 0 {
-		if err := registry.ProveLead(ctx, s.store); err != nil {
+		if err := registry.ProveLeadership(ctx, s.store); err != nil {
 			return fmt.Errorf("imports seem to have expired, but this member cannot prove that it leads: %w", err)
 		}
 	}
@@ -205,7 +206,7 @@ func (s *sweeper) deleteOrphans(ctx context.Context) error {
 	if err := s.load(view); err != nil {
 		return err
 	}
-	now := max(registry.ImportedSets.PrefixRevision(view, ""), registry.Imports.PrefixRevision(view, ""))
+	now := max(registry.ImportedSets.PrefixRevision(view, ""), importTable.PrefixRevision(view, ""))
 	if now == s.orphaned {
 		return nil
 	}
@@ -232,7 +233,7 @@ func (s *sweeper) deleteOrphan(ctx context.Context, key, id string) error {
 		if err != nil {
 			return err
 		}
-		wanted, exists, err := registry.Imports.Get(tx, key)
+		wanted, exists, err := importTable.Get(tx, key)
 		if err != nil {
 			return err
 		}

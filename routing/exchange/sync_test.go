@@ -199,6 +199,34 @@ func TestServicesAreShared(t *testing.T) {
 }
 
 // TestUnchangedSetsAreNotSentAgain: a new stream starts with the digests of what each side has.
+// TestExportsCarryTheOwnersInstances: once an exported service has an owner, only instances under the owner's IDs are
+// exported. What is imported follows the list of imports alone, whoever owns the service here.
+func TestExportsCarryTheOwnersInstances(t *testing.T) {
+	eu, us := newPair(t)
+	squat, own := routingtest.Registration(), routingtest.Registration()
+	squat.SpiffeId, own.Address = "spiffe://eu.example.org/web", "10.0.0.2:443"
+	eu.registerInstance(t, squat)
+	eu.registerInstance(t, own)
+	eu.exports(t, &ententev1.ServiceExport{Service: "shop", To: "us.example.org"})
+	us.imports(t, "shop", "eu.example.org", "shop")
+	owner := &ententev1.Grant{
+		Role: ententev1.Role_ROLE_DISCOVERY, SpiffeId: "spiffe://eu.example.org/plane", PathPrefix: "/shop",
+		TrustDomain: "eu.example.org", Services: []string{"shop"},
+	}
+	routingtest.Grant(t, routingtest.NewGuard(t, us.store), &ententev1.Grant{
+		Role: ententev1.Role_ROLE_DISCOVERY, SpiffeId: "spiffe://eu.example.org/other", PathPrefix: "/other",
+		TrustDomain: "eu.example.org", Services: []string{"shop"},
+	})
+	connect(t, eu, us, "eu.example.org", "us.example.org")
+	routingtest.Eventually(t, "both instances to be received", func() bool { return len(us.instances(t, "shop")) == 2 })
+	routingtest.Grant(t, routingtest.NewGuard(t, eu.store), owner)
+	routingtest.Eventually(t, "the owner's instance alone", func() bool { return len(us.instances(t, "shop")) == 1 })
+	require.Equal(t, own.GetSpiffeId(), us.instances(t, "shop")[own.GetAddress()].GetSpiffeId())
+	list, err := eu.ListServiceExports(routingtest.Admin(t), &ententev1.ListServiceExportsRequest{})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, list.GetExports()[0].GetInstances())
+}
+
 func TestUnchangedSetsAreNotSentAgain(t *testing.T) {
 	eu, us := newPair(t)
 	eu.register(t, "shop", "10.0.0.1:443", ententev1.Health_HEALTH_HEALTHY)

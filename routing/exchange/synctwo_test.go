@@ -136,11 +136,11 @@ func TestLargeSet(t *testing.T) {
 	)
 }
 
-// TestLapsedLeaseIsExportedAsUnhealthy: the exported health is the one that counts at the origin.
-func TestLapsedLeaseIsExportedAsUnhealthy(t *testing.T) {
+// TestExpiredLeaseIsExportedAsUnhealthy: the exported health is the one that counts at the origin.
+func TestExpiredLeaseIsExportedAsUnhealthy(t *testing.T) {
 	i, err := registry.ParseInstance(routingtest.Registration())
 	require.NoError(t, err)
-	i.Lapsed, i.Health = true, plan.Unhealthy
+	i.LeaseExpired, i.Health = true, plan.Unhealthy
 	require.Equal(t, ententev1.Health_HEALTH_UNHEALTHY, peerInstance(i).GetHealth())
 }
 

@@ -53,8 +53,10 @@ type Endpoint struct {
 	Weight   uint32
 	Health   Health
 	Trust    trust.State
-	// Lapsed means that the endpoint is unhealthy because its lease has run out.
-	Lapsed bool
+	// LeaseExpired means that the endpoint is unhealthy because its lease has run out.
+	LeaseExpired bool
+	// Kept means that the lease has run out together with others, and that the endpoint stays because of that.
+	Kept bool
 	// Origin is the trust domain from which the endpoint was imported, or "" if it is registered here. Expired means
 	// that no stream has confirmed the import for import_ttl.
 	Origin  string
@@ -70,7 +72,11 @@ func (e Endpoint) why() string {
 	if e.Assumed {
 		return "it is assumed to be " + e.Health.String()
 	}
-	if e.Lapsed {
+	if e.Kept {
+		return "kept: lease lost; it was lost together with others, and stays until its holder returns or an " +
+			"operator evicts it"
+	}
+	if e.LeaseExpired {
 		return "its lease has run out"
 	}
 	return "it is " + e.Health.String()

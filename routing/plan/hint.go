@@ -31,6 +31,7 @@ func (c *endpointGroup) hintMessages() *hintMessages {
 			at := &room[i]
 			at.Address, at.SpiffeId, at.Health = e.Address.String(), e.ID.String(), ententev1.Health(e.Health)
 			at.Weight, at.Freshness, at.Origin = e.Weight, e.Trust.Freshness(), e.Origin
+			at.Kept = e.Kept
 			m.all[i] = at
 			if e.Health.Available() {
 				m.available = append(m.available, m.all[i])

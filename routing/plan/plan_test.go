@@ -101,7 +101,7 @@ func transcript(p Plan) string {
 		fmt.Fprintf(&b, "not %s: %s\n", x.Endpoint.Address.Addr(), x.Reason)
 	}
 	if p.Reason != "" {
-		fmt.Fprintf(&b, "nobody: %s\n", p.Reason)
+		fmt.Fprintf(&b, "none: %s\n", p.Reason)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -196,9 +196,9 @@ func TestPlan(t *testing.T) {
 		{"nothing can be verified", Settings{}, "eu/a/1", []string{"10.0.0.1 us/a healthy unknown"}, []string{
 			"not 10.0.0.1: us.example.org is neither hosted here nor federated with; 'entente " +
 				"federation create us.example.org' creates a relationship",
-			"nobody: none of 1 instances can be authenticated from here; see the excluded instances for the reasons",
+			"none: none of 1 instances can be authenticated from here; see the excluded instances for the reasons",
 		}},
-		{"nothing is registered", Settings{}, "eu/a/1", nil, []string{"nobody: no instance is registered"}},
+		{"nothing is registered", Settings{}, "eu/a/1", nil, []string{"none: no instance is registered"}},
 		{"an address twice", Settings{}, "eu/a/1", []string{
 			"10.0.0.1 eu/a/1 healthy",
 			"10.0.0.1 us/a healthy stale",
@@ -237,7 +237,7 @@ func TestPlan(t *testing.T) {
 		{"everything is unhealthy, panic off", Settings{PanicThreshold: percent(0)}, "eu/a/1", []string{
 			"10.0.0.1 eu/a/1 unhealthy",
 		}, []string{
-			"P0 0: eu/a/1 [10.0.0.1]", "nobody: none of 1 instances is available, and panic is turned off",
+			"P0 0: eu/a/1 [10.0.0.1]", "none: none of 1 instances is available, and panic is turned off",
 		}},
 
 		{"localities share by weight and health", Settings{}, "ap/a", []string{
@@ -273,7 +273,7 @@ func TestPlan(t *testing.T) {
 		}, "eu/a/1", everywhere[3:], []string{
 			"not 10.0.0.4: the distribution rule for callers in eu/a/1 gives nothing to eu/a/1",
 			"not 10.0.0.5: the distribution rule for callers in eu/a/1 gives nothing to ap/a",
-			"nobody: all 2 instances are excluded; each has its reason",
+			"none: all 2 instances are excluded; each has its reason",
 		}},
 		{"other callers are not named", Settings{
 			Distribution: []DistributionSetting{{"us", map[string]int{"us": 100}}},
@@ -344,8 +344,8 @@ func TestPlanLaws(t *testing.T) {
 					require.False(t, addresses[e.Address], "%s twice", e.Address)
 					addresses[e.Address] = true
 					require.Equal(t, l.Locality, e.Locality)
-					require.Contains(t, []trust.State{trust.Fresh, trust.Stale}, e.Trust)
-					if e.Trust == trust.Fresh {
+					require.Contains(t, []trust.State{trust.Fresh, trust.Bootstrap, trust.Stale}, e.Trust)
+					if e.Trust != trust.Stale {
 						worstFresh = max(worstFresh, i)
 					} else {
 						bestStale = min(bestStale, i)

@@ -10,6 +10,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/etag"
 )
 
 // AllServices is the service of the rule that applies to all services.
@@ -118,6 +119,7 @@ func RuleProto(service string, v *statev1.RoutingRule, revision uint64) *entente
 	m := &ententev1.RoutingRule{
 		Service: service, OverprovisioningFactor: v.OverprovisioningFactor, FailoverThreshold: v.FailoverThreshold,
 		PanicThreshold: v.PanicThreshold, Stale: v.GetStale(), UpdateTime: v.GetUpdateTime(), Revision: revision,
+		Etag: etag.Of(v.GetGeneration()),
 	}
 	for _, f := range v.GetFailover() {
 		m.Failover = append(m.Failover, &ententev1.FailoverRule{From: f.GetFrom(), To: f.GetTo()})

@@ -151,7 +151,7 @@ func (scenario Scenario) Apply(endpoints []Endpoint) (out []Endpoint, unmatched 
 			}
 			places[e.Locality]--
 			if s.health != 0 {
-				e.Health, e.Assumed, e.Lapsed = s.health, true, false
+				e.Health, e.Assumed, e.LeaseExpired, e.Kept = s.health, true, false, false
 			}
 			if s.trust != trust.Unknown {
 				e.Trust = s.trust
@@ -186,9 +186,7 @@ func (p *Policy) DistributeLoad(endpoints []Endpoint) LoadDistribution {
 	nowhere, arranged := uint64(0), p.Arrange(endpoints)
 	for _, c := range arranged.ranked {
 		if available := c.healthy + c.degraded; available > 0 {
-			out.Available[c.locality.Region] += uint32(
-				available,
-			) //nolint:gosec // G115: there are as many as endpoints at most
+			out.Available[c.locality.Region] += uint32(available) //nolint:gosec // G115: as many as endpoints at most
 		}
 	}
 	for caller, weight := range callers {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 )
@@ -43,10 +44,12 @@ type Service struct {
 	// Arrangements caches the arrangements of the instances.
 	Arrangements plan.Arrangements
 
-	leases map[string]setState
+	leases map[set]setState
+	// disowned are the registered instances that do not count because the service has owners and none covers their IDs.
+	disowned []Instance
 }
 
-type serviceRevisions struct{ instances, sets, leases, imports raftstore.Revision }
+type serviceRevisions struct{ instances, sets, leases, imports, owners raftstore.Revision }
 
 func newCatalog(now func() time.Time) *Catalog {
 	return &Catalog{counts: counts{now: now}, services: make(map[string]cachedService)}
@@ -58,6 +61,7 @@ func (c *Catalog) Service(r raftstore.Reader, name string) (*Service, error) {
 	now := serviceRevisions{
 		instances: Instances.PrefixRevision(r, prefix), sets: Sets.PrefixRevision(r, prefix),
 		leases: Leases.PrefixRevision(r, ""), imports: importsRevision(r, prefix),
+		owners: grant.OwnersRevision(r, name),
 	}
 	c.mu.RLock()
 	known, ok := c.services[name]
@@ -65,7 +69,7 @@ func (c *Catalog) Service(r raftstore.Reader, name string) (*Service, error) {
 	if ok && known.read == now {
 		return known.Service, nil
 	}
-	if ok && known.read.instances == now.instances && known.read.sets == now.sets && known.read.imports == now.imports {
+	if ok && known.read.sameButLeases(now) {
 		// Only leases have changed, perhaps those of other services.
 		same, err := known.sameLeases(r)
 		if err != nil {
@@ -95,7 +99,7 @@ func (c *Catalog) put(name string, s cachedService) {
 	switch {
 	case ok && known.read.after(s.read):
 		// A slower reader of an older state.
-	case len(s.Instances) == 0:
+	case len(s.Instances)+len(s.disowned) == 0:
 		// Callers may request any name; only services that exist are cached.
 		delete(c.services, name)
 	default:
@@ -106,17 +110,33 @@ func (c *Catalog) put(name string, s cachedService) {
 	}
 }
 
+// sameButLeases reports whether nothing but leases has changed.
+func (s serviceRevisions) sameButLeases(o serviceRevisions) bool {
+	s.leases = o.leases
+	return s == o
+}
+
 // after reports whether a part of s is newer than o.
 func (s serviceRevisions) after(o serviceRevisions) bool {
-	return s.instances > o.instances || s.sets > o.sets || s.leases > o.leases || s.imports > o.imports
+	return s.instances > o.instances || s.sets > o.sets || s.leases > o.leases || s.imports > o.imports ||
+		s.owners > o.owners
 }
 
 func newService(r raftstore.Reader, list []Instance) (*Service, error) {
+	var disowned []Instance
+	list = slices.DeleteFunc(list, func(i Instance) bool {
+		if i.disowned {
+			disowned = append(disowned, i)
+		}
+		return i.disowned
+	})
 	slices.SortFunc(list, comparePrecedence)
 	for i := 1; i < len(list); i++ {
 		list[i].Outranked = list[i].Origin == "" && list[i].Address == list[i-1].Address
 	}
-	s := &Service{Instances: list, DomainOf: make([]int, len(list)), leases: make(map[string]setState)}
+	s := &Service{
+		Instances: list, DomainOf: make([]int, len(list)), leases: make(map[set]setState), disowned: disowned,
+	}
 	number := make(map[spiffeid.TrustDomain]int)
 	for i, instance := range list {
 		td := instance.ID.TrustDomain()
@@ -127,32 +147,34 @@ func newService(r raftstore.Reader, list []Instance) (*Service, error) {
 			s.Domains = append(s.Domains, td)
 		}
 		s.DomainOf[i] = n
-		if _, known := s.leases[instance.Lease]; instance.Lease != "" && instance.Origin == "" && !known {
-			state, err := leaseState(r, instance.Lease)
+		of := set{instance.Service, instance.Lease}
+		if _, known := s.leases[of]; instance.Lease != "" && instance.Origin == "" && !known {
+			state, err := leaseState(r, of)
 			if err != nil {
 				return nil, err
 			}
-			s.leases[instance.Lease] = state
+			s.leases[of] = state
 		}
 	}
 	return s, nil
 }
 
 // comparePrecedence orders instances of one service by address. Those that share an address are ordered by which of
-// them counts: a registration precedes an import, an instance with a held lease one whose lease has run out, and a
-// newer registration an older one. A control plane that lost its lease registers its instances again under another one.
+// them counts: a registration precedes an import, an instance whose lease has run out follows all others, and an older
+// registration precedes a newer one. So a set that is uploaded takes no address from its holder, and the set of a
+// control plane that lost its lease counts when that has run out.
 func comparePrecedence(a, b Instance) int {
 	return cmp.Or(
-		a.Address.Compare(b.Address), strings.Compare(a.Origin, b.Origin), compareLapsed(a, b),
-		b.Registered.Compare(a.Registered), cmp.Compare(b.Revision, a.Revision), strings.Compare(a.Lease, b.Lease),
+		a.Address.Compare(b.Address), strings.Compare(a.Origin, b.Origin), compareLeaseExpired(a, b),
+		a.Registered.Compare(b.Registered), cmp.Compare(a.Revision, b.Revision), strings.Compare(a.Lease, b.Lease),
 	)
 }
 
-func compareLapsed(a, b Instance) int {
+func compareLeaseExpired(a, b Instance) int {
 	switch {
-	case a.Lapsed == b.Lapsed:
+	case a.LeaseExpired == b.LeaseExpired:
 		return 0
-	case b.Lapsed:
+	case b.LeaseExpired:
 		return -1
 	}
 	return 1
@@ -161,8 +183,8 @@ func compareLapsed(a, b Instance) int {
 // sameLeases reports whether the leases of the instances are in the same state as before. A lease that is gone does not
 // return, because IDs are random.
 func (s *Service) sameLeases(r raftstore.Reader) (bool, error) {
-	for lease, was := range s.leases {
-		state, err := leaseState(r, lease)
+	for of, was := range s.leases {
+		state, err := leaseState(r, of)
 		if err != nil || state != was {
 			return false, err
 		}

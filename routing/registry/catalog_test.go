@@ -11,10 +11,10 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
-// TestRegisteredAgainUnderAnotherLease: a control plane that lost its lease registers its instances under another one,
-// at the same addresses. The newer registration counts, for callers here and in other clusters, whatever the IDs of the
-// leases are.
-func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
+// TestUploadedAgainUnderAnotherLease: a control plane that lost its lease uploads its instances under another one, at
+// the same addresses. They take nothing from the earlier lease while that is renewed, and count when it has run out,
+// for callers here and in other clusters, whatever the IDs of the leases are.
+func TestUploadedAgainUnderAnotherLease(t *testing.T) {
 	const reason = "another registration at its address counts, under another lease"
 	for range 8 { // names of leases are drawn
 		m := newMember(t)
@@ -44,22 +44,23 @@ func TestRegisteredAgainUnderAnotherLease(t *testing.T) {
 		for n, health := range []ententev1.Health{ententev1.Health_HEALTH_DEGRADED, ententev1.Health_HEALTH_HEALTHY} {
 			h, err := m.hold(t, routingtest.Local, tenSeconds())
 			require.NoError(t, err)
-			_, err = m.replace(t, routingtest.Local, &ententev1.ReplaceTarget{Lease: h.secret}, set(health))
+			done, err := m.replace(t, routingtest.Local, &ententev1.ReplaceTarget{Lease: h.secret}, set(health))
 			require.NoError(t, err)
+			require.EqualValues(t, 2*n, done.GetOutranked())
 			in, _ := healths()
-			require.Equal(t, []plan.Health{plan.Health(health), plan.Health(health)}, in, "registration %d", n)
+			require.Equal(t, []plan.Health{plan.Degraded, plan.Degraded}, in, "registration %d", n)
 			holders = append(holders, h)
 			m.clock.Pass(time.Second)
 		}
 		_, out := healths()
 		require.Equal(t, []string{reason, reason}, out)
 
-		// The newer lease runs out and the older one is held, so the older registration counts.
+		// The older lease runs out and the newer one is held, so the newer registration counts.
 		m.sweeps(t, 30, func() {
-			_, err := holders[0].send(&ententev1.KeepLeaseRequest{})
+			_, err := holders[1].send(&ententev1.KeepLeaseRequest{})
 			require.NoError(t, err)
 		})
 		in, _ := healths()
-		require.Equal(t, []plan.Health{plan.Degraded, plan.Degraded}, in)
+		require.Equal(t, []plan.Health{plan.Healthy, plan.Healthy}, in)
 	}
 }

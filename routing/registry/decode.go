@@ -1,6 +1,11 @@
 package registry
 
 import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
@@ -14,22 +19,36 @@ const (
 	setGone setState = iota
 	// setHeld: the instances count as they are registered.
 	setHeld
-	// setLapsed: the lease has run out. The instances are unhealthy.
-	setLapsed
+	// setLeaseExpired: the lease has run out. The instances are unhealthy.
+	setLeaseExpired
+	// setKept: the lease has run out together with others, and the instances stay, unhealthy.
+	setKept
 	// setExpired: the import has not been confirmed for too long. The instances are not offered.
 	setExpired
 )
 
-// leaseState returns what a lease makes of its instances.
-func leaseState(r raftstore.Reader, id string) (setState, error) {
-	row, found, err := Leases.Get(r, id)
+// leaseState returns what a lease makes of the instances of a set.
+func leaseState(r raftstore.Reader, of set) (setState, error) {
+	lease, found, err := Leases.Get(r, of.lease)
 	switch {
 	case err != nil || !found:
 		return setGone, err
-	case row.Value.GetLapseTime() != nil:
-		return setLapsed, nil
+	case lease.Value.GetExpireTime() == nil:
+		return setHeld, nil
 	}
-	return setHeld, nil
+	service, _, err := leaseServices.Get(r, of.leaseKey())
+	switch {
+	case err != nil || service.Value.GetRemoved():
+		return setGone, err
+	case isKept(lease.Value, service.Value):
+		return setKept, nil
+	}
+	return setLeaseExpired, nil
+}
+
+// isKept reports whether the instances of a lease in a service are kept although the lease has run out.
+func isKept(lease *statev1.Lease, service *statev1.LeaseService) bool {
+	return service.GetKeptAt() != nil && proto.Equal(service.GetKeptAt(), lease.GetExpireTime())
 }
 
 // importState returns what an import makes of the instances that are stored for it. Instances count only for the import
@@ -56,13 +75,17 @@ func ImportKey(service, from string) string { return service + "/" + from }
 
 // List returns the instances of all services that count, with the health that their leases leave them, in order of
 // their keys.
-func List(r raftstore.Reader) ([]Instance, error) { return decode(r, "") }
+func List(r raftstore.Reader) ([]Instance, error) {
+	list, err := decode(r, "")
+	return slices.DeleteFunc(list, func(i Instance) bool { return i.disowned }), err
+}
 
 // decode returns the instances below a prefix of the table that count. Instances of a lease that is gone and of
-// generations that are staged or replaced do not.
+// generations that are staged or replaced do not. Registered instances under IDs that no owner of the service covers
+// are returned marked as disowned; imported ones follow the list of imports alone.
 func decode(r raftstore.Reader, prefix string) ([]Instance, error) {
 	var list []Instance
-	d := decoder{r: r, states: map[string]setState{}}
+	d := decoder{r: r, states: map[set]setState{}}
 	for row, err := range Instances.All(r, prefix) {
 		if err != nil {
 			return nil, err
@@ -83,7 +106,9 @@ type decoder struct {
 	r          raftstore.Reader
 	set        set
 	generation string
-	states     map[string]setState
+	states     map[set]setState
+	owners     grant.Owners
+	ownersOf   string
 }
 
 // key parses the key of a row, and reports whether it belongs to the generation that counts.
@@ -114,9 +139,18 @@ func (d *decoder) read(row raftstore.Row[*statev1.Instance]) (Instance, bool, er
 	if err != nil {
 		return Instance{}, false, err
 	}
+	if key.origin() == "" {
+		if d.ownersOf != i.Service {
+			if d.owners, err = grant.OwnersOf(d.r, i.Service); err != nil {
+				return Instance{}, false, err
+			}
+			d.ownersOf = i.Service
+		}
+		i.disowned = !d.owners.Cover(i.ID)
+	}
 	switch state {
-	case setLapsed:
-		i.Lapsed, i.Health = true, plan.Unhealthy
+	case setLeaseExpired, setKept:
+		i.LeaseExpired, i.Kept, i.Health = true, state == setKept, plan.Unhealthy
 	case setExpired:
 		i.Expired = true
 	}
@@ -127,19 +161,15 @@ func (d *decoder) state(of set) (state setState, err error) {
 	if of.lease == "" {
 		return setHeld, nil
 	}
-	name, imported := of.lease, of.origin() != ""
-	if imported {
-		name = of.String() // the state of an import differs between services
-	}
-	state, known := d.states[name]
+	state, known := d.states[of]
 	if known {
 		return state, nil
 	}
-	if imported {
+	if of.origin() != "" {
 		state, err = importState(d.r, of)
 	} else {
-		state, err = leaseState(d.r, of.lease)
+		state, err = leaseState(d.r, of)
 	}
-	d.states[name] = state
+	d.states[of] = state
 	return state, err
 }

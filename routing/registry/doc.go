@@ -13,7 +13,8 @@
 // late rather than too early, and without a leader none is removed.
 //
 // The package never opens a connection to an instance and never guesses its health. It stores what was registered, as
-// far as the caller is permitted to register it.
+// far as the caller is permitted to register it. An instance of a service with owners counts only under an ID that the
+// grant of an owner covers ([grant.Owners]); imported instances follow the list of imports.
 //
 // Start reading at [Registry], which wires the parts, and at [Catalog], which returns the instances that count.
 package registry

@@ -78,8 +78,8 @@ func (k *LeaseKeeper) writeHealth(ctx context.Context, h holder, changes []healt
 		if err != nil {
 			return err
 		}
-		if row.Value.GetLapseTime() != nil {
-			row.Value.LapseTime = nil
+		if row.Value.GetExpireTime() != nil {
+			revive(row.Value)
 			if err := Leases.Put(tx, h.lease, row.Value); err != nil {
 				return err
 			}
@@ -112,10 +112,14 @@ func (c healthChange) write(ctx context.Context, tx *raftstore.Tx, lease string)
 	if err != nil {
 		return err
 	}
-	if err := access.Permits(ctx, i.ID); err != nil {
+	if err := access.PermitsInstance(ctx, tx, access.RegistersInstance, c.service, i.ID); err != nil {
 		return err
 	}
+	if i.Reported == c.health {
+		return nil
+	}
 	row.Value.Health = uint32(c.health)
+	row.Value.Generation = raftstore.NextGeneration(tx, row.Value.GetGeneration())
 	return Instances.Put(tx, key, row.Value)
 }
 

@@ -7,10 +7,11 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 )
@@ -33,6 +34,10 @@ type Instance struct {
 	Lease      string
 	Registered time.Time
 	Revision   raftstore.Revision
+	// generation is the number in the etag.
+	generation uint64
+	// disowned is set if the service has owners and none covers the ID: the instance does not count.
+	disowned bool
 }
 
 // Key returns the key of the instance's row, as long as its set is in its first generation.
@@ -70,10 +75,10 @@ func ParseInstance(m *ententev1.Instance) (Instance, error) {
 	if id.Path() == "" {
 		return i, fmt.Errorf("%w: the SPIFFE ID %s has no path; callers expect that of a workload", errInstance, id)
 	}
-	if access.HasPathPrefix(id.Path(), access.ReservedPath) {
+	if grant.HasPathPrefix(id.Path(), grant.ReservedPath) {
 		return i, fmt.Errorf(
 			"%w: %s lies below %s/, which is reserved for members",
-			ErrReserved, id, access.ReservedPath,
+			ErrReserved, id, grant.ReservedPath,
 		)
 	}
 	weight := m.GetWeight()
@@ -115,7 +120,7 @@ func (i Instance) Row() *statev1.Instance {
 		Service: i.Service, Address: i.Address.String(),
 		Region: i.Locality.Region, Zone: i.Locality.Zone, SubZone: i.Locality.SubZone,
 		SpiffeId: i.ID.String(), Weight: i.Weight, Health: uint32(i.Reported),
-		RegisterTime: timestamppb.New(i.Registered),
+		RegisterTime: timestamppb.New(i.Registered), Generation: i.generation,
 	}
 }
 
@@ -142,20 +147,20 @@ func fromRow(row raftstore.Row[*statev1.Instance]) (Instance, error) {
 	}
 	i.Lease, i.Origin = key.lease, key.origin()
 	i.Registered = v.GetRegisterTime().AsTime()
-	i.Revision = row.Revision
+	i.Revision, i.generation = row.Revision, v.GetGeneration()
 	return i, nil
 }
 
 // Proto returns the message of the API.
 func (i Instance) Proto() *ententev1.Instance {
-	lease := i.Lease
+	lease, tag := i.Lease, etag.Of(i.generation)
 	if i.Origin != "" {
-		lease = ""
+		lease, tag = "", ""
 	}
 	return &ententev1.Instance{
 		Service: i.Service, Address: i.Address.String(), Locality: i.Locality.Proto(), SpiffeId: i.ID.String(),
-		Weight: i.Weight, Health: ententev1.Health(i.Reported), Lease: lease, Lapsed: i.Lapsed,
-		Origin: i.Origin, ImportExpired: i.Expired,
-		RegisterTime: timestamppb.New(i.Registered), Revision: uint64(i.Revision),
+		Weight: i.Weight, Health: ententev1.Health(i.Reported), Lease: lease, LeaseExpired: i.LeaseExpired,
+		Origin: i.Origin, ImportExpired: i.Expired, Disowned: i.disowned, Kept: i.Kept,
+		RegisterTime: timestamppb.New(i.Registered), Revision: uint64(i.Revision), Etag: tag,
 	}
 }

@@ -31,6 +31,7 @@ const (
 type LeaseKeeper struct {
 	store       *raftstore.Store
 	audit       audit.Recorder
+	scope       func(context.Context) access.Scope
 	tracker     *Tracker
 	collector   *Collector
 	metrics     *metrics
@@ -60,7 +61,7 @@ func (k *LeaseKeeper) KeepLease(stream ententev1.RoutingService_KeepLeaseServer)
 		return raftstore.StatusError(err)
 	}
 	for {
-		revision, err := k.renew(ctx, h, m)
+		revision, lost, err := k.renew(ctx, h, m)
 		if err != nil {
 			k.metrics.renewals.WithLabelValues(renewalRefused).Inc()
 			return raftstore.StatusError(err)
@@ -69,6 +70,7 @@ func (k *LeaseKeeper) KeepLease(stream ententev1.RoutingService_KeepLeaseServer)
 		if revision > 0 {
 			response.Revision = uint64(revision)
 		}
+		response.Lost = lost
 		if err := stream.Send(response); err != nil || m.GetRelease() {
 			return err
 		}
@@ -122,47 +124,63 @@ func (k *LeaseKeeper) open(
 		if row, err = ownedLease(tx, secret, caller); err != nil {
 			return err
 		}
-		row.Value.Ttl, row.Value.GoneAfter = durationpb.New(terms.ttl), durationpb.New(terms.goneAfter)
-		row.Value.LapseTime, row.Value.Stream = nil, h.stream
+		row.Value.Ttl, row.Value.RemovalDelay = durationpb.New(terms.ttl), durationpb.New(terms.removalDelay)
+		row.Value.Stream = h.stream
+		revive(row.Value)
 		return Leases.Put(tx, id, row.Value)
 	})
 	if err != nil {
 		return nil, err
 	}
 	h.lease = id
-	return &ententev1.KeepLeaseResponse{Lease: leaseProto(row, 0), Secret: secret, Revision: uint64(revision)}, nil
+	return &ententev1.KeepLeaseResponse{
+		Lease: leaseProto(row, 0, k.scope(ctx)), Secret: secret, Revision: uint64(revision),
+	}, nil
 }
 
-// renew applies one message of the holder and renews the lease.
-func (k *LeaseKeeper) renew(ctx context.Context, h holder, m *ententev1.KeepLeaseRequest) (raftstore.Revision, error) {
+// renew applies one message of the holder and renews the lease. It returns what the lease has lost.
+func (k *LeaseKeeper) renew(
+	ctx context.Context, h holder, m *ententev1.KeepLeaseRequest,
+) (revision raftstore.Revision, lost []*ententev1.LostInstance, err error) {
 	row, err := heldLease(k.store.View(), h)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	ttl := row.Value.GetTtl().AsDuration()
-	if silent := k.now().Sub(k.lastContact()); silent > ttl/2 {
-		return 0, status.Errorf(
-			codes.Unavailable,
-			"this member has had no contact with the leader for %s and could not pass the renewal on; "+
-				"use another member",
-			silent.Round(time.Millisecond),
-		)
+	if err := checkContact(k.lastContact(), k.now(), ttl); err != nil {
+		return 0, nil, err
 	}
 	if m.GetRelease() {
-		return k.release(ctx, h)
+		revision, err = k.release(ctx, h)
+		return revision, nil, err
 	}
 	changes, err := parseHealthChanges(m.GetHealth())
 	if err != nil {
-		return 0, invalid(err)
+		return 0, nil, invalid(err)
 	}
-	var revision raftstore.Revision
-	if len(changes) > 0 || row.Value.GetLapseTime() != nil {
+	if len(changes) > 0 || row.Value.GetExpireTime() != nil {
 		if revision, err = k.changeHealth(ctx, h, changes); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 	}
 	k.tracker.renew(h.lease, ttl)
-	return revision, nil
+	return revision, lostProto(row.Value.GetLost(), k.scope(ctx)), nil
+}
+
+// checkContact returns an error if a member whose last contact with the leader was at a time (zero: none since it
+// started) cannot pass the renewal of a lease with this TTL on.
+func checkContact(last, now time.Time, ttl time.Duration) error {
+	silent := now.Sub(last)
+	if silent <= ttl/2 {
+		return nil
+	}
+	since := "for " + silent.Round(time.Millisecond).String()
+	if last.IsZero() {
+		since = "since it started"
+	}
+	return status.Errorf(codes.Unavailable,
+		"this member has had no contact with the leader %s and could not pass the renewal on; use another member",
+		since)
 }
 
 // release ends a lease at once. Without its row none of its instances counts. Their rows are deleted by this member, or
@@ -209,7 +227,8 @@ func (k *LeaseKeeper) checkQuota(owner string) error {
 	return nil
 }
 
-// ListLeases returns all leases. Secrets are not stored and never returned.
+// ListLeases returns the leases of the caller, and those with instances that it sees. Secrets are not stored and never
+// returned.
 func (k *LeaseKeeper) ListLeases(
 	ctx context.Context,
 	r *ententev1.ListLeasesRequest,
@@ -218,20 +237,30 @@ func (k *LeaseKeeper) ListLeases(
 	if err != nil {
 		return nil, err
 	}
-	instances := make(map[string]int)
+	instances, kept := make(map[string]int), make(map[string]uint32)
+	scope, owner := k.scope(ctx), ownerOf(access.CallerFrom(ctx))
 	list, err := List(view)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
 	for _, i := range list {
-		instances[i.Lease]++
+		if scope.Includes(i.ID.TrustDomain()) {
+			instances[i.Lease]++
+			if i.Kept {
+				kept[i.Lease]++
+			}
+		}
 	}
 	response := &ententev1.ListLeasesResponse{Revision: uint64(view.Revision())}
 	for row, err := range Leases.All(view, "") {
 		if err != nil {
 			return nil, raftstore.StatusError(err)
 		}
-		response.Leases = append(response.Leases, leaseProto(row, instances[row.Key]))
+		if scope.Everything() || row.Value.GetOwner() == owner || instances[row.Key] > 0 {
+			m := leaseProto(row, instances[row.Key], scope)
+			m.Kept = kept[row.Key]
+			response.Leases = append(response.Leases, m)
+		}
 	}
 	return response, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/routing/plan"
+	"github.com/ententehq/entente/routing/registry/preserve"
 	"github.com/ententehq/entente/routing/routingtest"
 )
 
@@ -46,7 +47,7 @@ func (h *holderClient) send(m *ententev1.KeepLeaseRequest) (*ententev1.KeepLease
 }
 
 func tenSeconds() *ententev1.OpenLease {
-	return &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Second), GoneAfter: durationpb.New(time.Minute)}
+	return &ententev1.OpenLease{Ttl: durationpb.New(10 * time.Second), RemovalDelay: durationpb.New(time.Minute)}
 }
 
 // sweeps lets the leader sweep once a second.
@@ -135,9 +136,9 @@ func TestLease(t *testing.T) {
 		t,
 		access.SocketCaller(0, 7),
 		&ententev1.OpenLease{
-			Ttl:       durationpb.New(10 * time.Second),
-			GoneAfter: durationpb.New(time.Minute),
-			Secret:    h.secret,
+			Ttl:          durationpb.New(10 * time.Second),
+			RemovalDelay: durationpb.New(time.Minute),
+			Secret:       h.secret,
 		},
 	)
 	require.NoError(t, err)
@@ -146,6 +147,7 @@ func TestLease(t *testing.T) {
 	require.Equal(t, "degraded", health)
 
 	// It runs out again, and is removed.
+	m.sweeper.threshold = preserve.Off
 	m.sweeps(t, 80, nil)
 	_, exists := m.health(t, "10.0.0.1:443")
 	require.False(t, exists)
@@ -186,11 +188,11 @@ func TestContinuedLeaseSurvivesSweep(t *testing.T) {
 	h, err := m.hold(t, routingtest.Plane, tenSeconds())
 	require.NoError(t, err)
 	s := m.sweeper
-	lapsed := func() bool {
+	expired := func() bool {
 		row, found, err := Leases.Get(m.store.View(), h.lease.GetId())
 		require.NoError(t, err)
 		require.True(t, found)
-		return row.Value.GetLapseTime() != nil
+		return row.Value.GetExpireTime() != nil
 	}
 	continueLease := func() {
 		open := tenSeconds()
@@ -200,15 +202,15 @@ func TestContinuedLeaseSurvivesSweep(t *testing.T) {
 	}
 	require.NoError(t, s.load(m.store.View()))
 	continueLease()
-	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markLapsed(time.Now())))
-	require.False(t, lapsed())
+	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markExpired(time.Now())))
+	require.False(t, expired())
 	require.NoError(t, s.load(m.store.View()))
-	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markLapsed(time.Now())))
-	require.True(t, lapsed())
+	require.NoError(t, s.change(t.Context(), s.table, "lease runs out", markExpired(time.Now())))
+	require.True(t, expired())
 	require.NoError(t, s.load(m.store.View()))
 	continueLease()
-	require.NoError(t, s.change(t.Context(), s.table, "remove lease", deleteLapsed))
-	require.False(t, lapsed(), "the lease exists and is held")
+	require.NoError(t, s.settle(t.Context(), []verdict{{lease: s.table[0], whole: true}}))
+	require.False(t, expired(), "the lease exists and is held")
 }
 
 func TestLeaseIsReleased(t *testing.T) {
@@ -230,25 +232,6 @@ func TestLeaseIsReleased(t *testing.T) {
 	require.False(t, exists)
 }
 
-// TestNewestRegistrationCounts: a registration under another lease replaces the previous one, so that a control plane
-// which lost its secret can start again.
-func TestNewestRegistrationCounts(t *testing.T) {
-	m, ctx := newMember(t), routingtest.Admin(t)
-	first, err := m.hold(t, routingtest.Local, tenSeconds())
-	require.NoError(t, err)
-	second, err := m.hold(t, routingtest.Local, tenSeconds())
-	require.NoError(t, err)
-	for _, secret := range []string{first.secret, second.secret, ""} {
-		i := routingtest.Registration()
-		i.Lease = secret
-		_, err := m.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
-		require.NoError(t, err)
-		service, err := m.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
-		require.NoError(t, err)
-		require.Len(t, service.GetInstances(), 1)
-	}
-}
-
 func TestInvalidLeases(t *testing.T) {
 	m := newMember(t)
 	for _, test := range []struct {
@@ -259,8 +242,8 @@ func TestInvalidLeases(t *testing.T) {
 		{&ententev1.OpenLease{}, "not a lease: a ttl of 0s; 5s to 24h0m0s are allowed"},
 		{&ententev1.OpenLease{Ttl: durationpb.New(time.Second)}, "a ttl of 1s"},
 		{
-			&ententev1.OpenLease{Ttl: durationpb.New(time.Minute), GoneAfter: durationpb.New(-time.Second)},
-			"gone_after is -1s; 0s to 168h0m0s are allowed",
+			&ententev1.OpenLease{Ttl: durationpb.New(time.Minute), RemovalDelay: durationpb.New(-time.Second)},
+			"removal_delay is -1s; 0s to 168h0m0s are allowed",
 		},
 		{
 			&ententev1.OpenLease{Ttl: durationpb.New(time.Minute), Secret: "mine"},

@@ -25,9 +25,9 @@ import (
 const (
 	MinTTL = 5 * time.Second
 	MaxTTL = 24 * time.Hour
-	// DefaultGoneAfter is how long instances stay, unhealthy, after their lease has run out.
-	DefaultGoneAfter = 5 * time.Minute
-	MaxGoneAfter     = 7 * 24 * time.Hour
+	// DefaultRemovalDelay is how long instances stay, unhealthy, after their lease has run out.
+	DefaultRemovalDelay = 5 * time.Minute
+	MaxRemovalDelay     = 7 * 24 * time.Hour
 )
 
 // errLease is returned for a request that does not describe or name a lease.
@@ -63,17 +63,18 @@ func digestOf(secret string) (digest [sha256.Size]byte, id string, err error) {
 }
 
 // leaseTerms are the durations that a holder requests.
-type leaseTerms struct{ ttl, goneAfter time.Duration }
+type leaseTerms struct{ ttl, removalDelay time.Duration }
 
 func parseTerms(m *ententev1.OpenLease) (leaseTerms, error) {
-	t := leaseTerms{ttl: m.GetTtl().AsDuration(), goneAfter: DefaultGoneAfter}
+	t := leaseTerms{ttl: m.GetTtl().AsDuration(), removalDelay: DefaultRemovalDelay}
 	if m.GetTtl() == nil || m.GetTtl().CheckValid() != nil || t.ttl < MinTTL || t.ttl > MaxTTL {
 		return t, fmt.Errorf("%w: a ttl of %s; %s to %s are allowed", errLease, t.ttl, MinTTL, MaxTTL)
 	}
-	if g := m.GetGoneAfter(); g != nil {
-		t.goneAfter = g.AsDuration()
-		if g.CheckValid() != nil || t.goneAfter < 0 || t.goneAfter > MaxGoneAfter {
-			return t, fmt.Errorf("%w: gone_after is %s; 0s to %s are allowed", errLease, t.goneAfter, MaxGoneAfter)
+	if g := m.GetRemovalDelay(); g != nil {
+		t.removalDelay = g.AsDuration()
+		if g.CheckValid() != nil || t.removalDelay < 0 || t.removalDelay > MaxRemovalDelay {
+			return t, fmt.Errorf("%w: removal_delay is %s; 0s to %s are allowed",
+				errLease, t.removalDelay, MaxRemovalDelay)
 		}
 	}
 	return t, nil
@@ -99,7 +100,7 @@ func ownedLease(r raftstore.Reader, secret string, caller access.Caller) (raftst
 	switch {
 	case err != nil:
 		return row, err
-	case !found || subtle.ConstantTimeCompare(row.Value.GetSecretSha256(), digest[:]) != 1:
+	case !found || row.Value.GetEnded() || subtle.ConstantTimeCompare(row.Value.GetSecretSha256(), digest[:]) != 1:
 		return row, status.Error(
 			codes.NotFound,
 			"the lease does not exist, or no longer: open a new one, and register its instances again",
@@ -121,7 +122,7 @@ func heldLease(r raftstore.Reader, h holder) (raftstore.Row[*statev1.Lease], err
 	switch {
 	case err != nil:
 		return row, err
-	case !found:
+	case !found || row.Value.GetEnded():
 		return row, status.Errorf(codes.NotFound,
 			"the lease %s is gone, with all its instances: open a new one, and register them again", h.lease)
 	case row.Value.GetStream() != h.stream:
@@ -135,17 +136,21 @@ func heldLease(r raftstore.Reader, h holder) (raftstore.Row[*statev1.Lease], err
 	return row, nil
 }
 
-func leaseProto(row raftstore.Row[*statev1.Lease], instances int) *ententev1.Lease {
+// revive makes a lease that has run out held again, with all instances that are left.
+func revive(lease *statev1.Lease) { lease.ExpireTime, lease.Kept = nil, 0 }
+
+func leaseProto(row raftstore.Row[*statev1.Lease], instances int, scope access.Scope) *ententev1.Lease {
 	v := row.Value
 	return &ententev1.Lease{
-		Id: row.Key, Ttl: v.GetTtl(), GoneAfter: v.GetGoneAfter(), Owner: v.GetOwner(), CreateTime: v.GetCreateTime(),
-		LapseTime: v.GetLapseTime(), Instances: uint32(instances),
+		Id: row.Key, Ttl: v.GetTtl(), RemovalDelay: v.GetRemovalDelay(), Owner: v.GetOwner(),
+		CreateTime: v.GetCreateTime(), ExpireTime: v.GetExpireTime(), Instances: uint32(instances),
+		Lost: lostProto(v.GetLost(), scope),
 	}
 }
 
 func leaseRow(digest []byte, t leaseTerms, owner, stream string, now time.Time) *statev1.Lease {
 	return &statev1.Lease{
-		SecretSha256: digest, Ttl: durationpb.New(t.ttl), GoneAfter: durationpb.New(t.goneAfter), Owner: owner,
+		SecretSha256: digest, Ttl: durationpb.New(t.ttl), RemovalDelay: durationpb.New(t.removalDelay), Owner: owner,
 		CreateTime: timestamppb.New(now), Stream: stream,
 	}
 }

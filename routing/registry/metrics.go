@@ -8,7 +8,7 @@ import (
 
 type metrics struct {
 	renewals *prometheus.CounterVec
-	lapsed   prometheus.Counter
+	expired  prometheus.Counter
 }
 
 // Labels of renewals.
@@ -23,8 +23,8 @@ func newMetrics(r prometheus.Registerer, store *raftstore.Store, catalog *Catalo
 			Name: "entente_routing_renewals_total",
 			Help: "Renewals of leases at this member, by result.",
 		}, []string{"result"}),
-		lapsed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "entente_routing_lapsed_total",
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "entente_routing_leases_expired_total",
 			Help: "Leases that ran out while this member was the leader.",
 		}),
 	}
@@ -62,13 +62,39 @@ func newMetrics(r prometheus.Registerer, store *raftstore.Store, catalog *Catalo
 			return n, nil
 		},
 	)
+	kept := gauge(
+		"entente_routing_kept_instances",
+		"Instances that are kept although their leases were lost, until their holders return or they are evicted.",
+		func() (int, error) { return countKept(store.View()) },
+	)
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.renewals, m.lapsed, instances, imported, leases} {
+	for _, c := range []prometheus.Collector{m.renewals, m.expired, instances, imported, leases, kept} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// countKept counts the kept instances. It reads the instances only if a lease has some.
+func countKept(r raftstore.Reader) (n int, _ error) {
+	some := false
+	for row, err := range Leases.All(r, "") {
+		if err != nil {
+			return 0, err
+		}
+		some = some || row.Value.GetKept() > 0
+	}
+	if !some {
+		return 0, nil
+	}
+	list, err := List(r)
+	for _, i := range list {
+		if i.Kept {
+			n++
+		}
+	}
+	return n, err
 }

@@ -2,6 +2,9 @@ package registry
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -9,6 +12,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 )
@@ -23,16 +27,17 @@ const (
 )
 
 // Registrar serves the registration of single instances and the queries for services. Whether the caller may register a
-// SPIFFE ID is decided before a call arrives; what depends on stored instances is checked with [access.Permits] within
-// the transaction.
+// SPIFFE ID is decided before a call arrives; what depends on stored instances, and on the owners of the service, is
+// checked with [access.PermitsInstance] within the transaction.
 type Registrar struct {
 	store   *raftstore.Store
 	catalog *Catalog
+	scope   func(context.Context) access.Scope
 	now     func() time.Time
 }
 
-// RegisterInstance creates or replaces an instance. It replaces the instance at the same address, whatever lease that
-// has: the newest registration counts.
+// RegisterInstance creates or replaces an instance. It replaces the instance at the same address, unless another lease
+// holds that: then the caller has to take it over, and the holder is notified.
 func (s *Registrar) RegisterInstance(
 	ctx context.Context, r *ententev1.RegisterInstanceRequest,
 ) (*ententev1.Instance, error) {
@@ -45,7 +50,7 @@ func (s *Registrar) RegisterInstance(
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	others := registeredAt(present.Instances, wanted)
+	others := registeredAt(present, wanted.Address)
 	if len(others) == 0 {
 		if err := s.catalog.checkQuota(view, map[string]int{wanted.Service: 1}); err != nil {
 			return nil, err
@@ -63,13 +68,29 @@ func (s *Registrar) RegisterInstance(
 			}
 			written.Lease = lease.Key
 		}
+		if err := checkEtag(tx, r.GetEtag(), written, others); err != nil {
+			return err
+		}
 		for _, other := range others {
 			if other.Lease == written.Lease {
 				continue
 			}
-			if err := remove(ctx, tx, other); err != nil {
+			stored, err := remove(ctx, tx, other)
+			if err != nil {
 				return err
 			}
+			if stored == nil {
+				continue
+			}
+			if err := s.handOver(ctx, tx, *stored, written, r.GetTakeOver()); err != nil {
+				return err
+			}
+		}
+		err := regained(tx, written.Lease, func(service, address string) bool {
+			return service == written.Service && address == written.Address.String()
+		})
+		if err != nil {
+			return err
 		}
 		key, err = put(ctx, tx, &written)
 		return err
@@ -88,6 +109,9 @@ func (s *Registrar) RegisterInstance(
 // put writes an instance into the generation of its set that counts, and returns the key of its row. An equal instance
 // keeps its time of registration.
 func put(ctx context.Context, tx *raftstore.Tx, i *Instance) (key string, err error) {
+	if err := access.PermitsInstance(ctx, tx, access.RegistersInstance, i.Service, i.ID); err != nil {
+		return "", err
+	}
 	into := set{i.Service, i.Lease}
 	generation, err := into.generation(tx)
 	if err != nil {
@@ -103,12 +127,16 @@ func put(ctx context.Context, tx *raftstore.Tx, i *Instance) (key string, err er
 		if err != nil {
 			return "", err
 		}
-		if err := access.Permits(ctx, old.ID); err != nil {
+		if err := access.PermitsInstance(ctx, tx, access.RemovesInstance, i.Service, old.ID); err != nil {
 			return "", err
 		}
 		if old.sameAs(*i) {
-			i.Registered = old.Registered
+			i.Registered, i.generation = old.Registered, old.generation
+		} else {
+			i.generation = raftstore.NextGeneration(tx, old.generation)
 		}
+	} else {
+		i.generation = raftstore.NextGeneration(tx, 0)
 	}
 	if err := into.index(tx); err != nil {
 		return "", err
@@ -116,38 +144,62 @@ func put(ctx context.Context, tx *raftstore.Tx, i *Instance) (key string, err er
 	return key, Instances.Put(tx, key, i.Row())
 }
 
-// registeredAt returns the instances that are registered at the address of the wanted one. Imported instances are not
-// registered here, and yield to those that are.
-func registeredAt(list []Instance, wanted Instance) []Instance {
+// checkEtag returns an error if none of the instances at an address has the etag of a request. i is the one under the
+// caller's lease, others those that were there before the transaction.
+func checkEtag(tx *raftstore.Tx, requested string, i Instance, others []Instance) error {
+	if requested == "" {
+		return nil
+	}
+	var present []string
+	for _, at := range append([]Instance{i}, others...) {
+		of := set{at.Service, at.Lease}
+		generation, err := of.generation(tx)
+		if err != nil {
+			return err
+		}
+		row, found, err := Instances.Get(tx, of.in(generation)+at.Address.String())
+		if err != nil {
+			return err
+		}
+		if found {
+			present = append(present, etag.Of(row.Value.GetGeneration()))
+		}
+	}
+	return etag.Check(requested, "the instance of "+i.Service+" at "+i.Address.String(), present...)
+}
+
+// registeredAt returns the instances of a service that are registered at an address, those that do not count because of
+// their IDs included. Imported instances are not registered here, and yield to those that are.
+func registeredAt(s *Service, address netip.AddrPort) []Instance {
 	var registered []Instance
-	for _, i := range list {
-		if i.Address == wanted.Address && i.Origin == "" {
+	for _, i := range slices.Concat(s.Instances, s.disowned) {
+		if i.Address == address && i.Origin == "" {
 			registered = append(registered, i)
 		}
 	}
 	return registered
 }
 
-// remove deletes an instance, if it is stored and the caller is permitted to.
-func remove(ctx context.Context, tx *raftstore.Tx, i Instance) error {
+// remove deletes an instance, if the caller is permitted to. It returns what was stored, or nil.
+func remove(ctx context.Context, tx *raftstore.Tx, i Instance) (*Instance, error) {
 	of := set{i.Service, i.Lease}
 	generation, err := of.generation(tx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key := of.in(generation) + i.Address.String()
 	row, found, err := Instances.Get(tx, key)
 	if err != nil || !found {
-		return err
+		return nil, err
 	}
 	stored, err := fromRow(row)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := access.Permits(ctx, stored.ID); err != nil {
-		return err
+	if err := access.PermitsInstance(ctx, tx, access.RemovesInstance, i.Service, stored.ID); err != nil {
+		return nil, err
 	}
-	return Instances.Delete(tx, key)
+	return &stored, Instances.Delete(tx, key)
 }
 
 // DeregisterInstance removes an instance.
@@ -161,47 +213,99 @@ func (s *Registrar) DeregisterInstance(
 	if err != nil {
 		return nil, invalid(err)
 	}
-	// The instance may have been registered at another member a moment ago.
+	for {
+		found, err := s.registered(ctx, r.GetService(), address)
+		if err != nil {
+			return nil, err
+		}
+		removed := false
+		deregister := func(tx *raftstore.Tx) error {
+			removed = false
+			if err := checkEtag(tx, r.GetEtag(), found[0], found); err != nil {
+				return err
+			}
+			for _, i := range found {
+				stored, err := remove(ctx, tx, i)
+				if err != nil {
+					return err
+				}
+				if stored == nil {
+					continue
+				}
+				removed = true
+				if err := s.removed(ctx, tx, *stored); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		if r.GetDryRun() {
+			if err := raftstore.Try(ctx, s.store, deregister); err != nil {
+				return nil, raftstore.StatusError(err)
+			}
+			return s.deregistrationEffects(found)
+		}
+		revision, err := s.store.Update(ctx, deregister)
+		switch {
+		case err != nil:
+			return nil, raftstore.StatusError(err)
+		case removed:
+			return &ententev1.DeregisterInstanceResponse{Revision: uint64(revision)}, nil
+		}
+		// Another call has removed or replaced it meanwhile.
+	}
+}
+
+// deregistrationEffects returns what the removal of the instances at one address does.
+func (s *Registrar) deregistrationEffects(found []Instance) (*ententev1.DeregisterInstanceResponse, error) {
+	view := s.store.View()
+	present, err := s.catalog.Service(view, found[0].Service)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	others := 0
+	for _, i := range present.Instances {
+		if i.Address != found[0].Address {
+			others++
+		}
+	}
+	response := &ententev1.DeregisterInstanceResponse{Revision: uint64(view.Revision())}
+	for _, i := range found {
+		detail := fmt.Sprintf("gets no new connections; %d other instances of the service stay", others)
+		if i.Lease != "" {
+			detail += "; the holder of its lease " + i.Lease + " is notified, unless that is the caller"
+		}
+		response.Effects = append(response.Effects, &ententev1.Effect{
+			Kind: "instances", Subject: fmt.Sprintf("%s at %s", i.Service, i.Address), Detail: detail,
+		})
+	}
+	return response, nil
+}
+
+// registered returns the instances at an address, of which there is at least one. It may have been registered at
+// another member a moment ago.
+func (s *Registrar) registered(ctx context.Context, service string, address netip.AddrPort) ([]Instance, error) {
 	view, err := s.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	present, err := s.catalog.Service(view, r.GetService())
+	present, err := s.catalog.Service(view, service)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	found := registeredAt(present.Instances, Instance{Endpoint: plan.Endpoint{Address: address}})
-	if len(found) == 0 {
-		for _, i := range present.Instances {
-			if i.Address == address {
-				return nil, status.Errorf(
-					codes.FailedPrecondition,
-					"the instance of %s at %s is imported from %s, where it is registered; 'entente "+
-						"service unimport %s --from %s' ends the import",
-					i.Service,
-					address,
-					i.Origin,
-					i.Service,
-					i.Origin,
-				)
-			}
-		}
-		return nil, status.Errorf(codes.NotFound,
-			"service %s has no instance at %s; 'entente service show %s' lists the addresses of its instances",
-			r.GetService(), address, r.GetService())
+	if found := registeredAt(present, address); len(found) > 0 {
+		return found, nil
 	}
-	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		for _, i := range found {
-			if err := remove(ctx, tx, i); err != nil {
-				return err
-			}
+	for _, i := range present.Instances {
+		if i.Address == address {
+			return nil, status.Errorf(codes.FailedPrecondition, "the instance of %s at %s is imported from %s, where "+
+				"it is registered; 'entente service unimport %s --from %s' ends the import",
+				i.Service, address, i.Origin, i.Service, i.Origin)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, raftstore.StatusError(err)
 	}
-	return &ententev1.DeregisterInstanceResponse{Revision: uint64(revision)}, nil
+	return nil, status.Errorf(codes.NotFound,
+		"service %s has no instance at %s; 'entente service show %s' lists the addresses of its instances",
+		service, address, service)
 }
 
 // checkQuota returns an error if that many more instances of some services cannot be registered.
@@ -243,7 +347,8 @@ func (c *Catalog) checkQuota(r raftstore.Reader, more map[string]int) error {
 	return nil
 }
 
-// ListServices returns all services with their instances.
+// ListServices returns all services that have an instance which the caller sees, with these instances. Those that do
+// not count are marked as disowned.
 func (s *Registrar) ListServices(
 	ctx context.Context, r *ententev1.ListServicesRequest,
 ) (*ententev1.ListServicesResponse, error) {
@@ -251,13 +356,16 @@ func (s *Registrar) ListServices(
 	if err != nil {
 		return nil, err
 	}
-	list, err := List(view)
+	list, err := decode(view, "")
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
 	response := &ententev1.ListServicesResponse{Revision: uint64(view.Revision())}
-	byName := make(map[string]*ententev1.Service)
+	byName, scope := make(map[string]*ententev1.Service), s.scope(ctx)
 	for _, i := range list {
+		if !scope.Includes(i.ID.TrustDomain()) {
+			continue
+		}
 		service := byName[i.Service]
 		if service == nil {
 			service = &ententev1.Service{Name: i.Service, Revision: uint64(serviceRevision(view, i.Service))}
@@ -269,7 +377,8 @@ func (s *Registrar) ListServices(
 	return response, nil
 }
 
-// GetService returns one service with its instances.
+// GetService returns one service with the instances that the caller sees. Those that do not count are marked as
+// disowned, and come last. A service without any does not exist for the caller.
 func (s *Registrar) GetService(ctx context.Context, r *ententev1.GetServiceRequest) (*ententev1.Service, error) {
 	if err := plan.CheckServiceName(r.GetName()); err != nil {
 		return nil, invalid(err)
@@ -282,13 +391,16 @@ func (s *Registrar) GetService(ctx context.Context, r *ententev1.GetServiceReque
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	if len(present.Instances) == 0 {
+	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(serviceRevision(view, r.GetName()))}
+	scope := s.scope(ctx)
+	for _, i := range slices.Concat(present.Instances, present.disowned) {
+		if scope.Includes(i.ID.TrustDomain()) {
+			service.Instances = append(service.Instances, i.Proto())
+		}
+	}
+	if len(service.GetInstances()) == 0 {
 		return nil, status.Errorf(codes.NotFound,
 			"service %s has no instance; register one with: entente service register %s …", r.GetName(), r.GetName())
-	}
-	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(serviceRevision(view, r.GetName()))}
-	for _, i := range present.Instances {
-		service.Instances = append(service.Instances, i.Proto())
 	}
 	return service, nil
 }

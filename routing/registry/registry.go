@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 
 	"github.com/hashicorp/go-hclog"
@@ -16,6 +17,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/registry/preserve"
 )
 
 // Config is what a [Registry] needs. Store and Audit are required.
@@ -24,9 +26,14 @@ type Config struct {
 	// Audit records what the registry does on its own, which is to end leases, and the changes of health that holders
 	// of leases report.
 	Audit audit.Recorder
+	// Scope returns which trust domains the caller of a query sees. If nil, it is [access.ScopeFrom].
+	Scope func(context.Context) access.Scope
 	// LastContact returns when this member last had contact with the leader, or led with a majority. A member without
 	// recent contact takes no renewals, because it could not pass them on. If nil, contact is always recent.
 	LastContact func() time.Time
+	// SelfPreservation is the part of the leased instances of a service above which they stay when they would be
+	// removed within a minute. If 0, it is [preserve.Default].
+	SelfPreservation preserve.Threshold
 	// Now is the clock; if nil, time.Now.
 	Now func() time.Time
 	// Logger and Registerer may be nil.
@@ -56,8 +63,14 @@ func New(c Config) (*Registry, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Scope == nil {
+		c.Scope = access.ScopeFrom
+	}
 	if c.LastContact == nil {
 		c.LastContact = c.Now
+	}
+	if c.SelfPreservation == 0 {
+		c.SelfPreservation = preserve.Default
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -67,15 +80,15 @@ func New(c Config) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of the registry: %w", err)
 	}
-	r.Registrar = &Registrar{store: c.Store, catalog: r.Catalog, now: c.Now}
+	r.Registrar = &Registrar{store: c.Store, catalog: r.Catalog, scope: c.Scope, now: c.Now}
 	r.Replacer = newReplacer(c, r.Catalog, r.Collector)
 	r.Leases = &LeaseKeeper{
-		store: c.Store, audit: c.Audit, tracker: r.Tracker, collector: r.Collector, metrics: metrics,
+		store: c.Store, audit: c.Audit, scope: c.Scope, tracker: r.Tracker, collector: r.Collector, metrics: metrics,
 		lastContact: c.LastContact, now: c.Now, log: c.Logger,
 	}
 	r.sweeper = &sweeper{
 		store: c.Store, audit: c.Audit, tracker: r.Tracker, collector: r.Collector, metrics: metrics,
-		now: c.Now, log: c.Logger,
+		now: c.Now, log: c.Logger, catalog: r.Catalog, threshold: c.SelfPreservation,
 	}
 	return r, nil
 }

@@ -3,12 +3,16 @@ package registry
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -75,6 +79,33 @@ func (m *member) register(ctx context.Context, i *ententev1.Instance) (*ententev
 	return m.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: i})
 }
 
+// Of calls that remove an instance at once one succeeds, and the others find nothing.
+func TestDeregisterAtOnce(t *testing.T) {
+	m, ctx := newMember(t), routingtest.Admin(t)
+	for range 50 {
+		_, err := m.register(ctx, routingtest.Registration())
+		require.NoError(t, err)
+		var group sync.WaitGroup
+		var removed, absent atomic.Int32
+		for range 4 {
+			group.Go(func() {
+				_, err := m.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{
+					Service: "shop", Address: "10.0.0.1:443",
+				})
+				switch status.Code(err) {
+				case codes.OK:
+					removed.Add(1)
+				case codes.NotFound:
+					absent.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		require.EqualValues(t, 1, removed.Load())
+		require.EqualValues(t, 3, absent.Load())
+	}
+}
+
 func TestRegisterAndDeregister(t *testing.T) {
 	m, ctx := newMember(t), routingtest.Admin(t)
 	first, err := m.register(ctx, routingtest.Registration())
@@ -137,10 +168,11 @@ func TestOthersInstances(t *testing.T) {
 	_, err := m.register(routingtest.Admin(t), routingtest.Registration())
 	require.NoError(t, err)
 	other := access.WithCaller(t.Context(), routingtest.Mallory)
+	const unseen = "spiffe://eu.example.org/mallory may not replace or remove an instance of shop"
 	_, err = m.register(other, routingtest.Registration())
 	routingtest.Refused(t, err, codes.PermissionDenied, "spiffe://eu.example.org/mallory may not call this")
 	_, err = m.DeregisterInstance(other, &ententev1.DeregisterInstanceRequest{Service: "shop", Address: "10.0.0.1:443"})
-	routingtest.Refused(t, err, codes.PermissionDenied, "spiffe://eu.example.org/mallory may not call this")
+	routingtest.Refused(t, err, codes.PermissionDenied, unseen)
 }
 
 func TestServiceIsBounded(t *testing.T) {
@@ -199,10 +231,16 @@ func TestAffected(t *testing.T) {
 		{Leases.Name(), "1234", []string{"cart", "shop"}, true},
 		{Leases.Name(), "9999", nil, true},
 		{ImportSources.Name(), "us.example.org", []string{"shop"}, true},
+		{"service_owners", "shop/spiffe://eu.example.org/plane|discovery||", []string{"shop"}, true},
 		{"another_table", "us.example.org", nil, false},
 	} {
 		got, known := Affected(m.store.View(), raftstore.Change{Table: test.table, Key: test.key})
 		require.Equal(t, test.known, known, "%s %s", test.table, test.key)
 		require.Equal(t, test.want, got, "%s %s", test.table, test.key)
+		for _, watched := range [][]raftstore.Prefix{Prefixes(), PrefixesOf("shop")} {
+			require.Equal(t, test.known, slices.ContainsFunc(watched, func(p raftstore.Prefix) bool {
+				return p.Table == test.table
+			}), "%s is followed as far as it affects services", test.table)
+		}
 	}
 }

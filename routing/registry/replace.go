@@ -121,22 +121,29 @@ type replacement struct {
 	wanted     map[string]map[string]Instance // by service, then address
 
 	// check and permits apply to the replacement by a caller: whether the lease is still the caller's, and whether the
-	// caller may replace instances of a SPIFFE ID.
+	// caller may add or remove instances of a service under a SPIFFE ID.
 	check   func(raftstore.Reader) error
-	permits map[spiffeid.ID]error
+	permits map[permission]error
 	// commit is set for imported instances. They have bounds of their own and no caller whose permission counts.
 	commit func(*raftstore.Tx) error
 }
 
-// permitted checks the caller's permission once for each ID.
-func (r *replacement) permitted(ctx context.Context, id spiffeid.ID) error {
+// permission is what the caller of a replacement needs.
+type permission struct {
+	change  access.InstanceChange
+	service string
+	id      spiffeid.ID
+}
+
+// permitted checks each permission of the caller once.
+func (r *replacement) permitted(ctx context.Context, reader raftstore.Reader, p permission) error {
 	if r.commit != nil {
 		return nil
 	}
-	err, known := r.permits[id]
+	err, known := r.permits[p]
 	if !known {
-		err = access.Permits(ctx, id)
-		r.permits[id] = err
+		err = access.PermitsInstance(ctx, reader, p.change, p.service, p.id)
+		r.permits[p] = err
 	}
 	return err
 }
@@ -146,7 +153,13 @@ func (r *replacement) begin(tx *raftstore.Tx) error {
 	if r.commit != nil {
 		return r.commit(tx)
 	}
-	return r.check(tx)
+	if err := r.check(tx); err != nil {
+		return err
+	}
+	return regained(tx, r.lease, func(service, address string) bool {
+		_, has := r.wanted[service][address]
+		return has
+	})
 }
 
 // replaced counts what a replacement did.
@@ -181,6 +194,7 @@ func (r *replacement) inPlace(ctx context.Context) (replaced, error) {
 		if err := r.begin(tx); err != nil {
 			return err
 		}
+		clear(r.permits) // the owners of a service may have changed since
 		differences, err := r.compare(ctx, tx)
 		if err != nil {
 			return err
@@ -281,7 +295,7 @@ func (r *replacement) compare(ctx context.Context, reader raftstore.Reader) ([]d
 			if stays && old.sameAs(next) {
 				continue
 			}
-			if err := r.permitted(ctx, old.ID); err != nil {
+			if err := r.permitted(ctx, reader, permission{access.RemovesInstance, service, old.ID}); err != nil {
 				return nil, err
 			}
 			if !stays {
@@ -291,7 +305,14 @@ func (r *replacement) compare(ctx context.Context, reader raftstore.Reader) ([]d
 		for address, next := range r.wanted[service] {
 			old, stays := present[address]
 			if stays && old.sameAs(next) {
+				next.generation = old.generation
+				r.wanted[service][address] = next // for a set that is staged as a whole
 				continue
+			}
+			next.generation = raftstore.NextGeneration(reader, old.generation)
+			r.wanted[service][address] = next
+			if err := r.permitted(ctx, reader, permission{access.RegistersInstance, service, next.ID}); err != nil {
+				return nil, err
 			}
 			if !stays {
 				d.added++

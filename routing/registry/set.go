@@ -79,8 +79,14 @@ func (s set) index(tx *raftstore.Tx) error {
 	if s.lease == "" || s.origin() != "" {
 		return nil
 	}
-	return leaseServices.Put(tx, s.lease+"/"+s.service, &statev1.InstanceSet{})
+	if _, found, err := leaseServices.Get(tx, s.leaseKey()); err != nil || found {
+		return err
+	}
+	return leaseServices.Put(tx, s.leaseKey(), &statev1.LeaseService{})
 }
+
+// leaseKey returns the key of the set in leaseServices.
+func (s set) leaseKey() string { return s.lease + "/" + s.service }
 
 // servicesOf lists the services in which a lease has, or had, instances.
 func servicesOf(r raftstore.Reader, lease string) ([]string, error) {

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -102,6 +103,11 @@ func (r *replacement) switchTo(
 	revision, err := r.store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := r.begin(tx); err != nil {
 			return err
+		}
+		for p := range r.permits {
+			if err := access.PermitsInstance(ctx, tx, p.change, p.service, p.id); err != nil {
+				return err
+			}
 		}
 		for _, d := range differences {
 			now, err := d.set.generation(tx)

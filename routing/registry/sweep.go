@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ententehq/entente/access/audit"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/registry/preserve"
 )
 
 const (
@@ -30,10 +32,13 @@ type sweeper struct {
 	now       func() time.Time
 	log       hclog.Logger
 
+	catalog   *Catalog
+	threshold preserve.Threshold
+
 	table []trackedLease
 	read  raftstore.Revision
-	// abandoned are the leases that are gone but still have instances.
-	abandoned []string
+	// abandoned are the sets of leases that are gone, and those that a lease has lost.
+	abandoned []set
 	indexed   raftstore.Revision
 }
 
@@ -60,28 +65,35 @@ func (s *sweeper) sweep(ctx context.Context) {
 		s.log.Error("cannot read the leases", "error", err)
 		return
 	}
-	lapse, gone := s.tracker.due(s.table)
-	if len(lapse)+len(gone) > 0 {
-		if err := ProveLead(ctx, s.store); err != nil {
+	expiring, gone := s.tracker.due(s.table)
+	if len(expiring)+len(gone) > 0 {
+		if err := ProveLeadership(ctx, s.store); err != nil {
 			warn(ctx, s.log, "leases seem to have run out, but this member cannot prove that it leads", err)
 			return
 		}
 	}
-	for batch := range slices.Chunk(lapse, sweepBatch) {
-		if err := s.change(ctx, batch, "lease runs out", markLapsed(s.now())); err != nil {
+	for batch := range slices.Chunk(expiring, sweepBatch) {
+		if err := s.change(ctx, batch, "lease runs out", markExpired(s.now())); err != nil {
 			warn(ctx, s.log, "leases that were not renewed do not count as run out yet", err)
 			return
 		}
-		s.metrics.lapsed.Add(float64(len(batch)))
+		s.metrics.expired.Add(float64(len(batch)))
 	}
-	for batch := range slices.Chunk(gone, sweepBatch) {
-		if err := s.change(ctx, batch, "remove lease", deleteLapsed); err != nil {
+	verdicts, err := s.judge(s.store.View(), gone)
+	if err != nil {
+		warn(ctx, s.log, "cannot read the instances of leases that ran out", err)
+		return
+	}
+	for len(verdicts) > 0 {
+		n := batchOf(verdicts)
+		if err := s.settle(ctx, verdicts[:n]); err != nil {
 			warn(ctx, s.log, "instances of leases that ran out long ago are not removed yet", err)
 			return
 		}
+		verdicts = verdicts[n:]
 	}
-	for _, lease := range s.abandoned {
-		if err := s.collector.deleteLease(ctx, lease); err != nil {
+	for _, of := range s.abandoned {
+		if err := s.collector.deleteSet(ctx, of); err != nil {
 			warn(ctx, s.log, "rows of a lease that is gone are not deleted yet", err)
 			return
 		}
@@ -109,27 +121,27 @@ func (s *sweeper) load(view *raftstore.View) error {
 		}
 		known[row.Key] = true
 		table = append(table, trackedLease{
-			id: row.Key, ttl: row.Value.GetTtl().AsDuration(), goneAfter: row.Value.GetGoneAfter().AsDuration(),
-			lapsed: row.Value.GetLapseTime() != nil, revision: row.Revision,
+			id: row.Key, ttl: row.Value.GetTtl().AsDuration(), removalDelay: s.removalDelay(row.Value),
+			expired: row.Value.GetExpireTime() != nil, revision: row.Revision,
 		})
 	}
-	var abandoned []string
+	var abandoned []set
 	for row, err := range leaseServices.All(view, "") {
 		if err != nil {
 			return err
 		}
-		lease := row.Key[:min(len(row.Key), 2*leaseIDSize)]
-		if !known[lease] && (len(abandoned) == 0 || abandoned[len(abandoned)-1] != lease) {
-			abandoned = append(abandoned, lease)
+		lease, service, _ := strings.Cut(row.Key, "/")
+		if !known[lease] || row.Value.GetRemoved() {
+			abandoned = append(abandoned, set{service, lease})
 		}
 	}
 	s.table, s.abandoned, s.read, s.indexed = table, abandoned, leases, index
 	return nil
 }
 
-// ProveLead returns an error unless this member leads, in the same term before and after a linearizable read. A member
-// that was cut off without noticing has received no reports, and must not act on their absence.
-func ProveLead(ctx context.Context, store *raftstore.Store) error {
+// ProveLeadership returns an error unless this member leads, in the same term before and after a linearizable read. A
+// member that was cut off without noticing has received no reports, and must not act on their absence.
+func ProveLeadership(ctx context.Context, store *raftstore.Store) error {
 	term := store.Term()
 	if _, err := store.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err != nil {
 		return err
@@ -140,27 +152,17 @@ func ProveLead(ctx context.Context, store *raftstore.Store) error {
 	return ctx.Err()
 }
 
-// markLapsed makes all instances of a lease unhealthy, by a change of the lease's row. A lease that has changed since
+// markExpired makes all instances of a lease unhealthy, by a change of the lease's row. A lease that has changed since
 // it was read stays.
-func markLapsed(now time.Time) func(*raftstore.Tx, trackedLease) error {
+func markExpired(now time.Time) func(*raftstore.Tx, trackedLease) error {
 	return func(tx *raftstore.Tx, l trackedLease) error {
 		row, found, err := Leases.Get(tx, l.id)
 		if err != nil || !found || row.Revision != l.revision {
 			return err
 		}
-		row.Value.LapseTime = timestamppb.New(now)
+		row.Value.ExpireTime = timestamppb.New(now)
 		return Leases.Put(tx, l.id, row.Value)
 	}
-}
-
-// deleteLapsed deletes the row of a lease, without which its instances do not count. They are deleted later. A lease
-// that has changed since it was read stays.
-func deleteLapsed(tx *raftstore.Tx, l trackedLease) error {
-	row, found, err := Leases.Get(tx, l.id)
-	if err != nil || !found || row.Revision != l.revision {
-		return err
-	}
-	return Leases.Delete(tx, l.id)
 }
 
 // change applies a function to each lease in one transaction, and records it in the audit log.
@@ -171,9 +173,6 @@ func (s *sweeper) change(
 	for i, l := range leases {
 		events[i] = audit.Event{Caller: "routing", Action: action, Object: "lease " + l.id}
 		events[i].Detail = fmt.Sprintf("it was not renewed for %s", l.ttl)
-		if l.lapsed {
-			events[i].Detail = fmt.Sprintf("it ran out %s ago", l.goneAfter)
-		}
 	}
 	return audit.DoAll(s.audit, events, func(lines []audit.Event) error {
 		revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {

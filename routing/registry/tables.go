@@ -3,6 +3,7 @@ package registry
 import (
 	"strings"
 
+	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -16,8 +17,8 @@ var (
 	Sets = raftstore.NewTable[*statev1.InstanceSet]("instance_sets")
 	// Leases holds all leases, by ID.
 	Leases = raftstore.NewTable[*statev1.Lease]("leases")
-	// leaseServices is the index of the services in which a lease has instances, by "<lease>/<service>".
-	leaseServices = raftstore.NewTable[*statev1.InstanceSet]("lease_services")
+	// leaseServices has a row for each service in which a lease has instances, by "<lease>/<service>".
+	leaseServices = raftstore.NewTable[*statev1.LeaseService]("lease_services")
 
 	// Imports holds the services that are imported from other clusters, by "<service here>/<trust domain>".
 	Imports = raftstore.NewTable[*statev1.ServiceImport]("service_imports")
@@ -29,10 +30,12 @@ var (
 )
 
 // Prefixes lists what decides which instances count, of all services.
-func Prefixes() []raftstore.Prefix { return prefixes("") }
+func Prefixes() []raftstore.Prefix { return append(prefixes(""), grant.OwnersPrefix("")) }
 
 // PrefixesOf lists what decides which instances of one service count.
-func PrefixesOf(service string) []raftstore.Prefix { return prefixes(servicePrefix(service)) }
+func PrefixesOf(service string) []raftstore.Prefix {
+	return append(prefixes(servicePrefix(service)), grant.OwnersPrefix(service))
+}
 
 func prefixes(service string) []raftstore.Prefix {
 	return []raftstore.Prefix{
@@ -45,7 +48,10 @@ func prefixes(service string) []raftstore.Prefix {
 // they count.
 func serviceRevision(r raftstore.Reader, service string) raftstore.Revision {
 	prefix := servicePrefix(service)
-	return max(Instances.PrefixRevision(r, prefix), Sets.PrefixRevision(r, prefix), importsRevision(r, prefix))
+	return max(
+		Instances.PrefixRevision(r, prefix), Sets.PrefixRevision(r, prefix), importsRevision(r, prefix),
+		grant.OwnersRevision(r, service),
+	)
 }
 
 // importsRevision returns the revision of the last change to what decides whether the imported instances of a service
@@ -61,7 +67,7 @@ func importsRevision(r raftstore.Reader, prefix string) raftstore.Revision {
 // number of services.
 func Affected(r raftstore.Reader, change raftstore.Change) (services []string, known bool) {
 	switch change.Table {
-	case Instances.Name(), Sets.Name(), Imports.Name(), ImportedSets.Name():
+	case Instances.Name(), Sets.Name(), Imports.Name(), ImportedSets.Name(), grant.OwnersPrefix("").Table:
 		service, _, ok := strings.Cut(change.Key, "/")
 		return []string{service}, ok
 	case Leases.Name():

@@ -29,10 +29,10 @@ type Tracker struct {
 	now func() time.Time
 
 	mu sync.Mutex
-	// renewed is when each held lease was last renewed as far as it counts; lapsed is since when each lease that has
+	// renewed is when each held lease was last renewed as far as it counts; expired is since when each lease that has
 	// run out was seen so.
-	renewed, lapsed map[string]time.Time
-	grace           Grace
+	renewed, expired map[string]time.Time
+	grace            Grace
 }
 
 // renewal is the last renewal of a lease. The leader does not receive the ttl.
@@ -43,14 +43,14 @@ type renewal struct {
 
 // trackedLease is a lease as stored in the table.
 type trackedLease struct {
-	id             string
-	ttl, goneAfter time.Duration
-	lapsed         bool
-	revision       raftstore.Revision
+	id                string
+	ttl, removalDelay time.Duration
+	expired           bool
+	revision          raftstore.Revision
 }
 
 func newTracker(c Config) *Tracker {
-	t := &Tracker{now: c.Now, renewed: make(map[string]time.Time), lapsed: make(map[string]time.Time)}
+	t := &Tracker{now: c.Now, renewed: make(map[string]time.Time), expired: make(map[string]time.Time)}
 	t.Section = memory.New(memory.Config[string, renewal]{
 		Name: LeaseSection, Encode: t.encode, Decode: t.decode, Now: c.Now,
 		Merge: func(was renewal, known bool, is renewal) (renewal, bool) {
@@ -115,22 +115,22 @@ func (t *Tracker) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.renewed)
-	clear(t.lapsed)
+	clear(t.expired)
 	t.grace = Grace{}
 }
 
 // due returns the leases that were not renewed in time, and those that ran out so long ago that their instances are to
 // be deleted. It forgets leases that are not in the table.
-func (t *Tracker) due(table []trackedLease) (lapse, gone []trackedLease) {
+func (t *Tracker) due(table []trackedLease) (expiring, gone []trackedLease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	away := t.grace.Check(now)
-	renewed, lapsed := make(map[string]time.Time, len(table)), make(map[string]time.Time)
+	renewed, expired := make(map[string]time.Time, len(table)), make(map[string]time.Time)
 	for _, l := range table {
-		if l.lapsed {
-			lapsed[l.id] = LastReport(t.lapsed, l.id, away, now)
-			if now.Sub(lapsed[l.id]) >= l.goneAfter {
+		if l.expired {
+			expired[l.id] = LastReport(t.expired, l.id, away, now)
+			if now.Sub(expired[l.id]) >= l.removalDelay {
 				gone = append(gone, l)
 			}
 			continue
@@ -141,10 +141,38 @@ func (t *Tracker) due(table []trackedLease) (lapse, gone []trackedLease) {
 		}
 		renewed[l.id] = at
 		if now.Sub(at) > l.ttl+HeartbeatSlack {
-			lapse = append(lapse, l)
+			expiring = append(expiring, l)
 		}
 	}
-	t.renewed, t.lapsed = renewed, lapsed
+	t.renewed, t.expired = renewed, expired
 	t.Received.DeleteFunc(func(id string, _ renewal) bool { return renewed[id].IsZero() })
-	return lapse, gone
+	return expiring, gone
+}
+
+// HeartbeatSlack is how much longer than its ttl the leader waits for a renewal: a renewal travels with the next
+// heartbeat, and if that is lost, with the one after it.
+const HeartbeatSlack = 3 * time.Second
+
+// Grace measures silence for a leader that judges leases and imports by the reports that it receives. It discounts the
+// time in which the leader itself did not run, for example because its host was suspended: no report could be received
+// then. The zero value is ready.
+type Grace struct{ last time.Time }
+
+// Check starts a check at a point in time, and returns for how long the leader did not run before it.
+func (g *Grace) Check(now time.Time) (away time.Duration) {
+	if gap := now.Sub(g.last); !g.last.IsZero() && gap > HeartbeatSlack {
+		away = gap
+	}
+	g.last = now
+	return away
+}
+
+// LastReport returns since when there has been no report of name, given the times known from the previous check. A name
+// that is new, or whose time is in the future because the clock was set back, counts as reported now.
+func LastReport(known map[string]time.Time, name string, away time.Duration, now time.Time) time.Time {
+	at, ok := known[name]
+	if at = at.Add(away); !ok || at.After(now) {
+		return now
+	}
+	return at
 }

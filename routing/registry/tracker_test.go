@@ -32,7 +32,7 @@ func newTestTracker() *testTracker {
 }
 
 // dueAt returns the leases that are due at a second.
-func (t *testTracker) dueAt(table []trackedLease, second int) (lapse, gone []trackedLease) {
+func (t *testTracker) dueAt(table []trackedLease, second int) (expiring, gone []trackedLease) {
 	t.clock = at(second)
 	return t.due(table)
 }
@@ -58,7 +58,7 @@ func TestTracker(t *testing.T) {
 		name    string
 		deliver map[int]time.Duration
 		asleep  func(second int) bool
-		lapses  int
+		expires int
 	}{
 		{"never renewed: counts from the first check", nil, nil, 14},
 		{"renewed once", map[int]time.Duration{5: 0}, nil, 19},
@@ -76,10 +76,10 @@ func TestTracker(t *testing.T) {
 				if age, ok := test.deliver[second]; ok {
 					tracker.deliverAt(second, age)
 				}
-				if lapse, gone := tracker.dueAt(one, second); len(lapse) > 0 {
+				if expiring, gone := tracker.dueAt(one, second); len(expiring) > 0 {
 					require.Empty(t, gone)
-					require.Equal(t, one, lapse)
-					require.Equal(t, test.lapses, second)
+					require.Equal(t, one, expiring)
+					require.Equal(t, test.expires, second)
 					return
 				}
 			}
@@ -89,18 +89,20 @@ func TestTracker(t *testing.T) {
 
 	t.Run("a new leader grants a whole ttl", func(t *testing.T) {
 		tracker := newTestTracker()
-		require.Empty(t, lapsedBetween(tracker, one, 0, 0))
+		require.Empty(t, expiredBetween(tracker, one, 0, 0))
 		tracker.Reset()
-		require.Empty(t, lapsedBetween(tracker, one, 12, 12))
-		require.Empty(t, lapsedBetween(tracker, one, 15, 15))
-		require.NotEmpty(t, lapsedBetween(tracker, one, 16, 26))
+		require.Empty(t, expiredBetween(tracker, one, 12, 12))
+		require.Empty(t, expiredBetween(tracker, one, 15, 15))
+		require.NotEmpty(t, expiredBetween(tracker, one, 16, 26))
 	})
 	t.Run("gone a while after it ran out, and a new leader starts again", func(t *testing.T) {
 		tracker := newTestTracker()
-		table := []trackedLease{{id: leaseNamed(1), ttl: 10 * time.Second, goneAfter: 5 * time.Second, lapsed: true}}
+		table := []trackedLease{
+			{id: leaseNamed(1), ttl: 10 * time.Second, removalDelay: 5 * time.Second, expired: true},
+		}
 		for second, want := range []int{0, 0, 0, 0, 0, 1} {
-			lapse, gone := tracker.dueAt(table, second)
-			require.Empty(t, lapse)
+			expiring, gone := tracker.dueAt(table, second)
+			require.Empty(t, expiring)
 			require.Len(t, gone, want, "second %d", second)
 		}
 		tracker.Reset()
@@ -125,12 +127,12 @@ func TestTracker(t *testing.T) {
 	})
 }
 
-func lapsedBetween(tracker *testTracker, table []trackedLease, from, to int) (lapsed []trackedLease) {
+func expiredBetween(tracker *testTracker, table []trackedLease, from, to int) (expired []trackedLease) {
 	for second := from; second <= to; second++ {
-		lapse, _ := tracker.dueAt(table, second)
-		lapsed = append(lapsed, lapse...)
+		expiring, _ := tracker.dueAt(table, second)
+		expired = append(expired, expiring...)
 	}
-	return lapsed
+	return expired
 }
 
 // TestRenewedLeasesStay: a lease that is renewed at some member at least once a ttl never runs out, whichever
@@ -168,8 +170,8 @@ func TestRenewedLeasesStay(t *testing.T) {
 					}
 				}
 			}
-			lapse, _ := leader.due(table)
-			require.Empty(t, lapse, "second %d", second)
+			expiring, _ := leader.due(table)
+			require.Empty(t, expiring, "second %d", second)
 		}
 	})
 }

@@ -9,8 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
@@ -41,7 +39,7 @@ type upload struct {
 func (p *Replacer) newUpload(ctx context.Context, target *ententev1.ReplaceTarget) (*upload, error) {
 	u := &upload{
 		replacement: replacement{
-			Replacer: p, wanted: make(map[string]map[string]Instance), permits: make(map[spiffeid.ID]error),
+			Replacer: p, wanted: make(map[string]map[string]Instance), permits: make(map[permission]error),
 			wholeLease: target.GetService() == "", check: func(raftstore.Reader) error { return nil },
 		},
 		service: target.GetService(),
@@ -130,7 +128,7 @@ func (u *upload) parse(ctx context.Context, m *ententev1.Instance) (Instance, er
 	if _, twice := u.wanted[i.Service][i.Address.String()]; twice {
 		return i, fmt.Errorf("service %s has the address %s twice", i.Service, i.Address)
 	}
-	if err := u.permitted(ctx, i.ID); err != nil {
+	if err := u.permitted(ctx, u.store.View(), permission{access.RegistersInstance, i.Service, i.ID}); err != nil {
 		return i, err
 	}
 	i.Lease, i.Registered = u.lease, u.now()
@@ -184,5 +182,23 @@ func (u *upload) run(ctx context.Context) (*ententev1.ReplaceInstancesResponse, 
 			response.Services++
 		}
 	}
-	return response, nil
+	response.Outranked, err = u.outranked()
+	return response, err
+}
+
+// outranked counts the uploaded instances that do not count, because another registration has their address.
+func (u *upload) outranked() (n uint32, _ error) {
+	view := u.store.View()
+	for name := range u.wanted {
+		service, err := u.catalog.Service(view, name)
+		if err != nil {
+			return 0, err
+		}
+		for _, i := range service.Instances {
+			if i.Outranked && i.Lease == u.lease {
+				n++
+			}
+		}
+	}
+	return n, nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/access/grant"
 
 	cluster "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -30,11 +31,13 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/routing"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
+	"github.com/ententehq/entente/routing/routingtest"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/trust"
 )
@@ -320,13 +323,59 @@ func TestGRPCClient(t *testing.T) {
 	r.put("shop 1 eu/a unhealthy")
 	require.Equal(t, "0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
 
-	// The service is removed: first its instances, then what refers to it, and its cluster last.
+	// The service is removed: its cluster stays, without instances, so that calls fail at once.
 	r.remove("shop", "1")
 	r.remove("shop", "2")
 	require.Empty(t, addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
-	require.Empty(t, s.next(xds.Listeners).GetResources())
-	require.Empty(t, message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0).GetVirtualHosts())
-	require.Empty(t, s.next(xds.Clusters).GetResources())
+	require.Equal(t, "shop", message(t, &cluster.Cluster{}, s.next(xds.Clusters), 0).GetName())
+}
+
+// TestUnknownServiceIsAnswered: gRPC would wait 15 seconds for what does not exist. It is sent a service without
+// instances, which get there when they are registered. A name that no service can have is not answered.
+func TestUnknownServiceIsAnswered(t *testing.T) {
+	r := newFixture(t)
+	s := r.open(node("grpc", "eu/a"))
+	s.subscribe(xds.Listeners, "Not A Service", "later")
+	require.Len(t, s.next(xds.Listeners).GetResources(), 1)
+	s.subscribe(xds.Routes, "later")
+	routes := message(t, &route.RouteConfiguration{}, s.next(xds.Routes), 0)
+	name := routes.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster()
+	s.subscribe(xds.Clusters, name)
+	require.Equal(t, name, message(t, &cluster.Cluster{}, s.next(xds.Clusters), 0).GetName())
+	s.subscribe(xds.Endpoints, name)
+	require.Empty(t, addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+	r.put("later 1 eu/a healthy")
+	s.next(xds.Clusters)
+	require.Equal(t, "0:1", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+}
+
+// TestOwnersDecideExpectedIDs: once a service has an owner, a client of xDS expects only IDs of the owner's grant, and
+// connects to no other instance.
+func TestOwnersDecideExpectedIDs(t *testing.T) {
+	r := newFixture(t)
+	r.put("shop 1 eu/a healthy")
+	r.put("shop 2 us/a healthy")
+	s := r.open(node("grpc", "eu/a"))
+	s.subscribe(xds.Clusters, "shop")
+	expected := func() (ids []string) {
+		c := message(t, &cluster.Cluster{}, s.next(xds.Clusters), 0)
+		for _, id := range []string{"spiffe://eu.example.org/shop", "spiffe://us.example.org/shop"} {
+			if strings.Contains(string(c.GetTransportSocket().GetTypedConfig().GetValue()), id) {
+				ids = append(ids, id)
+			}
+		}
+		return ids
+	}
+	require.Equal(t, []string{"spiffe://eu.example.org/shop", "spiffe://us.example.org/shop"}, expected())
+	s.subscribe(xds.Endpoints, "shop")
+	require.Equal(t, "0:1 1:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
+
+	routingtest.Grant(t, routingtest.NewGuard(t, r.store), &ententev1.Grant{
+		Role: grant.Discovery, SpiffeId: "spiffe://eu.example.org/plane", TrustDomain: "eu.example.org",
+		PathPrefix: "/shop", Services: []string{"shop"},
+	})
+	require.Equal(t, []string{"spiffe://eu.example.org/shop"}, expected())
+	require.Equal(t, "0:1", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
 }
 
 // TestEnvoy subscribes with wildcards, in the order of Envoy: the cluster of a new service is sent before the route to
@@ -408,7 +457,9 @@ func TestScopeLimitsStreams(t *testing.T) {
 	s.subscribe(xds.Endpoints, "shop")
 	require.Equal(t, "0:2", addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
 	s.subscribe(xds.Listeners, "secret", "shop")
-	require.Len(t, s.next(xds.Listeners).GetResources(), 1, "a service without a visible instance does not exist")
+	require.Len(t, s.next(xds.Listeners).GetResources(), 2, "a service without a visible instance is as an unknown one")
+	s.subscribe(xds.Endpoints, "secret")
+	require.Empty(t, addresses(message(t, &endpoint.ClusterLoadAssignment{}, s.next(xds.Endpoints), 0)))
 }
 
 // TestClientWithoutBundleMaps: it gets one cluster for each domain, the load is split by domain, and each falls back on

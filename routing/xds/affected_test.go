@@ -40,15 +40,15 @@ func (r *fixture) putLease(id string, row *statev1.Lease) {
 	require.NoError(r.t, err)
 }
 
-// lapse makes a lease run out, or holds it again.
-func (r *fixture) lapse(id string, lapsed bool) {
+// setExpired makes a lease run out, or renews it.
+func (r *fixture) setExpired(id string, expired bool) {
 	r.t.Helper()
 	row, found, err := registry.Leases.Get(r.store.View(), id)
 	require.NoError(r.t, err)
 	require.True(r.t, found)
-	row.Value.LapseTime = nil
-	if lapsed {
-		row.Value.LapseTime = timestamppb.Now()
+	row.Value.ExpireTime = nil
+	if expired {
+		row.Value.ExpireTime = timestamppb.Now()
 	}
 	r.putLease(id, row.Value)
 }
@@ -117,7 +117,7 @@ func TestLeaseAffectsItsServices(t *testing.T) {
 	for attempt := 1; ; attempt++ {
 		before := time.Now()
 		r.manager.since()
-		r.lapse(leases[3], attempt%2 == 1)
+		r.setExpired(leases[3], attempt%2 == 1)
 		var changed []string
 		for len(changed) < 2 {
 			for _, resource := range next().GetResources() {
@@ -162,7 +162,7 @@ func BenchmarkLease(b *testing.B) {
 	r.manager.since()
 	changes := 0
 	for b.Loop() {
-		r.lapse(leases[changes/2%services], changes%2 == 0)
+		r.setExpired(leases[changes/2%services], changes%2 == 0)
 		changes++
 		require.True(b, strings.HasPrefix(next().GetResources()[0].GetName(), "service-"))
 	}

@@ -22,9 +22,16 @@ func (p servicePlan) exists() bool {
 	return len(p.plan.Priorities) > 0 || len(p.plan.Excluded) > 0
 }
 
+// answers reports whether a resource of a type is sent although no instance exists. gRPC waits 15 seconds for a
+// listener, a route or a cluster that it asked for and that does not exist, so it is sent those of a service without
+// instances, on which calls fail at once.
+func (p servicePlan) answers(kind Kind, t Type) bool {
+	return t == Endpoints || (kind != Envoy && plan.CheckServiceName(p.service) == nil)
+}
+
 // render returns a resource of the service, or nil if it does not exist. separator and domain are those of [serviceOf].
 func (p servicePlan) render(kind Kind, t Type, name, separator, domain string) (proto.Message, error) {
-	if !p.exists() && t != Endpoints {
+	if !p.exists() && !p.answers(kind, t) {
 		return nil, nil
 	}
 	switch t {

@@ -15,9 +15,9 @@ import (
 // tlsSocket is the name of the transport socket, for both kinds of client.
 const tlsSocket = "envoy.transport_sockets.tls"
 
-// nobodyPath is the path of an ID in the part that is reserved for members, which is never issued. It is expected if
+// unissuedPath is the path of an ID in the part that is reserved for members, which is never issued. It is expected if
 // there is no instance: an empty list would accept every certificate of the roots.
-const nobodyPath = "/entente/nobody"
+const unissuedPath = "/entente/unissued"
 
 // expected returns the sorted SPIFFE IDs of the endpoints that of selects, or of all if of is nil. It never returns an
 // empty list.
@@ -33,7 +33,7 @@ func expected(planned plan.Plan, home spiffeid.TrustDomain, of func(plan.Endpoin
 		}
 	}
 	if len(ids) == 0 {
-		return []string{home.IDString() + nobodyPath}
+		return []string{home.IDString() + unissuedPath}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)
