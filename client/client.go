@@ -42,7 +42,8 @@ type config struct {
 }
 
 // WithAddresses names the members by HOST:PORT of their cluster port. They are tried in the given order; when the
-// connection is lost the client starts again from the first. Needs one of [WithFiles], [WithPEM] and [WithSource].
+// connection is lost the client starts again from the first. With several addresses it also leaves a member that is
+// frozen or unreachable, within two seconds. Needs one of [WithFiles], [WithPEM] and [WithSource].
 func WithAddresses(addresses ...string) Option {
 	return func(c *config) error {
 		for _, address := range addresses {
@@ -129,6 +130,9 @@ func (c *config) client() (*Client, error) {
 		)
 	} else {
 		options = append(options, grpc.WithTransportCredentials(c.creds))
+		if len(c.addresses) > 1 {
+			options = append(options, grpc.WithContextDialer(dialTimed))
+		}
 	}
 	conn, err := grpc.NewClient(members.Scheme()+":///cluster", append(options, c.dial...)...)
 	if err != nil {

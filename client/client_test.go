@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -77,7 +79,10 @@ func TestFilesAreReadAtEachHandshake(t *testing.T) {
 	write(credentials(t, "first"))
 	c := connect()
 	write(credentials(t, "second"))
-	_, err := c.Domains().ListDomains(t.Context(), &ententev1.ListDomainsRequest{})
+	// On a busy machine a handshake can take longer than the member allows: then the call waits for the next one.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := c.Domains().ListDomains(ctx, &ententev1.ListDomainsRequest{}, grpc.WaitForReady(true))
 	require.ErrorContains(t, err, "spiffe://dev.example.org/second may not call DomainService/ListDomains")
 
 	require.NoError(t, os.Chmod(files[1], 0o644))

@@ -21,6 +21,9 @@
 //
 // They carry the gRPC status too, for status.Code and status.FromError.
 //
+// A member that has no leader answers stale reads from the state that it has. [Unconfirmed] finds that in the header of
+// an answer, and [WithUnconfirmed] reports it for all calls of a client.
+//
 // # Goroutines
 //
 // All types are safe for concurrent use. Sources and leases run goroutines until they are closed; a client must be

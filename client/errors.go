@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path"
+	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/internal/apierror"
@@ -22,7 +27,13 @@ var (
 	// ErrNoLeader means that the cluster has no leader that the member can reach. Nothing was written. Stale reads
 	// work. An error that is ErrNoLeader is ErrUnavailable too.
 	ErrNoLeader = errors.New("no leader")
-	// ErrUnknownOutcome means that the write may or may not have been made: read before repeating it.
+	// ErrStarting means that the member was started and has not reached yet what it served before. Nothing follows from
+	// it about any resource; use another member, or repeat the call. An error that is ErrStarting is ErrUnavailable
+	// too.
+	ErrStarting = errors.New("starting")
+	// ErrUnknownOutcome means that the write may or may not have been made: read the resource before repeating it. The
+	// member reports it, or the connection broke, the deadline passed or the context was canceled after the request
+	// had left. In the latter cases the error is ErrUnavailable or the context's error too.
 	ErrUnknownOutcome = errors.New("unknown outcome")
 	// ErrDenied means that no role of the caller allows the call.
 	ErrDenied = errors.New("permission denied")
@@ -34,6 +45,9 @@ var (
 	ErrAlreadyExists = errors.New("already exists")
 	// ErrConflict means that a concurrent change prevented the call: read again and repeat it.
 	ErrConflict = errors.New("conflict")
+	// ErrEtagMismatch means that the object was changed since the caller read it: see [Error.Etags]. An error that is
+	// ErrEtagMismatch is ErrConflict too.
+	ErrEtagMismatch = errors.New("etag mismatch")
 	// ErrFailedPrecondition means that the state of the cluster does not allow the call.
 	ErrFailedPrecondition = errors.New("failed precondition")
 	// ErrInvalidArgument means that the request is malformed. [Error.Field] names the field, where one is at fault.
@@ -53,12 +67,14 @@ var kinds = map[string][]error{
 	apierror.Unavailable:        {ErrUnavailable},
 	apierror.NoLeader:           {ErrNoLeader, ErrUnavailable},
 	apierror.Behind:             {ErrUnavailable},
+	apierror.Starting:           {ErrStarting, ErrUnavailable},
 	apierror.UnknownOutcome:     {ErrUnknownOutcome},
 	apierror.Denied:             {ErrDenied},
 	apierror.Unauthenticated:    {ErrUnauthenticated},
 	apierror.NotFound:           {ErrNotFound},
 	apierror.AlreadyExists:      {ErrAlreadyExists},
 	apierror.Conflict:           {ErrConflict},
+	apierror.EtagMismatch:       {ErrEtagMismatch, ErrConflict},
 	apierror.FailedPrecondition: {ErrFailedPrecondition},
 	apierror.InvalidArgument:    {ErrInvalidArgument},
 	apierror.Exhausted:          {ErrExhausted},
@@ -70,10 +86,21 @@ var kinds = map[string][]error{
 // context.DeadlineExceeded.
 type Error struct {
 	status *status.Status
+	// unanswered means that a write was sent and no member answered it.
+	unanswered bool
 }
 
-// Error returns the message of the member, one sentence for a person.
-func (e *Error) Error() string { return e.status.Message() }
+// Error returns the message of the member, one sentence for a person. For a write that no member answered it adds that
+// the outcome is not known.
+func (e *Error) Error() string {
+	if e.unanswered {
+		return e.status.Message() + "; " + unanswered
+	}
+	return e.status.Message()
+}
+
+const unanswered = "the request had left and no answer arrived, so that whether the write was made is not known: " +
+	"read the resource before trying again"
 
 // GRPCStatus returns the gRPC status, with its details.
 func (e *Error) GRPCStatus() *status.Status { return e.status }
@@ -91,8 +118,32 @@ func (e *Error) Field() string {
 	return ""
 }
 
+// Etags returns the etag of the request and the present one of the object, if the error is [ErrEtagMismatch]. The
+// present one is "0" if the object does not exist.
+func (e *Error) Etags() (requested, current string) {
+	metadata := apierror.Metadata(e.status)
+	return metadata[apierror.RequestedEtag], metadata[apierror.CurrentEtag]
+}
+
+// RetryAfter returns how long the member requests to wait before the call is repeated, or 0 if it requests nothing. An
+// overloaded member does. Sources and leases wait for that long by themselves.
+func (e *Error) RetryAfter() time.Duration { return retryAfter(e) }
+
+// retryAfter returns the wait that a member requests with an error, or 0.
+func retryAfter(err error) time.Duration {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return max(info.GetRetryDelay().AsDuration(), 0)
+		}
+	}
+	return 0
+}
+
 // Is implements the interface that errors.Is uses.
 func (e *Error) Is(target error) bool {
+	if e.unanswered && target == ErrUnknownOutcome {
+		return true
+	}
 	switch e.status.Code() {
 	case codes.Canceled:
 		return target == context.Canceled
@@ -124,8 +175,12 @@ func wrap(err error) error {
 	return &Error{status: s}
 }
 
-// transient reports whether an error can go away by itself.
+// transient reports whether an error can go away by itself, so that the loops of this package repeat the call. A write
+// of unknown outcome is the caller's to repeat.
 func transient(err error) bool {
+	if errors.Is(err, ErrUnknownOutcome) {
+		return false
+	}
 	switch status.Code(err) {
 	case codes.Unavailable,
 		codes.DeadlineExceeded,
@@ -143,7 +198,36 @@ func wrapUnary(
 	ctx context.Context, method string, request, response any, conn *grpc.ClientConn, call grpc.UnaryInvoker,
 	options ...grpc.CallOption,
 ) error {
-	return wrap(call(ctx, method, request, response, conn, options...))
+	var reached peer.Peer
+	options = append(slices.Clip(options), grpc.Peer(&reached))
+	err := wrap(call(ctx, method, request, response, conn, options...))
+	var failed *Error
+	if reached.Addr != nil && writes(method) && errors.As(err, &failed) && !answered(failed.status) {
+		failed.unanswered = true
+	}
+	return err
+}
+
+// readVerbs begin the names of the methods that change nothing, or nothing that repeating them changes.
+var readVerbs = []string{"Get", "List", "Watch", "Compare", "Simulate", "Tail", "Save", "Issue"}
+
+// writes reports whether a method changes the state of the cluster.
+func writes(method string) bool {
+	name := path.Base(method)
+	return !slices.ContainsFunc(readVerbs, func(verb string) bool { return strings.HasPrefix(name, verb) })
+}
+
+// answered reports whether a status is that of a member. gRPC makes one itself if the call ends without an answer; it
+// has no reason, which every error of the API has.
+func answered(s *status.Status) bool {
+	switch s.Code() {
+	case codes.Canceled, codes.DeadlineExceeded:
+		return false
+	case codes.Unavailable, codes.Internal, codes.Unknown:
+		return len(s.Details()) > 0
+	default:
+		return true
+	}
 }
 
 func wrapStream(
@@ -154,17 +238,33 @@ func wrapStream(
 	if err != nil {
 		return nil, wrap(err)
 	}
-	return wrappedStream{stream}, nil
+	return &wrappedStream{ClientStream: stream, writes: writes(method) && !desc.ServerStreams}, nil
 }
 
 // wrappedStream is a stream whose errors are wrapped.
-type wrappedStream struct{ grpc.ClientStream }
+type wrappedStream struct {
+	grpc.ClientStream
+	// writes means that the stream is one write, which a member makes once it has all of it, and then answers.
+	writes bool
+	// complete is set once all of it is sent.
+	complete atomic.Bool
+}
 
 // SendMsg implements grpc.ClientStream.
-func (s wrappedStream) SendMsg(m any) error { return wrap(s.ClientStream.SendMsg(m)) }
+func (s *wrappedStream) SendMsg(m any) error { return wrap(s.ClientStream.SendMsg(m)) }
 
 // RecvMsg implements grpc.ClientStream.
-func (s wrappedStream) RecvMsg(m any) error { return wrap(s.ClientStream.RecvMsg(m)) }
+func (s *wrappedStream) RecvMsg(m any) error {
+	err := wrap(s.ClientStream.RecvMsg(m))
+	var failed *Error
+	if s.writes && s.complete.Load() && errors.As(err, &failed) && !answered(failed.status) {
+		failed.unanswered = true
+	}
+	return err
+}
 
 // CloseSend implements grpc.ClientStream.
-func (s wrappedStream) CloseSend() error { return wrap(s.ClientStream.CloseSend()) }
+func (s *wrappedStream) CloseSend() error {
+	s.complete.Store(true)
+	return wrap(s.ClientStream.CloseSend())
+}

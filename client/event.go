@@ -15,6 +15,8 @@ const (
 	Expired
 	// Registered: instances had been removed and were registered again.
 	Registered
+	// Lost: another caller took an instance of a lease over, or removed it. The lease does not register it again.
+	Lost
 	// WatchBroken: the stream of changes broke and is opened again. It is reported once an outage.
 	WatchBroken
 	// BundleChanged: the bundle of the SVID's own trust domain changed.

@@ -14,7 +14,8 @@ func TestDependencies(t *testing.T) {
 	require.NoError(t, err)
 	const module = "github.com/ententehq/entente/"
 	own := map[string]bool{
-		"api/entente/v1": true, "api/entente/state/v1": true, "bundle": true, "client": true, "internal/apierror": true,
+		"api/entente/v1": true, "api/entente/state/v1": true, "api/hintdiff": true,
+		"bundle": true, "client": true, "internal/apierror": true,
 	}
 	for path := range strings.Lines(string(out)) {
 		path = strings.TrimSpace(path)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -14,15 +15,26 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-// renewalsPerLease is how many renewals fall into the TTL of a lease: two can fail without harm.
-const renewalsPerLease = 3
+const (
+	// renewalsPerLease is how many renewals fall into the TTL of a lease: two can fail without harm.
+	renewalsPerLease = 3
+	// maxRenewalInterval bounds how late a holder receives that others took its instances, which the answer to a
+	// renewal has.
+	maxRenewalInterval = 10 * time.Second
+)
+
+// ErrLeaseLost means that other callers took over or removed every instance of a lease, which is not renewed any more.
+var ErrLeaseLost = errors.New("no instance of the lease is left")
 
 // LeaseConfig configures a [Lease].
 type LeaseConfig struct {
 	// TTL is how long the lease lasts without renewal. Then its instances count as unhealthy. It is required.
 	TTL time.Duration
-	// GoneAfter is how long after that the instances are removed. If zero, the default of the cluster applies.
-	GoneAfter time.Duration
+	// RemovalDelay is how long after that the instances are removed. If zero, the default of the cluster applies.
+	RemovalDelay time.Duration
+	// TakeOver takes the addresses of the instances from other leases at the first registration. Without it, NewLease
+	// returns [ErrFailedPrecondition] if another lease holds one of them. Registrations after an outage take nothing.
+	TakeOver bool
 	// CallTimeout bounds each call, and each answer on the stream. If zero, it is 10 seconds.
 	CallTimeout time.Duration
 	// OnEvent is called for each event, from one goroutine at a time. It must not block.
@@ -44,11 +56,12 @@ type Lease struct {
 	registered []*ententev1.Instance // as NewLease registered them
 
 	// What follows belongs to the goroutine that renews.
-	instances []*ententev1.Instance
+	instances []*ententev1.Instance // those that the lease has not lost
 	secret    string
 	stream    ententev1.RoutingService_KeepLeaseClient // nil if none is open
 	drop      context.CancelFunc                       // ends the stream
 	failing   bool                                     // the last renewal failed, which was reported
+	lost      error                                    // set once no instance is left
 }
 
 type leaseChange struct {
@@ -58,7 +71,7 @@ type leaseChange struct {
 
 // NewLease takes a lease, registers the instances under it and renews it until it is closed. The lease of the instances
 // is set by NewLease; they belong to the lease from then on. An error means that nothing was registered for longer than
-// TTL and GoneAfter. The end of ctx does not affect the lease after NewLease returned.
+// TTL and RemovalDelay. The end of ctx does not affect the lease after NewLease returned.
 func NewLease(ctx context.Context, c *Client, cfg LeaseConfig, instances ...*ententev1.Instance) (*Lease, error) {
 	return newLease(ctx, c.Routing(), cfg, instances...)
 }
@@ -176,7 +189,7 @@ func (l *Lease) Close(ctx context.Context) error {
 // run renews the lease until Close, or an error that does not go away by itself.
 func (l *Lease) run() {
 	defer close(l.done)
-	tick := time.NewTicker(l.cfg.TTL / renewalsPerLease)
+	tick := time.NewTicker(min(l.cfg.TTL/renewalsPerLease, maxRenewalInterval))
 	defer tick.Stop()
 	for {
 		select {
@@ -195,6 +208,11 @@ func (l *Lease) run() {
 				l.cfg.OnEvent(Event{Kind: Recovered, Message: "is renewed again"})
 			}
 			l.failing = false
+			if l.err = l.lost; l.err != nil {
+				_, _ = l.exchange(&ententev1.KeepLeaseRequest{Release: true}) // otherwise it runs out
+				l.cancel()
+				return
+			}
 		case l.ctx.Err() != nil:
 			return
 		case transient(err), status.Code(err) == codes.Canceled: // the timeout of an answer cancels the stream
@@ -235,8 +253,8 @@ func (l *Lease) open() error {
 		return err
 	}
 	open := &ententev1.OpenLease{Ttl: durationpb.New(l.cfg.TTL), Secret: l.secret}
-	if l.cfg.GoneAfter != 0 {
-		open.GoneAfter = durationpb.New(l.cfg.GoneAfter)
+	if l.cfg.RemovalDelay != 0 {
+		open.RemovalDelay = durationpb.New(l.cfg.RemovalDelay)
 	}
 	answer, err := l.exchange(&ententev1.KeepLeaseRequest{Open: open})
 	if err != nil {
@@ -259,7 +277,37 @@ func (l *Lease) exchange(m *ententev1.KeepLeaseRequest) (*ententev1.KeepLeaseRes
 		l.dropStream()
 		return nil, err
 	}
+	for _, lost := range answer.GetLost() {
+		l.lose(lost.GetService(), lost.GetAddress(), lossOf(lost))
+	}
 	return answer, nil
+}
+
+// lossOf returns how an instance was lost.
+func lossOf(m *ententev1.LostInstance) string {
+	by, how := m.GetBy(), "was taken over"
+	if by == "" {
+		by = "another caller"
+	}
+	if m.GetRemoved() {
+		how = "was removed"
+	}
+	return how + " by " + by
+}
+
+// lose drops an instance that another caller took from the lease. It reports the loss, unless it is known already.
+func (l *Lease) lose(service, address, how string) {
+	before := len(l.instances)
+	l.instances = slices.DeleteFunc(slices.Clone(l.instances), func(i *ententev1.Instance) bool {
+		return i.GetService() == service && i.GetAddress() == address
+	})
+	if len(l.instances) == before {
+		return
+	}
+	l.cfg.OnEvent(Event{Kind: Lost, Message: fmt.Sprintf("%s (%s at %s)", how, service, address)})
+	if len(l.instances) == 0 {
+		l.lost = fmt.Errorf("the instance of %s at %s %s: %w", service, address, how, ErrLeaseLost)
+	}
 }
 
 func (l *Lease) dropStream() {
@@ -294,15 +342,21 @@ func (l *Lease) renew(m *ententev1.KeepLeaseRequest) error {
 	return err
 }
 
-// register registers the instances under the lease, and returns them as registered.
+// register registers the instances under the lease, and returns them as registered. What others hold is an error at
+// the first registration, and lost later.
 func (l *Lease) register() ([]*ententev1.Instance, error) {
 	var registered []*ententev1.Instance
+	first := l.registered == nil
 	for _, i := range l.instances {
-		request := &ententev1.RegisterInstanceRequest{Instance: proto.CloneOf(i)}
+		request := &ententev1.RegisterInstanceRequest{Instance: proto.CloneOf(i), TakeOver: first && l.cfg.TakeOver}
 		request.Instance.Lease = l.secret
 		ctx, cancel := context.WithTimeout(l.ctx, l.cfg.CallTimeout)
 		made, err := l.routing.RegisterInstance(ctx, request)
 		cancel()
+		if !first && status.Code(err) == codes.FailedPrecondition {
+			l.lose(i.GetService(), i.GetAddress(), "was taken over: "+status.Convert(err).Message())
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -22,6 +22,9 @@ type registry struct {
 	renews   []error // results of the next renewals; nil after the last
 	last     *ententev1.Instance
 	opens    []error // the same for streams that are opened
+	// lost are in the answers to renewals; refuses is the error of all registrations but the first.
+	lost    []*ententev1.LostInstance
+	refuses error
 }
 
 func (r *registry) RegisterInstance(
@@ -30,6 +33,9 @@ func (r *registry) RegisterInstance(
 	_ ...grpc.CallOption,
 ) (*ententev1.Instance, error) {
 	r.requests = append(r.requests, "register "+m.GetInstance().GetLease())
+	if r.last != nil && r.refuses != nil {
+		return nil, r.refuses
+	}
 	r.last = m.GetInstance()
 	return &ententev1.Instance{Service: "web", Address: "10.0.0.1:443", Lease: "ID"}, nil
 }
@@ -77,7 +83,7 @@ func (h *holding) Recv() (*ententev1.KeepLeaseResponse, error) {
 		return &ententev1.KeepLeaseResponse{}, next(&r.renews)
 	}
 	r.requests = append(r.requests, "renew")
-	return &ententev1.KeepLeaseResponse{}, next(&r.renews)
+	return &ententev1.KeepLeaseResponse{Lost: r.lost}, next(&r.renews)
 }
 
 func TestLease(t *testing.T) {
@@ -89,7 +95,42 @@ func TestLease(t *testing.T) {
 		requests      []string
 		events        []string
 		err           string
+		lost          []*ententev1.LostInstance
+		refuses       error
 	}{
+		"taken over": {
+			runs:     11 * time.Second,
+			lost:     []*ententev1.LostInstance{{Service: "web", Address: "10.0.0.1:443", By: "spiffe://eu.test/b"}},
+			requests: []string{"open ", "register L", "renew", "release"},
+			events:   []string{"was taken over by spiffe://eu.test/b (web at 10.0.0.1:443)"},
+			err: "the instance of web at 10.0.0.1:443 was taken over by spiffe://eu.test/b: no instance of the lease " +
+				"is left",
+		},
+		"removed by another": {
+			runs:     11 * time.Second,
+			lost:     []*ententev1.LostInstance{{Service: "web", Address: "10.0.0.1:443", Removed: true}},
+			requests: []string{"open ", "register L", "renew", "release"},
+			events:   []string{"was removed by another caller (web at 10.0.0.1:443)"},
+			err: "the instance of web at 10.0.0.1:443 was removed by another caller: no instance of the lease " +
+				"is left",
+		},
+		"lost what it never had": {
+			runs:     21 * time.Second,
+			lost:     []*ententev1.LostInstance{{Service: "web", Address: "10.0.0.9:443"}},
+			requests: []string{"open ", "register L", "renew", "renew", "release"},
+		},
+		"held by another after an outage": {
+			runs: 11 * time.Second, renews: []error{gone},
+			refuses:  status.Error(codes.FailedPrecondition, "the lease 7 of b holds it"),
+			requests: []string{"open ", "register L", "renew", "open ", "register L", "release"},
+			events: []string{
+				"was removed, and is registered again",
+				"was taken over: the lease 7 of b holds it (web at 10.0.0.1:443)",
+			},
+			err: "the instance of web at 10.0.0.1:443 was taken over: the lease 7 of b holds it: no instance of the " +
+				"lease is left",
+		},
+
 		"renewed three times a lease": {
 			runs: 31 * time.Second, requests: []string{"open ", "register L", "renew", "renew", "renew", "release"},
 		},
@@ -117,7 +158,7 @@ func TestLease(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			clocktest.Run(t, func(t *testing.T) {
 				var got events
-				r := &registry{renews: test.renews, opens: test.opens}
+				r := &registry{renews: test.renews, opens: test.opens, lost: test.lost, refuses: test.refuses}
 				l, err := newLease(
 					t.Context(),
 					r,

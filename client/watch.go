@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/api/hintdiff"
 )
 
 const (
@@ -25,6 +26,12 @@ func newBackoff() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval, b.RandomizationFactor = firstRetry, lastRetry, 0.5
 	return b
+}
+
+// delay returns how long to wait after a failure: what the member requested with it, lastRetry at most, and the
+// backoff, which keeps clients apart that the member refused together.
+func delay(err error, b *backoff.ExponentialBackOff) time.Duration {
+	return min(retryAfter(err), lastRetry) + b.NextBackOff()
 }
 
 // pause waits for d. It returns the error of ctx if that ends before.
@@ -74,7 +81,7 @@ func (w watch[M]) run(ctx context.Context) error {
 			}
 		}
 		outage = true
-		if err := pause(ctx, retry.NextBackOff()); err != nil {
+		if err := pause(ctx, delay(err, retry)); err != nil {
 			return err
 		}
 	}
@@ -105,7 +112,8 @@ func (w watch[M]) stream(ctx context.Context, each func(*M, bool) error) error {
 var errEndOfLoop = errors.New("end of loop")
 
 // WatchHint returns the present hint for callers in a locality that send requests to a service, and then each change of
-// it. The same hint can be returned twice, since the stream is opened again when it breaks.
+// it. The same hint can be returned twice, since the stream is opened again when it breaks. The member sends
+// differences, of which whole hints are made here. Hints share what has not changed, and must not be changed.
 //
 // The sequence ends with an error: when ctx ends with the error of ctx, otherwise with an [*Error] that does not go
 // away by itself, such as [ErrDenied]. It can be used once.
@@ -114,11 +122,12 @@ func (c *Client) WatchHint(
 	service string,
 	locality *ententev1.Locality,
 ) iter.Seq2[*ententev1.Hint, error] {
-	request := &ententev1.WatchHintRequest{Service: service, Locality: locality}
+	request := &ententev1.WatchHintRequest{Service: service, Locality: locality, Differences: true}
 	return func(yield func(*ententev1.Hint, error) bool) {
 		err := watch[ententev1.Hint]{
 			open: func(ctx context.Context) (grpc.ServerStreamingClient[ententev1.Hint], error) {
-				return c.Routing().WatchHint(ctx, request)
+				stream, err := c.Routing().WatchHint(ctx, request)
+				return &wholeHints{ServerStreamingClient: stream}, err
 			},
 			each: func(hint *ententev1.Hint, _ bool) error {
 				if !yield(hint, nil) {
@@ -132,6 +141,22 @@ func (c *Client) WatchHint(
 			yield(nil, err)
 		}
 	}
+}
+
+// wholeHints is a stream of hints and differences, of which it makes hints. A difference that does not fit ends it.
+type wholeHints struct {
+	grpc.ServerStreamingClient[ententev1.Hint]
+	last *ententev1.Hint
+}
+
+// Recv implements grpc.ServerStreamingClient.
+func (s *wholeHints) Recv() (*ententev1.Hint, error) {
+	m, err := s.ServerStreamingClient.Recv()
+	if err == nil && m.GetDifference() != nil {
+		m, err = hintdiff.Apply(s.last, m)
+	}
+	s.last = m
+	return m, err
 }
 
 // permanent returns an error of the API that does not go away by itself, and nil for others.

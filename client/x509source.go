@@ -191,7 +191,7 @@ func (s *X509Source) run(ctx context.Context, distrusted <-chan *ententev1.Watch
 			return err
 		default:
 			s.report(err)
-			if err := pause(ctx, retry.NextBackOff()); err != nil {
+			if err := pause(ctx, delay(err, retry)); err != nil {
 				return err
 			}
 		}
@@ -235,7 +235,7 @@ func (s *X509Source) keepRenewing(ctx context.Context, distrusted <-chan *entent
 			if ctx.Err() == nil {
 				s.report(err)
 			}
-			at = time.Now().Add(retry.NextBackOff())
+			at = time.Now().Add(delay(err, retry))
 			continue
 		}
 		s.failing, s.expired = false, false
