@@ -34,7 +34,7 @@ func TestAttestedBundlesFollowTheTables(t *testing.T) {
 	}
 	rel := func(name string, attest, suspended bool) *statev1.Relationship {
 		return &statev1.Relationship{TrustDomain: name, Attest: attest, Suspended: suspended,
-			Standing: &statev1.RelationshipStanding{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
+			Validity: &statev1.RelationshipValidity{Freshness: int32(ententev1.Freshness_FRESHNESS_FRESH)}}
 	}
 	index := trust.NewIndex(trustSources())
 	for _, step := range []struct {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/plan"
@@ -14,6 +15,7 @@ import (
 	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/node/config"
+	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/vaultca"
 	"github.com/ententehq/entente/vaultca/transit"
 )
@@ -29,12 +31,16 @@ func buildAuthority(m *member) error {
 	}
 	c := m.cfg.Authority
 	m.authority, err = authority.New(authority.Config{
-		Store: m.store, Member: m.cfg.Member.ID, Home: m.cfg.Cluster.TrustDomain,
+		Store: m.store, Member: m.cfg.Member.ID, Home: m.cfg.Cluster.TrustDomain, DNSName: m.cfg.Cluster.DNSName,
 		Defaults:   m.cfg.DomainDefaults(),
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: c.SigningGrace,
 		IssueRate: unlessZero(c.IssueRate), IssueBurst: c.IssueBurst, LintSample: int(unlessZero(c.LintSample)),
-		Keys: keys, KeyDir: m.dir.file(keyFolder), RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
+		Keys: keys, RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
 		Contact: m.members, Conn: m.port.Conn, IsForeign: relationship.IsForeign,
+		Ends: func(tx *raftstore.Tx, td spiffeid.TrustDomain) ([]*ententev1.Effect, func(), error) {
+			return m.federation.EndHosted(tx, td)
+		},
+		Depends:        effects{m}.ofDeletion,
 		AnchorApproval: m.cfg.AnchorApproval, Acknowledgements: acknowledgements{m},
 		Audit: m.audit, Logger: m.log.Named("authority"), Registerer: m.registry,
 	})
@@ -75,8 +81,8 @@ func openUpstream(m *member) (upstream.Upstream, error) {
 // keyFolder holds the signing keys on disk, in the data folder.
 const keyFolder = "keys"
 
-// openKeys returns the configured store of the signing keys, or nil for files in keyFolder. It runs after openUpstream:
-// keys in Transit share the upstream's Vault login.
+// openKeys returns the configured store of the signing keys. It runs after openUpstream: keys in Transit share the
+// upstream's Vault login.
 func openKeys(m *member) (keys.Store, error) {
 	if m.cfg.Authority.Keys != config.KeysDisk {
 		warnOfKeysOnDisk(m)
@@ -94,12 +100,12 @@ func openKeys(m *member) (keys.Store, error) {
 		m.transit = keys
 		return keys, nil
 	}
-	return nil, nil
+	return openDiskKeys(m)
 }
 
 // warnOfKeysOnDisk logs a warning if the data folder still holds keys although the configuration keeps them elsewhere.
 func warnOfKeysOnDisk(m *member) {
-	folder := m.dir.file(keyFolder)
+	folder := m.dir.File(keyFolder)
 	left, err := filepath.Glob(filepath.Join(folder, "*.pem"))
 	if err == nil && len(left) > 0 {
 		m.log.Warn("the data folder holds signing keys that are no longer used; their signatures are trusted until "+
@@ -114,14 +120,14 @@ func warnOfKeysOnDisk(m *member) {
 type acknowledgements struct{ m *member }
 
 // Acknowledged implements [authority.Acknowledgements].
-func (a acknowledgements) Acknowledged(ctx context.Context, td string) ([]plan.PeerStanding, bool, error) {
+func (a acknowledgements) Acknowledged(ctx context.Context, td string) ([]plan.PeerAcknowledgement, bool, error) {
 	known, complete, err := a.m.federation.Streams().Acknowledged(ctx, td)
 	if err != nil {
 		return nil, false, err
 	}
-	peers := make([]plan.PeerStanding, len(known))
+	peers := make([]plan.PeerAcknowledgement, len(known))
 	for i, p := range known {
-		peers[i] = plan.PeerStanding(p)
+		peers[i] = plan.PeerAcknowledgement(p)
 	}
 	return peers, complete, nil
 }

@@ -3,11 +3,7 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"io"
-	"os"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -15,7 +11,7 @@ import (
 	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/node/acmeorders"
 	"github.com/ententehq/entente/node/config"
-	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/node/preflight"
 	"github.com/ententehq/entente/trust/bundleapi"
 	"github.com/ententehq/entente/trust/publisher"
 )
@@ -26,13 +22,14 @@ func buildEndpoint(m *member) (err error) {
 	if m.handler, err = endpoint.NewHandler(m.registry); err != nil {
 		return err
 	}
+	m.handler.SetState(m.state)
 	home := m.cfg.Cluster.TrustDomain
 	m.publisher = publisher.New(publisher.Config{
 		Store: m.store, Index: m.trust, Home: home, Handler: m.handler, Logger: m.log.Named("endpoint"),
 	})
 	m.bundles, err = bundleapi.New(bundleapi.Config{
-		Catalog:     &bundleapi.Indexed{Store: m.store, Index: m.trust, Domain: home, Versions: bundleHistory},
-		StatusError: raftstore.StatusError, Logger: m.log.Named("bundles"), Registerer: m.registry,
+		Catalog: &bundleapi.Indexed{Store: m.store, Index: m.trust, Domain: home, Versions: bundleHistory},
+		Logger:  m.log.Named("bundles"), Registerer: m.registry,
 	})
 	return err
 }
@@ -84,39 +81,13 @@ func certify(m *member, cfg *endpoint.ServerConfig) error {
 func acmeSource(m *member, cfg webcert.ACMEConfig) (*webcert.ACME, error) {
 	c := m.cfg.BundleEndpoint.ACME
 	cfg.Directory, cfg.Email, cfg.Hosts = c.Directory, c.Email, c.Hosts
-	cfg.Dir, cfg.Orders = m.dir.file("acme"), acmeorders.New(m.store, m.cfg.Member.ID)
-	if c.CAFile != "" {
-		roots, err := readRoots(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("bundle_endpoint.profile.acme.ca_file: %w", err)
-		}
-		cfg.Roots = roots
+	cfg.Dir, cfg.Orders = m.dir.File("acme"), acmeorders.New(m.store, m.cfg.Member.ID)
+	var err error
+	if cfg.Roots, err = preflight.Roots(c); err != nil {
+		return nil, err
 	}
-	if c.EABKeyID != "" {
-		key, err := c.EABKey.Read()
-		if err != nil {
-			return nil, fmt.Errorf("bundle_endpoint.profile.acme.eab_hmac_key: %w", err)
-		}
-		cfg.ExternalAccount = &webcert.ExternalAccount{KeyID: c.EABKeyID, Key: key}
+	if cfg.ExternalAccount, err = preflight.ExternalAccount(c); err != nil {
+		return nil, err
 	}
 	return webcert.NewACME(cfg)
-}
-
-// maxRootsBytes is far above the size of any file of roots.
-const maxRootsBytes = 4 << 20
-
-func readRoots(path string) (*x509.CertPool, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := io.ReadAll(io.LimitReader(file, maxRootsBytes+1))
-	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if len(raw) > maxRootsBytes || !roots.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("%s holds no certificates in PEM, or more than %d bytes", path, maxRootsBytes)
-	}
-	return roots, nil
 }

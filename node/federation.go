@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"slices"
+	"time"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation"
@@ -11,16 +12,21 @@ import (
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/node/config"
+	"github.com/ententehq/entente/node/datadir"
 	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/node/preflight"
+	"github.com/ententehq/entente/node/recovery"
 	"github.com/ententehq/entente/routing/exchange"
 )
 
 func buildFederation(m *member) (err error) {
+	m.seen = recovery.NewSeen(m.dir.File(datadir.Seen), m.log.Named("federation"))
 	m.federation, err = federation.New(federation.Config{
-		Store: m.store, Leader: m.members, Trust: m.trust,
+		Store: m.store, Leader: m.members, Trust: m.trust, Depends: effects{m}.ofDistrust,
 		Peers: peer.Transport{
 			Home: m.cfg.Cluster.TrustDomain, Dial: m.port.DialPeer, Credentials: port.Credentials(),
 			Payload: serviceSync{m},
+			Ahead:   func(peer, td string, sequence uint64) { m.seen.Record(peer, td, sequence, time.Now()) },
 		},
 		Invitations: invitations(m),
 		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh,
@@ -48,8 +54,11 @@ func invitations(m *member) invitation.Transport {
 	c := invitation.Transport{
 		Identity: m.identity,
 		Members:  func() []invitation.Member { return invitingMembers(m) },
-		Endpoints: func(td string) []string {
-			return endpointURLs(m.cfg.BundleEndpoint, invitingMembers(m), td)
+		Endpoints: func(td string, addresses []string) []string {
+			if len(addresses) == 0 {
+				addresses = memberAddresses(m)
+			}
+			return endpointURLs(m.cfg.BundleEndpoint, addresses, td)
 		},
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
 		Dial:    dialInviting, Credentials: port.Credentials(),
@@ -57,6 +66,7 @@ func invitations(m *member) invitation.Transport {
 	}
 	if m.cfg.BundleEndpoint.Profile == config.ProfileWeb {
 		c.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
+		c.WebRoots = func() ([]byte, string, error) { return preflight.WebRoots(m.cfg.BundleEndpoint, time.Now()) }
 	}
 	return c
 }
@@ -73,9 +83,17 @@ func invitingMembers(m *member) []invitation.Member {
 	return all
 }
 
-// dialInviting calls [port.DialJoin] and also returns the binding of the TLS session.
+// memberAddresses returns the addresses of all members of the cluster, that of this one first.
+func memberAddresses(m *member) (addresses []string) {
+	for _, member := range invitingMembers(m) {
+		addresses = append(addresses, member.Address)
+	}
+	return addresses
+}
+
+// dialInviting calls [port.DialInviting] and also returns the binding of the TLS session.
 func dialInviting(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error) {
-	conn, err := port.DialJoin(ctx, address, accept)
+	conn, err := port.DialInviting(ctx, address, accept)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,9 +109,9 @@ func dialInviting(ctx context.Context, address string, accept func([32]byte) err
 const maxEndpointURLs = 4
 
 // endpointURLs returns the URLs at which other clusters find the bundle of a hosted domain. Their hosts are the
-// configured advertised address alone if there is one, else the names in an ACME certificate, else the hosts of all
-// members. The port is that of this member's endpoint: the members of a cluster are configured alike.
-func endpointURLs(c config.BundleEndpoint, members []invitation.Member, td string) (urls []string) {
+// configured advertised address alone if there is one, else the names in an ACME certificate, else the hosts of the
+// members' addresses. The port is that of this member's endpoint: the members of a cluster are configured alike.
+func endpointURLs(c config.BundleEndpoint, members []string, td string) (urls []string) {
 	for _, host := range endpointHosts(c, members) {
 		if url := "https://" + host + "/bundles/" + td; !slices.Contains(urls, url) && len(urls) < maxEndpointURLs {
 			urls = append(urls, url)
@@ -103,7 +121,7 @@ func endpointURLs(c config.BundleEndpoint, members []invitation.Member, td strin
 }
 
 // endpointHosts returns the addresses, as host:port, for [endpointURLs].
-func endpointHosts(c config.BundleEndpoint, members []invitation.Member) (addresses []string) {
+func endpointHosts(c config.BundleEndpoint, members []string) (addresses []string) {
 	if c.Advertise != "" {
 		return []string{c.Advertise}
 	}
@@ -117,8 +135,8 @@ func endpointHosts(c config.BundleEndpoint, members []invitation.Member) (addres
 		}
 		return addresses
 	}
-	for _, member := range members {
-		if host, _, err := net.SplitHostPort(member.Address); err == nil {
+	for _, address := range members {
+		if host, _, err := net.SplitHostPort(address); err == nil {
 			addresses = append(addresses, net.JoinHostPort(host, endpointPort))
 		}
 	}

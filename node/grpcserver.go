@@ -10,6 +10,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/tap"
+
+	"github.com/ententehq/entente/access/admission"
 )
 
 const (
@@ -25,8 +28,15 @@ const (
 	// request with names, addresses and a certificate, and an invited cluster two bundles of at most 100 KiB.
 	maxJoinMessage = 256 << 10
 	maxJoinCalls   = 2
-	// graceful is how long running calls may continue when the member stops.
-	graceful = 3 * time.Second
+	joinWindow     = 64 << 10
+	// reception is the limit for receiving the message of a call of a member or joiner, as the guard has it for others.
+	reception = 10 * time.Second
+	// graceful is how long running calls may continue when the member stops. With what follows, a member stops within
+	// three seconds.
+	graceful = 1500 * time.Millisecond
+	// pingInterval is how long a connection may be quiet before the member sends a ping. Clients with several addresses
+	// leave a member that sends nothing for two seconds.
+	pingInterval = time.Second
 )
 
 // serverOptions are common to all gRPC servers of a member. Most streams are idle watches, so connections have a small
@@ -42,15 +52,40 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 		grpc.InitialWindowSize(callWindow),
 		grpc.InitialConnWindowSize(callWindow),
 		grpc.ConnectionTimeout(10 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: 30 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second,
 			PermitWithoutStream: true}),
 	}
 }
 
-// joinOptions are the options of the server for joiners.
-func joinOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
-	return append(serverOptions(creds), grpc.MaxRecvMsgSize(maxJoinMessage), grpc.MaxConcurrentStreams(maxJoinCalls))
+// joinOptions are the options of the server for joiners, whose messages are received within a limit.
+func joinOptions(creds credentials.TransportCredentials, within time.Duration) []grpc.ServerOption {
+	options := append(serverOptions(creds), grpc.MaxRecvMsgSize(maxJoinMessage),
+		grpc.MaxConcurrentStreams(maxJoinCalls),
+		grpc.InitialWindowSize(joinWindow), grpc.InitialConnWindowSize(joinWindow))
+	return append(options, receiveWithin(within)...)
+}
+
+// memberOptions are the options of the server for members, whose messages are received within a limit: a member can be
+// in the hands of somebody else, or stop in the middle of a message.
+func memberOptions(creds credentials.TransportCredentials, within time.Duration) []grpc.ServerOption {
+	return append(serverOptions(creds), receiveWithin(within)...)
+}
+
+// receiveWithin limits the time for receiving the message of a unary call, which its caller could otherwise leave
+// unfinished as long as the connection stands.
+func receiveWithin(limit time.Duration) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.InTapHandle(func(ctx context.Context, _ *tap.Info) (context.Context, error) {
+			return admission.Receive(ctx, nil, limit, func() {}), nil
+		}),
+		grpc.ChainUnaryInterceptor(func(
+			ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+		) (any, error) {
+			admission.Received(ctx)
+			return handler(ctx, request)
+		}),
+	}
 }
 
 // serveGRPC serves on a listener until ctx ends, and then lets running calls finish within graceful.

@@ -37,6 +37,14 @@ func servedOn(
 	t *testing.T, options func(credentials.TransportCredentials) []grpc.ServerOption,
 ) (*slowJoins, ententev1.JoinServiceClient) {
 	t.Helper()
+	service, conn := connectedTo(t, options)
+	return service, ententev1.NewJoinServiceClient(conn)
+}
+
+func connectedTo(
+	t *testing.T, options func(credentials.TransportCredentials) []grpc.ServerOption,
+) (*slowJoins, *grpc.ClientConn) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	service := &slowJoins{begun: make(chan struct{}, 16)}
@@ -51,10 +59,18 @@ func servedOn(
 		server.Stop()
 		require.NoError(t, <-served)
 	})
-	return service, ententev1.NewJoinServiceClient(conn)
+	return service, conn
+}
+
+// within gives options a limit for receiving messages.
+func within(
+	limit time.Duration, options func(credentials.TransportCredentials, time.Duration) []grpc.ServerOption,
+) func(credentials.TransportCredentials) []grpc.ServerOption {
+	return func(creds credentials.TransportCredentials) []grpc.ServerOption { return options(creds, limit) }
 }
 
 func TestMessagesAndHeadersAreLimited(t *testing.T) {
+	members, joiners := within(reception, memberOptions), within(reception, joinOptions)
 	const (
 		tooLargeHeader  = "header list size to send violates the maximum size"
 		tooLargeMessage = "received message larger than max"
@@ -68,9 +84,11 @@ func TestMessagesAndHeadersAreLimited(t *testing.T) {
 		"a client's call":              {serverOptions, 1 << 10, maxMessage - 1<<10, ""},
 		"a client's huge header":       {serverOptions, maxHeader, 0, tooLargeHeader},
 		"a client's huge message":      {serverOptions, 0, maxMessage, tooLargeMessage},
-		"a joiner's call":              {joinOptions, 1 << 10, maxJoinMessage - 1<<10, ""},
-		"a joiner's huge header":       {joinOptions, maxHeader, 0, tooLargeHeader},
-		"a joiner's oversized message": {joinOptions, 0, maxJoinMessage, tooLargeMessage},
+		"a member's call":              {members, 1 << 10, maxMessage - 1<<10, ""},
+		"a member's huge message":      {members, 0, maxMessage, tooLargeMessage},
+		"a joiner's call":              {joiners, 1 << 10, maxJoinMessage - 1<<10, ""},
+		"a joiner's huge header":       {joiners, maxHeader, 0, tooLargeHeader},
+		"a joiner's oversized message": {joiners, 0, maxJoinMessage, tooLargeMessage},
 	} {
 		t.Run(name, func(t *testing.T) {
 			service, client := servedOn(t, c.options)
@@ -92,7 +110,7 @@ func TestMessagesAndHeadersAreLimited(t *testing.T) {
 }
 
 func TestConcurrentJoinCallsAreLimited(t *testing.T) {
-	service, client := servedOn(t, joinOptions)
+	service, client := servedOn(t, within(reception, joinOptions))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error)
@@ -114,5 +132,34 @@ func TestConcurrentJoinCallsAreLimited(t *testing.T) {
 	cancel()
 	for range maxJoinCalls + 1 {
 		require.Equal(t, codes.Canceled, status.Code(<-done))
+	}
+}
+
+// TestUnfinishedCallsEnd: a call whose message does not arrive ends, and one whose message has arrived goes on.
+func TestUnfinishedCallsEnd(t *testing.T) {
+	const limit = 3 * time.Second
+	for name, options := range map[string]func(credentials.TransportCredentials, time.Duration) []grpc.ServerOption{
+		"of a member": memberOptions,
+		"of a joiner": joinOptions,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			service, conn := connectedTo(t, within(limit, options))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := make(chan error, 1)
+			go func() {
+				_, err := ententev1.NewJoinServiceClient(conn).Join(ctx, &ententev1.JoinRequest{})
+				done <- err
+			}()
+			<-service.begun
+			silent, err := conn.NewStream(t.Context(), &grpc.StreamDesc{}, ententev1.JoinService_Join_FullMethodName)
+			require.NoError(t, err)
+			require.Equal(t, codes.DeadlineExceeded, status.Code(silent.RecvMsg(&ententev1.JoinResponse{})))
+			require.EqualValues(t, 1, service.calls.Load())
+			require.Empty(t, done, "its limit has passed too")
+			cancel()
+			require.Equal(t, codes.Canceled, status.Code(<-done))
+		})
 	}
 }

@@ -15,9 +15,11 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/node/config"
+	"github.com/ententehq/entente/node/datadir"
 	"github.com/ententehq/entente/node/lifecycle"
 	"github.com/ententehq/entente/node/operations"
 	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/node/recovery"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/membership/directory"
@@ -39,25 +41,30 @@ type member struct {
 	life     *lifecycle.Lifecycle
 	registry *prometheus.Registry
 
-	dir        *dataDir
+	dir        *datadir.Folder
 	audit      *audit.Log
 	operations *operations.Server
 	identity   *memberid.Identity
 	directory  *directory.Directory
 	port       *port.Port
+	refusals   refusals
 	store      *raftstore.Store
 	members    *membership.Manager
 	guard      *access.Guard
 	trust      *trust.Index
 	vault      *vaultca.Upstream // nil if the upstream is self-signed
 	transit    *transit.Store    // nil if the signing keys are not in Vault
+	disk       *diskKeys         // nil if the signing keys are not on disk
 	authority  *authority.Manager
 	federation *federation.Manager
+	seen       *recovery.Seen
 	routing    *routing.Manager
 	xds        *xds.Cache
 	handler    *endpoint.Handler
 	publisher  *publisher.Publisher
 	bundles    *bundleapi.Service
+	// removed is true once this member stops because it was removed.
+	removed bool
 }
 
 // build makes the rooms, from below. If it returns an error, it has closed the store, and m.life closes the rest.
@@ -87,6 +94,8 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	m.life.Start("collector", paceCollector)
+	m.life.Start("memory limit", boundMemory)
+	m.life.Start("refused connections", m.refusals.record(m.audit))
 	m.life.Start("port", m.port.Run)
 	m.life.OnStop("store", m.store.Close) // before the port, whose connections it uses
 	if !m.store.HasState() && !opts.Bootstrap && m.cfg.Join == nil {
@@ -95,9 +104,29 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := serveOperations(m); err != nil {
 		return err
 	}
+	m.life.OnStop("notice of removal", func() error { return m.awaitNotice(ctx) })
+	m.operations.SetReady(startingChecks(m))
+	endStarting, err := answerStarting(m)
+	if err != nil {
+		return err
+	}
 	serveMembers(m)
+	endpoint, err := openEndpoint(m)
+	if err != nil {
+		return err
+	}
+	m.life.Start("bundle endpoint", endpoint.Run)
+	if err := await(ctx, m, m.store.Serving().AwaitLoaded); err != nil {
+		return err
+	}
 	m.life.Start("membership", m.members.Run)
 	if err := enterCluster(ctx, m, opts.Bootstrap); err != nil {
+		return err
+	}
+	if err := await(ctx, m, m.store.Serving().Await); err != nil {
+		return err
+	}
+	if err := await(ctx, m, m.completeRecovery); err != nil {
 		return err
 	}
 	if m.vault != nil {
@@ -105,6 +134,9 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	}
 	if m.transit != nil {
 		m.life.Start("keys in Vault", m.transit.Run)
+	}
+	if m.disk != nil {
+		m.life.Start("keys on disk", m.disk.run)
 	}
 	for _, room := range []struct {
 		name string
@@ -116,22 +148,24 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		{"xds", m.xds.Run},
 		{"bundle watches", m.bundles.Run},
 		{"access", m.guard.Run},
+		{"record of changes", m.copier().Run},
+		{"versions that peers have seen", m.seen.Run},
 		{"recheck of callers", recheckCallers(m)},
+		{"limits of callers", reclassifyCallers(m)},
 		{"publisher", m.publisher.Run},
 	} {
 		m.life.Start(room.name, room.run)
 	}
-	endpoint, err := openEndpoint(m)
-	if err != nil {
+	m.life.OnStop("lead", func() error { return transferLeadership(m) })
+	if err := endStarting(); err != nil {
 		return err
 	}
-	m.life.Start("bundle endpoint", endpoint.Run)
-	m.life.OnStop("lead", func() error { return transferLead(m) })
 	if err := serveCallers(m); err != nil {
 		return err
 	}
 	m.life.OnStop("peer streams", func() error { m.federation.Streams().Drain(); return nil })
 	m.life.Start("signals", followSignals(m))
 	m.operations.SetReady(readiness(m))
+	m.operations.SetReadyToWrite(readinessToWrite(m))
 	return nil
 }

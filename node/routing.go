@@ -8,6 +8,7 @@ import (
 	"github.com/ententehq/entente/routing/exchange"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
+	"github.com/ententehq/entente/routing/registry/preserve"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/trust"
 )
@@ -16,7 +17,7 @@ func buildRouting(m *member) (err error) {
 	c := m.cfg.Routing
 	m.routing, err = routing.New(routing.Config{
 		Store: m.store, Trust: m.trust, Audit: m.audit, Agreements: agreements{}, ImportTTL: c.ImportTTL,
-		Leader: m.members, LastContact: m.members.LastContact,
+		SelfPreservation: preserve.Threshold(c.SelfPreservation), Leader: m.members, LastContact: m.members.LastContact,
 		Settings: plan.Settings{
 			OverprovisioningFactor: c.OverprovisioningFactor, PanicThreshold: &c.PanicThreshold,
 			Stale: plan.StaleMode(c.Stale),
@@ -55,7 +56,7 @@ func (agreements) With(r raftstore.Reader, trustDomain string) (exchange.Agreeme
 	state := relationship.TrustOf(row.Value).State
 	return exchange.Agreement{
 		Since:   row.Value.GetCreateTime().AsTime(),
-		InForce: state != trust.Suspended && state != trust.Unagreed,
+		InForce: state != trust.Suspended && state != trust.AwaitingConsent,
 		Peer:    row.Value.GetPeer().GetHomeTrustDomain(),
 	}, true, nil
 }

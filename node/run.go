@@ -5,11 +5,15 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/ententehq/entente/internal/logthrottle"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/node/lifecycle"
+	"github.com/ententehq/entente/node/preflight"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // Version is the version of the software. The build sets it.
@@ -30,23 +34,23 @@ const SocketName = "admin.sock"
 
 // errNoCluster is returned for an empty data folder without an instruction to form or join a cluster.
 var errNoCluster = errors.New("the data folder is empty: start with --bootstrap to form a new cluster, or add a join " +
-	"block with addresses and a token from 'entente cluster join-token'")
+	"block with addresses and a token from 'entente cluster join-token ID'")
 
 // Run starts a member and returns when ctx ends or when the member fails. It returns nil after an orderly end.
 func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 	if opts.LogOutput == nil {
 		opts.LogOutput = os.Stderr
 	}
-	log := hclog.New(&hclog.LoggerOptions{
-		Name: "entente", Level: hclog.LevelFromString(cfg.Telemetry.LogLevel), Output: opts.LogOutput,
-		JSONFormat: cfg.Telemetry.LogFormat == "json", TimeFormat: "2006-01-02T15:04:05.000Z0700",
-	})
+	if err := preflight.Check(cfg); err != nil {
+		return err
+	}
+	log, throttle := newLog(cfg.Telemetry, opts.LogOutput)
 	m := &member{cfg: cfg, log: log, life: lifecycle.New(log)}
 	err := m.start(ctx, opts)
 	if err == nil {
 		log.Info("started", "version", Version, "cluster", cfg.Cluster.Name, "member", cfg.Member.ID,
 			"address", cfg.Member.Advertise, "bundle_endpoint", cfg.BundleEndpoint.Listen,
-			"operations", cfg.Telemetry.Listen, "admin_socket", m.dir.file(SocketName))
+			"operations", cfg.Telemetry.Listen, "admin_socket", m.dir.File(SocketName))
 		if opts.Started != nil {
 			opts.Started()
 		}
@@ -54,14 +58,63 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 		case <-ctx.Done():
 			log.Info("stopping")
 		case err = <-m.life.Failed():
-			log.Error("the member stops after a failure", "error", err)
+			if !errors.Is(err, ErrRemoved) {
+				return m.abort(err, throttle)
+			}
 		}
 	}
-	if m.operations != nil {
+	switch {
+	case errors.Is(err, ErrRemoved):
+		m.showRemoval(err)
+	case m.operations != nil:
 		m.operations.SetReady(nil)
+		m.operations.SetReadyToWrite(nil)
 	}
 	if err != nil && ctx.Err() != nil {
 		err = nil // the caller ended ctx before the member had started
 	}
-	return errors.Join(err, m.life.Stop())
+	err = errors.Join(err, m.life.Stop())
+	throttle.Close()
+	return err
 }
+
+// newLog returns the log of the process, and what limits its repeated lines.
+func newLog(cfg config.Telemetry, output io.Writer) (hclog.Logger, *logthrottle.Throttle) {
+	return logthrottle.New(hclog.New(&hclog.LoggerOptions{
+		Name: "entente", Level: hclog.LevelFromString(cfg.LogLevel), Output: output,
+		JSONFormat: cfg.LogFormat == "json", TimeFormat: "2006-01-02T15:04:05.000Z0700",
+	}))
+}
+
+// abortLimit is how long the parts have to end after a failure.
+const abortLimit = 5 * time.Second
+
+// abort stops the member after a failure. The disk may hang, the log included, so that the listeners and connections
+// close without waiting for either.
+func (m *member) abort(failure error, throttle *logthrottle.Throttle) error {
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		m.log.Error("the member stops after a failure", "error", failure)
+		throttle.Close()
+	}()
+	m.operations.SetReady(nil)
+	m.operations.SetReadyToWrite(nil)
+	err := errors.Join(failure, m.life.Abort(abortLimit))
+	select {
+	case <-logged:
+	case <-time.After(abortLimit):
+	}
+	return err
+}
+
+// Errors of [Run] after which the member must not be started again with its data folder.
+var (
+	// ErrRemoved means that the member was removed from the cluster.
+	ErrRemoved = raftstore.ErrRemoved
+	// ErrAbandoned means that the cluster was recovered without the member.
+	ErrAbandoned = raftstore.ErrAbandoned
+)
+
+// ErrUnfinished means that [Run] returned while a part of the member hangs. The process must exit at once.
+var ErrUnfinished = lifecycle.ErrUnfinished

@@ -2,12 +2,14 @@ package node
 
 import (
 	"context"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 	grpcpeer "google.golang.org/grpc/peer"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/record"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/federation"
@@ -16,15 +18,33 @@ import (
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing"
+	"github.com/ententehq/entente/trust"
 )
 
 func buildAccess(m *member) (err error) {
 	m.guard, err = access.NewGuard(access.GuardConfig{
 		Store: m.store, Home: m.cfg.Cluster.TrustDomain,
 		Hosted: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return table.Hosts(r, td.Name()) },
-		Log:    m.audit, Logger: m.log.Named("access"), Registerer: m.registry,
+		Direct: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) {
+			d, err := trustSources().Decide(r, td.Name())
+			return d.Origin == trust.ByHosting || d.Origin == trust.ByRelationship, err
+		},
+		// A member that is cut off signs by its old state for as long as signing_grace allows.
+		LongestSVID: func(r raftstore.Reader, td spiffeid.TrustDomain) (time.Duration, error) {
+			row, _, err := table.Domains.Get(r, td.Name())
+			s := table.SettingsOf(row.Value)
+			return m.cfg.Authority.SigningGrace + max(s.X509SVIDTTL, s.JWTSVIDTTL), err
+		},
+		Log: m.audit, Logger: m.log.Named("access"), Registerer: m.registry,
 	})
 	return err
+}
+
+// copier copies the cluster's record of administrative changes into this member's audit log.
+func (m *member) copier() *record.Copier {
+	return &record.Copier{
+		Store: m.store, Log: m.audit, Path: m.dir.File("audit.copied"), Logger: m.log.Named("audit"),
+	}
 }
 
 // serveOperations serves metrics and health over HTTP.
@@ -39,16 +59,37 @@ func serveOperations(m *member) error {
 
 // serveMembers serves the other members and joiners.
 func serveMembers(m *member) {
-	members := grpc.NewServer(append(serverOptions(port.Credentials()), grpc.ChainUnaryInterceptor(withMember))...)
-	ententev1.RegisterStoreServiceServer(members, m.store.Service())
+	options := append(memberOptions(port.Credentials(), reception),
+		grpc.ChainUnaryInterceptor(m.refuseStarting, withMember))
+	members := grpc.NewServer(options...)
+	ententev1.RegisterStoreServiceServer(members, m.store.Service(port.MemberFrom))
 	ententev1.RegisterMemberServiceServer(members, m.members.MemberService())
 	ententev1.RegisterSigningServiceServer(members, m.authority.SigningService())
 	m.life.Start("service for members", serveGRPC(members, m.port.Listener(port.Member)))
 
-	joiners := grpc.NewServer(joinOptions(port.Credentials())...)
+	options = append(joinOptions(port.Credentials(), reception),
+		grpc.ChainUnaryInterceptor(m.refuseStarting, m.recordJoin))
+	joiners := grpc.NewServer(options...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
 	ententev1.RegisterInvitationServiceServer(joiners, invitation.NewService(m.federation.Agreements()))
 	m.life.Start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
+}
+
+// recordJoin puts a join into the cluster's record of administrative changes: with automatic approval, no administrator
+// makes the call that makes the member. A refused join runs no transaction that writes.
+func (m *member) recordJoin(
+	ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
+	r, ok := request.(*ententev1.JoinRequest)
+	if !ok {
+		return handler(ctx, request)
+	}
+	join := record.NewCall(m.store, time.Now)
+	join.Describe(record.Description{
+		Caller: "joiner at " + r.GetAddress(), Action: "JoinService/Join",
+		Object: r.GetId() + " with token " + r.GetTokenId(),
+	})
+	return handler(join.Context(ctx), request)
 }
 
 // withMember puts the calling member into the context of a call. It decides nothing: the port admits only present
@@ -64,7 +105,7 @@ func withMember(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handl
 
 // serveCallers serves clients on the TLS port and the local administrator on the admin socket.
 func serveCallers(m *member) error {
-	socket, err := access.ListenSocket(m.dir.file(SocketName))
+	socket, err := access.ListenSocket(m.dir.File(SocketName))
 	if err != nil {
 		return err
 	}
@@ -77,7 +118,7 @@ func serveCallers(m *member) error {
 
 // newAPI returns a gRPC server with all services of the API, behind the guard.
 func newAPI(m *member, options []grpc.ServerOption) *grpc.Server {
-	s := grpc.NewServer(append(options, m.guard.ServerOptions()...)...)
+	s := grpc.NewServer(append(append(options, m.markOptions()...), m.guard.ServerOptions()...)...)
 	m.guard.RegisterServices(s)
 	ententev1.RegisterClusterServiceServer(s, m.members.ClusterService())
 	ententev1.RegisterDomainServiceServer(s, m.authority.DomainService())

@@ -45,8 +45,8 @@ func testBundle(t *testing.T, name string) *bundle.Bundle {
 	return b
 }
 
-func standing(f ententev1.Freshness) *statev1.RelationshipStanding {
-	return &statev1.RelationshipStanding{Freshness: int32(f)}
+func validity(f ententev1.Freshness) *statev1.RelationshipValidity {
+	return &statev1.RelationshipValidity{Freshness: int32(f)}
 }
 
 // world returns a store with one hosted domain, and a foreign domain in each state.
@@ -61,14 +61,14 @@ func world(t *testing.T) *raftstore.Store {
 		if err := table.HostedBundles.Put(tx, "eu.example.org", own); err != nil {
 			return err
 		}
-		x509Expired := standing(ententev1.Freshness_FRESHNESS_FRESH)
+		x509Expired := validity(ententev1.Freshness_FRESHNESS_FRESH)
 		x509Expired.X509Expired = true
 		for name, row := range map[string]*statev1.Relationship{
-			"fresh.example.org":     {Standing: standing(ententev1.Freshness_FRESHNESS_FRESH)},
-			"stale.example.org":     {Standing: standing(ententev1.Freshness_FRESHNESS_STALE)},
-			"expired.example.org":   {Standing: standing(ententev1.Freshness_FRESHNESS_EXPIRED)},
-			"jwtonly.example.org":   {Standing: x509Expired},
-			"suspended.example.org": {Suspended: true, Standing: standing(ententev1.Freshness_FRESHNESS_FRESH)},
+			"fresh.example.org":     {Validity: validity(ententev1.Freshness_FRESHNESS_FRESH)},
+			"stale.example.org":     {Validity: validity(ententev1.Freshness_FRESHNESS_STALE)},
+			"expired.example.org":   {Validity: validity(ententev1.Freshness_FRESHNESS_EXPIRED)},
+			"jwtonly.example.org":   {Validity: x509Expired},
+			"suspended.example.org": {Suspended: true, Validity: validity(ententev1.Freshness_FRESHNESS_FRESH)},
 			"pending.example.org":   {},
 		} {
 			row.TrustDomain = name

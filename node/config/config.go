@@ -26,13 +26,21 @@ type Config struct {
 	Routing        Routing
 	Raft           Raft
 	Telemetry      Telemetry
+
+	effective []byte
 }
+
+// Effective returns the configuration with all defaults, as a file that [Load] accepts. It contains no secret, but the
+// place of each; a secret that is in the file itself is replaced by a text that [Load] refuses.
+func (c *Config) Effective() []byte { return c.effective }
 
 // Cluster names the cluster. It is equal on every member.
 type Cluster struct {
 	Name        string
 	TrustDomain spiffeid.TrustDomain // home
 	Region      string
+	// DNSName is a name that resolves to the addresses of all members, or "". It is in the SVIDs of the members.
+	DNSName string
 }
 
 // Member is the part of the configuration that differs between members.
@@ -67,6 +75,7 @@ type BundleEndpoint struct {
 	Profile     Profile
 	CertFile    string // https_web by files
 	KeyFile     string // https_web by files
+	RootsFile   string // https_web: what other clusters verify the certificate with; if empty, their system's roots
 	ACME        *ACME  // https_web by ACME; nil if by files
 }
 
@@ -96,13 +105,17 @@ type Authority struct {
 	IssueBurst   int           // limit of SVIDs at once
 	LintSample   int           // zlint checks one leaf in so many; 0 means none
 	Keys         Keys          // the place of the signing keys
+	// Encryption are the wrapping keys of keys on disk. The first one wraps; the others open what they wrapped before.
+	Encryption    []KeyEncryption
+	EncryptionOff bool // keys on disk are stored in the clear, and decrypted with Encryption
 }
 
 // DomainDefaults returns the settings of the home domain when the cluster is formed, and of domains created without
 // settings of their own.
 func (c *Config) DomainDefaults() plan.Settings {
 	return plan.Settings{
-		RefreshHint: c.BundleEndpoint.RefreshHint, CATTL: c.Authority.CATTL,
+		RefreshHint: c.BundleEndpoint.RefreshHint, PeerMinRefresh: c.Federation.PeerMinRefresh,
+		CATTL:       c.Authority.CATTL,
 		X509SVIDTTL: c.Authority.X509SVIDTTL, JWTSVIDTTL: c.Authority.JWTSVIDTTL,
 	}
 }
@@ -110,7 +123,9 @@ func (c *Config) DomainDefaults() plan.Settings {
 // Federation limits the load from foreign domains, and configures agreements.
 type Federation struct {
 	MinRefresh time.Duration // the shortest refresh hint to follow or publish
-	NoApproval bool          // invited agreements need no approval by an operator of this cluster
+	// PeerMinRefresh is the interval below which the slowest peer does not poll, for domains that are created.
+	PeerMinRefresh time.Duration
+	NoApproval     bool // invited agreements need no approval by an operator of this cluster
 }
 
 // StalePolicy is the effect of a stale bundle on the instances of its domain.
@@ -130,6 +145,9 @@ type Routing struct {
 	Stale                  StalePolicy
 	// ImportTTL is how long imported services stay in hints without a stream that confirms them.
 	ImportTTL time.Duration
+	// SelfPreservation is the part of the leased instances of a service, in percent, above which they stay when their
+	// leases are lost together; 100 turns it off.
+	SelfPreservation int
 }
 
 // Raft tunes consensus. The defaults suit members in the zones of one region.
@@ -166,9 +184,17 @@ func Load(path string) (*Config, error) {
 	return cfg, nil
 }
 
+// DevAddresses are the addresses on which `entente server --dev` listens.
+type DevAddresses struct{ Member, BundleEndpoint, Operations string }
+
+// DefaultAddresses are those of a member whose configuration names none.
+func DefaultAddresses() DevAddresses {
+	return DevAddresses{Member: defaultListen, BundleEndpoint: defaultBundleListen, Operations: defaultOpsListen}
+}
+
 // Dev returns the configuration of `entente server --dev`: one self-signed member on this machine, with its data in
 // dir.
-func Dev(dir string) (*Config, error) {
+func Dev(dir string, listen DevAddresses) (*Config, error) {
 	src := fmt.Sprintf(`
 cluster {
   name         = "dev"
@@ -179,10 +205,18 @@ member {
   id       = "dev-1"
   zone     = "local-a"
   data_dir = %q
+  listen   = %q
 }
-federation { min_refresh = "1s" }
-bundle_endpoint { refresh_hint = "10s" }
-`, dir)
+federation {
+  min_refresh      = "1s"
+  peer_min_refresh = "1s"
+}
+bundle_endpoint {
+  listen       = %q
+  refresh_hint = "10s"
+}
+telemetry { listen = %q }
+`, dir, listen.Member, listen.BundleEndpoint, listen.Operations)
 	file, err := parseSource([]byte(src), "built-in development configuration")
 	if err != nil {
 		return nil, err

@@ -49,9 +49,12 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 5*time.Minute, cfg.BundleEndpoint.RefreshHint)
 	require.Equal(t, "127.0.0.1:7448", cfg.Telemetry.Listen)
 	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
-	require.Equal(t, Authority{24 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 500, 2000, 1000, KeysDisk},
-		cfg.Authority)
-	require.Equal(t, Routing{140, 50, StaleDemote, 10 * time.Minute}, cfg.Routing)
+	require.Equal(t, Authority{
+		CATTL: 24 * time.Hour, X509SVIDTTL: time.Hour, JWTSVIDTTL: 5 * time.Minute, SigningGrace: time.Hour,
+		IssueRate: 500, IssueBurst: 2000, LintSample: 1000, Keys: KeysDisk,
+	}, cfg.Authority)
+	require.Equal(t, 90*24*time.Hour, cfg.SelfSigned.RootTTL)
+	require.Equal(t, Routing{140, 50, StaleDemote, 10 * time.Minute, 15}, cfg.Routing)
 	require.Nil(t, cfg.Join)
 }
 
@@ -95,8 +98,10 @@ telemetry { log_format = "json" }
 `)
 	require.NoError(t, err)
 	require.Equal(t, "eu-1.example.org:7440", cfg.Member.Advertise)
-	require.Equal(t, Authority{12 * time.Hour, time.Hour, 5 * time.Minute, time.Hour, 0, 50, 0, KeysMemory},
-		cfg.Authority)
+	require.Equal(t, Authority{
+		CATTL: 12 * time.Hour, X509SVIDTTL: time.Hour, JWTSVIDTTL: 5 * time.Minute, SigningGrace: time.Hour,
+		IssueBurst: 50, Keys: KeysMemory,
+	}, cfg.Authority)
 	require.Equal(t, ProfileWeb, cfg.BundleEndpoint.Profile)
 	require.Equal(t, "/etc/entente/web.key", cfg.BundleEndpoint.KeyFile)
 	require.Equal(t, 100*time.Hour, cfg.SelfSigned.RootTTL)
@@ -207,13 +212,17 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"vault by plain HTTP", validHead + "upstream \"vault\" {\n address = \"http://vault.example.org\"\n " +
 			"pki_mount = \"pki_eu\"\n auth \"token\" { token = \"env:T\" }\n}",
 			`entente.hcl:11: upstream "vault": address "http://vault.example.org" is not of the form ` +
-				`https://HOST:PORT`},
+				`https://HOST:PORT; for a Vault Agent on this machine, set plain_loopback = true`},
+		{"vault by plain HTTP elsewhere", validHead + "upstream \"vault\" {\n address = \"http://10.0.0.1:8200\"\n " +
+			"plain_loopback = true\n pki_mount = \"pki_eu\"\n auth \"token\" { token = \"env:T\" }\n}",
+			`entente.hcl:11: upstream "vault": address "http://10.0.0.1:8200": plain_loopback allows plain HTTP to ` +
+				`an address of this machine alone, such as http://127.0.0.1:8100`},
 		{"auth method", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki_eu\"\n " +
 			"auth \"github\" {}\n}",
 			`entente.hcl:14: "github" is not an auth method; write "token", "approle", "kubernetes" or "cert"`},
 		{"an approval that is none", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = " +
 			"\"pki\"\n anchor_approval = \"perhaps\"\n auth \"token\" { token = \"env:T\" }\n}",
-			`entente.hcl:14: upstream "vault".anchor_approval: must be a bool`},
+			`entente.hcl:14: upstream "vault".anchor_approval: must be true or false`},
 		{"shared mount", validHead + "upstream \"vault\" {\n address = \"https://v:8200\"\n pki_mount = \"pki\"\n " +
 			"auth \"token\" { token = \"env:T\" }\n domain \"pay.example.org\" { pki_mount = \"pki\" }\n}",
 			`entente.hcl:11: upstream "vault": domains eu.example.org and pay.example.org both use the mount pki: ` +
@@ -230,15 +239,19 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"type", validHead + `join {
   addresses = "x"
   token = "t"
-}`, `entente.hcl:12: join.addresses: must be a list of string`},
+}`, `entente.hcl:12: join.addresses: must be a list; write addresses = ["x"]`},
 		{"variable", validHead + `raft { disk_timeout = foo }`,
-			`entente.hcl:11: Variables may not be used here.`},
+			`entente.hcl:11: raft.disk_timeout: foo is not quoted; write disk_timeout = "foo"`},
 		{"names", strings.ReplaceAll(validHead, `"eu-1"`, `"EU/1"`),
 			`entente.hcl:8: member.id: "EU/1" must be 1 to 63 lower-case letters, digits, dots, dashes and ` +
 				`underscores, with a letter or digit at both ends`},
 		{"trust domain", strings.ReplaceAll(validHead, `"eu.example.org"`, `"spiffe://eu.example.org"`),
 			`entente.hcl:4: cluster.trust_domain: trust domain "spiffe://eu.example.org": the name is not a valid ` +
 				`trust domain: write the name alone, without scheme or path`},
+		{"a trust domain with a dot at its end", strings.ReplaceAll(validHead, `"eu.example.org"`, `"eu.example.org."`),
+			`entente.hcl:4: cluster.trust_domain: trust domain "eu.example.org.": the name is not a valid trust ` +
+				`domain: it has a dot at its end or two in a row, and cannot stand in an X509-SVID; write ` +
+				`"eu.example.org"`},
 		{"unspecified", strings.ReplaceAll(validHead, `"eu-west-1a"`, "\"eu-west-1a\"\n  listen = \"[::]:7440\""),
 			`entente.hcl:10: member.listen: with "[::]:7440", advertise must name the address at which others reach ` +
 				`this member`},

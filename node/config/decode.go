@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
@@ -41,7 +42,7 @@ func parseFile(path string) (*hcl.File, error) {
 func parseSource(src []byte, name string) (*hcl.File, error) {
 	file, diags := hclparse.NewParser().ParseHCL(src, name)
 	if diags.HasErrors() {
-		return nil, sentences(diags)
+		return nil, sentences(unquoted(src, diags))
 	}
 	return file, nil
 }
@@ -78,8 +79,13 @@ type block struct {
 	name    string
 	attrs   hcl.Attributes
 	missing hcl.Range
+	src     []byte // of the file
 	diags   *hcl.Diagnostics
+	out     *hclwrite.Body // receives the effective value of each setting that is read
 }
+
+// record writes the effective value of a setting.
+func (b *block) record(name string, v cty.Value) { b.out.SetAttributeValue(name, v) }
 
 // refuse adds a mistake in the setting called name. The text has the reason and the remedy.
 func (b *block) refuse(name, format string, args ...any) {
@@ -98,28 +104,34 @@ func (b *block) value(name string, want cty.Type) (cty.Value, bool) {
 	if !ok {
 		return cty.NilVal, false
 	}
-	v, diags := attr.Expr.Value(nil)
+	text := string(attr.Expr.Range().SliceBytes(b.src))
+	if len(attr.Expr.Variables()) > 0 {
+		b.refuse(name, "%s", variable(name, text, want))
+		return cty.NilVal, false
+	}
+	given, diags := attr.Expr.Value(nil)
 	if diags.HasErrors() {
 		*b.diags = append(*b.diags, diags...)
 		return cty.NilVal, false
 	}
-	v, err := convert.Convert(v, want)
+	v, err := convert.Convert(given, want)
 	if err != nil || v.IsNull() || !v.IsWhollyKnown() {
-		b.refuse(name, "must be a %s", want.FriendlyName())
+		b.refuse(name, "%s", otherType(name, text, given, want))
 		return cty.NilVal, false
 	}
 	return v, true
 }
 
 func (b *block) text(name, def string) string {
-	v, ok := b.value(name, cty.String)
-	if !ok {
-		return def
+	if v, ok := b.value(name, cty.String); ok {
+		if def = v.AsString(); def == "" {
+			b.refuse(name, "must not be empty")
+		}
 	}
-	if v.AsString() == "" {
-		b.refuse(name, "must not be empty")
+	if def != "" {
+		b.record(name, cty.StringVal(def))
 	}
-	return v.AsString()
+	return def
 }
 
 // texts reads a list of one or more strings.
@@ -139,23 +151,26 @@ func (b *block) texts(name string) []string {
 		}
 		out = append(out, e.AsString())
 	}
+	b.record(name, v)
 	return out
 }
 
 // boolean reads a bool.
 func (b *block) boolean(name string, def bool) bool {
-	v, ok := b.value(name, cty.Bool)
-	if !ok {
-		return def
+	if v, ok := b.value(name, cty.Bool); ok {
+		def = v.True()
 	}
-	return v.True()
+	b.record(name, cty.BoolVal(def))
+	return def
 }
 
 func (b *block) integer(name string, def, low, high int) int {
+	b.record(name, cty.NumberIntVal(int64(def)))
 	v, ok := b.value(name, cty.Number)
 	if !ok {
 		return def
 	}
+	b.record(name, v)
 	n, acc := v.AsBigFloat().Int64()
 	if acc != big.Exact || n < int64(low) || n > int64(high) {
 		b.refuse(name, "must be a whole number from %d to %d", low, high)
@@ -165,6 +180,7 @@ func (b *block) integer(name string, def, low, high int) int {
 }
 
 func (b *block) duration(name string, def, low, high time.Duration) time.Duration {
+	b.record(name, cty.StringVal(durationText(def)))
 	v, ok := b.value(name, cty.String)
 	if !ok {
 		return def
@@ -178,18 +194,31 @@ func (b *block) duration(name string, def, low, high time.Duration) time.Duratio
 		b.refuse(name, "%s is out of bounds; it must be from %s to %s", d, low, high)
 		return def
 	}
+	b.record(name, cty.StringVal(durationText(d)))
 	return d
 }
 
+// durationText returns a duration as people write it, without zeros at its end.
+func durationText(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
 func (b *block) choice(name, def string, among ...string) string {
+	b.record(name, cty.StringVal(def))
 	v, ok := b.value(name, cty.String)
 	if !ok {
 		return def
 	}
-	for _, a := range among {
-		if v.AsString() == a {
-			return a
-		}
+	if slices.Contains(among, v.AsString()) {
+		b.record(name, v)
+		return v.AsString()
 	}
 	b.refuse(name, "%q is not one of %s", v.AsString(), strings.Join(among, ", "))
 	return def

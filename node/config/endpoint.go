@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/zclconf/go-cty/cty"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/webcert"
@@ -19,7 +19,7 @@ var (
 		Blocks:     []hcl.BlockHeaderSchema{{Type: "profile", LabelNames: []string{"name"}}},
 	}
 	webProfileSchema = &hcl.BodySchema{
-		Attributes: []hcl.AttributeSchema{{Name: "cert_file"}, {Name: "key_file"}},
+		Attributes: []hcl.AttributeSchema{{Name: "cert_file"}, {Name: "key_file"}, {Name: "roots_file"}},
 		Blocks:     []hcl.BlockHeaderSchema{{Type: "acme"}},
 	}
 	acmeSchema = blockSchema{
@@ -40,28 +40,26 @@ type ACME struct {
 
 func (d *decoder) bundleEndpoint(cfg *Config) {
 	e := &cfg.BundleEndpoint
-	e.Listen, e.Profile = defaultBundleListen, ProfileSPIFFE
-	e.RefreshHint = max(5*time.Minute, cfg.Federation.MinRefresh)
-	hb, ok := d.found["bundle_endpoint"]
-	if !ok {
-		return
-	}
-	content, diags := hb.Body.Content(endpointSchema)
-	d.diags = append(d.diags, diags...)
-	b := &block{name: "bundle_endpoint", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
-	e.Listen = b.hostPort("listen", e.Listen)
+	e.Profile = ProfileSPIFFE
+	b, profiles := d.top("bundle_endpoint", endpointSchema)
+	e.Listen = b.hostPort("listen", defaultBundleListen)
 	e.Advertise = b.hostPort("advertise", "")
-	e.RefreshHint = b.duration("refresh_hint", e.RefreshHint, cfg.Federation.MinRefresh, 24*time.Hour)
-	for i, pb := range content.Blocks {
+	e.RefreshHint = b.duration("refresh_hint", max(5*time.Minute, cfg.Federation.MinRefresh),
+		cfg.Federation.MinRefresh, 24*time.Hour)
+	if len(profiles) == 0 {
+		within(b.out, "profile", string(e.Profile))
+	}
+	for i, pb := range profiles {
 		e.Profile = Profile(pb.Labels[0])
 		switch {
 		case i > 0:
 			d.refuse(pb.DefRange, "bundle_endpoint has two profiles; an endpoint serves one")
 			return
 		case e.Profile == ProfileSPIFFE:
-			d.open(fmt.Sprintf("bundle_endpoint.profile %q", e.Profile), pb.Body, blockSchema{}.hcl())
+			d.open(fmt.Sprintf("bundle_endpoint.profile %q", e.Profile), within(b.out, "profile", string(e.Profile)),
+				pb.Body, blockSchema{}.hcl())
 		case e.Profile == ProfileWeb:
-			d.webProfile(e, pb)
+			d.webProfile(e, pb, within(b.out, "profile", string(e.Profile)))
 		default:
 			d.refuse(pb.LabelRanges[0], "%q is not an endpoint profile; write %q or %q", e.Profile, ProfileSPIFFE,
 				ProfileWeb)
@@ -71,25 +69,21 @@ func (d *decoder) bundleEndpoint(cfg *Config) {
 }
 
 // webProfile decodes the source of the web certificate: two files, or an ACME server.
-func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block) {
-	content, diags := pb.Body.Content(webProfileSchema)
-	d.diags = append(d.diags, diags...)
-	p := &block{
-		name: fmt.Sprintf("bundle_endpoint.profile %q", ProfileWeb), attrs: content.Attributes,
-		missing: content.MissingItemRange, diags: &d.diags,
-	}
+func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block, out *hclwrite.Body) {
+	p, nested := d.open(fmt.Sprintf("bundle_endpoint.profile %q", ProfileWeb), out, pb.Body, webProfileSchema)
 	e.CertFile, e.KeyFile = p.text("cert_file", ""), p.text("key_file", "")
+	e.RootsFile = p.text("roots_file", "")
 	_, cert := p.attrs["cert_file"]
 	_, key := p.attrs["key_file"]
 	switch {
-	case len(content.Blocks) > 1:
-		d.refuse(content.Blocks[1].DefRange, "%s has two acme blocks; an endpoint uses one ACME server", p.name)
-	case len(content.Blocks) == 1 && (cert || key):
-		d.refuse(content.Blocks[0].DefRange, "%s has both acme and certificate files; write acme, or cert_file and "+
+	case len(nested) > 1:
+		d.refuse(nested[1].DefRange, "%s has two acme blocks; an endpoint uses one ACME server", p.name)
+	case len(nested) == 1 && (cert || key):
+		d.refuse(nested[0].DefRange, "%s has both acme and certificate files; write acme, or cert_file and "+
 			"key_file",
 			p.name)
-	case len(content.Blocks) == 1:
-		d.acme(e, content.Blocks[0])
+	case len(nested) == 1:
+		d.acme(e, nested[0], within(out, "acme"))
 	case !cert && !key:
 		d.refuse(pb.DefRange, "%s needs a certificate; write cert_file and key_file, or an acme block", p.name)
 	case !cert || !key:
@@ -97,8 +91,8 @@ func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block) {
 	}
 }
 
-func (d *decoder) acme(e *BundleEndpoint, hb *hcl.Block) {
-	b := d.open("bundle_endpoint.profile.acme", hb.Body, acmeSchema.hcl())
+func (d *decoder) acme(e *BundleEndpoint, hb *hcl.Block, out *hclwrite.Body) {
+	b, _ := d.open("bundle_endpoint.profile.acme", out, hb.Body, acmeSchema.hcl())
 	a := &ACME{
 		Directory: b.text("directory", webcert.DefaultACMEDirectory), Email: b.text("email", ""),
 		CAFile: b.text("ca_file", ""), EABKeyID: b.text("eab_key_id", ""),
@@ -121,7 +115,7 @@ func (d *decoder) acme(e *BundleEndpoint, hb *hcl.Block) {
 	if len(a.Hosts) > webcert.MaxACMEHosts {
 		b.refuse("hosts", "%d are too many; an endpoint has at most %d", len(a.Hosts), webcert.MaxACMEHosts)
 	}
-	if v, ok := b.value("agree_to_terms", cty.Bool); ok && v.False() {
+	if _, given := b.attrs["agree_to_terms"]; given && !b.boolean("agree_to_terms", true) {
 		b.refuse("agree_to_terms", "an ACME server issues certificates only to those who agree to its terms; "+
 			"read them and write true, or use cert_file and key_file")
 	}

@@ -7,11 +7,16 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
 
+	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/routing/exchange"
+	"github.com/ententehq/entente/routing/registry/preserve"
 )
 
 // blockSchema lists the settings of one kind of block. Other names are errors, which suggest the nearest known one.
@@ -31,16 +36,18 @@ func (s blockSchema) hcl() *hcl.BodySchema {
 }
 
 var blocks = map[string]blockSchema{
-	"cluster": {required: []string{"name", "trust_domain", "region"}},
+	"cluster": {required: []string{"name", "trust_domain", "region"}, optional: []string{"dns_name"}},
 	"member":  {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
 	"join":    {required: []string{"addresses", "token"}},
 	"authority": {optional: []string{
 		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample",
 	}},
-	"federation": {optional: []string{"min_refresh", "approval"}},
-	"routing":    {optional: []string{"overprovisioning_factor", "panic_threshold", "stale", "import_ttl"}},
-	"raft":       {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
-	"telemetry":  {optional: []string{"listen", "log_level", "log_format"}},
+	"federation": {optional: []string{"min_refresh", "peer_min_refresh", "approval"}},
+	"routing": {optional: []string{
+		"overprovisioning_factor", "panic_threshold", "stale", "import_ttl", "self_preservation",
+	}},
+	"raft":      {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
+	"telemetry": {optional: []string{"listen", "log_level", "log_format"}},
 }
 
 var selfSignedSchema = blockSchema{optional: []string{"root_ttl"}}
@@ -55,18 +62,18 @@ type decoder struct {
 	found map[string]*hcl.Block
 	// transitKeys is the block `keys "vault_transit"`. It depends on the upstream and is decoded after it.
 	transitKeys *hcl.Block
+	// encryptions are the blocks `encryption` of `keys "disk"`. They too are decoded after the upstream.
+	encryptions hcl.Blocks
 	diags       hcl.Diagnostics
+	// effective receives every setting that is read, with its default if the file does not have it. keysOut is the
+	// block `keys` in it.
+	effective *hclwrite.File
+	keysOut   *hclwrite.Body
 }
 
 func decodeConfig(file *hcl.File) (*Config, error) {
-	top := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-		{Type: "bundle_endpoint"}, {Type: "upstream", LabelNames: []string{"name"}},
-	}}
-	for name := range blocks {
-		top.Blocks = append(top.Blocks, hcl.BlockHeaderSchema{Type: name})
-	}
-	content, diags := file.Body.Content(top)
-	d := &decoder{file: file, found: map[string]*hcl.Block{}, diags: diags}
+	content, diags := file.Body.Content(topSchema())
+	d := &decoder{file: file, found: map[string]*hcl.Block{}, diags: diags, effective: hclwrite.NewEmptyFile()}
 	for _, b := range content.Blocks {
 		if first, ok := d.found[b.Type]; ok {
 			d.refuse(b.DefRange, "the block %q occurs twice; the first is on line %d", b.Type,
@@ -84,15 +91,20 @@ func decodeConfig(file *hcl.File) (*Config, error) {
 	d.bundleEndpoint(cfg)
 	d.upstream(cfg)
 	if d.transitKeys != nil {
-		d.transit(cfg, d.transitKeys)
+		cfg.Transit = d.transitBlock(cfg, d.transitKeys, "authority.keys \"vault_transit\"", d.keysOut)
+		if cfg.Transit != nil {
+			cfg.Transit.Dir = filepath.Join(cfg.Member.DataDir, transitFolder)
+		}
 	}
-	d.lifetimes(cfg)
+	d.keyEncryption(cfg)
 	d.routing(cfg)
 	d.raft(cfg)
 	d.telemetry(cfg)
+	d.relations(cfg)
 	if d.diags.HasErrors() {
-		return nil, sentences(d.diags)
+		return nil, sentences(misplaced(file.Bytes, d.diags))
 	}
+	cfg.effective = hclwrite.Format(d.effective.Bytes())
 	return cfg, nil
 }
 
@@ -104,21 +116,44 @@ func (d *decoder) refuse(at hcl.Range, format string, args ...any) {
 
 // block opens the block of a type. An absent block is empty, and an error if it is required.
 func (d *decoder) block(name string, required bool) *block {
-	hb, ok := d.found[name]
-	if !ok {
-		if required {
-			d.refuse(d.file.Body.MissingItemRange(), "the block %q is missing; it needs %v", name,
-				blocks[name].required)
-		}
-		return &block{name: name, diags: &hcl.Diagnostics{}}
+	if _, ok := d.found[name]; !ok && required {
+		d.refuse(d.file.Body.MissingItemRange(), "the block %q is missing; it needs %v", name, blocks[name].required)
 	}
-	return d.open(name, hb.Body, blocks[name].hcl())
+	b, _ := d.top(name, blocks[name].hcl())
+	return b
 }
 
-func (d *decoder) open(name string, body hcl.Body, schema *hcl.BodySchema) *block {
+// top opens a block of the file with the blocks in it. An absent block is empty.
+func (d *decoder) top(kind string, schema *hcl.BodySchema, labels ...string) (*block, hcl.Blocks) {
+	if len(d.effective.Body().Blocks()) > 0 {
+		d.effective.Body().AppendNewline()
+	}
+	out := d.effective.Body().AppendNewBlock(kind, labels).Body()
+	name := kind
+	for _, l := range labels {
+		name += fmt.Sprintf(" %q", l)
+	}
+	if hb, ok := d.found[kind]; ok {
+		return d.open(name, out, hb.Body, schema)
+	}
+	return &block{name: name, diags: &hcl.Diagnostics{}, out: out}, nil
+}
+
+// open reads the content of a block: its settings, and the blocks in it.
+func (d *decoder) open(
+	name string, out *hclwrite.Body, body hcl.Body, schema *hcl.BodySchema,
+) (*block, hcl.Blocks) {
 	content, diags := body.Content(schema)
 	d.diags = append(d.diags, diags...)
-	return &block{name: name, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	return &block{
+		name: name, attrs: content.Attributes, missing: content.MissingItemRange, src: d.file.Bytes, diags: &d.diags,
+		out: out,
+	}, content.Blocks
+}
+
+// within adds a block to the effective configuration.
+func within(out *hclwrite.Body, kind string, labels ...string) *hclwrite.Body {
+	return out.AppendNewBlock(kind, labels).Body()
 }
 
 func (d *decoder) cluster(cfg *Config) {
@@ -126,11 +161,17 @@ func (d *decoder) cluster(cfg *Config) {
 	cfg.Cluster.Name = b.identifier("name")
 	cfg.Cluster.Region = b.identifier("region")
 	if name := b.text("trust_domain", ""); name != "" {
-		td, err := bundle.ParseTrustDomain(name)
+		td, err := bundle.ParseHostedTrustDomain(name)
 		if err != nil {
 			b.refuse("trust_domain", "%v", err)
 		}
 		cfg.Cluster.TrustDomain = td
+	}
+	if name := b.text("dns_name", ""); name != "" {
+		if err := grant.CheckDNSName(name); err != nil {
+			b.refuse("dns_name", "%v", err)
+		}
+		cfg.Cluster.DNSName = name
 	}
 }
 
@@ -144,6 +185,7 @@ func (d *decoder) member(cfg *Config) {
 		b.refuse("data_dir", "%v", err)
 	}
 	m.DataDir = dir
+	b.record("data_dir", cty.StringVal(dir))
 	m.Listen = b.hostPort("listen", defaultListen)
 	if _, given := b.attrs["advertise"]; given {
 		m.Advertise = b.hostPort("advertise", "")
@@ -153,6 +195,7 @@ func (d *decoder) member(cfg *Config) {
 		return
 	}
 	m.Advertise = m.Listen
+	b.record("advertise", cty.StringVal(m.Advertise))
 	if unspecified(m.Listen) {
 		b.refuse("listen", "with %q, advertise must name the address at which others reach this member", m.Listen)
 	}
@@ -171,22 +214,13 @@ func (d *decoder) join(cfg *Config) {
 	}
 }
 
-// authorityBlock opens the block authority, and returns the blocks in it, which are of the type keys.
-func (d *decoder) authorityBlock() (*block, hcl.Blocks) {
-	hb, ok := d.found["authority"]
-	if !ok {
-		return &block{name: "authority", diags: &hcl.Diagnostics{}}, nil
-	}
-	schema := blocks["authority"].hcl()
-	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "keys", LabelNames: []string{"name"}}}
-	content, diags := hb.Body.Content(schema)
-	d.diags = append(d.diags, diags...)
-	b := &block{name: "authority", attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
-	return b, content.Blocks
-}
-
-func (d *decoder) keys(blocks hcl.Blocks) Keys {
+// keys decodes the blocks in authority, which are of the type keys, of which there is at most one.
+func (d *decoder) keys(out *hclwrite.Body, blocks hcl.Blocks) Keys {
 	keys := KeysDisk
+	if len(blocks) > 0 {
+		keys = Keys(blocks[0].Labels[0])
+	}
+	d.keysOut = within(out, "keys", string(keys))
 	for i, hb := range blocks {
 		keys = Keys(hb.Labels[0])
 		switch {
@@ -194,18 +228,20 @@ func (d *decoder) keys(blocks hcl.Blocks) Keys {
 			d.refuse(hb.DefRange, "authority has two keys blocks; a member keeps its keys in one place")
 		case keys == KeysTransit:
 			d.transitKeys = hb
-		case keys != KeysDisk && keys != KeysMemory:
+		case keys == KeysDisk:
+			_, d.encryptions = d.open("authority.keys \"disk\"", d.keysOut, hb.Body, keysSchema)
+		case keys != KeysMemory:
 			d.refuse(hb.LabelRanges[0], "%q is not a place for keys; write %q, %q or %q",
 				keys, KeysDisk, KeysMemory, KeysTransit)
 		default:
-			d.open(fmt.Sprintf("authority.keys %q", keys), hb.Body, blockSchema{}.hcl())
+			d.open(fmt.Sprintf("authority.keys %q", keys), d.keysOut, hb.Body, blockSchema{}.hcl())
 		}
 	}
 	return keys
 }
 
 func (d *decoder) authority(cfg *Config) {
-	b, nested := d.authorityBlock()
+	b, nested := d.top("authority", authoritySchema())
 	cfg.Authority = Authority{
 		CATTL:        b.duration("ca_ttl", plan.DefaultCATTL, plan.MinTTL, plan.MaxCATTL),
 		X509SVIDTTL:  b.duration("x509_svid_ttl", plan.DefaultX509SVIDTTL, plan.MinTTL, plan.MaxCATTL),
@@ -214,50 +250,64 @@ func (d *decoder) authority(cfg *Config) {
 		IssueRate:    b.integer("issue_rate", issue.DefaultRate, 0, 1_000_000),
 		IssueBurst:   b.integer("issue_burst", issue.DefaultBurst, 1, 1_000_000),
 		LintSample:   b.integer("lint_sample", issue.DefaultLintSample, 0, 1_000_000_000),
-		Keys:         d.keys(nested),
 	}
+	cfg.Authority.Keys = d.keys(b.out, nested)
 }
 
-// lifetimes checks that the lifetimes fit each other: a new authority must be published long enough before it signs.
-func (d *decoder) lifetimes(cfg *Config) {
+// relations checks settings against each other: the lifetimes, since a new authority must be published long enough
+// before it signs, and the ports.
+func (d *decoder) relations(cfg *Config) {
 	if d.diags.HasErrors() {
 		return // single settings are fixed first
 	}
-	at := d.file.Body.MissingItemRange()
-	if b, ok := d.found["authority"]; ok {
-		at = b.DefRange
-	}
 	if err := cfg.DomainDefaults().Check(cfg.Federation.MinRefresh); err != nil {
-		d.refuse(at, "authority: %v", err)
+		d.refuse(d.place("authority", ""), "authority: %v", err)
 	}
+	for _, pair := range samePort(cfg) {
+		at, with := pair[1], pair[0]
+		if _, given := d.found[at.block]; !given {
+			at, with = with, at // the file does not have the later one
+		}
+		d.refuse(d.place(at.block, "listen"), "%s.listen: %q takes the port of %s.listen, %q; give each a port of its "+
+			"own", at.block, at.address, with.block, with.address)
+	}
+}
+
+// place returns the range of a setting in a block, or else that of the block, or the end of the file.
+func (d *decoder) place(block, setting string) hcl.Range {
+	hb, ok := d.found[block]
+	if !ok {
+		return d.file.Body.MissingItemRange()
+	}
+	if body, ok := hb.Body.(*hclsyntax.Body); ok && body.Attributes[setting] != nil {
+		return body.Attributes[setting].Expr.Range()
+	}
+	return hb.DefRange
 }
 
 func (d *decoder) federation(cfg *Config) {
 	b := d.block("federation", false)
 	cfg.Federation.MinRefresh = b.duration("min_refresh", 10*time.Second, time.Second, 24*time.Hour)
+	cfg.Federation.PeerMinRefresh = b.duration("peer_min_refresh", plan.DefaultPeerMinRefresh, time.Second,
+		24*time.Hour)
 	cfg.Federation.NoApproval = b.choice("approval", "required", "required", "none") == "none"
 }
 
 func (d *decoder) upstream(cfg *Config) {
-	cfg.SelfSigned.RootTTL = 8760 * time.Hour
+	const maxRootTTL = 50 * 365 * 24 * time.Hour
+	least := plan.RootLives * cfg.Authority.CATTL
+	cfg.SelfSigned.RootTTL = max(plan.DefaultRootTTL, least)
 	hb, ok := d.found["upstream"]
-	if !ok {
-		return
-	}
-	switch hb.Labels[0] {
-	case "selfsigned":
-	case "vault":
+	switch {
+	case !ok || hb.Labels[0] == "selfsigned":
+		b, _ := d.top("upstream", selfSignedSchema.hcl(), "selfsigned")
+		cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, least, maxRootTTL)
+	case hb.Labels[0] == "vault":
 		d.vault(cfg, hb)
-		return
 	default:
 		d.refuse(hb.LabelRanges[0], "%q is not an upstream; write \"selfsigned\" or \"vault\", or leave the block out",
 			hb.Labels[0])
-		return
 	}
-	b := d.open(`upstream "selfsigned"`, hb.Body, selfSignedSchema.hcl())
-	const maxRootTTL = 50 * 365 * 24 * time.Hour
-	least := plan.RootLives * cfg.Authority.CATTL
-	cfg.SelfSigned.RootTTL = b.duration("root_ttl", cfg.SelfSigned.RootTTL, least, maxRootTTL)
 }
 
 func (d *decoder) routing(cfg *Config) {
@@ -268,6 +318,7 @@ func (d *decoder) routing(cfg *Config) {
 		Stale:                  b.stalePolicy("stale"),
 		ImportTTL: b.duration("import_ttl", exchange.DefaultImportTTL, exchange.MinImportTTL,
 			exchange.MaxImportTTL),
+		SelfPreservation: b.integer("self_preservation", int(preserve.Default), 1, int(preserve.Off)),
 	}
 }
 

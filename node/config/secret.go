@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/zclconf/go-cty/cty"
 )
 
 // maxSecretBytes is the size limit of a file with a secret.
@@ -20,7 +22,7 @@ func (s Secret) String() string {
 	if strings.HasPrefix(s.source, "file:") || strings.HasPrefix(s.source, "env:") {
 		return s.source
 	}
-	return "(hidden)"
+	return hidden
 }
 
 // GoString hides the value from %#v.
@@ -56,6 +58,18 @@ func nonEmpty(value string, s Secret) (string, error) {
 	return value, nil
 }
 
+// hidden stands for a secret that the configuration holds itself, where it is printed.
+const hidden = "(hidden)"
+
 func (b *block) secret(name string) Secret {
-	return Secret{source: b.text(name, "")}
+	s := Secret{source: b.text(name, "")}
+	switch s.source {
+	case "":
+	case hidden:
+		b.refuse(name, "%q is what 'entente validate --effective' prints instead of a secret; write the secret as "+
+			"\"file:PATH\" or \"env:NAME\"", hidden)
+	default:
+		b.record(name, cty.StringVal(s.String()))
+	}
+	return s
 }

@@ -5,8 +5,10 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/vaultca"
 	"github.com/ententehq/entente/vaultca/vault"
@@ -21,7 +23,7 @@ var (
 	vaultSchema = &hcl.BodySchema{
 		Attributes: append([]hcl.AttributeSchema{
 			{Name: "address", Required: true}, {Name: "namespace"}, {Name: "ca_file"}, {Name: "server_name"},
-			{Name: "anchor_approval"},
+			{Name: "plain_loopback"}, {Name: "anchor_approval"},
 		}, vaultMountSettings...),
 		Blocks: []hcl.BlockHeaderSchema{
 			{Type: "auth", LabelNames: []string{"method"}}, {Type: "domain", LabelNames: []string{"name"}},
@@ -38,32 +40,33 @@ var (
 
 // vault decodes `upstream "vault"`.
 func (d *decoder) vault(cfg *Config, hb *hcl.Block) {
-	content, diags := hb.Body.Content(vaultSchema)
-	d.diags = append(d.diags, diags...)
-	b := &block{name: `upstream "vault"`, attrs: content.Attributes, missing: content.MissingItemRange, diags: &d.diags}
+	b, nested := d.top("upstream", vaultSchema, "vault")
 	v := &vaultca.Config{
 		Config: b.vaultConnection(),
 		Mounts: map[spiffeid.TrustDomain]vaultca.Mount{cfg.Cluster.TrustDomain: b.vaultMount()},
 	}
-	for _, inner := range content.Blocks {
+	approval := b.boolean("anchor_approval", false)
+	for _, inner := range nested {
 		switch inner.Type {
 		case "auth":
 			if v.Auth != nil {
 				d.refuse(inner.DefRange, "upstream \"vault\" has two auth blocks; a member logs in by one")
 				continue
 			}
-			v.Auth = d.vaultAuth(inner)
+			v.Auth = d.vaultAuth(inner, b.out)
 		case "domain":
-			d.vaultDomain(v, inner)
+			d.vaultDomain(v, inner, b.out)
 		}
 	}
-	approval := b.boolean("anchor_approval", false)
 	if d.diags.HasErrors() {
 		return
 	}
 	if err := v.Validate(); err != nil {
 		d.refuse(hb.DefRange, "upstream \"vault\": %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return
+	}
+	v.Sample = func(td spiffeid.TrustDomain) (upstream.Sample, error) {
+		return upstream.SampleOf(td, cfg.Cluster.TrustDomain, cfg.Member.ID, cfg.Member.Advertise, cfg.Cluster.DNSName)
 	}
 	cfg.Vault, cfg.AnchorApproval = v, approval
 }
@@ -73,6 +76,7 @@ func (b *block) vaultConnection() vault.Config {
 	return vault.Config{
 		Address: b.text("address", ""), Namespace: b.text("namespace", ""),
 		CAFile: b.text("ca_file", ""), ServerName: b.text("server_name", ""),
+		PlainLoopback: b.boolean("plain_loopback", false),
 	}
 }
 
@@ -88,8 +92,8 @@ func (b *block) vaultMount() vaultca.Mount {
 	return m
 }
 
-func (d *decoder) vaultDomain(v *vaultca.Config, hb *hcl.Block) {
-	td, err := bundle.ParseTrustDomain(hb.Labels[0])
+func (d *decoder) vaultDomain(v *vaultca.Config, hb *hcl.Block, out *hclwrite.Body) {
+	td, err := bundle.ParseHostedTrustDomain(hb.Labels[0])
 	if err != nil {
 		d.refuse(hb.LabelRanges[0], "%v", err)
 		return
@@ -99,10 +103,11 @@ func (d *decoder) vaultDomain(v *vaultca.Config, hb *hcl.Block) {
 			td.Name())
 		return
 	}
-	v.Mounts[td] = d.open(fmt.Sprintf("domain %q", td.Name()), hb.Body, vaultDomainSchema).vaultMount()
+	b, _ := d.open(fmt.Sprintf("domain %q", td.Name()), within(out, "domain", td.Name()), hb.Body, vaultDomainSchema)
+	v.Mounts[td] = b.vaultMount()
 }
 
-func (d *decoder) vaultAuth(hb *hcl.Block) vault.Auth {
+func (d *decoder) vaultAuth(hb *hcl.Block, out *hclwrite.Body) vault.Auth {
 	method := hb.Labels[0]
 	schema, known := vaultAuthSchemas[method]
 	if !known {
@@ -110,7 +115,7 @@ func (d *decoder) vaultAuth(hb *hcl.Block) vault.Auth {
 			"\"cert\"", method)
 		return nil
 	}
-	b := d.open(fmt.Sprintf("auth %q", method), hb.Body, schema.hcl())
+	b, _ := d.open(fmt.Sprintf("auth %q", method), within(out, "auth", method), hb.Body, schema.hcl())
 	mount := b.text("mount", "")
 	switch method {
 	case "token":

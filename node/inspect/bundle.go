@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // BundleReport describes the content of a SPIFFE bundle document.
@@ -18,8 +21,9 @@ type BundleReport struct {
 	Digest          string          `json:"digest"`
 	X509Authorities []X509Authority `json:"x509_authorities"`
 	JWTAuthorities  []JWTAuthority  `json:"jwt_authorities"`
-	// Ignored lists the parts without effect, with reasons.
-	Ignored []string `json:"ignored"`
+	// Ignored lists the parts without effect, with reasons. IgnoredKeys counts the keys for SVIDs among them.
+	Ignored     []string `json:"ignored"`
+	IgnoredKeys int      `json:"ignored_keys"`
 	// PEM holds the X.509 authorities as certificates.
 	PEM []byte `json:"-"`
 }
@@ -43,23 +47,28 @@ type JWTAuthority struct {
 const unnamed = "unnamed.invalid"
 
 // ReadBundle parses a bundle document as a cluster does, and describes its content. A document does not name its trust
-// domain; trustDomain is empty if the caller does not know it. The error is the reason for which a cluster refuses the
-// document.
+// domain; trustDomain is empty if the caller does not know it, and then no authority in it is held against a name. The
+// error is the reason for which a cluster that has no bundle of the domain yet refuses the document.
 func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	td, err := bundle.ParseTrustDomain(cmp.Or(trustDomain, unnamed))
 	if err != nil {
 		return nil, err
 	}
-	b, ignored, err := bundle.Parse(td, document)
+	b, ignored, err := bundle.ParseFile(td, document)
 	switch {
 	case err != nil && trustDomain == "":
 		return nil, errors.Unwrap(err) // without the placeholder name
 	case err != nil:
 		return nil, err
 	}
+	if err := relationship.Accept(nil, b); err != nil {
+		if trustDomain != "" || !errors.Is(err, relationship.ErrForeignAuthority) {
+			return nil, fmt.Errorf("%w%s", err, listed(ignored))
+		}
+	}
 	digest := b.Digest()
 	r := &BundleReport{
-		TrustDomain: trustDomain, Digest: hex.EncodeToString(digest[:]), PEM: b.PEM(),
+		TrustDomain: trustDomain, Digest: hex.EncodeToString(digest[:]), PEM: b.PEM(), IgnoredKeys: b.LeftOut(),
 		X509Authorities: []X509Authority{}, JWTAuthorities: []JWTAuthority{}, Ignored: []string{},
 	}
 	if n, ok := b.Sequence(); ok {
@@ -84,19 +93,16 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	return r, nil
 }
 
-// BundleMap returns the SPIFFE bundle map of bundle documents by trust domain. It parses each as a cluster does.
-func BundleMap(documents map[string][]byte) ([]byte, error) {
-	var all []*bundle.Bundle
-	for name, document := range documents {
-		td, err := bundle.ParseTrustDomain(name)
-		if err != nil {
-			return nil, err
+// listed returns the first ignored parts for an error.
+func listed(ignored []bundle.Ignored) string {
+	const most = 5
+	var text strings.Builder
+	for i, part := range ignored {
+		if i == most {
+			fmt.Fprintf(&text, "; and %d more", bundle.CountIgnored(ignored)-most)
+			break
 		}
-		b, _, err := bundle.Parse(td, document)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, b)
+		fmt.Fprintf(&text, "; %s", part)
 	}
-	return bundle.MarshalMap(all)
+	return text.String()
 }

@@ -35,7 +35,7 @@ func NewBundleCheck(trustDomain string, document []byte) (*BundleCheck, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, _, err := bundle.Parse(td, document)
+	b, _, err := bundle.ParseFile(td, document)
 	if err != nil {
 		return nil, err
 	}

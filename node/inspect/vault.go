@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -22,6 +23,9 @@ type VaultPolicyFor struct {
 	// TransitMount is the path of a Transit mount. The policy covers the keys of Cluster, or of one Member if that is
 	// set. KeyPrefix is optional.
 	TransitMount, KeyPrefix, Cluster, Member string
+	// Wrapping selects the rights of the wrapping key of signing keys on disk, instead of those of signing keys in
+	// Transit.
+	Wrapping bool
 }
 
 // VaultPolicy returns the Vault policy that a member needs.
@@ -47,7 +51,7 @@ func VaultPolicy(p VaultPolicyFor) (string, error) {
 			return "", errors.New("the names of keys in Transit begin with the cluster's name; give it with --cluster")
 		}
 		keys = append(keys, transit.PolicyFor{
-			Mount: p.TransitMount, Prefix: p.KeyPrefix, Cluster: p.Cluster, Member: p.Member,
+			Mount: p.TransitMount, Prefix: p.KeyPrefix, Cluster: p.Cluster, Member: p.Member, Wrapping: p.Wrapping,
 		})
 	}
 	return vaultca.Policies(pki, keys)
@@ -70,12 +74,20 @@ func VaultPolicyOf(file string) (string, error) {
 	if cfg.Transit != nil {
 		keys = append(keys, cfg.Transit.PolicyFor())
 	}
+	for _, e := range cfg.Authority.Encryption {
+		if e.Transit != nil {
+			p := e.Transit.PolicyFor()
+			p.Wrapping = true
+			keys = append(keys, p)
+		}
+	}
 	return vaultca.Policies(pki, keys)
 }
 
 // usesVault returns an error for a configuration that does not use Vault.
 func usesVault(c *config.Config, file string) error {
-	if c.Vault == nil && c.Transit == nil {
+	wraps := slices.ContainsFunc(c.Authority.Encryption, func(e config.KeyEncryption) bool { return e.Transit != nil })
+	if c.Vault == nil && c.Transit == nil && !wraps {
 		return fmt.Errorf("%s has neither a block `upstream \"vault\"` nor `keys \"vault_transit\"`: "+
 			"its members keep their keys and sign below roots of their own", file)
 	}
@@ -106,6 +118,16 @@ func CheckVault(ctx context.Context, file string) (findings []VaultFinding, ok b
 	}
 	if cfg.Transit != nil {
 		for _, f := range transit.Check(ctx, *cfg.Transit) {
+			if f.Subject != "login" || cfg.Vault == nil { // the check of the upstream has covered it
+				found = append(found, f)
+			}
+		}
+	}
+	for _, e := range cfg.Authority.Encryption {
+		if e.Transit == nil {
+			continue
+		}
+		for _, f := range transit.CheckWrapping(ctx, *e.Transit) {
 			if f.Subject != "login" || cfg.Vault == nil { // the check of the upstream has covered it
 				found = append(found, f)
 			}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -22,8 +24,9 @@ type Lifecycle struct {
 }
 
 type part struct {
-	name string
-	stop func() error
+	name   string
+	cancel func() // nil: the part has no goroutine
+	stop   func() error
 }
 
 // New returns a lifecycle without parts.
@@ -57,19 +60,60 @@ func (l *Lifecycle) Start(name string, run func(ctx context.Context) error) {
 		}
 		done <- err
 	}()
-	l.OnStop(name, func() error {
+	l.add(part{name: name, cancel: cancel, stop: func() error {
 		cancel()
 		return <-done
-	})
+	}})
 	l.log.Debug("started", "part", name)
 }
 
 // OnStop adds a part without a goroutine. Stop calls the function.
-func (l *Lifecycle) OnStop(name string, stop func() error) {
+func (l *Lifecycle) OnStop(name string, stop func() error) { l.add(part{name: name, stop: stop}) }
+
+func (l *Lifecycle) add(p part) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.parts = append(l.parts, part{name, stop})
+	l.parts = append(l.parts, p)
 }
+
+// Abort stops all parts after a failure that may keep some from ending: it ends all contexts at once, so that listeners
+// and connections close first, then stops the parts as Stop does, and returns after limit at the latest. It writes no
+// log and touches no disk itself, because a disk that hangs is the likely failure. The error names the first part that
+// had not ended.
+func (l *Lifecycle) Abort(limit time.Duration) error {
+	l.mu.Lock()
+	parts := l.parts
+	l.parts = nil
+	l.mu.Unlock()
+	for i := len(parts) - 1; i >= 0; i-- {
+		if parts[i].cancel != nil {
+			parts[i].cancel()
+		}
+	}
+	var waiting atomic.Int64
+	stopped := make(chan error, 1)
+	go func() {
+		var errs []error
+		for i := len(parts) - 1; i >= 0; i-- {
+			waiting.Store(int64(i))
+			if err := parts[i].stop(); err != nil {
+				errs = append(errs, fmt.Errorf("stop %s: %w", parts[i].name, err))
+			}
+		}
+		stopped <- errors.Join(errs...)
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-stopped:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("%w: %s has not stopped within %s", ErrUnfinished, parts[waiting.Load()].name, limit)
+	}
+}
+
+// ErrUnfinished means that a part of the member still runs. The process should exit at once.
+var ErrUnfinished = errors.New("the member ends with a part that hangs")
 
 // Stop stops all parts, in reverse order, and waits for each.
 func (l *Lifecycle) Stop() error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
@@ -48,4 +50,31 @@ func TestFirstFailureIsReturned(t *testing.T) {
 	life.Fail(errors.New("second"))
 	require.EqualError(t, <-life.failed, "first")
 	require.Empty(t, life.failed)
+}
+
+// After a failure every part is told to end at once, and one that hangs holds the rest for a limited time.
+func TestAbort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		life := New(hclog.NewNullLogger())
+		closed := make(chan string, 10)
+		hung := make(chan struct{})
+		life.Start("port", func(ctx context.Context) error { <-ctx.Done(); closed <- "port"; return ctx.Err() })
+		life.OnStop("store", func() error { <-hung; return nil })
+		life.Start("endpoint", func(ctx context.Context) error { <-ctx.Done(); closed <- "endpoint"; return ctx.Err() })
+		began := time.Now()
+		err := life.Abort(5 * time.Second)
+		require.ErrorIs(t, err, ErrUnfinished)
+		require.EqualError(t, err, "the member ends with a part that hangs: store has not stopped within 5s")
+		require.Equal(t, 5*time.Second, time.Since(began))
+		require.Len(t, closed, 2, "the port below the store that hangs closes too")
+		close(hung)
+	})
+}
+
+func TestAbortOfPartsThatEnd(t *testing.T) {
+	life := New(hclog.NewNullLogger())
+	life.Start("port", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	life.OnStop("file", func() error { return errors.New("disk full") })
+	require.EqualError(t, life.Abort(time.Hour), "stop file: disk full")
+	require.NoError(t, life.Stop())
 }

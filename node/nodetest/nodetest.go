@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/node"
 	"github.com/ententehq/entente/node/config"
@@ -25,7 +27,7 @@ const (
 	pollInterval = 20 * time.Millisecond
 )
 
-// Member is a cluster of one member, with the home trust domain dev.example.org and the region "local".
+// Member is a cluster of one member, in the region "local".
 type Member struct {
 	// Address is HOST:PORT of the cluster port.
 	Address string
@@ -40,25 +42,31 @@ type Member struct {
 	log   *log
 }
 
-// Start starts a member with self-signed authorities and its data in a temporary folder. It returns when the member
-// leads and can issue SVIDs.
+// Start starts a member with the home trust domain dev.example.org, self-signed authorities and its data in a temporary
+// folder. It returns when the member leads and can issue SVIDs.
 func Start() (*Member, error) {
+	return StartIn(spiffeid.RequireTrustDomainFromString("dev.example.org"))
+}
+
+// StartIn is Start with another home trust domain.
+func StartIn(home spiffeid.TrustDomain) (*Member, error) {
 	dir, err := os.MkdirTemp("", "nodetest-") // short, since the path of a socket has at most 107 bytes
 	if err != nil {
 		return nil, err
 	}
 	m := &Member{dir: dir, Socket: filepath.Join(dir, node.SocketName), ended: make(chan error, 1), log: &log{}}
-	if err := m.start(); err != nil {
+	if err := m.start(home); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return m, nil
 }
 
-func (m *Member) start() error {
-	cfg, err := config.Dev(m.dir)
+func (m *Member) start(home spiffeid.TrustDomain) error {
+	cfg, err := config.Dev(m.dir, config.DefaultAddresses())
 	if err != nil {
 		return err
 	}
+	cfg.Cluster.TrustDomain = home
 	ports, err := freePorts(3)
 	if err != nil {
 		return err

@@ -2,7 +2,7 @@
 // authentication, and listens on loopback by default.
 //
 // /live fails only when the member cannot recover, so a supervisor restarts it. /ready fails while one of the
-// conditions of [Server.SetReady] does, and names it.
+// conditions of [Server.SetReady] does, and names it. /ready/write does the same for [Server.SetReadyToWrite].
 package operations
 
 import (
@@ -30,6 +30,7 @@ type Check struct {
 type Server struct {
 	server *http.Server
 	ready  atomic.Pointer[[]Check]
+	writes atomic.Pointer[[]Check]
 	failed atomic.Pointer[error]
 }
 
@@ -40,7 +41,8 @@ func New(registry *prometheus.Registry, log hclog.Logger) *Server {
 	metrics := promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, metrics))
 	mux.HandleFunc("GET /live", o.live)
-	mux.HandleFunc("GET /ready", o.readiness)
+	mux.HandleFunc("GET /ready", readiness(&o.ready))
+	mux.HandleFunc("GET /ready/write", readiness(&o.writes))
 	o.server = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -64,12 +66,17 @@ func (o *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // SetReady sets the conditions of readiness. Before, and after SetReady(nil), the member is not ready.
-func (o *Server) SetReady(checks []Check) {
+func (o *Server) SetReady(checks []Check) { set(&o.ready, checks) }
+
+// SetReadyToWrite sets the conditions under which the member can commit, sign and audit, in the same way.
+func (o *Server) SetReadyToWrite(checks []Check) { set(&o.writes, checks) }
+
+func set(to *atomic.Pointer[[]Check], checks []Check) {
 	if checks == nil {
-		o.ready.Store(nil)
+		to.Store(nil)
 		return
 	}
-	o.ready.Store(&checks)
+	to.Store(&checks)
 }
 
 // Fail marks the member as failed. /live then returns the error of the first call.
@@ -83,8 +90,12 @@ func (o *Server) live(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "live")
 }
 
-func (o *Server) readiness(w http.ResponseWriter, _ *http.Request) {
-	checks := o.ready.Load()
+func readiness(of *atomic.Pointer[[]Check]) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { answer(w, of.Load()) }
+}
+
+// answer returns 200 if there are conditions and all hold, and names those that do not.
+func answer(w http.ResponseWriter, checks *[]Check) {
 	if checks == nil {
 		http.Error(w, "not ready: starting or stopping", http.StatusServiceUnavailable)
 		return

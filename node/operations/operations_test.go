@@ -48,6 +48,13 @@ func TestOperations(t *testing.T) {
 	expect("/ready", 503, "leader: ok\nbundle: no bundle of eu.example.org has been published yet\n")
 	missing = nil
 	expect("/ready", 200, "leader: ok\nbundle: ok\n")
+	full := errors.New("the disk of the data folder is full")
+	expect("/ready/write", 503, "not ready: starting or stopping\n")
+	o.SetReadyToWrite([]Check{{"disk", func() error { return full }}, {"audit", func() error { return nil }}})
+	expect("/ready/write", 503, "disk: the disk of the data folder is full\naudit: ok\n")
+	expect("/ready", 200, "leader: ok\nbundle: ok\n")
+	full = nil
+	expect("/ready/write", 200, "disk: ok\naudit: ok\n")
 	code, text := request(http.MethodGet, "/metrics")
 	require.Equal(t, 200, code)
 	require.Contains(t, text, "entente_test_total 0")
@@ -58,7 +65,9 @@ func TestOperations(t *testing.T) {
 	o.Fail(errors.New("later"))
 	expect("/live", 503, "failed: the disk hangs\n")
 	o.SetReady(nil)
+	o.SetReadyToWrite(nil)
 	expect("/ready", 503, "not ready: starting or stopping\n")
+	expect("/ready/write", 503, "not ready: starting or stopping\n")
 	stop()
 	require.NoError(t, <-served)
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/ententehq/entente/internal/origin"
 )
 
 // Identity is the SHA-256 of the SubjectPublicKeyInfo of an identity key.
@@ -48,6 +50,15 @@ type AuthInfo struct {
 	Caller Caller
 	// Binding is the binding of the connection ([Conn.Binding]) under entente-join/1.
 	Binding []byte
+	// conn is the connection, if it is incoming.
+	conn *Conn
+}
+
+// Refused implements [access.Refusable]. It closes the connection of a caller without a grant after repeated refusals.
+func (a AuthInfo) Refused() {
+	if a.conn != nil {
+		a.conn.refused()
+	}
 }
 
 // AuthType returns the protocol under which the caller was verified.
@@ -85,7 +96,7 @@ func HostFrom(ctx context.Context) string {
 	if !ok || c.Remote == nil {
 		return ""
 	}
-	return hostOf(c.Remote)
+	return origin.Of(c.Remote).Host
 }
 
 // MemberFrom returns the id of the member that makes a call under entente-member/1.

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Conn is a connection whose other end was verified. [Port.Recheck] verifies it again.
@@ -14,6 +16,14 @@ type Conn struct {
 	outgoing bool
 	// dialed is the address of an outgoing connection.
 	dialed string
+	// port is that of an incoming connection. The lock of its connections guards the fields up to refusals.
+	port *Port
+	// class, counted and since belong to the limiter of incoming connections.
+	class   class
+	counted bool
+	since   time.Time
+	// refusals limits the refused calls of a caller without a grant. It is nil before the first.
+	refusals *rate.Limiter
 	// chain is the certificate chain that the caller presented under h2.
 	chain []*x509.Certificate
 
@@ -25,6 +35,11 @@ type Conn struct {
 
 // Caller returns the other end.
 func (c *Conn) Caller() Caller { return c.caller }
+
+// RaftPeer returns the member at the other end, and the identity key that it has proved.
+func (c *Conn) RaftPeer() (memberID string, identity [32]byte) {
+	return c.caller.MemberID, c.caller.Identity
+}
 
 // Binding returns a value that only the two ends of the connection can derive, from its TLS session. A signature over
 // it is valid in this session only. RFC 9266 uses TLS exporters in the same way.

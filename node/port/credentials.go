@@ -35,6 +35,9 @@ func (verified) accept(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		Caller:         c.caller,
 	}
+	if !c.outgoing {
+		info.conn = c
+	}
 	if c.caller.Protocol == Join {
 		var err error
 		if info.Binding, err = c.Binding(); err != nil {

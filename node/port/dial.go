@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/ententehq/entente/internal/egress"
 )
 
 // ErrNotAMember is the reason why a member that is not in the membership cannot be dialled.
@@ -15,7 +17,7 @@ var ErrNotAMember = errors.New("not a member of this cluster, in the state of th
 func (p *Port) dial(ctx context.Context, protocol Protocol, address, memberID string, want Identity) (*Conn, error) {
 	ctx, cancel := p.deadlineOf(ctx)
 	defer cancel()
-	conn, err := handshake(ctx, address, &tls.Config{
+	conn, err := handshake(ctx, (&net.Dialer{}).DialContext, address, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		NextProtos:             []string{string(protocol)},
@@ -49,7 +51,7 @@ func (p *Port) ProbeIdentity(ctx context.Context, address string, want Identity)
 	ctx, cancel := p.deadlineOf(ctx)
 	defer cancel()
 	accept := func(i Identity) error { return sameIdentity("", address, want, i) }
-	conn, err := handshake(ctx, address, joinConfig(accept))
+	conn, err := handshake(ctx, (&net.Dialer{}).DialContext, address, joinConfig(accept))
 	if err != nil {
 		return fmt.Errorf("check the identity key at %s: %w", address, err)
 	}
@@ -60,9 +62,21 @@ func (p *Port) ProbeIdentity(ctx context.Context, address string, want Identity)
 // returns nil if the caller's token names the identity key of the member. Otherwise the handshake ends before the
 // caller sends anything.
 func DialJoin(ctx context.Context, address string, accept func(Identity) error) (net.Conn, error) {
+	return dialJoin(ctx, (&net.Dialer{}).DialContext, address, accept)
+}
+
+// DialInviting is [DialJoin] to a member of another cluster, which decides where its names lead: see [egress].
+func DialInviting(ctx context.Context, address string, accept func(Identity) error) (net.Conn, error) {
+	return dialJoin(ctx, egress.DialContext, address, accept)
+}
+
+// dialTCP opens a connection.
+type dialTCP func(ctx context.Context, network, address string) (net.Conn, error)
+
+func dialJoin(ctx context.Context, dial dialTCP, address string, accept func(Identity) error) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxDial)
 	defer cancel()
-	conn, err := handshake(ctx, address, joinConfig(accept))
+	conn, err := handshake(ctx, dial, address, joinConfig(accept))
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s under %s: %w", address, Join, err)
 	}
@@ -82,8 +96,8 @@ func joinConfig(accept func(Identity) error) *tls.Config {
 	}
 }
 
-func handshake(ctx context.Context, address string, cfg *tls.Config) (*tls.Conn, error) {
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+func handshake(ctx context.Context, dial dialTCP, address string, cfg *tls.Config) (*tls.Conn, error) {
+	raw, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,12 @@
 // Every connection is tracked. [Port.Recheck] verifies all of them again after a change of membership or bundles, and
 // closes those that fail. A connection also ends when the SVID that opened it expires.
 //
+// Strangers take no places of those that are known. Handshakes are limited for each source; at a limit the oldest
+// silent one gives way, and hosts of members have further places. Connections are limited by class: members, callers
+// with a grant ([Privilege]), members of other clusters, callers without a grant, and joiners. Within a class no trust
+// domain, caller or source takes more than its share. A caller without a grant whose calls are refused again and again
+// is disconnected ([AuthInfo.Refused]).
+//
 // The port never resumes a session: a session resumed from a ticket would skip the check of the caller, and a ticket
 // issued under h2 could be used under entente-raft/1. It never falls back from one protocol to another: it refuses a
 // caller that offers two of them.

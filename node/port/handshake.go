@@ -10,16 +10,17 @@ import (
 )
 
 // accept runs the handshake of one incoming connection, and passes it to the listener of its protocol.
-func (p *Port) accept(ctx context.Context, raw net.Conn) {
+func (p *Port) accept(ctx context.Context, raw net.Conn, place *place) {
 	ctx, cancel := context.WithTimeout(ctx, p.handshakeTimeout)
 	defer cancel()
-	a := &admission{port: p, caller: Caller{Remote: raw.RemoteAddr()}}
+	a := &admission{port: p, place: place, caller: Caller{Remote: raw.RemoteAddr()}}
 	conn := tls.Server(raw, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		GetConfigForClient:     a.configure,
 	})
 	err := conn.HandshakeContext(ctx)
+	evicted := place.leave()
 	if a.refusal != nil {
 		err = a.refusal // it has more detail than the error of crypto/tls
 	}
@@ -27,7 +28,11 @@ func (p *Port) accept(ctx context.Context, raw net.Conn) {
 		err = p.deliver(ctx, &Conn{Conn: conn, caller: a.caller, chain: a.chain()})
 	}
 	if err != nil {
-		if ctx.Err() == context.DeadlineExceeded && a.refusal == nil {
+		switch {
+		case a.refusal != nil:
+		case evicted:
+			err = refuse(ReasonGaveWay, "the handshake stalled, and gave way to a new one")
+		case ctx.Err() == context.DeadlineExceeded:
 			err = fmt.Errorf("the handshake took longer than %s: %w", p.handshakeTimeout, context.DeadlineExceeded)
 		}
 		p.telemetry.refusedFrom(raw.RemoteAddr(), a.caller.Protocol, err)
@@ -60,6 +65,7 @@ func (p *Port) deliver(ctx context.Context, c *Conn) error {
 // admission is the state of one handshake.
 type admission struct {
 	port    *Port
+	place   *place
 	caller  Caller
 	state   tls.ConnectionState
 	refusal error
@@ -67,6 +73,7 @@ type admission struct {
 
 // configure returns the TLS configuration for the protocol that the caller offers.
 func (a *admission) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	a.place.greet()
 	protocol, err := negotiate(hello.SupportedProtos)
 	if err != nil {
 		return nil, a.refuse(err)
@@ -128,6 +135,7 @@ func (a *admission) verify(state tls.ConnectionState) error {
 		return a.refuse(refuse(ReasonWrongIdentity,
 			"the caller has this member's own identity key; was its data folder copied?"))
 	}
+	a.port.places.learn(id, a.caller.Remote)
 	a.caller.MemberID, a.caller.Identity = id, identity
 	return nil
 }

@@ -44,6 +44,7 @@ type member struct {
 	id        string
 	dir       string
 	address   string
+	addresses []string // those of the configuration file
 	identity  *memberid.Identity
 	directory *directory.Directory
 	port      *port.Port
@@ -57,6 +58,8 @@ type member struct {
 	// ahead is the offset of the member's clock in nanoseconds.
 	ahead   atomic.Int64
 	removed chan membership.Removal
+	fatal   chan error                      // why the store stopped by itself
+	dialed  func(address string, err error) // of the attempts to find other members; may be nil
 	stop    func()
 }
 
@@ -112,7 +115,12 @@ func (p *switchedProber) ProbeIdentity(ctx context.Context, address string, want
 
 type noAudit struct{}
 
-func (noAudit) RecordJoin(membership.JoinEvent) error { return nil }
+func (noAudit) AuditJoin(_ membership.Joiner, admit func() (membership.Admission, error)) error {
+	_, err := admit()
+	return err
+}
+
+func (noAudit) AuditRefusal(membership.Joiner, error) {}
 
 // newMember returns a member with an empty data folder and an address of its own. It does not run.
 func newMember(t *testing.T, id string) *member {
@@ -147,10 +155,19 @@ func (m *member) start() *member {
 		Certificates: m.api, Trust: m.api, Logger: logger.Named("port"), Registerer: m.registry, Now: m.now,
 	})
 	require.NoError(t, err)
-	m.directory.OnLearned(m.port.RecheckMembers)
+	members := filepath.Join(m.dir, "members")
+	require.NoError(t, m.directory.LoadStatements(members))
+	m.directory.OnLearned(func() {
+		m.port.RecheckMembers()
+		if err := m.directory.Save(members); err != nil {
+			t.Errorf("save the members of %s: %v", m.id, err)
+		}
+	})
+	m.fatal = make(chan error, 1)
 	m.store, err = raftstore.Open(raftstore.Config{
 		MemberID: m.id, Identity: m.identity.Digest, Address: m.address, Dir: filepath.Join(m.dir, "raft"),
 		Stream: m.port.Raft(m.address), Dial: m.port.Conn, Logger: logger.Named("store"),
+		Fatal: func(err error) { m.fatal <- err },
 		Timing: raftstore.Timing{
 			Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond, Lease: 700 * time.Millisecond,
 		},
@@ -163,6 +180,8 @@ func (m *member) start() *member {
 		Store: m.store, Directory: m.directory, Conns: m.port, Prober: &m.prober,
 		Self: memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1a", Address: m.address,
 			Version: "test", Identity: m.identity.Digest},
+		Identity: m.identity, Addresses: m.addresses,
+		Dialer:      join.Dialer{Dial: m.dialJoin, Credentials: port.Credentials()},
 		ClusterName: clusterName, HomeTrustDomain: homeDomain, Caller: port.MemberFrom, Audit: noAudit{},
 		OnChange: m.port.RecheckMembers, Logger: logger.Named("membership"), Registerer: m.registry, Now: m.now,
 		OnRemove: []func(*raftstore.Tx, membership.Removal) error{func(_ *raftstore.Tx, r membership.Removal) error {
@@ -208,10 +227,20 @@ func (m *member) start() *member {
 	return m
 }
 
+func (m *member) dialJoin(
+	ctx context.Context, address string, accept func(memberid.Digest) error,
+) (net.Conn, error) {
+	conn, err := port.DialJoin(ctx, address, accept)
+	if m.dialed != nil {
+		m.dialed(address, err)
+	}
+	return conn, err
+}
+
 func (m *member) serve(tasks *sync.WaitGroup) []*grpc.Server {
 	fellows := grpc.NewServer(grpc.Creds(port.Credentials()))
 	ententev1.RegisterMemberServiceServer(fellows, m.manager.MemberService())
-	ententev1.RegisterStoreServiceServer(fellows, m.store.Service())
+	ententev1.RegisterStoreServiceServer(fellows, m.store.Service(port.MemberFrom))
 	joiners := grpc.NewServer(grpc.Creds(port.Credentials()))
 	ententev1.RegisterJoinServiceServer(joiners, m.manager.JoinService())
 	clients := grpc.NewServer(grpc.Creds(port.Credentials()))
@@ -231,16 +260,25 @@ func (m *member) form() *member {
 	return m
 }
 
-func (m *member) token(ttl time.Duration) join.Token {
+// token makes a token for a member ID, which needs no approval.
+func (m *member) token(id string, ttl time.Duration) join.Token {
+	m.t.Helper()
+	token, err := m.createToken(&ententev1.CreateJoinTokenRequest{
+		MemberId: id, Ttl: durationOf(ttl), AutoApprove: true,
+	})
+	require.NoError(m.t, err)
+	return token
+}
+
+func (m *member) createToken(request *ententev1.CreateJoinTokenRequest) (join.Token, error) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), waitLimit)
 	defer cancel()
-	answer, err := m.manager.ClusterService().CreateJoinToken(ctx,
-		&ententev1.CreateJoinTokenRequest{Ttl: durationOf(ttl)})
-	require.NoError(m.t, err)
-	token, err := join.ParseToken(answer.GetToken())
-	require.NoError(m.t, err)
-	return token
+	answer, err := m.manager.ClusterService().CreateJoinToken(ctx, request)
+	if err != nil {
+		return join.Token{}, err
+	}
+	return join.ParseToken(answer.GetToken())
 }
 
 // enter joins the cluster of the members at the addresses.
@@ -256,7 +294,8 @@ func (m *member) entry(token join.Token, addresses ...string) join.Entry {
 		Token: token, Addresses: addresses, Identity: m.identity, Directory: m.directory,
 		Self: memberid.Self{ID: m.id, Region: "eu-west-1", Zone: "eu-west-1b", Address: m.address,
 			Version: "test", Identity: m.identity.Digest},
-		ClusterName: clusterName, HomeTrustDomain: homeDomain, Dial: port.DialJoin, Credentials: port.Credentials(),
+		ClusterName: clusterName, HomeTrustDomain: homeDomain,
+		Dialer: join.Dialer{Dial: port.DialJoin, Credentials: port.Credentials()},
 		Logger: hclog.NewNullLogger(),
 	}
 }
@@ -265,7 +304,7 @@ func (m *member) entry(token join.Token, addresses ...string) join.Entry {
 func (m *member) joined(with *member) *member {
 	m.t.Helper()
 	m.start()
-	require.NoError(m.t, m.enter(with.token(time.Minute), with.address))
+	require.NoError(m.t, m.enter(with.token(m.id, time.Minute), with.address))
 	m.eventually("has a vote", func() error {
 		for _, s := range m.store.Servers().List() {
 			if s.MemberID == m.id && s.Voter {
@@ -310,14 +349,17 @@ func (m *member) eventually(what string, holds func() error) {
 	}
 }
 
-// write commits a change, and returns its revision.
-func (m *member) write() raftstore.Revision {
+// write commits a change, and returns its revision. It goes through elections, which happen on a busy machine: the new
+// token replaces the one before, so that the write is safe to repeat.
+func (m *member) write() (at raftstore.Revision) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), waitLimit)
-	defer cancel()
-	answer, err := m.manager.ClusterService().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
-	require.NoError(m.t, err)
-	return raftstore.Revision(answer.GetRevision())
+	m.eventually("wrote", func() error {
+		answer, err := m.manager.ClusterService().CreateJoinToken(m.t.Context(),
+			&ententev1.CreateJoinTokenRequest{MemberId: "spare"})
+		at = raftstore.Revision(answer.GetRevision())
+		return err
+	})
+	return at
 }
 
 func (m *member) reached(r raftstore.Revision) func() error {

@@ -60,6 +60,7 @@ func (p *Port) Conn(memberID string) (grpc.ClientConnInterface, error) {
 
 // closeRemovedMembers closes the gRPC connections to removed members.
 func (p *Port) closeRemovedMembers() {
+	p.places.forget(func(id string) bool { _, _, known := p.members.Locate(id); return known })
 	p.mu.Lock()
 	var removed []*grpc.ClientConn
 	for id, c := range p.clients {

@@ -10,8 +10,9 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/bundle/svid"
+	"github.com/ententehq/entente/internal/egress"
 )
 
 // DialPeer opens a connection under h2 to a member of the cluster with the home trust domain home. Both ends present
@@ -27,7 +28,7 @@ func (p *Port) DialPeer(ctx context.Context, address string, home spiffeid.Trust
 	}
 	var peer svid.Verified
 	var chain []*x509.Certificate
-	conn, err := handshake(ctx, address, &tls.Config{
+	conn, err := handshake(ctx, egress.DialContext, address, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		NextProtos:             []string{string(GRPC)},
@@ -43,7 +44,7 @@ func (p *Port) DialPeer(ctx context.Context, address string, home spiffeid.Trust
 			if err != nil {
 				return err
 			}
-			member, ok := strings.CutPrefix(verified.ID.Path(), access.MemberPath)
+			member, ok := strings.CutPrefix(verified.ID.Path(), grant.MemberPath)
 			if verified.ID.TrustDomain() != home || !ok || strings.Contains(member, "/") {
 				return refuse(ReasonWrongIdentity, "%s is %s, and not a member of %s", address, verified.ID,
 					home.Name())

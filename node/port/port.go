@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
 )
 
@@ -56,9 +57,16 @@ type Config struct {
 	// MaxHandshakes is the limit of concurrent handshakes. If 0, it is 512.
 	MaxHandshakes int
 	// MaxHandshakesPerAddress is the limit for one IPv4 address, or for one /64 of IPv6, because a host can use all of
-	// its addresses. It keeps a single host with stalled handshakes from separating the members. If 0, it is 256.
+	// its addresses. A /48 has twice as many. If 0, it is 64. At a limit, a new handshake replaces one that stalls.
 	MaxHandshakesPerAddress int
-	// MaxClients is the limit of open connections under h2. If 0, it is 16384.
+	// Privilege returns what is known of a caller under h2. The port calls it during handshakes and rechecks, from many
+	// goroutines, and it must not block. If nil, all callers are Granted.
+	Privilege func(spiffeid.ID) Privilege
+	// Refused receives samples of refused connections, at the rate of the log lines. It is called during handshakes and
+	// must not block. It may be nil.
+	Refused func(Sample)
+	// MaxClients is the limit of open connections of callers with a grant under h2, half of which one trust domain or
+	// one address may have. If 0, it is 16384.
 	MaxClients int
 	// MaxPerCaller is the limit for one SPIFFE ID, so no caller can exclude the others. If 0, it is a quarter of
 	// MaxClients.
@@ -68,14 +76,11 @@ type Config struct {
 const (
 	defaultHandshakeTimeout = 10 * time.Second
 	defaultMaxHandshakes    = 512
-	defaultMaxPerAddress    = 256
+	defaultMaxPerAddress    = 64
 	defaultMaxClients       = 16384
-
-	// Joiners are unauthenticated, so their connections are few and short. A join takes a second.
-	maxJoiners   = 64
-	joinLifetime = time.Minute
-	// One address gets a quarter of them, so it cannot exclude other joiners and clusters.
-	maxJoinersPerAddress = maxJoiners / 4
+	// reservedHandshakes are the places of the hosts from which members were verified. A restarted member opens some
+	// connections to each other one.
+	reservedHandshakes = 64
 )
 
 // Port is a member's TLS port.
@@ -91,15 +96,14 @@ type Port struct {
 	now          func() time.Time
 
 	handshakeTimeout time.Duration
-	maxPerAddress    int
 
 	listeners   map[Protocol]*listener
 	connections connections
 
-	slots chan struct{}
+	places    *places
+	privilege func(spiffeid.ID) Privilege
 
 	mu         sync.Mutex
-	perAddress map[string]int              // running handshakes
 	clients    map[string]*grpc.ClientConn // by member id
 	stopped    bool
 	handshakes sync.WaitGroup
@@ -116,7 +120,7 @@ func New(cfg Config) (*Port, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
-	l, err := newTelemetry(cfg.Logger, cfg.Registerer)
+	l, err := newTelemetry(cfg.Logger, cfg.Registerer, cfg.Refused)
 	if err != nil {
 		return nil, err
 	}
@@ -133,17 +137,20 @@ func New(cfg Config) (*Port, error) {
 		telemetry:        l,
 		now:              cfg.Now,
 		handshakeTimeout: orDefault(cfg.HandshakeTimeout, defaultHandshakeTimeout),
-		maxPerAddress:    orDefault(cfg.MaxHandshakesPerAddress, defaultMaxPerAddress),
-		slots:            make(chan struct{}, orDefault(cfg.MaxHandshakes, defaultMaxHandshakes)),
+		privilege:        cfg.Privilege,
 		listeners:        make(map[Protocol]*listener),
-		connections: connections{
-			open: make(map[*Conn]struct{}), incoming: newConnectionLimiter(maxClients, maxPerCaller),
-		},
-		perAddress: make(map[string]int),
-		clients:    make(map[string]*grpc.ClientConn),
+		clients:          make(map[string]*grpc.ClientConn),
 	}
 	if p.now == nil {
 		p.now = time.Now
+	}
+	if p.privilege == nil {
+		p.privilege = func(spiffeid.ID) Privilege { return Granted }
+	}
+	p.places = newPlaces(orDefault(cfg.MaxHandshakes, defaultMaxHandshakes),
+		orDefault(cfg.MaxHandshakesPerAddress, defaultMaxPerAddress), p.now)
+	p.connections = connections{
+		open: make(map[*Conn]struct{}), incoming: newConnectionLimiter(maxClients, maxPerCaller, p.now),
 	}
 	for _, protocol := range protocols {
 		p.listeners[protocol] = newListener(cfg.Listener.Addr())
@@ -201,59 +208,13 @@ func (p *Port) Run(ctx context.Context) error {
 
 // begin starts the handshake of a connection, or refuses the connection if there are too many handshakes.
 func (p *Port) begin(ctx context.Context, raw net.Conn) {
-	done, err := p.reserve(raw.RemoteAddr())
+	place, err := p.places.enter(raw)
 	if err != nil {
 		p.telemetry.refusedFrom(raw.RemoteAddr(), "", err)
 		_ = raw.Close() // refused
 		return
 	}
-	p.handshakes.Go(func() {
-		defer done()
-		p.accept(ctx, raw)
-	})
-}
-
-func (p *Port) reserve(remote net.Addr) (done func(), err error) {
-	host := hostOf(remote)
-	select {
-	case p.slots <- struct{}{}:
-	default:
-		return nil, refuse(ReasonBusy, "%d handshakes are under way, as many as this port allows", cap(p.slots))
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.perAddress[host] >= p.maxPerAddress {
-		<-p.slots
-		return nil, refuse(ReasonBusy, "%d handshakes with %s are under way, as many as one address may have",
-			p.maxPerAddress, host)
-	}
-	p.perAddress[host]++
-	return func() {
-		<-p.slots
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.perAddress[host]--; p.perAddress[host] == 0 {
-			delete(p.perAddress, host)
-		}
-	}, nil
-}
-
-// hostOf returns a name for the host behind an address: its IPv4 address, or the /64 of its IPv6 address, because a
-// host can use all addresses of a /64.
-func hostOf(remote net.Addr) string {
-	tcp, ok := remote.(*net.TCPAddr)
-	if !ok {
-		return remote.String()
-	}
-	ip := tcp.AddrPort().Addr().Unmap()
-	if ip.Is4() {
-		return ip.String()
-	}
-	prefix, err := ip.WithZone("").Prefix(64)
-	if err != nil {
-		return remote.String()
-	}
-	return prefix.String()
+	p.handshakes.Go(func() { p.accept(ctx, raw, place) })
 }
 
 // shutDown closes all connections and waits for running handshakes.
@@ -270,6 +231,6 @@ func (p *Port) shutDown() {
 	for _, l := range p.listeners {
 		_ = l.Close() // never fails
 	}
-	p.closeAll()
+	p.connections.closeAll()
 	p.handshakes.Wait()
 }

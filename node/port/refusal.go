@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"github.com/ententehq/entente/internal/logthrottle"
 )
 
 // Reason is why a connection was refused or closed. It is the label of a metric, and the set is fixed.
@@ -25,6 +27,9 @@ const (
 	ReasonHandshake        Reason = "handshake_failed"
 	ReasonBusy             Reason = "too_many_handshakes"
 	ReasonTooMany          Reason = "too_many_connections"
+	ReasonGaveWay          Reason = "gave_way"
+	ReasonRefused          Reason = "calls_refused"
+	ReasonBarred           Reason = "barred"
 	ReasonNotServed        Reason = "not_served"
 	ReasonNoCertificate    Reason = "no_certificate"
 	ReasonUnknownIdentity  Reason = "unknown_identity"
@@ -73,6 +78,7 @@ const (
 // telemetry counts the connections that the port accepts, refuses and closes, and logs refusals at a limited rate.
 type telemetry struct {
 	logger   hclog.Logger
+	sample   func(Sample) // nil if nobody takes samples
 	open     *prometheus.GaugeVec
 	accepted *prometheus.CounterVec
 	refused  *prometheus.CounterVec
@@ -83,9 +89,20 @@ type telemetry struct {
 	skipped  map[Reason]int // refusals without a log line since the last one
 }
 
-func newTelemetry(logger hclog.Logger, r prometheus.Registerer) (*telemetry, error) {
+// Sample is one of the connections that were refused for a reason.
+type Sample struct {
+	Remote   net.Addr
+	Protocol Protocol // empty before it is known
+	Reason   Reason
+	Detail   string
+	// Omitted is how many connections were refused for this reason since the last sample.
+	Omitted int
+}
+
+func newTelemetry(logger hclog.Logger, r prometheus.Registerer, sample func(Sample)) (*telemetry, error) {
 	l := &telemetry{
-		logger: logger,
+		logger: logthrottle.Unlimited(logger), // mayLog limits its lines by reason
+		sample: sample,
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "entente_port_connections", Help: "Open connections by protocol and direction.",
 		}, []string{"protocol", "direction"}),
@@ -133,9 +150,12 @@ func (t *telemetry) refusedFrom(remote net.Addr, protocol Protocol, err error) {
 	}
 	args := []any{"remote", remote, "protocol", label, "reason", reason, "error", err}
 	if skipped > 0 {
-		args = append(args, "not_logged_before", skipped)
+		args = append(args, logthrottle.Omitted, skipped)
 	}
 	t.logger.Warn("connection refused", args...)
+	if t.sample != nil {
+		t.sample(Sample{Remote: remote, Protocol: protocol, Reason: reason, Detail: err.Error(), Omitted: skipped})
+	}
 }
 
 // mayLog reports whether a refusal with this reason may be logged now, and how many were not logged since the last.

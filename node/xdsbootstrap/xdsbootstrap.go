@@ -1,5 +1,6 @@
 // Package xdsbootstrap writes the bootstrap file of a gRPC client that gets its routes from members over xDS. The file
-// names the members, and the files with the client's SVID and the bundles.
+// names the members, and the files with the client's SVID and the bundles. [BundleMap] writes the bundles as gRPC reads
+// them.
 package xdsbootstrap
 
 import (
@@ -19,8 +20,13 @@ import (
 type Config struct {
 	// Servers are the addresses of the members, as HOST:PORT or IP:PORT, in the order of preference. Relay, if not
 	// empty, is a Unix socket that replaces them, for clients that cannot present an SVID to their control plane.
+	//
+	// DNSName, if not empty, is one HOST:PORT behind which the client finds all members, and replaces Servers: a gRPC
+	// client that has several servers uses the others only for what it does not have yet, and keeps what it has from a
+	// server that is gone.
 	Servers []string
 	Relay   string
+	DNSName string
 	// Home is the cluster's home trust domain. Domains are all domains that the cluster can verify.
 	Home    string
 	Domains []string
@@ -89,6 +95,9 @@ type (
 
 // Marshal returns the file.
 func (b Config) Marshal() ([]byte, error) {
+	if b.DNSName != "" {
+		b.Servers = []string{b.DNSName}
+	}
 	if len(b.Servers) == 0 && b.Relay == "" {
 		return nil, errors.New("no server and no relay is given")
 	}

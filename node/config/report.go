@@ -1,0 +1,56 @@
+package config
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/ententehq/entente/authority/plan"
+)
+
+// Report returns lines on what the configuration means for outages of peers and for copies of the disk.
+func (c *Config) Report() []string {
+	return []string{outage(c), keysAtRest(c)}
+}
+
+// Warnings returns lines on settings that do what nobody wants.
+func (c *Config) Warnings() []string {
+	lines := []string{}
+	if hint := c.BundleEndpoint.RefreshHint; hint < c.Federation.PeerMinRefresh {
+		lines = append(lines, fmt.Sprintf("refresh_hint is %v, and the slowest peers poll every %v at most "+
+			"(federation.peer_min_refresh; SPIRE: 15s): a new authority is used after %d times that; raise "+
+			"refresh_hint, or lower peer_min_refresh if no such peer exists",
+			hint, c.Federation.PeerMinRefresh, plan.HintsBeforeUse))
+	}
+	return lines
+}
+
+// outage describes how long a peer can be without this cluster's bundle endpoint and still verify what is signed
+// meanwhile.
+func outage(cfg *Config) string {
+	defaults := cfg.DomainDefaults()
+	hints := defaults.Dissemination(time.Now())
+	if cfg.Vault != nil {
+		return fmt.Sprintf("outage of a peer: it verifies new X509-SVIDs as long as Vault's root stays, and for at "+
+			"least %v if that is replaced meanwhile; new JWT-SVIDs for at least %v", hints, hints)
+	}
+	return fmt.Sprintf("outage of a peer: it verifies new X509-SVIDs for at least %v, for which each root is in the "+
+		"bundle before it signs (a quarter of root_ttl less half of ca_ttl); new JWT-SVIDs for at least %v",
+		plan.RootLead(cfg.SelfSigned.RootTTL, defaults.CATTL), hints)
+}
+
+// keysAtRest describes how the private keys of this member's authorities are kept.
+func keysAtRest(cfg *Config) string {
+	a := cfg.Authority
+	switch {
+	case a.Keys == KeysMemory:
+		return "signing keys: in memory, and lost when the process ends"
+	case a.Keys == KeysTransit:
+		return "signing keys: in Vault's Transit, which signs"
+	case a.EncryptionOff || len(a.Encryption) == 0:
+		return "signing keys: on disk and NOT encrypted: whoever has a copy of the data folder can sign; add an " +
+			"encryption block to keys \"disk\""
+	case a.Encryption[0].Transit != nil:
+		return "signing keys: on disk, encrypted with a key in Vault's Transit"
+	}
+	return "signing keys: on disk, encrypted with the key in " + a.Encryption[0].Key.String()
+}
