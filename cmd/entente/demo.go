@@ -22,6 +22,8 @@ call the nearest instance of a service, in the other region where necessary, ver
 bundles.
 
 The demo runs until it is interrupted; with --once it checks itself and ends. Either way it removes what it made.`,
+		Example: `  entente demo
+  entente demo --once -o json`,
 		Args: cli.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if env.Output == cli.OutputYAML || env.Output == cli.OutputJSON && !once {

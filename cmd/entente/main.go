@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/ententehq/entente/cmd/entente/access"
@@ -18,6 +19,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/bundle"
 	"github.com/ententehq/entente/cmd/entente/cli"
 	"github.com/ententehq/entente/cmd/entente/cluster"
+	"github.com/ententehq/entente/cmd/entente/complete"
 	"github.com/ententehq/entente/cmd/entente/demo"
 	"github.com/ententehq/entente/cmd/entente/domain"
 	"github.com/ententehq/entente/cmd/entente/federation"
@@ -25,6 +27,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/rule"
 	"github.com/ententehq/entente/cmd/entente/server"
 	"github.com/ententehq/entente/cmd/entente/service"
+	"github.com/ententehq/entente/cmd/entente/status"
 	"github.com/ententehq/entente/cmd/entente/svid"
 	"github.com/ententehq/entente/cmd/entente/vault"
 	"github.com/ententehq/entente/cmd/entente/xds"
@@ -40,7 +43,8 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	env := &cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}
+	env := &cli.Env{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
+		Terminal: isatty.IsTerminal(os.Stdin.Fd())}
 	return env.Run(ctx, rootCommand(env), os.Args[1:])
 }
 
@@ -64,11 +68,13 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 	}
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.AddCommand(
-		server.Command(
-			env), server.ValidateCommand(env), cluster.Command(env), domain.Command(env), bundle.Command(env),
+		server.Command(env), server.ValidateCommand(env), status.Command(env), cluster.Command(env),
+		domain.Command(env), bundle.Command(env),
 		federation.Command(env), authority.Command(env), svid.Command(env), service.Command(env), rule.Command(env),
 		hint.Command(env), xds.Command(env), access.Command(env), audit.Command(env), vault.Command(env),
 		demoCommand(env), versionCommand(env),
 	)
+	env.Prepare(root)
+	complete.Add(env, root)
 	return root
 }

@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -33,33 +36,44 @@ func TestMemberScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/member",
 		Setup: memberSetup,
-		Cmds:  map[string]func(*testscript.TestScript, bool, []string){"await": awaitMember, "until": until},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"await": awaitMember, "until": until, "exits": exits, "endpoints": endpoints, "webcert": webcert,
+		},
 	})
 }
 
-// memberSetup gives a script a configuration with ports of its own, and the environment to reach the member.
+// memberSetup gives a script a configuration with ports of its own, and the environment to reach the member. In us.hcl
+// it has that of a second cluster.
 func memberSetup(env *testscript.Env) error {
-	ports, err := freePorts(3)
+	ports, err := freePorts(6)
 	if err != nil {
 		return err
 	}
-	data := filepath.Join(env.WorkDir, "data")
-	config := fmt.Sprintf(`cluster {
-  name         = "eu"
-  trust_domain = "eu.example.org"
-  region       = "eu-west-1"
+	member := func(name, data string, ports []int) string {
+		return fmt.Sprintf(`cluster {
+  name         = %[1]q
+  trust_domain = "%[1]s.example.org"
+  region       = "%[1]s-west-1"
 }
 
 member {
-  id       = "eu-1"
-  zone     = "eu-west-1a"
-  data_dir = %q
-  listen   = "127.0.0.1:%d"
+  id       = "%[1]s-1"
+  zone     = "%[1]s-west-1a"
+  data_dir = %[2]q
+  listen   = "127.0.0.1:%[3]d"
 }
 
-bundle_endpoint { listen = "127.0.0.1:%d" }
-telemetry { listen = "127.0.0.1:%d" }
-`, data, ports[0], ports[1], ports[2])
+bundle_endpoint { listen = "127.0.0.1:%[4]d" }
+telemetry { listen = "127.0.0.1:%[5]d" }
+`, name, data, ports[0], ports[1], ports[2])
+	}
+	data, us := filepath.Join(env.WorkDir, "data"), filepath.Join(env.WorkDir, "us")
+	config := member("eu", data, ports[:3])
+	env.Setenv("US_SOCKET", filepath.Join(us, "admin.sock"))
+	second := []byte(member("us", us, ports[3:]))
+	if err := os.WriteFile(filepath.Join(env.WorkDir, "us.hcl"), second, 0o600); err != nil {
+		return err
+	}
 	env.Setenv("ENTENTE_SOCKET", filepath.Join(data, "admin.sock"))
 	env.Setenv("API", fmt.Sprintf("127.0.0.1:%d", ports[0]))
 	env.Setenv("BUNDLES", fmt.Sprintf("127.0.0.1:%d", ports[1]))
@@ -108,11 +122,29 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// awaitMember is the script command "await": it waits until the member leads, and has signing authorities.
-func awaitMember(ts *testscript.TestScript, _ bool, _ []string) {
+// exits is the script command "exits STATUS COMMAND...": the exit status of the command must be STATUS.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	got := 0
+	var failed *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &failed) {
+		got = failed.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if want := args[0]; strconv.Itoa(got) != want {
+		ts.Fatalf("exit status %d, want %s", got, want)
+	}
+}
+
+// awaitMember is the script command "await [SOCKET]": it waits until the member leads, and has signing authorities.
+func awaitMember(ts *testscript.TestScript, _ bool, args []string) {
+	socket := ts.Getenv("ENTENTE_SOCKET")
+	if len(args) > 0 {
+		socket = args[0]
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
-	member, err := client.New(ctx, client.WithAdminSocket(ts.Getenv("ENTENTE_SOCKET")),
+	member, err := client.New(ctx, client.WithAdminSocket(socket),
 		client.WithDialOptions(grpc.WithDefaultCallOptions(grpc.WaitForReady(true))))
 	ts.Check(err)
 	defer member.Close()

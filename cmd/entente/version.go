@@ -21,8 +21,12 @@ func versionCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cli.Arguments(),
-		RunE:  func(*cobra.Command, []string) error { return printVersion(env) },
+		Long: `Print the version of this binary, and what it was built with. The versions of the members are in 'entente
+cluster members'.`,
+		Example: `  entente version
+  entente version -o json`,
+		Args: cli.Arguments(),
+		RunE: func(*cobra.Command, []string) error { return printVersion(env) },
 	}
 }
 

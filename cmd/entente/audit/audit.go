@@ -13,11 +13,37 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/cmd/entente/cli"
+	"github.com/ententehq/entente/node/inspect"
 )
 
 // Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
-	return cli.Group("audit", "The audit log", tailCommand(env))
+	return cli.Group("audit", "The audit log", tailCommand(env), verifyCommand(env))
+}
+
+func verifyCommand(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify FILE...",
+		Short: "Check that no line of audit logs was changed, removed or inserted, without a member",
+		Long: `Check the audit log of a member: each line names the SHA-256 of the line before it, and FILE.end that of
+the last one.
+
+Name the files of one member, the oldest first: rotated ones, and audit.log in its data folder. Files that were
+compressed must be decompressed.`,
+		Example: `  entente audit verify /var/lib/entente/audit.log`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			v, err := inspect.Audit(args...)
+			if err != nil {
+				return err
+			}
+			return env.Print(v, func(t *cli.Table) {
+				t.Field("lines", v.Lines)
+				t.Field("lines of earlier versions, which nothing covers", v.Unchained)
+				t.Field("lines that a full disk cut off", v.Fragments)
+			})
+		},
+	}
 }
 
 func tailCommand(env *cli.Env) *cobra.Command {
@@ -26,7 +52,12 @@ func tailCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tail",
 		Short: "Show the latest events in the audit log of one member",
-		Args:  cli.Arguments(),
+		Long: `Show the latest events in the audit log of the member that the command calls. Changes of the whole
+cluster are in every log; signatures and refused calls are in the log of the member that made them. With
+--follow new events are printed until the command is interrupted.`,
+		Example: `  entente audit tail --lines 3
+  entente audit tail --follow -o json`,
+		Args: cli.Arguments(),
 		RunE: env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			stream, err := member.Audit().TailAudit(ctx, &ententev1.TailAuditRequest{Lines: lines, Follow: follow})
 			if err != nil {

@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,7 +14,11 @@ func anchorsCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "anchors [DOMAIN]",
 		Short: "List the anchors (roots) that verify X509-SVIDs, and those that wait for approval",
-		Args:  cli.Arguments("[DOMAIN]"),
+		Long: `List the anchors (roots) that verify X509-SVIDs, of a hosted trust domain or of all. One that an
+upstream, such as Vault, has in addition can wait for approval. 'entente authority show KEYID' has all
+details of one.`,
+		Example: `  entente authority anchors eu.example.org`,
+		Args:    cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			list, err := member.Authorities().ListAnchors(ctx, &ententev1.ListAnchorsRequest{
 				TrustDomain: cli.Optional(args),
@@ -34,15 +37,19 @@ func anchorsCommand(env *cli.Env) *cobra.Command {
 func listAnchors(t *cli.Table, all []*ententev1.Anchor) {
 	t.Columns("KEY ID", "DOMAIN", "STATE", "SOURCE", "SUBJECT", "EXPIRES", "AUTHORITIES", "DETAIL")
 	for _, x := range all {
-		source := "member"
-		if x.GetUpstream() {
-			source = "upstream"
-		}
 		t.Row(
-			x.GetKeyId(), x.GetTrustDomain(), cli.EnumName(x.GetState()), source, x.GetSubject(),
+			x.GetKeyId(), x.GetTrustDomain(), cli.EnumName(x.GetState()), sourceOf(x), x.GetSubject(),
 			cli.Since(x.GetNotAfter()), x.GetAuthorities(), x.GetDetail(),
 		)
 	}
+}
+
+// sourceOf returns whose an anchor is.
+func sourceOf(x *ententev1.Anchor) string {
+	if x.GetUpstream() {
+		return "upstream"
+	}
+	return "member"
 }
 
 func approveCommand(env *cli.Env) *cobra.Command {
@@ -54,7 +61,8 @@ func approveCommand(env *cli.Env) *cobra.Command {
 configuration asks for. ANCHOR is its key ID, or the SHA-256 of its certificate, as 'entente authority anchors'
 shows them: compare one of them with the certificate in Vault. To reject it for good: 'entente authority revoke --anchor
 KEYID --domain DOMAIN'.`,
-		Args: cli.Arguments("ANCHOR"),
+		Example: `  entente authority approve 4fe2c1d0a9b8 --domain eu.example.org`,
+		Args:    cli.Arguments("ANCHOR"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) (err error) {
 			client := member.Authorities()
 			if domain == "" {
@@ -68,12 +76,11 @@ KEYID --domain DOMAIN'.`,
 			if err != nil {
 				return err
 			}
-			return env.Print(done, func(t *cli.Table) { listAnchors(t, []*ententev1.Anchor{done.GetAnchor()}) })
+			return env.Print(done, anchorFields(done.GetAnchor()))
 		}),
 	}
 	cmd.Flags().StringVar(&domain, "domain", "", "the anchor's `DOMAIN` (default: the domain of the anchor, if it "+
-		"is the "+
-		"only one)")
+		"is the only one)")
 	return cmd
 }
 
@@ -94,7 +101,7 @@ func domainOfPending(ctx context.Context, client ententev1.AuthorityServiceClien
 			return x.GetTrustDomain(), nil
 		}
 	}
-	return "", fmt.Errorf(
+	return "", cli.NotFoundf(
 		"no anchor %s that is visible to you waits for approval: see 'entente authority anchors'",
 		cli.Printable(anchor),
 	)

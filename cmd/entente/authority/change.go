@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,7 +19,8 @@ func prepareCommand(env *cli.Env) *cobra.Command {
 publishes what verifies them. They take over when the active ones are past half of their lifetime, when an
 operator activates them, or at once when no other authority of the domain can sign. With them a taint or a revocation
 causes no pause.`,
-		Args: cli.Arguments("[DOMAIN]"),
+		Example: `  entente authority prepare eu.example.org`,
+		Args:    cli.Arguments("[DOMAIN]"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			begun, err := member.Authorities().PrepareAuthorities(ctx, &ententev1.PrepareAuthoritiesRequest{
 				TrustDomain: cli.Optional(args),
@@ -43,7 +43,12 @@ func activateCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "activate ID",
 		Short: "Activate a prepared authority at once, even if not all readers of the bundle have it",
-		Args:  cli.Arguments("ID"),
+		Long: `Activate a prepared authority now. It signs from then on, and the one that signed before retires. The
+response warns of peers that may not have what verifies it yet: wait for them, unless the present authority
+is lost.`,
+		Example: `  entente authority prepare eu.example.org
+  entente authority activate 6f1c2a9b4d3e5f60`,
+		Args: cli.Arguments("ID"),
 		RunE: changing(
 			env,
 			func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
@@ -54,20 +59,38 @@ func activateCommand(env *cli.Env) *cobra.Command {
 }
 
 func taintCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "taint ID",
 		Short: "Stop an authority at once, and renew what it signed",
 		Long: `Stop an authority at once. What it signed stays valid until it expires; members renew their own
 SVIDs from another authority, and clients that watch authorities are notified to do the same. Revoke it once that is
 done.`,
-		Args: cli.Arguments("ID"),
-		RunE: changing(
-			env,
-			func(ctx context.Context, client ententev1.AuthorityServiceClient, td, id string) (authorityChange, error) {
-				return client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: id})
-			},
-		),
+		Example: `  entente authority taint 6f1c2a9b4d3e5f60`,
+		Args:    cli.Arguments("ID"),
 	}
+	taint := func(
+		ctx context.Context, member *cli.Member, id string, dryRun bool,
+	) (*ententev1.TaintAuthorityResponse, error) {
+		client := member.Authorities()
+		td, err := domainOfAuthority(ctx, client, id)
+		if err != nil {
+			return nil, err
+		}
+		return client.TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{TrustDomain: td, Id: id, DryRun: dryRun})
+	}
+	cmd.RunE = env.Destroys(cmd).Run(
+		func(args []string) string { return "Taint authority " + args[0] },
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return taint(ctx, member, args[0], true)
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := taint(ctx, member, args[0], false)
+			if err != nil {
+				return err
+			}
+			return env.Print(done, changed(done))
+		})
+	return cmd
 }
 
 func revokeCommand(env *cli.Env) *cobra.Command {
@@ -81,6 +104,8 @@ root with all below it. If the roots are those of an upstream, such as Vault, th
 the root stays: SPIFFE verifiers read no revocation list, and the output has the time until which they accept what
 it signed. --anchor removes such a root from the bundle too, with every authority below it; KEYID is its key_id in
 'entente authority list -o json'.`,
+		Example: `  entente authority revoke 6f1c2a9b4d3e5f60 --dry-run
+  entente authority revoke --anchor 4fe2c1d0a9b8 --domain eu.example.org`,
 		Args: cli.Arguments("[ID]"),
 		PreRunE: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -93,33 +118,48 @@ it signed. --anchor removes such a root from the bundle too, with every authorit
 			}
 			return nil
 		},
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) (err error) {
-			client := member.Authorities()
-			request := &ententev1.RevokeAuthorityRequest{TrustDomain: domain, Force: force}
-			if anchor != "" {
-				request.What = &ententev1.RevokeAuthorityRequest_Anchor{Anchor: anchor}
-				if domain == "" {
-					request.TrustDomain, err = domainOfAnchor(ctx, client, anchor)
-				}
-			} else {
-				request.What = &ententev1.RevokeAuthorityRequest_Id{Id: args[0]}
-				request.TrustDomain, err = domainOfAuthority(ctx, client, args[0])
-			}
-			if err != nil {
-				return err
-			}
-			done, err := client.RevokeAuthority(ctx, request)
-			if err != nil {
-				return err
-			}
-			return env.Print(done, changed(done))
-		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&anchor, "anchor", "", "revoke the anchor with this `KEYID`, and all below it")
 	f.StringVar(&domain, "domain", "", "the anchor's `DOMAIN`, if no authority is below it")
 	f.BoolVar(&force, "force", false,
 		"revoke an upstream's anchor even if no member can sign until the upstream has another")
+	revoke := func(
+		ctx context.Context, member *cli.Member, args []string, dryRun bool,
+	) (_ *ententev1.RevokeAuthorityResponse, err error) {
+		client := member.Authorities()
+		request := &ententev1.RevokeAuthorityRequest{TrustDomain: domain, Force: force, DryRun: dryRun}
+		if anchor != "" {
+			request.What = &ententev1.RevokeAuthorityRequest_Anchor{Anchor: anchor}
+			if domain == "" {
+				request.TrustDomain, err = domainOfAnchor(ctx, client, anchor)
+			}
+		} else {
+			request.What = &ententev1.RevokeAuthorityRequest_Id{Id: args[0]}
+			request.TrustDomain, err = domainOfAuthority(ctx, client, args[0])
+		}
+		if err != nil {
+			return nil, err
+		}
+		return client.RevokeAuthority(ctx, request)
+	}
+	cmd.RunE = env.Destroys(cmd).Run(
+		func(args []string) string {
+			if anchor != "" {
+				return "Revoke anchor " + anchor
+			}
+			return "Revoke authority " + args[0]
+		},
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return revoke(ctx, member, args, true)
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := revoke(ctx, member, args, false)
+			if err != nil {
+				return err
+			}
+			return env.Print(done, changed(done))
+		})
 	return cmd
 }
 
@@ -177,7 +217,7 @@ func domainOf(
 			return x.GetTrustDomain(), nil
 		}
 	}
-	return "", fmt.Errorf("there is no %s that is visible to you: see 'entente authority list'", what)
+	return "", cli.NotFoundf("there is no %s that is visible to you: see 'entente authority list'", what)
 }
 
 // changed prints the changed authorities with warnings about the change.

@@ -27,7 +27,10 @@ func listCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the bundles that the cluster holds",
-		Args:  cli.Arguments(),
+		Long: `List the bundles that the cluster holds: those of hosted trust domains, and of foreign ones by a
+relationship or the attestation of a hub. Domains that the caller may not see are left out.`,
+		Example: `  entente bundle list`,
+		Args:    cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			client := member.Bundles()
 			all := &ententev1.ListBundlesResponse{}
@@ -61,7 +64,6 @@ func listCommand(env *cli.Env) *cobra.Command {
 const (
 	formatSPIFFE     = "spiffe"
 	formatPEM        = "pem"
-	formatJSON       = "json"
 	formatStatements = "statements"
 )
 
@@ -70,9 +72,13 @@ func showCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [DOMAIN]",
 		Short: "Show a bundle; without DOMAIN the one of the home trust domain",
-		Args:  cli.Arguments("[DOMAIN]"),
+		Long: `Show a bundle, and how far it is trusted; without DOMAIN the one of the home trust domain. With --format
+the bundle itself is printed, as other programs read it.`,
+		Example: `  entente bundle show us.example.org
+  entente bundle show --format spiffe >eu.json`,
+		Args: cli.Arguments("[DOMAIN]"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
-			formats := []string{formatSPIFFE, formatPEM, formatJSON, formatStatements}
+			formats := []string{formatSPIFFE, formatPEM, formatStatements}
 			if cmd.Flags().Changed("format") && !slices.Contains(formats, format) {
 				return cli.Usagef("--format %q is not one of %s", format, strings.Join(formats, ", "))
 			}
@@ -97,8 +103,6 @@ func showCommand(env *cli.Env) *cobra.Command {
 				}
 				_, err = env.Stdout.Write(report.PEM)
 				return err
-			case formatJSON:
-				env.Output = cli.OutputJSON
 			}
 			return env.Print(b, func(t *cli.Table) {
 				t.Field("trust domain", b.GetTrustDomain())
@@ -107,6 +111,9 @@ func showCommand(env *cli.Env) *cobra.Command {
 				t.Field("refresh hint", cli.Duration(b.GetRefreshHint()))
 				t.Field("x.509 authorities", b.GetX509Authorities())
 				t.Field("jwt authorities", b.GetJwtAuthorities())
+				if b.GetIgnoredKeys() > 0 {
+					t.Field("ignored keys", fmt.Sprintf("%d, which no verifier could use", b.GetIgnoredKeys()))
+				}
 				t.Field("freshness", cli.EnumName(b.GetFreshness()))
 				t.Field("changed", cli.Time(b.GetChangeTime()))
 				t.Field("digest", b.GetDigest())
@@ -115,8 +122,8 @@ func showCommand(env *cli.Env) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&format, "format", "", "print the bundle itself: spiffe (the SPIFFE document), pem (its "+
-		"X.509 "+
-		"authorities), json (as in the API), or statements (the signed statements of a hosted domain)")
+		"X.509 authorities), or statements (the signed statements of a hosted domain)")
+	cli.FlagValues(cmd, "format", formatSPIFFE, formatPEM, formatStatements)
 	return cmd
 }
 
@@ -124,7 +131,11 @@ func watchCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "watch [DOMAIN]",
 		Short: "Print each bundle, and then a description of each change, until interrupted",
-		Args:  cli.Arguments("[DOMAIN]"),
+		Long: `Print each bundle, and then a description of each change, until the command is interrupted. With DOMAIN
+it follows the bundle of that domain alone.`,
+		Example: `  entente bundle watch
+  entente bundle watch us.example.org -o json`,
+		Args: cli.Arguments("[DOMAIN]"),
 		RunE: env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			stream, err := member.Bundles().WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: args})
 			if err != nil {

@@ -23,6 +23,8 @@ domain, the last 10 of a foreign one, with the source of each and the state of i
 
 With --diff, describe what changed between two of them: '--diff 7..9' from sequence 7 to 9, '--diff ..9' from the
 version before 9, '--diff 7..' from 7 to the newest, '--diff ..' between the last two.`,
+		Example: `  entente bundle history us.example.org
+  entente bundle history us.example.org --diff 7..9`,
 		Args: cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
 			client := member.Bundles()
@@ -46,6 +48,7 @@ version before 9, '--diff 7..' from 7 to the newest, '--diff ..' between the las
 			}
 			return env.Print(answer, func(t *cli.Table) {
 				t.Columns("SEQUENCE", "TIME", "X.509", "JWT", "DIGEST", "STATEMENT", "SOURCE")
+				t.Wrap("STATEMENT", "SOURCE")
 				for _, v := range answer.GetVersions() {
 					t.Row(
 						cli.Sequence(v.Sequence), cli.Time(v.GetTime()), counted(v, v.GetX509Authorities()),

@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -39,12 +38,15 @@ func verifyCommand(env *cli.Env) *cobra.Command {
 		Use:   "verify FILE",
 		Short: "Check a SPIFFE bundle document as a cluster does, and its statements",
 		Long: `Check the SPIFFE bundle document in FILE ('-' for standard input) by the rules by which a cluster
-accepts one, and print its content and what of it would be ignored.
+accepts one, and print its content and what of it would be ignored. A file of X.509 authorities in PEM, as SPIRE
+prints it by default, is a bundle without JWT authorities and sequence.
 
 With --statements, check the domain's signed statements and the bundle against them, without a member. With --against
 DOMAIN, compare both with the history of that domain in the cluster. Both describe what continues what and where a
 chain starts again, and fail on a contradiction. 'entente bundle show --format statements' prints statements; a
 bundle endpoint serves them at /bundles/DOMAIN/statements.`,
+		Example: `  entente bundle verify eu.json --domain eu.example.org
+  entente bundle verify eu.json --statements eu-statements.json --against eu.example.org`,
 		Args: cli.Arguments("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cli.BareDomain("--domain", domain); err != nil {
@@ -62,12 +64,6 @@ bundle endpoint serves them at /bundles/DOMAIN/statements.`,
 			document, err := env.ReadFile(documentInput, args[0])
 			if err != nil {
 				return err
-			}
-			if bytes.HasPrefix(bytes.TrimSpace(document), []byte("-----BEGIN")) {
-				return fmt.Errorf(
-					"%s is PEM, but a bundle document is JSON: 'entente bundle show --format spiffe' prints one",
-					args[0],
-				)
 			}
 			report, err := inspect.ReadBundle(domain, document)
 			if err != nil {
@@ -228,6 +224,9 @@ func reportTable(r *inspect.BundleReport) func(*cli.Table) {
 		}
 		if len(r.X509Authorities)+len(r.JWTAuthorities) == 0 {
 			t.Field("authorities", "none: everything from this domain is untrusted")
+		}
+		if r.IgnoredKeys > 0 {
+			t.Field("ignored keys", fmt.Sprintf("%d, which no verifier could use", r.IgnoredKeys))
 		}
 		for _, i := range r.Ignored {
 			t.Field("ignored", i)

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +53,14 @@ func (env *Env) Connected(f func(*Member) error) error {
 	return errors.Join(f(member), member.Close())
 }
 
+// Quietly is Connected for the completion of a command line, of which only the flags are known yet. It writes nothing.
+func (env *Env) Quietly(cmd *cobra.Command, f func(*Member) error) error {
+	quiet := *env
+	quiet.Stdout, quiet.Stderr = io.Discard, io.Discard
+	quiet.readFlags(cmd)
+	return quiet.Connected(f)
+}
+
 func (env *Env) connect() (*Member, error) {
 	addresses, socket, err := env.target()
 	if err != nil {
@@ -60,7 +70,7 @@ func (env *Env) connect() (*Member, error) {
 		if err := checkSocket(socket); err != nil {
 			return nil, err
 		}
-		return client.New(context.Background(), client.WithAdminSocket(socket))
+		return client.New(context.Background(), client.WithAdminSocket(socket), env.showState())
 	}
 	files := []struct{ flag, env, value string }{
 		{"--cert", "ENTENTE_CERT", env.certFile},
@@ -79,7 +89,15 @@ func (env *Env) connect() (*Member, error) {
 		}
 	}
 	return client.New(context.Background(), client.WithAddresses(addresses...),
-		client.WithFiles(files[0].value, files[1].value, files[2].value))
+		client.WithFiles(files[0].value, files[1].value, files[2].value), env.showState())
+}
+
+// showState writes to standard error what marks the first answer of a member that no leader has confirmed.
+func (env *Env) showState() client.Option {
+	var once sync.Once
+	return client.WithUnconfirmed(func(revision uint64) {
+		once.Do(func() { fmt.Fprintf(env.Stderr, "as of revision %d, no leader\n", revision) })
+	})
 }
 
 // UseSVID makes the connection use an SVID in files. Without --bundle and ENTENTE_BUNDLE it uses bundleFile as well. It

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 const (
@@ -21,6 +22,8 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
+	// Terminal reports whether a person can answer on Stdin.
+	Terminal bool
 
 	// Output is one of the values of --output.
 	Output string
@@ -33,16 +36,29 @@ type Env struct {
 	certFile, keyFile, bundleFile string
 }
 
-// Run runs a command line and returns the exit status: 0, 1 after an error, 2 if the command line is invalid.
+// Run runs a command line of a root command that Prepare has prepared. It returns the exit status, one of those in
+// docs/operating/errors.md.
 func (env *Env) Run(ctx context.Context, root *cobra.Command, args []string) int {
-	env.prepare(root)
+	env.Output = outputOf(args)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	return env.explain(cmd, err)
 }
 
-// prepare adds the flags and the settings of every command.
-func (env *Env) prepare(root *cobra.Command) {
+// outputOf returns the --output of a command line, for the errors of its other flags.
+func outputOf(args []string) (output string) {
+	f := pflag.NewFlagSet("", pflag.ContinueOnError)
+	f.ParseErrorsAllowlist.UnknownFlags = true
+	f.Usage = func() {}
+	f.StringVarP(&output, "output", "o", OutputTable, "")
+	if f.Parse(args) != nil {
+		return OutputTable // the command itself finds the same error
+	}
+	return output
+}
+
+// Prepare adds the flags and the settings of every command.
+func (env *Env) Prepare(root *cobra.Command) {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SuggestionsMinimumDistance = suggestionDistance
 	root.SetIn(env.Stdin)
@@ -50,11 +66,10 @@ func (env *Env) prepare(root *cobra.Command) {
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		// The --address of an instance hides the one of the member.
-		address := cmd.Flags().Lookup("address")
-		env.addressSet = address == root.PersistentFlags().Lookup("address") && address.Changed
-		env.socketSet = cmd.Flags().Changed("socket")
-		env.TimeoutSet = cmd.Flags().Changed("timeout")
+		if cmd.Name() == cobra.ShellCompRequestCmd { // its flags are those of another command, and not complete
+			return nil
+		}
+		env.readFlags(cmd)
 		if !slices.Contains(outputs, env.Output) {
 			return Usagef("--output %q is not one of %s", env.Output, strings.Join(outputs, ", "))
 		}
@@ -65,6 +80,7 @@ func (env *Env) prepare(root *cobra.Command) {
 	}
 	f := root.PersistentFlags()
 	f.StringVarP(&env.Output, "output", "o", OutputTable, "output format: table, json or yaml")
+	FlagValues(root, "output", outputs...)
 	f.StringVar(&env.address, "address", "",
 		"connect to the member at HOST:PORT[,HOST:PORT…], tried in order (ENTENTE_ADDRESS); needs --cert, --key "+
 			"and --bundle")
@@ -75,7 +91,14 @@ func (env *Env) prepare(root *cobra.Command) {
 	f.StringVar(&env.bundleFile, "bundle", "",
 		"X.509 authorities of the cluster's home trust domain, a PEM file (ENTENTE_BUNDLE)")
 	f.DurationVar(&env.Timeout, "timeout", defaultTimeout, "how long a call may take")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 120 "))
 	keepUsageLines(root)
+}
+
+// readFlags records which of the flags of every command are given.
+func (env *Env) readFlags(cmd *cobra.Command) {
+	env.addressSet, env.socketSet = cmd.Flags().Changed("address"), cmd.Flags().Changed("socket")
+	env.TimeoutSet = cmd.Flags().Changed("timeout")
 }
 
 // keepUsageLines keeps cobra from adding "[flags]" to usage lines that name their flags.

@@ -14,13 +14,6 @@ import (
 	"github.com/ententehq/entente/client"
 )
 
-// Exit statuses.
-const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
-
 // usageError is an invalid command line.
 type usageError struct{ message string }
 
@@ -29,8 +22,12 @@ func (e *usageError) Error() string { return e.message }
 // Usagef returns an error for an invalid command line. The exit status is 2, and the message points to the help.
 func Usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// Silent ends the command with exit status 1 and no message, after the command has printed why.
-type Silent struct{ Err error }
+// Silent ends the command without a message, after the command has printed why.
+type Silent struct {
+	Err error
+	// Status is the exit status. If 0, it is the one for Err.
+	Status int
+}
 
 func (s Silent) Error() string { return s.Err.Error() }
 
@@ -39,23 +36,26 @@ func (s Silent) Unwrap() error { return s.Err }
 
 // explain prints an error with what to do about it, and returns the exit status.
 func (env *Env) explain(cmd *cobra.Command, err error) int {
-	var usage *usageError
 	var silent Silent
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &silent):
-		return exitFailed
-	case errors.As(err, &usage):
-		fmt.Fprintf(
-			env.Stderr, "entente: %s; '%s --help' shows the usage\n", Printable(usage.message), cmd.CommandPath(),
-		)
-		return exitUsage
+	if err == nil || errors.As(err, &silent) {
+		return exitStatus(err)
 	}
-	for line := range strings.Lines(nameFlags(cmd, Sentence(err))) {
+	var usage *usageError
+	message := nameFlags(cmd, Sentence(err))
+	if errors.As(err, &usage) {
+		message = fmt.Sprintf("%s; '%s --help' shows the usage", Printable(usage.message), cmd.CommandPath())
+	}
+	if env.Output == OutputJSON || env.Output == OutputYAML {
+		structured := *env
+		structured.Stdout = env.Stderr
+		if structured.Print(newErrorDocument(err, message), nil) == nil {
+			return exitStatus(err)
+		}
+	}
+	for line := range strings.Lines(message) {
 		fmt.Fprintf(env.Stderr, "entente: %s\n", Printable(strings.TrimSuffix(line, "\n")))
 	}
-	return exitFailed
+	return exitStatus(err)
 }
 
 // Sentence returns an error as a sentence for a person.
@@ -65,12 +65,29 @@ func Sentence(err error) string {
 	case errors.Is(err, client.ErrBundleEndpoint):
 		return "--address is that of a bundle endpoint, which does not serve the API: " +
 			"give the cluster port, 7440 unless member.listen has another"
+	case errors.Is(err, client.ErrUnknownOutcome) && errors.As(err, &s):
+		return unknownOutcome(s.GRPCStatus())
 	case errors.As(err, &s):
 		return statusSentence(s.GRPCStatus())
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
 	}
 	return err.Error()
+}
+
+// unknownOutcome returns what to do after a change that may or may not have been made.
+func unknownOutcome(s *status.Status) string {
+	cause := ""
+	switch s.Code() {
+	case codes.Canceled:
+		cause = "interrupted: "
+	case codes.DeadlineExceeded:
+		cause = "no response in time: "
+	case codes.Unavailable:
+		cause = "the connection to the member broke: "
+	default:
+	}
+	return cause + "whether the change was made is not known; show or list what it changes before trying again"
 }
 
 // fieldName matches names of fields in a sentence: several words, or one word at the beginning.

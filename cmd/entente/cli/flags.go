@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/enumname"
 )
 
 // Required returns a PreRunE that rejects a command line without flags that have no default, before any call.
@@ -48,6 +49,12 @@ func flagError(cmd *cobra.Command, err error) error {
 	return &usageError{err.Error()}
 }
 
+// FlagValues makes the shell complete a flag with these values.
+func FlagValues(cmd *cobra.Command, flag string, values ...string) {
+	// It fails only for a flag that does not exist or has values already.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
 // EnumFlag is a flag with the value of a protobuf enumeration, as people write it.
 type EnumFlag struct {
 	Of     protoreflect.EnumDescriptor
@@ -69,7 +76,7 @@ func (e *EnumFlag) String() string {
 	if e.Of == nil || e.Number == 0 {
 		return ""
 	}
-	return enumValueName(e.Of, e.Number)
+	return enumname.Name(e.Of, e.Number)
 }
 
 // Type implements pflag.Value.

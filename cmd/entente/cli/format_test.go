@@ -10,6 +10,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 func TestSentence(t *testing.T) {
@@ -53,6 +56,24 @@ func TestSentence(t *testing.T) {
 			"the member closed the connection: it may be stopping, or no longer trust the caller; " +
 				"try again, or use another member",
 		},
+		"an unknown outcome": {
+			apiError{apierror.New(codes.Unknown, apierror.UnknownOutcome, "whether the write was made is not known")},
+			"whether the change was made is not known; show or list what it changes before trying again",
+		},
+		"an unknown outcome after the deadline": {
+			apiError{status.FromContextError(context.DeadlineExceeded).Err()},
+			"no response in time: whether the change was made is not known; show or list what it changes before " +
+				"trying again",
+		},
+		"an interrupted change": {
+			apiError{status.FromContextError(context.Canceled).Err()},
+			"interrupted: whether the change was made is not known; show or list what it changes before trying again",
+		},
+		"a connection that broke during a change": {
+			apiError{unavailable("error reading from server: EOF")},
+			"the connection to the member broke: whether the change was made is not known; show or list what it " +
+				"changes before trying again",
+		},
 		"another version": {
 			status.Error(codes.Unimplemented, "unknown method X"),
 			"the member does not know this command: it runs another version; 'entente cluster members' shows which",
@@ -84,3 +105,10 @@ func TestPrintable(t *testing.T) {
 	require.Equal(t, "spiffe://eu/é", Printable("spiffe://eu/é"))
 	require.Equal(t, `a\x1b[2J\nb\u202e`, Printable("a\x1b[2J\nb\u202e"))
 }
+
+// apiError is an error that the client returns for a change of unknown outcome.
+type apiError struct{ error }
+
+func (apiError) Is(target error) bool { return target == client.ErrUnknownOutcome }
+
+func (e apiError) GRPCStatus() *status.Status { return status.Convert(e.error) }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 )
@@ -46,6 +45,31 @@ func (env *Env) Print(resource any, fill func(t *Table)) error {
 	return err
 }
 
+// Section is one of several tables on a screen. Fill is given an empty table.
+type Section struct {
+	Title string
+	Fill  func(*Table)
+}
+
+// PrintSections prints a resource as JSON or YAML, or as several tables with an empty line between them.
+func (env *Env) PrintSections(resource any, sections ...Section) error {
+	if env.Output != OutputTable {
+		return env.Print(resource, nil)
+	}
+	for i, s := range sections {
+		if i > 0 {
+			fmt.Fprintln(env.Stdout)
+		}
+		if s.Title != "" {
+			fmt.Fprintln(env.Stdout, Printable(s.Title))
+		}
+		if err := env.Print(resource, s.Fill); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // PrintOne prints one resource of a stream: a line of JSON, a YAML document, or a line of text.
 func (env *Env) PrintOne(resource any, line func() string) error {
 	if env.Output == OutputTable {
@@ -67,7 +91,7 @@ func (env *Env) PrintOne(resource any, line func() string) error {
 	return err
 }
 
-// document returns a resource as compact JSON with the field names of the API. Equal resources have equal bytes.
+// document returns a resource as compact JSON. Equal resources have equal bytes.
 func document(resource any) ([]byte, error) {
 	m, ok := resource.(proto.Message)
 	if !ok {
@@ -77,13 +101,9 @@ func document(resource any) ([]byte, error) {
 		}
 		return b, nil
 	}
-	b, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
+	b, err := encode(m)
 	if err != nil {
 		return nil, fmt.Errorf("print as JSON: %w", err)
 	}
-	var compact bytes.Buffer // protojson varies its white space on purpose
-	if err := json.Compact(&compact, b); err != nil {
-		return nil, fmt.Errorf("print as JSON: %w", err)
-	}
-	return compact.Bytes(), nil
+	return b, nil
 }

@@ -13,44 +13,16 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/enumname"
 )
 
-// EnumName returns the value of an enumeration as people write it: "https_spiffe" for ENDPOINT_PROFILE_HTTPS_SPIFFE. It
-// returns "" for the unspecified value.
-func EnumName(e protoreflect.Enum) string {
-	if e.Number() == 0 {
-		return ""
-	}
-	return enumValueName(e.Descriptor(), e.Number())
-}
-
-func enumValueName(d protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
-	v := d.Values().ByNumber(n)
-	if v == nil {
-		return fmt.Sprint(n) // from a newer member
-	}
-	return strings.ToLower(strings.TrimPrefix(string(v.Name()), enumPrefix(d)))
-}
+// EnumName returns the name of a value of an enumeration as people write it, or "" for the zero value.
+func EnumName(e protoreflect.Enum) string { return enumname.Of(e) }
 
 // EnumValue returns the number of the value with the name s, and the names of all values.
 func EnumValue(d protoreflect.EnumDescriptor, s string) (n protoreflect.EnumNumber, known []string, ok bool) {
-	for i := range d.Values().Len() {
-		v := d.Values().Get(i)
-		if v.Number() == 0 {
-			continue
-		}
-		short := enumValueName(d, v.Number())
-		known = append(known, short)
-		if short == s {
-			n, ok = v.Number(), true
-		}
-	}
-	return n, known, ok
-}
-
-// enumPrefix returns the prefix of the values of an enumeration, which the zero value shows.
-func enumPrefix(d protoreflect.EnumDescriptor) string {
-	return strings.TrimSuffix(string(d.Values().ByNumber(0).Name()), "UNSPECIFIED")
+	n, ok = enumname.Number(d, s)
+	return n, enumname.All(d), ok
 }
 
 // Since returns a time as a distance from now, such as "5m ago".

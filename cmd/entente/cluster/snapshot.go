@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/cmd/entente/cli"
@@ -50,7 +51,8 @@ func snapshotSaveCommand(env *cli.Env) *cobra.Command {
 their members.
 
 The file appears when it is complete and checked.`,
-		Args: cli.Arguments("FILE"),
+		Example: `  entente cluster snapshot save state.snap`,
+		Args:    cli.Arguments("FILE"),
 		RunE: transferring(env, func(ctx context.Context, member *cli.Member, file string) error {
 			stream, err := member.Cluster().SaveSnapshot(ctx, &ententev1.SaveSnapshotRequest{})
 			if err != nil {
@@ -91,31 +93,25 @@ func receive(stream grpc.ServerStreamingClient[ententev1.SaveSnapshotResponse], 
 }
 
 func snapshotRestoreCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Replace the replicated state by a snapshot",
-		Long: `Replace the replicated state by a snapshot, which is checked whole first.
+		Long: `Replace the replicated state by a snapshot, which is checked whole first. The effect is shown,
+and the command asks.
 
 The snapshot must be of this cluster, or the cluster must be empty. Membership, revocations and spent tokens stay as
 they are; the sequences of hosted bundles keep rising.`,
+		Example: `  entente cluster snapshot restore state.snap --dry-run
+  entente cluster snapshot restore state.snap`,
 		Args: cli.Arguments("FILE"),
-		RunE: transferring(env, func(ctx context.Context, member *cli.Member, file string) error {
-			f, err := snapshotInput.Open(file)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			if _, err := inspect.Snapshot(f); err != nil {
-				return fmt.Errorf("%s: %w", file, err)
-			}
-			if _, err := f.Seek(0, io.SeekStart); err != nil {
-				return err
-			}
-			stream, err := member.Cluster().RestoreSnapshot(ctx)
-			if err != nil {
-				return err
-			}
-			done, err := send(stream, f)
+	}
+	run := env.Destroys(cmd).Run(
+		func(args []string) string { return "Replace the state of the cluster by " + args[0] },
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return previewRestore(ctx, member, args[0])
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := restore(ctx, member, args[0])
 			if err != nil {
 				return err
 			}
@@ -125,8 +121,64 @@ they are; the sequences of hosted bundles keep rising.`,
 					done.GetRevision(),
 				)
 			})
-		}),
+		})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !env.TimeoutSet {
+			env.Timeout = snapshotTimeout
+		}
+		return run(cmd, args)
 	}
+	return cmd
+}
+
+// openSnapshot opens a snapshot and checks it.
+func openSnapshot(file string) (*os.File, *inspect.SnapshotReport, error) {
+	f, err := snapshotInput.Open(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	report, err := inspect.Snapshot(f)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", file, err), f.Close())
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, report, nil
+}
+
+func previewRestore(
+	ctx context.Context, member *cli.Member, file string,
+) (*ententev1.RestoreSnapshotResponse, error) {
+	f, report, err := openSnapshot(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	stream, err := member.Cluster().RestoreSnapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = stream.Send(&ententev1.RestoreSnapshotRequest{DryRun: true, Snapshot: &ententev1.SnapshotDescription{
+		ClusterId: report.ClusterID, Revision: report.Revision, Time: timestamppb.New(report.Time),
+	}})
+	if err != nil && !errors.Is(err, io.EOF) { // the member's error comes with the response
+		return nil, err
+	}
+	return stream.CloseAndRecv()
+}
+
+func restore(ctx context.Context, member *cli.Member, file string) (*ententev1.RestoreSnapshotResponse, error) {
+	f, _, err := openSnapshot(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	stream, err := member.Cluster().RestoreSnapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return send(stream, f)
 }
 
 func send(
@@ -157,7 +209,10 @@ func snapshotInspectCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Check a snapshot file and describe its content, without a member",
-		Args:  cli.Arguments("FILE"),
+		Long: `Check a snapshot file and describe its content, without a member. It verifies the checksum of the file,
+and prints the cluster, the revision, the time and the number of rows of each table.`,
+		Example: `  entente cluster snapshot inspect state.snap`,
+		Args:    cli.Arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			f, err := snapshotInput.Open(args[0])
 			if err != nil {

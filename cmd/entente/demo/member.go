@@ -70,7 +70,8 @@ authority {
 }
 
 federation {
-  min_refresh = "1s"
+  min_refresh      = "1s"
+  peer_min_refresh = "1s"
 }
 
 telemetry {

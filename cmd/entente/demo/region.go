@@ -121,7 +121,9 @@ func (r *region) form(ctx context.Context) error {
 	for _, m := range r.members[1:] {
 		joining.Go(func() error {
 			return r.begin(joinCtx, m, "has joined", func() error {
-				token, err := first.conn.Cluster().CreateJoinToken(joinCtx, &ententev1.CreateJoinTokenRequest{})
+				token, err := first.conn.Cluster().CreateJoinToken(joinCtx, &ententev1.CreateJoinTokenRequest{
+					MemberId: m.id, AutoApprove: true,
+				})
 				if err != nil {
 					return fmt.Errorf("make a join token for %s: %w", m.id, err)
 				}

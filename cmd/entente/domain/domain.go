@@ -24,6 +24,8 @@ func Command(env *cli.Env) *cobra.Command {
 type domainFlags struct {
 	endpointHost, oidcIssuer                    string
 	refreshHint, x509SVIDTTL, jwtSVIDTTL, caTTL time.Duration
+	peerMinRefresh                              time.Duration
+	nameConstraints                             bool
 }
 
 func (d *domainFlags) add(f *pflag.FlagSet) {
@@ -31,9 +33,13 @@ func (d *domainFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&d.oidcIssuer, "oidc-issuer", "",
 		"https URL by which verifiers of OpenID Connect know the domain, the iss of its JWT-SVIDs")
 	f.DurationVar(&d.refreshHint, "refresh-hint", 0, "how often readers of its bundle should poll")
+	f.DurationVar(&d.peerMinRefresh, "peer-min-refresh", 0, "interval below which no reader is expected to poll, "+
+		"whatever the hint; SPIRE's is 15s")
 	f.DurationVar(&d.x509SVIDTTL, "x509-svid-ttl", 0, "default and maximum lifetime of its X509-SVIDs")
 	f.DurationVar(&d.jwtSVIDTTL, "jwt-svid-ttl", 0, "default and maximum lifetime of its JWT-SVIDs")
 	f.DurationVar(&d.caTTL, "ca-ttl", 0, "lifetime of each member's signing certificate and JWT key")
+	f.BoolVar(&d.nameConstraints, "name-constraints", false, "constrain new roots to names of the domain, not "+
+		"critical; some TLS stacks refuse any URI constraint")
 }
 
 // apply sets the fields of the given flags, and returns their names.
@@ -46,9 +52,11 @@ func (d *domainFlags) apply(f *pflag.FlagSet, to *ententev1.Domain) []string {
 		{"endpoint-host", "endpoint_host", func() { to.EndpointHost = d.endpointHost }},
 		{"oidc-issuer", "oidc_issuer", func() { to.OidcIssuer = d.oidcIssuer }},
 		{"refresh-hint", "refresh_hint", func() { to.RefreshHint = durationpb.New(d.refreshHint) }},
+		{"peer-min-refresh", "peer_min_refresh", func() { to.PeerMinRefresh = durationpb.New(d.peerMinRefresh) }},
 		{"x509-svid-ttl", "x509_svid_ttl", func() { to.X509SvidTtl = durationpb.New(d.x509SVIDTTL) }},
 		{"jwt-svid-ttl", "jwt_svid_ttl", func() { to.JwtSvidTtl = durationpb.New(d.jwtSVIDTTL) }},
 		{"ca-ttl", "ca_ttl", func() { to.CaTtl = durationpb.New(d.caTTL) }},
+		{"name-constraints", "name_constraints", func() { to.NameConstraints = d.nameConstraints }},
 	} {
 		if f.Changed(x.flag) {
 			x.set()
@@ -60,28 +68,45 @@ func (d *domainFlags) apply(f *pflag.FlagSet, to *ententev1.Domain) []string {
 
 func createCommand(env *cli.Env) *cobra.Command {
 	var flags domainFlags
+	var tolerant cli.IfNotExists
 	cmd := &cobra.Command{
 		Use:   "create DOMAIN",
 		Short: "Host a trust domain, with authorities of its own",
-		Args:  cli.Arguments("DOMAIN"),
+		Long: `Host a trust domain, with authorities of its own on every member. Each member makes them within seconds;
+'entente authority list DOMAIN' shows how far they are. What is not given has the defaults of the
+configuration.`,
+		Example: `  entente domain create payments.example.org --x509-svid-ttl 30m
+  entente domain create payments.example.org --if-not-exists`,
+		Args: cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
 			domain := &ententev1.Domain{TrustDomain: args[0]}
-			flags.apply(cmd.Flags(), domain)
+			fields := flags.apply(cmd.Flags(), domain)
 			made, err := member.Domains().CreateDomain(ctx, &ententev1.CreateDomainRequest{Domain: domain})
-			return printDomain(env)(made, err)
+			get := func() (*ententev1.Domain, error) {
+				return member.Domains().GetDomain(ctx, &ententev1.GetDomainRequest{TrustDomain: args[0]})
+			}
+			return printDomain(env)(cli.Existing(tolerant, domain, made, err, fields, get))
 		}),
 	}
 	flags.add(cmd.Flags())
+	tolerant.Add(cmd)
 	return cmd
 }
 
 func listCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	var stale *bool
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the hosted trust domains",
-		Args:  cli.Arguments(),
+		Long: `List the hosted trust domains, those for which this cluster is the authority. Foreign domains are in
+'entente federation list'. Domains that the caller may not see are left out.`,
+		Example: `  entente domain list`,
+		Args:    cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-			list, err := member.Domains().ListDomains(ctx, &ententev1.ListDomainsRequest{})
+			list, err := cli.Read(ctx, env, *stale,
+				func(ctx context.Context, o *ententev1.ReadOptions) (*ententev1.ListDomainsResponse, error) {
+					return member.Domains().ListDomains(ctx, &ententev1.ListDomainsRequest{Read: o})
+				})
 			if err != nil {
 				return err
 			}
@@ -101,13 +126,18 @@ func listCommand(env *cli.Env) *cobra.Command {
 			})
 		}),
 	}
+	stale = cli.Stale(cmd)
+	return cmd
 }
 
 func showCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show DOMAIN",
 		Short: "Show a hosted trust domain",
-		Args:  cli.Arguments("DOMAIN"),
+		Long: `Show a hosted trust domain with all its settings. Its bundle is in 'entente bundle show', and its signing
+keys are in 'entente authority list'.`,
+		Example: `  entente domain show payments.example.org`,
+		Args:    cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			return printDomain(env)(member.Domains().GetDomain(ctx, &ententev1.GetDomainRequest{TrustDomain: args[0]}))
 		}),
@@ -116,10 +146,14 @@ func showCommand(env *cli.Env) *cobra.Command {
 
 func updateCommand(env *cli.Env) *cobra.Command {
 	var flags domainFlags
+	var etag *string
 	cmd := &cobra.Command{
 		Use:   "update DOMAIN",
 		Short: "Change a hosted trust domain: only the given settings",
-		Args:  cli.Arguments("DOMAIN"),
+		Long: `Change a hosted trust domain: only the given settings. SVIDs that were issued before keep their
+lifetimes.`,
+		Example: `  entente domain update payments.example.org --x509-svid-ttl 1h`,
+		Args:    cli.Arguments("DOMAIN"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			if len(flags.apply(cmd.Flags(), &ententev1.Domain{})) == 0 {
 				return cli.Usagef("nothing to change: give at least one flag")
@@ -130,27 +164,43 @@ func updateCommand(env *cli.Env) *cobra.Command {
 			domain := &ententev1.Domain{TrustDomain: args[0]}
 			fields := flags.apply(cmd.Flags(), domain)
 			return printDomain(env)(member.Domains().UpdateDomain(ctx, &ententev1.UpdateDomainRequest{
-				Domain: domain, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields},
+				Domain: domain, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}, Etag: *etag,
 			}))
 		}),
 	}
 	flags.add(cmd.Flags())
+	etag = cli.Etag(cmd)
 	return cmd
 }
 
 func deleteCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "delete DOMAIN",
 		Short: "Delete a hosted trust domain with its authorities, its bundle and its grants",
-		Args:  cli.Arguments("DOMAIN"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Domains().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{TrustDomain: args[0]})
+		Long: `Delete a hosted trust domain with its authorities, its bundle, its grants and the agreements about it,
+which end at the other side too. The effect is shown first, and the command asks.`,
+		Example: `  entente domain delete payments.example.org --dry-run
+  entente domain delete payments.example.org`,
+		Args: cli.Arguments("DOMAIN"),
+	}
+	etag := cli.Etag(cmd)
+	cmd.RunE = env.Destroys(cmd).Run(
+		func(args []string) string { return "Delete trust domain " + args[0] },
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return member.Domains().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{
+				TrustDomain: args[0], Etag: *etag, DryRun: true,
+			})
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := member.Domains().DeleteDomain(ctx, &ententev1.DeleteDomainRequest{
+				TrustDomain: args[0], Etag: *etag,
+			})
 			if err != nil {
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) { t.Otherwise("Trust domain %s is no longer hosted.", args[0]) })
-		}),
-	}
+		})
+	return env.IfExists(cmd)
 }
 
 // printDomain returns a function that prints what a call returned.
@@ -165,9 +215,13 @@ func printDomain(env *cli.Env) func(*ententev1.Domain, error) error {
 			t.Field("endpoint host", d.GetEndpointHost())
 			t.Field("oidc issuer", d.GetOidcIssuer())
 			t.Field("refresh hint", cli.Duration(d.GetRefreshHint()))
+			t.Field("peer min refresh", cli.Duration(d.GetPeerMinRefresh()))
 			t.Field("x509-svid ttl", cli.Duration(d.GetX509SvidTtl()))
 			t.Field("jwt-svid ttl", cli.Duration(d.GetJwtSvidTtl()))
 			t.Field("ca ttl", cli.Duration(d.GetCaTtl()))
+			if d.GetNameConstraints() {
+				t.Field("name constraints", cli.YesNo(true))
+			}
 			t.Field("created", cli.Time(d.GetCreateTime()))
 			t.Field("revision", d.GetRevision())
 		})

@@ -38,13 +38,21 @@ only if this cluster has no relationship with the domain itself, and is not pass
 		PreRunE: cli.Required("url", "profile"),
 	}
 	given := addFields(env, cmd)
+	var tolerant cli.IfNotExists
+	tolerant.Add(cmd)
 	cmd.RunE = env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-		request := &ententev1.CreateRelationshipRequest{Relationship: &ententev1.Relationship{TrustDomain: args[0]}}
-		var err error
-		if _, request.BootstrapBundle, err = given.apply(request.GetRelationship()); err != nil {
+		wanted := &ententev1.Relationship{TrustDomain: args[0]}
+		fields, bootstrap, err := given.apply(wanted)
+		if err != nil {
 			return err
 		}
-		return printRelationship(env)(member.Federation().CreateRelationship(ctx, request))
+		made, err := member.Federation().CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
+			Relationship: wanted, BootstrapBundle: bootstrap,
+		})
+		return printRelationship(env)(
+			cli.Existing(tolerant, wanted, made, err, fields, func() (*ententev1.Relationship, error) {
+				return member.Federation().GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: args[0]})
+			}))
 	})
 	return cmd
 }
@@ -61,9 +69,12 @@ hub is no longer trusted at once.
 
 A rebuilt cluster restarts its sequence, which is rejected. Once its operators have confirmed the rebuild,
 --bootstrap FILE --reset-sequence accepts it again with the bundle in FILE.`,
+		Example: `  entente federation update us.example.org --url https://us-2.example.org:7443/
+  entente federation update us.example.org --bootstrap us.json --reset-sequence`,
 		Args: cli.Arguments("DOMAIN"),
 	}
 	given := addFields(env, cmd)
+	etag := cli.Etag(cmd)
 	reset := cmd.Flags().Bool("reset-sequence", false, "accept a lower sequence than the last: the domain was rebuilt")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
@@ -77,7 +88,7 @@ A rebuilt cluster restarts its sequence, which is rejected. Once its operators h
 	cmd.RunE = env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) (err error) {
 		request := &ententev1.UpdateRelationshipRequest{
 			Relationship: &ententev1.Relationship{TrustDomain: args[0]}, UpdateMask: &fieldmaskpb.FieldMask{},
-			ResetSequence: *reset,
+			ResetSequence: *reset, Etag: *etag,
 		}
 		request.UpdateMask.Paths, request.BootstrapBundle, err = given.apply(request.GetRelationship())
 		if err != nil {

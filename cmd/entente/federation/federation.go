@@ -2,6 +2,7 @@
 package federation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -23,18 +24,20 @@ func Command(env *cli.Env) *cobra.Command {
 		updateCommand(env),
 		deleteCommand(env),
 		relationshipCommand(env, "show", "Show a relationship and how fresh its bundle is",
+			`Show a relationship: where the bundle comes from, how fresh it is, what the last attempt gave, the streams
+with the other cluster, and the alarms. Errors are shown in full.`,
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.GetRelationship(ctx, &ententev1.GetRelationshipRequest{TrustDomain: td})
 			}),
-		relationshipCommand(env, "refresh", "Fetch the bundle now, and show the result",
-			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
-				return c.RefreshRelationship(ctx, &ententev1.RefreshRelationshipRequest{TrustDomain: td})
-			}),
+		refreshCommand(env),
 		relationshipCommand(env, "suspend", "Stop acting on a relationship; its bundle is kept",
+			`Stop acting on a relationship: its bundle verifies nobody, and its instances are left out of hints, until
+'entente federation resume'. The bundle is kept, and nothing is fetched.`,
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.SuspendRelationship(ctx, &ententev1.SuspendRelationshipRequest{TrustDomain: td})
 			}),
 		relationshipCommand(env, "resume", "Act on a suspended relationship again",
+			`Act on a suspended relationship again. The stored bundle counts at once, and is fetched anew.`,
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.ResumeRelationship(ctx, &ententev1.ResumeRelationshipRequest{TrustDomain: td})
 			}),
@@ -45,6 +48,9 @@ func Command(env *cli.Env) *cobra.Command {
 			env,
 			"approve",
 			"Consent to an agreement that an invitation made; it takes effect once both sides have consented",
+			`Consent to an agreement that an invitation made, or to addresses that the other side has announced since.
+It takes effect once the operators of both sides have consented; 'entente federation show' has the state
+of both.`,
 			func(ctx context.Context, c client, td string) (*ententev1.Relationship, error) {
 				return c.ApproveRelationship(ctx, &ententev1.ApproveRelationshipRequest{TrustDomain: td})
 			},
@@ -54,37 +60,60 @@ func Command(env *cli.Env) *cobra.Command {
 
 // relationshipCommand returns a verb that calls a method for a domain and prints its relationship.
 func relationshipCommand(
-	env *cli.Env, verb, short string,
+	env *cli.Env, verb, short, long string,
 	call func(context.Context, ententev1.FederationServiceClient, string) (*ententev1.Relationship, error),
 ) *cobra.Command {
 	return &cobra.Command{
-		Use:   verb + " DOMAIN",
-		Short: short,
-		Args:  cli.Arguments("DOMAIN"),
+		Use:     verb + " DOMAIN",
+		Short:   short,
+		Long:    long,
+		Example: "  entente federation " + verb + " us.example.org",
+		Args:    cli.Arguments("DOMAIN"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			return printRelationship(env)(call(ctx, member.Federation(), args[0]))
 		}),
 	}
 }
 
-func listCommand(env *cli.Env) *cobra.Command {
+func refreshCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
+		Use:   "refresh DOMAIN",
+		Short: "Fetch the bundle now, and show the result; fails if the fetch does",
+		Long: `Fetch the bundle of a foreign trust domain now, and show the result. The command fails if the fetch does;
+the stored bundle stays in any case.`,
+		Example: `  entente federation refresh us.example.org`,
+		Args:    cli.Arguments("DOMAIN"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			r, err := member.Federation().RefreshRelationship(ctx, &ententev1.RefreshRelationshipRequest{
+				TrustDomain: args[0],
+			})
+			if err := printRelationship(env)(r, err); err != nil {
+				return err
+			}
+			if failure := r.GetLastError(); failure != "" {
+				return fmt.Errorf("the bundle of %s was not refreshed (%s): %s", args[0], r.GetLastResult(), failure)
+			}
+			return nil
+		}),
+	}
+}
+
+func listCommand(env *cli.Env) *cobra.Command {
+	var stale *bool
+	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the relationships",
-		Args:  cli.Arguments(),
+		Long: `List the relationships: the foreign trust domains, how fresh the bundle of each is, and what the last
+attempt to get it gave. 'entente federation show DOMAIN' has the texts of errors and alarms.`,
+		Example: `  entente federation list`,
+		Args:    cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-			client := member.Federation()
-			list := &ententev1.ListRelationshipsResponse{}
-			for request := (&ententev1.ListRelationshipsRequest{}); ; {
-				page, err := client.ListRelationships(ctx, request)
-				if err != nil {
-					return err
-				}
-				list.Revision = page.GetRevision()
-				list.Relationships = append(list.Relationships, page.GetRelationships()...)
-				if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
-					break
-				}
+			list, err := cli.Read(ctx, env, *stale,
+				func(ctx context.Context, o *ententev1.ReadOptions) (*ententev1.ListRelationshipsResponse, error) {
+					return listAll(ctx, member.Federation(), o)
+				})
+			if err != nil {
+				return err
 			}
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns(
@@ -95,7 +124,7 @@ func listCommand(env *cli.Env) *cobra.Command {
 					t.Row(
 						r.GetTrustDomain(), cli.EnumName(r.GetState()), cli.EnumName(r.GetFreshness()),
 						cli.Sequence(r.Sequence), cli.EnumName(r.GetProfile()), sourceOf(r), r.GetOwner(),
-						streamOf(r), cli.Since(r.GetLastSuccessTime()), r.GetLastResult(),
+						streamOf(r), cmp.Or(cli.Since(r.GetLastSuccessTime()), "never"), r.GetLastResult(),
 					)
 				}
 				t.Otherwise(
@@ -104,6 +133,26 @@ func listCommand(env *cli.Env) *cobra.Command {
 			})
 		}),
 	}
+	stale = cli.Stale(cmd)
+	return cmd
+}
+
+// listAll reads all pages.
+func listAll(
+	ctx context.Context, client ententev1.FederationServiceClient, o *ententev1.ReadOptions,
+) (*ententev1.ListRelationshipsResponse, error) {
+	list := &ententev1.ListRelationshipsResponse{}
+	for request := (&ententev1.ListRelationshipsRequest{Read: o}); ; {
+		page, err := client.ListRelationships(ctx, request)
+		if err != nil {
+			return nil, err
+		}
+		list.Revision = page.GetRevision()
+		list.Relationships = append(list.Relationships, page.GetRelationships()...)
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			return list, nil
+		}
+	}
 }
 
 func deleteCommand(env *cli.Env) *cobra.Command {
@@ -111,10 +160,25 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete DOMAIN",
 		Short: "End the trust in a foreign domain: its bundle is deleted, and its consumers are notified",
-		Args:  cli.Arguments("DOMAIN"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+		Long: `End the trust in a foreign domain: its bundle is deleted, and its consumers are notified. An agreement
+ends at the other side too. The effect is shown first, and the command asks.`,
+		Example: `  entente federation delete us.example.org --dry-run
+  entente federation delete us.example.org`,
+		Args: cli.Arguments("DOMAIN"),
+	}
+	cmd.Flags().BoolVar(&toHub, "to-hub", false, "if a hub attests the domain too, accept its attestation from "+
+		"now on")
+	etag := cli.Etag(cmd)
+	cmd.RunE = env.Destroys(cmd).Run(
+		func(args []string) string { return "End the trust in " + args[0] },
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return member.Federation().DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{
+				TrustDomain: args[0], ToHub: toHub, Etag: *etag, DryRun: true,
+			})
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			done, err := member.Federation().DeleteRelationship(ctx, &ententev1.DeleteRelationshipRequest{
-				TrustDomain: args[0], ToHub: toHub,
+				TrustDomain: args[0], ToHub: toHub, Etag: *etag,
 			})
 			if err != nil {
 				return err
@@ -126,11 +190,8 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 				}
 				t.Otherwise("Trust domain %s is no longer trusted.", args[0])
 			})
-		}),
-	}
-	cmd.Flags().BoolVar(&toHub, "to-hub", false, "if a hub attests the domain too, accept its attestation from "+
-		"now on")
-	return cmd
+		})
+	return env.IfExists(cmd)
 }
 
 // printRelationship returns a function that prints what a call returned.
@@ -142,6 +203,8 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 		return env.Print(r, func(t *cli.Table) {
 			t.Field("trust domain", r.GetTrustDomain())
 			t.Field("state", cli.EnumName(r.GetState()))
+			t.Field("suspended", cli.Time(r.GetSuspendTime()))
+			t.Field("suspended by", r.GetSuspender())
 			agreementFields(t, r.GetAgreement())
 			if r.GetOriginHub() != "" {
 				t.Field("attested by", r.GetOriginHub())
@@ -155,8 +218,8 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 			}
 			t.Field("profile", cli.EnumName(r.GetProfile()))
 			t.Field("endpoint spiffe id", r.GetEndpointSpiffeId())
-			if len(r.GetWebRoots()) > 0 {
-				t.Field("web roots", "configured")
+			if digest := r.GetWebRootsSha256(); digest != "" {
+				t.Field("web roots", webRootsShown(digest, r.GetAgreement()))
 			}
 			if len(r.GetServingBundle()) > 0 {
 				t.Field("serving bundle", "configured")
@@ -170,6 +233,9 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 			for _, kind := range r.GetAuthorityKinds() {
 				t.Field("relied on", cli.EnumName(kind)+" authorities alone")
 			}
+			if r.GetIgnoredKeys() > 0 {
+				t.Field("ignored keys", fmt.Sprintf("%d, which no verifier could use", r.GetIgnoredKeys()))
+			}
 			if r.GetLeftOut() != "" {
 				t.Field("left out", r.GetLeftOut())
 			}
@@ -179,8 +245,11 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 			t.Field("sequence", cli.Sequence(r.Sequence))
 			t.Field("digest", r.GetDigest())
 			t.Field("owner", r.GetOwner())
+			if r.GetPollInterval() != nil {
+				t.Field("poll interval", cli.Duration(r.GetPollInterval()))
+			}
 			t.Field("refresh interval", cli.Duration(r.GetRefreshInterval()))
-			t.Field("last success", cli.Time(r.GetLastSuccessTime()))
+			t.Field("last success", cmp.Or(cli.Time(r.GetLastSuccessTime()), "never"))
 			t.Field("last attempt", cli.Time(r.GetLastAttemptTime()))
 			t.Field("next attempt", cli.Time(r.GetNextAttemptTime()))
 			t.Field("last result", r.GetLastResult())
@@ -203,6 +272,14 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 			t.Field("revision", r.GetRevision())
 		})
 	}
+}
+
+// webRootsShown returns the digest of web roots, and whether they came with the agreement.
+func webRootsShown(digest string, g *ententev1.Agreement) string {
+	if g.GetWebRootsSha256() == digest {
+		return "sha256 " + digest + ", came with the agreement"
+	}
+	return "sha256 " + digest
 }
 
 // endpointShown returns one of several endpoints as a line.

@@ -1,33 +1,20 @@
 package federation
 
 import (
-	"fmt"
-	"time"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
-var (
-	bootstrapInput = cli.Input{
-		Name:   "--bootstrap",
-		Remedy: "name the peer's SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it there",
-	}
-	servingInput = cli.Input{
-		Name:   "--serving-bundle",
-		Remedy: "name the SPIFFE bundle document of the endpoint's trust domain",
-	}
-	webRootsInput = cli.Input{
-		Name: "--web-roots", Remedy: "name a file of PEM certificates, or leave it out for the system's roots",
-	}
-)
-
-// jwtStaleDefault is the default of the server, for the help.
-const jwtStaleDefault = 7 * 24 * time.Hour
+var bootstrapInput = cli.Input{
+	Name:   "--bootstrap",
+	Remedy: "name the peer's SPIFFE bundle document, as 'entente bundle show --format spiffe' prints it there",
+}
 
 // field is one flag of 'create' and 'update' with the field of a relationship that it sets.
 type field struct {
@@ -36,9 +23,11 @@ type field struct {
 	set func(to *ententev1.Relationship) (paths []string, err error)
 }
 
-// fields are the flags of one command line, in the order in which they are applied.
+// fields are the flags of one command line, in the order in which they are applied. Their names and helps are options
+// of the fields in the API.
 type fields struct {
 	env   *cli.Env
+	cmd   *cobra.Command
 	flags *pflag.FlagSet
 	list  []field
 	// bootstrapFile is not a field of the relationship.
@@ -47,37 +36,92 @@ type fields struct {
 
 // addFields adds the flags to a command.
 func addFields(env *cli.Env, cmd *cobra.Command) *fields {
-	f := &fields{env: env, flags: cmd.Flags()}
+	f := &fields{env: env, cmd: cmd, flags: cmd.Flags()}
 	f.flags.StringVar(&f.bootstrapFile, "bootstrap", "",
 		"the first SPIFFE bundle document, from a trusted source ('-' for standard input)")
-	f.addEndpoint()
-	f.addLimits()
-	f.addPeer()
-	f.addHub()
+	relationship := (*ententev1.Relationship)(nil).ProtoReflect().Descriptor().Fields()
+	for i := range relationship.Len() {
+		d := relationship.Get(i)
+		switch setting := settingOf(d); {
+		case d.Name() == "url":
+			f.addURLs(setting)
+		case d.Name() == "authority_kinds":
+			f.addKinds(setting)
+		case d.Name() == "peer":
+			f.addPeer(setting)
+		case d.Name() == "hub":
+			f.addHub()
+		case setting.GetFlag() != "":
+			f.addValue(d, setting)
+		}
+	}
 	return f
+}
+
+// settingOf returns the flag and the help of a field that clients set, or nil.
+func settingOf(d protoreflect.FieldDescriptor) *ententev1.Setting {
+	setting, _ := proto.GetExtension(d.Options(), ententev1.E_Setting).(*ententev1.Setting)
+	return setting
+}
+
+// partOf returns the setting of a field of a message.
+func partOf(m proto.Message, name protoreflect.Name) *ententev1.Setting {
+	return settingOf(m.ProtoReflect().Descriptor().Fields().ByName(name))
 }
 
 func (f *fields) add(flag string, set func(to *ententev1.Relationship) ([]string, error)) {
 	f.list = append(f.list, field{flag, set})
 }
 
-// addValue adds a field whose path needs no thought.
-func (f *fields) addValue(flag, path string, set func(to *ententev1.Relationship)) {
-	f.add(flag, func(to *ententev1.Relationship) ([]string, error) {
-		set(to)
-		return []string{path}, nil
-	})
+// addValue adds the flag of a field with a single value. An empty value clears the field, for which the server has a
+// default. Bytes are the content of a file.
+func (f *fields) addValue(d protoreflect.FieldDescriptor, setting *ententev1.Setting) {
+	flag, help := setting.GetFlag(), setting.GetHelp()
+	set := func(value func() protoreflect.Value) {
+		f.add(flag, func(to *ententev1.Relationship) ([]string, error) {
+			if v := value(); v.IsValid() {
+				to.ProtoReflect().Set(d, v)
+			}
+			return []string{string(d.Name())}, nil
+		})
+	}
+	switch d.Kind() {
+	case protoreflect.BoolKind:
+		b := f.flags.Bool(flag, false, help)
+		set(func() protoreflect.Value { return protoreflect.ValueOfBool(*b) })
+	case protoreflect.StringKind:
+		s := f.flags.String(flag, "", help)
+		set(func() protoreflect.Value { return protoreflect.ValueOfString(*s) })
+	case protoreflect.Uint32Kind:
+		n := f.flags.Uint32(flag, 0, help)
+		set(func() protoreflect.Value { return protoreflect.ValueOfUint32(*n) })
+	case protoreflect.EnumKind:
+		e := &cli.EnumFlag{Of: d.Enum()}
+		f.flags.Var(e, flag, help)
+		set(func() protoreflect.Value { return protoreflect.ValueOfEnum(e.Number) })
+	case protoreflect.BytesKind:
+		f.addFile(d, setting)
+	default: // google.protobuf.Duration: there is no other message with a flag of its own
+		duration := f.flags.Duration(flag, 0, help)
+		set(func() (v protoreflect.Value) {
+			if *duration != 0 {
+				v = protoreflect.ValueOfMessage(durationpb.New(*duration).ProtoReflect())
+			}
+			return v
+		})
+	}
 }
 
-// addFile adds a field with the content of a file. An empty name is an empty field.
-func (f *fields) addFile(flag, path string, input cli.Input, name *string, set func(*ententev1.Relationship, []byte)) {
-	f.add(flag, func(to *ententev1.Relationship) ([]string, error) {
+func (f *fields) addFile(d protoreflect.FieldDescriptor, setting *ententev1.Setting) {
+	name := f.flags.String(setting.GetFlag(), "", setting.GetHelp())
+	input := cli.Input{Name: "--" + setting.GetFlag(), Remedy: setting.GetFileRemedy()}
+	f.add(setting.GetFlag(), func(to *ententev1.Relationship) ([]string, error) {
 		if *name == "" {
-			return []string{path}, nil
+			return []string{string(d.Name())}, nil
 		}
 		content, err := f.env.ReadFile(input, *name)
-		set(to, content)
-		return []string{path}, err
+		to.ProtoReflect().Set(d, protoreflect.ValueOfBytes(content))
+		return []string{string(d.Name())}, err
 	})
 }
 
@@ -109,44 +153,20 @@ func (f *fields) apply(to *ententev1.Relationship) (paths []string, bootstrap []
 	return paths, bootstrap, err
 }
 
-// addEndpoint adds the flags for the bundle endpoint.
-func (f *fields) addEndpoint() {
-	urls := f.flags.StringArray("url", nil,
-		"where the bundle is served: https://HOST[:PORT]/PATH; can be repeated, and is tried in order")
-	f.add("url", func(to *ententev1.Relationship) ([]string, error) {
+// addURLs adds the flag for the endpoints: the first URL and the further ones are two fields.
+func (f *fields) addURLs(setting *ententev1.Setting) {
+	urls := f.flags.StringArray(setting.GetFlag(), nil, setting.GetHelp())
+	f.add(setting.GetFlag(), func(to *ententev1.Relationship) ([]string, error) {
 		to.Url, to.FallbackUrls = (*urls)[0], (*urls)[1:]
 		return []string{"url", "fallback_urls"}, nil
 	})
-
-	profile := &cli.EnumFlag{Of: ententev1.EndpointProfile(0).Descriptor()}
-	f.flags.Var(profile, "profile", "how the endpoint authenticates: https_spiffe or https_web")
-	f.addValue("profile", "profile", func(to *ententev1.Relationship) {
-		to.Profile = ententev1.EndpointProfile(profile.Number)
-	})
-
-	id := f.flags.String("endpoint-spiffe-id", "", "https_spiffe: the SPIFFE ID of the endpoint")
-	f.addValue("endpoint-spiffe-id", "endpoint_spiffe_id", func(to *ententev1.Relationship) {
-		to.EndpointSpiffeId = *id
-	})
-
-	serving := f.flags.String("serving-bundle", "",
-		"https_spiffe, if --endpoint-spiffe-id is in another domain: the SPIFFE bundle document of that domain "+
-			"(default: its bundle in this cluster; '' restores the default)")
-	f.addFile("serving-bundle", "serving_bundle", servingInput, serving, func(to *ententev1.Relationship, b []byte) {
-		to.ServingBundle = b
-	})
-
-	roots := f.flags.String("web-roots", "",
-		"https_web: PEM certificates that are the only accepted roots (default, and '': the system's)")
-	f.addFile("web-roots", "web_roots", webRootsInput, roots, func(to *ententev1.Relationship, b []byte) {
-		to.WebRoots = b
-	})
 }
 
-// addLimits adds the flags for what is accepted, and for how long.
-func (f *fields) addLimits() {
-	kinds := f.flags.String("authority-kinds", "", "which authorities are accepted: x509, jwt or both (default: both)")
-	f.add("authority-kinds", func(to *ententev1.Relationship) ([]string, error) {
+// addKinds adds the flag for the kinds of authorities, whose list is empty for both.
+func (f *fields) addKinds(setting *ententev1.Setting) {
+	kinds := f.flags.String(setting.GetFlag(), "", setting.GetHelp())
+	cli.FlagValues(f.cmd, setting.GetFlag(), "x509", "jwt", "both")
+	f.add(setting.GetFlag(), func(to *ententev1.Relationship) ([]string, error) {
 		switch *kinds {
 		case "x509":
 			to.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509}
@@ -154,51 +174,25 @@ func (f *fields) addLimits() {
 			to.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT}
 		case "both":
 		default:
-			return nil, cli.Usagef("--authority-kinds %q is not one of x509, jwt, both", *kinds)
+			return nil, cli.Usagef("--%s %q is not one of x509, jwt, both", setting.GetFlag(), *kinds)
 		}
 		return []string{"authority_kinds"}, nil
 	})
-
-	size := f.flags.Uint32("max-document-bytes", 0, "maximum size of the document (default: 1 MiB)")
-	f.addValue("max-document-bytes", "max_document_bytes", func(to *ententev1.Relationship) {
-		to.MaxDocumentBytes = *size
-	})
-
-	timeout := f.flags.Duration("fetch-timeout", 0, "how long a fetch from one endpoint may take (default: 30s)")
-	f.addValue("fetch-timeout", "fetch_timeout", func(to *ententev1.Relationship) {
-		if *timeout != 0 {
-			to.FetchTimeout = durationpb.New(*timeout)
-		}
-	})
-
-	jwt := f.flags.Duration("max-stale-jwt", 0,
-		fmt.Sprintf("how long without refresh until its JWT keys count as expired (default: %s)", jwtStaleDefault))
-	f.addValue("max-stale-jwt", "max_stale_jwt", func(to *ententev1.Relationship) {
-		to.MaxStaleJwt = durationpb.New(*jwt)
-	})
-
-	x509 := f.flags.Duration("max-stale-x509", 0,
-		"how long without refresh until its X.509 authorities count as expired (default: never)")
-	f.addValue("max-stale-x509", "max_stale_x509", func(to *ententev1.Relationship) {
-		to.MaxStaleX509 = durationpb.New(*x509)
-	})
 }
 
-// addPeer adds the flags for the stream to another Entente cluster.
-func (f *fields) addPeer() {
-	home := f.flags.String("peer-domain", "",
-		"if an Entente cluster hosts the domain: its home trust domain, with which a stream is kept ('' ends it)")
-	addresses := f.flags.StringArray("peer-address", nil,
-		"HOST:PORT of the cluster port of a member there; can be repeated "+
-			"(default: none, only that cluster opens the stream)")
-	f.add("peer-domain", func(to *ententev1.Relationship) ([]string, error) {
+// addPeer adds the flags for the stream to another Entente cluster. Its addresses alone can be changed.
+func (f *fields) addPeer(setting *ententev1.Setting) {
+	part := partOf(&ententev1.Peer{}, "addresses")
+	home := f.flags.String(setting.GetFlag(), "", setting.GetHelp())
+	addresses := f.flags.StringArray(part.GetFlag(), nil, part.GetHelp())
+	f.add(setting.GetFlag(), func(to *ententev1.Relationship) ([]string, error) {
 		if *home != "" {
 			to.Peer = &ententev1.Peer{HomeTrustDomain: *home, Addresses: *addresses}
 		}
 		return []string{"peer"}, nil
 	})
-	f.add("peer-address", func(to *ententev1.Relationship) ([]string, error) {
-		if f.flags.Changed("peer-domain") {
+	f.add(part.GetFlag(), func(to *ententev1.Relationship) ([]string, error) {
+		if f.flags.Changed(setting.GetFlag()) {
 			return nil, nil // part of the peer
 		}
 		to.Peer = &ententev1.Peer{Addresses: *addresses}
@@ -206,23 +200,14 @@ func (f *fields) addPeer() {
 	})
 }
 
-// addHub adds the flags for hubs.
+// addHub adds the flags for hubs. An empty --hub-include ends the hub as a whole.
 func (f *fields) addHub() {
-	attest := f.flags.Bool("attest", false,
-		"attest the domain as a hub: its bundle is in the bundle map that this cluster serves")
-	f.addValue("attest", "attest", func(to *ententev1.Relationship) { to.Attest = *attest })
-	include := f.flags.StringArray("hub-include", nil,
-		"the domain's cluster is a hub: a trust domain whose attestation "+
-			"by it "+
-			"is accepted, or all below a name such as .example.org; can be repeated ('' ends that)")
-	exclude := f.flags.StringArray("hub-exclude", nil,
-		"a trust domain, or all below a name, whose attestation by the hub is not accepted; can be repeated ('' "+
-			"for none)")
-	url := f.flags.String("hub-url", "", "where the hub serves its bundle map (default: /bundles at the host of --url)")
 	none := func(list []string) bool { return len(list) == 1 && list[0] == "" }
-	noHub := func() bool { return f.flags.Changed("hub-include") && none(*include) }
-	hub := func(flag, path string, set func(*ententev1.Hub)) {
-		f.add(flag, func(to *ententev1.Relationship) ([]string, error) {
+	including := partOf(&ententev1.Hub{}, "include")
+	include := f.flags.StringArray(including.GetFlag(), nil, including.GetHelp())
+	noHub := func() bool { return f.flags.Changed(including.GetFlag()) && none(*include) }
+	part := func(setting *ententev1.Setting, path string, set func(*ententev1.Hub)) {
+		f.add(setting.GetFlag(), func(to *ententev1.Relationship) ([]string, error) {
 			if noHub() { // which the field as a whole expresses
 				return nil, nil
 			}
@@ -233,14 +218,17 @@ func (f *fields) addHub() {
 			return []string{path}, nil
 		})
 	}
-	hub("hub-include", "hub.include", func(h *ententev1.Hub) { h.Include = *include })
-	hub("hub-exclude", "hub.exclude", func(h *ententev1.Hub) {
+	part(including, "hub.include", func(h *ententev1.Hub) { h.Include = *include })
+	excluding, at := partOf(&ententev1.Hub{}, "exclude"), partOf(&ententev1.Hub{}, "url")
+	exclude := f.flags.StringArray(excluding.GetFlag(), nil, excluding.GetHelp())
+	part(excluding, "hub.exclude", func(h *ententev1.Hub) {
 		if !none(*exclude) {
 			h.Exclude = *exclude
 		}
 	})
-	hub("hub-url", "hub.url", func(h *ententev1.Hub) { h.Url = *url })
-	f.add("hub-include", func(*ententev1.Relationship) ([]string, error) {
+	url := f.flags.String(at.GetFlag(), "", at.GetHelp())
+	part(at, "hub.url", func(h *ententev1.Hub) { h.Url = *url })
+	f.add(including.GetFlag(), func(*ententev1.Relationship) ([]string, error) {
 		if noHub() {
 			return []string{"hub"}, nil
 		}

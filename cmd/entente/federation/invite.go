@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ func inviteCommand(env *cli.Env) *cobra.Command {
 	var own, foreign, home string
 	var ttl time.Duration
 	var approve bool
+	var advertise []string
 	cmd := &cobra.Command{
 		Use:   "invite --domain OWN --for FOREIGN",
 		Short: "Make a token by which one other cluster federates with this one",
@@ -28,14 +30,20 @@ There,
   entente federation accept TOKEN
 
 makes the relationships of both sides. Until both operators have approved ('entente federation approve', or
---approve here and there) nothing is served or accepted under them.`,
-		Example: `  entente federation invite --domain eu.example.org --for us.example.org --approve`,
+--approve here and there) nothing is served or accepted under them.
+
+The token names the addresses of the members, and the other side stays with them. Where it reaches the members by other
+addresses, behind a load balancer or NAT, --advertise gives these; the URLs of the bundle endpoints are at the same
+hosts then, unless bundle_endpoint.advertise is configured. The web roots of an https_web endpoint (roots_file in its
+profile) are sent when the token is used; their digest is printed here and there, so that it can be compared.`,
+		Example: `  entente federation invite --domain eu.example.org --for us.example.org --approve
+  entente federation invite --domain eu.example.org --for us.example.org --advertise lb.example.org:7440`,
 		Args:    cli.Arguments(),
 		PreRunE: cli.Required("domain", "for"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			made, err := member.Federation().CreateInvitation(ctx, &ententev1.CreateInvitationRequest{
 				TrustDomain: own, ForeignTrustDomain: foreign, ForeignHomeTrustDomain: home,
-				Ttl: durationpb.New(ttl), Approve: approve,
+				Ttl: durationpb.New(ttl), Approve: approve, Advertise: advertise,
 			})
 			if err != nil {
 				return err
@@ -46,6 +54,12 @@ makes the relationships of both sides. Until both operators have approved ('ente
 					env.Stderr, "Invitation %s of %s, for %s alone, until %s.\n", i.GetId(), i.GetTrustDomain(),
 					i.GetForeignTrustDomain(), cli.Time(i.GetExpireTime()),
 				)
+				fmt.Fprintf(env.Stderr, "The other side calls %s, and fetches from %s.\n",
+					strings.Join(made.GetAddresses(), ", "), strings.Join(made.GetUrls(), ", "))
+				if digest := made.GetWebRootsSha256(); digest != "" {
+					fmt.Fprintf(env.Stderr, "It verifies these by the web roots of SHA-256 %s.\n", digest)
+				}
+				printWarnings(env, made.GetWarnings())
 				if !i.GetApproved() {
 					fmt.Fprintf(
 						env.Stderr, "Once it is accepted: entente federation approve %s\n", i.GetForeignTrustDomain(),
@@ -65,12 +79,26 @@ makes the relationships of both sides. Until both operators have approved ('ente
 			"one: it is trusted too")
 	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long it can be accepted, 168h at most")
 	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement at once")
+	addAdvertise(cmd, &advertise)
 	return cmd
+}
+
+// addAdvertise adds the flag for the addresses that the other side of an agreement uses.
+func addAdvertise(cmd *cobra.Command, to *[]string) {
+	cmd.Flags().StringArrayVar(to, "advertise", nil, "`HOST:PORT` at which the other side reaches the cluster port, "+
+		"such as that of a load balancer; can be repeated (default: the members' own)")
+}
+
+func printWarnings(env *cli.Env, warnings []string) {
+	for _, warning := range warnings {
+		fmt.Fprintf(env.Stderr, "entente: %s\n", cli.Printable(warning))
+	}
 }
 
 func acceptCommand(env *cli.Env) *cobra.Command {
 	var approve bool
 	var home string
+	var advertise []string
 	cmd := &cobra.Command{
 		Use:   "accept TOKEN",
 		Short: "Accept another cluster's invitation ('-' reads the token from standard input)",
@@ -93,7 +121,7 @@ is lost, accept the same token again.`,
 				text = strings.TrimSpace(string(raw))
 			}
 			done, err := member.Federation().RedeemInvitation(ctx, &ententev1.RedeemInvitationRequest{
-				Token: text, Approve: approve, HomeTrustDomain: home,
+				Token: text, Approve: approve, HomeTrustDomain: home, Advertise: advertise,
 			})
 			if err != nil {
 				return err
@@ -101,13 +129,12 @@ is lost, accept the same token again.`,
 			if env.Output != cli.OutputTable {
 				return env.Print(done, nil)
 			}
-			for _, warning := range done.GetWarnings() {
-				fmt.Fprintf(env.Stderr, "entente: %s\n", cli.Printable(warning))
-			}
+			printWarnings(env, done.GetWarnings())
 			return printRelationship(env)(done.GetRelationship(), nil)
 		}),
 	}
 	cmd.Flags().BoolVar(&approve, "approve", false, "approve the agreement at once")
+	addAdvertise(cmd, &advertise)
 	cmd.Flags().StringVar(&home, "home", "", "the home trust domain of the inviting cluster, if it is another one: "+
 		"it is "+
 		"trusted too")
@@ -119,7 +146,11 @@ func invitationsCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invitations [--revoke ID]",
 		Short: "List the invitations and their states, or revoke one",
-		Args:  cli.Arguments(),
+		Long: `List the invitations and their states, or revoke an open one. The tokens themselves are secrets, and are
+not shown.`,
+		Example: `  entente federation invitations
+  entente federation invitations --revoke 5d41402a`,
+		Args: cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			client := member.Federation()
 			if revoke != "" {
@@ -172,6 +203,13 @@ func agreementFields(t *cli.Table, g *ententev1.Agreement) {
 	}
 	t.Field("approved here", here)
 	t.Field("approved there", there)
+	if len(g.GetAdvertised()) > 0 {
+		t.Field("advertised there", strings.Join(g.GetAdvertised(), ", "))
+	}
+	t.Field("may change itself", "its members' keys, and URLs and addresses at "+strings.Join(g.GetHosts(), ", "))
+	if pending := slices.Concat(g.GetPendingUrls(), g.GetPendingAddresses()); len(pending) > 0 {
+		t.Field("announced", strings.Join(pending, ", ")+"; not used before 'entente federation approve'")
+	}
 	if g.GetEndTime() != nil {
 		t.Field(
 			"ended there",

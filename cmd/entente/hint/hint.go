@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 	"github.com/ententehq/entente/cmd/entente/cli"
 )
 
@@ -16,7 +17,28 @@ import (
 func Command(env *cli.Env) *cobra.Command {
 	var locality cli.LocalityFlag
 	var scenario []string
-	var allCallers bool
+	var allCallers, watch bool
+	once := func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+		routing := member.Routing()
+		if !allCallers && len(scenario) == 0 {
+			hint, err := routing.GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: locality.Value})
+			if err != nil {
+				return err
+			}
+			env.WarnOfLocality(locality.Value, env.KnownLocalities(ctx, member, "", ""))
+			if err := env.Print(hint, hintTable(hint)); err != nil {
+				return err
+			}
+			return unknown(hint)
+		}
+		answer, err := routing.SimulateHint(ctx, &ententev1.SimulateHintRequest{
+			Service: args[0], Locality: locality.Value, Scenario: scenario, AllCallers: allCallers,
+		})
+		if err != nil {
+			return err
+		}
+		return env.Print(answer, simulationTable(args[0], answer))
+	}
 	cmd := &cobra.Command{
 		Use:   "hint NAME --locality REGION[/ZONE[/SUB-ZONE]]",
 		Short: "Show where callers send requests for a service, now or in a what-if scenario",
@@ -34,8 +56,14 @@ same instance, the later one counts:
 With --all-callers the answer is the load of each region from the callers of all localities, now and then. The
 number of callers is unknown: those of a locality are assumed to send requests in proportion to the weights of the
 instances that are registered there, whatever their health, and to keep sending when their locality is down.`,
+		Example: `  entente hint shop --locality eu-west-1/eu-west-1a
+  entente hint shop --locality eu-west-1 --what-if eu-west-1a=down
+  entente hint shop --all-callers --what-if domain:us.example.org=expired`,
 		Args: cli.Arguments("NAME"),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
+			if watch && (allCallers || len(scenario) > 0) {
+				return cli.Usagef("--watch follows the present state: leave out --what-if and --all-callers")
+			}
 			if allCallers && cmd.Flags().Changed("locality") {
 				return cli.Usagef("--all-callers covers all localities: leave out one of --all-callers and --locality")
 			}
@@ -44,30 +72,52 @@ instances that are registered there, whatever their health, and to keep sending 
 			}
 			return cli.Required("locality")(cmd, args)
 		},
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			client := member.Routing()
-			if !allCallers && len(scenario) == 0 {
-				hint, err := client.GetHint(ctx, &ententev1.GetHintRequest{Service: args[0], Locality: locality.Value})
-				if err != nil {
-					return err
-				}
-				return env.Print(hint, hintTable(hint))
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if watch {
+				return env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+					return follow(ctx, env, member, args[0], locality.Value)
+				})(cmd, args)
 			}
-			answer, err := client.SimulateHint(ctx, &ententev1.SimulateHintRequest{
-				Service: args[0], Locality: locality.Value, Scenario: scenario, AllCallers: allCallers,
-			})
-			if err != nil {
-				return err
-			}
-			return env.Print(answer, simulationTable(args[0], answer))
-		}),
+			return env.Call(once)(cmd, args)
+		},
 	}
 	cmd.Flags().Var(&locality, "locality", "where the caller is: `REGION[/ZONE[/SUB-ZONE]]`")
+	cmd.Flags().BoolVar(&watch, "watch", false, "keep running, and show each change")
 	cmd.Flags().StringArrayVar(&scenario, "what-if", nil, "a condition of the scenario: `SUBJECT=STATE`; can be "+
 		"repeated")
 	cmd.Flags().BoolVar(&allCallers, "all-callers", false, "show the load of each region from the callers of all "+
 		"localities")
 	return cmd
+}
+
+// follow shows the hint and each change of it, until ctx ends.
+func follow(
+	ctx context.Context, env *cli.Env, member *cli.Member, service string, locality *ententev1.Locality,
+) error {
+	first := true
+	for hint, err := range member.WatchHint(ctx, service, locality) {
+		if err != nil {
+			return err
+		}
+		if first {
+			env.WarnOfLocality(locality, env.KnownLocalities(ctx, member, "", ""))
+		} else if env.Output == cli.OutputTable {
+			fmt.Fprintln(env.Stdout)
+		}
+		first = false
+		if err := env.Print(hint, hintTable(hint)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unknown returns an error if a service has no instance at all, which the hint states already.
+func unknown(h *ententev1.Hint) error {
+	if len(h.GetPriorities())+len(h.GetExcluded()) > 0 {
+		return nil
+	}
+	return cli.Silent{Err: fmt.Errorf("service %s: %w", h.GetService(), client.ErrNotFound)}
 }
 
 func simulationTable(service string, answer *ententev1.SimulateHintResponse) func(*cli.Table) {
@@ -122,6 +172,7 @@ func hintTable(h *ententev1.Hint) func(*cli.Table) {
 			columns = append(columns, "IMPORTED FROM")
 		}
 		t.Columns(columns...)
+		t.Wrap("LOCALITY", "ADDRESS", "SPIFFE ID")
 		for _, p := range h.GetPriorities() {
 			load := percent(p.GetLoad())
 			if p.GetDegradedLoad() > 0 {
@@ -134,7 +185,7 @@ func hintTable(h *ententev1.Hint) func(*cli.Table) {
 				for _, e := range l.GetEndpoints() {
 					cells := []any{
 						p.GetPriority(), load, cli.Locality(l.GetLocality()), percent(l.GetShare()), e.GetAddress(),
-						cli.EnumName(e.GetHealth()), e.GetWeight(),
+						endpointHealth(e), e.GetWeight(),
 						e.GetSpiffeId(), cli.EnumName(e.GetFreshness()),
 					}
 					if imports {
@@ -161,6 +212,14 @@ func hintTable(h *ententev1.Hint) func(*cli.Table) {
 		t.Otherwise("")
 		t.Note = strings.Join(notes, "\n")
 	}
+}
+
+// endpointHealth returns the health of an endpoint, and why it is offered although its lease was lost.
+func endpointHealth(e *ententev1.HintEndpoint) string {
+	if e.GetKept() {
+		return cli.EnumName(e.GetHealth()) + " (kept: lease lost)"
+	}
+	return cli.EnumName(e.GetHealth())
 }
 
 func percent(n uint32) string { return fmt.Sprintf("%d%%", n) }

@@ -25,7 +25,8 @@ func Command(env *cli.Env) *cobra.Command {
 var rulesInput = cli.Input{Name: "FILE", Remedy: "name a file of rules, as 'entente rule put --help' shows one"}
 
 func putCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	var etag *string
+	cmd := &cobra.Command{
 		Use:   "put FILE",
 		Short: "Create or replace rules, all in a file or none",
 		Long: `Create or replace the rules in a file, all of them or none. A file holds blocks such as
@@ -40,8 +41,9 @@ func putCommand(env *cli.Env) *cobra.Command {
     distribution "eu-west-1" { to = { "eu-west-1" = 90, "eu-central-1" = 10 } }
   }
 
-or JSON, as 'entente rule list --output json' prints it. FILE - is standard input.`,
-		Args: cli.Arguments("FILE"),
+or JSON, as 'entente rule list --output json' prints it; etags in it are ignored. FILE - is standard input.`,
+		Example: `  entente rule put rules.hcl`,
+		Args:    cli.Arguments("FILE"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			content, err := env.ReadFile(rulesInput, args[0])
 			if err != nil {
@@ -50,6 +52,12 @@ or JSON, as 'entente rule list --output json' prints it. FILE - is standard inpu
 			rules, err := config.ParseRules(args[0], content)
 			if err != nil {
 				return err
+			}
+			for _, r := range rules {
+				r.Etag = *etag
+			}
+			if *etag != "" && len(rules) != 1 {
+				return cli.Usagef("--etag is for one rule, and the file has %d", len(rules))
 			}
 			put, err := member.Routing().PutRules(ctx, &ententev1.PutRulesRequest{Rules: rules})
 			if err != nil {
@@ -65,13 +73,19 @@ or JSON, as 'entente rule list --output json' prints it. FILE - is standard inpu
 			})
 		}),
 	}
+	etag = cli.PutEtag(cmd)
+	return cmd
 }
 
 func listCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the rules",
-		Args:  cli.Arguments(),
+		Long: `List the rules, by service. The rule for * holds for all services without a setting of their own.
+Warnings about a rule are shown when it is put.`,
+		Example: `  entente rule list
+  entente rule list -o json >rules.json`,
+		Args: cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			list, err := member.Routing().ListRules(ctx, &ententev1.ListRulesRequest{})
 			if err != nil {
@@ -91,30 +105,50 @@ func showCommand(env *cli.Env) *cobra.Command {
 		Short: "Show the rule for a service, or * for all",
 		Long: `Show the rule for a service, or the one for all with *. A setting of a service comes from its own
 rule, else from the rule for all, else from the configuration.`,
+		Example: `  entente rule show shop
+  entente rule show '*'`,
 		Args: cli.Arguments("SERVICE"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			rule, err := member.Routing().GetRule(ctx, &ententev1.GetRuleRequest{Service: args[0]})
 			if err != nil {
 				return err
 			}
-			return env.Print(rule, func(t *cli.Table) { rulesTable(t, []*ententev1.RoutingRule{rule}) })
+			return env.Print(rule, func(t *cli.Table) {
+				t.Field("service", rule.GetService())
+				for _, setting := range ruleText(rule) {
+					t.Field("setting", setting)
+				}
+				t.Field("changed", cli.Time(rule.GetUpdateTime()))
+			})
 		}),
 	}
 }
 
 func deleteCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "delete SERVICE",
 		Short: "Delete the rule for a service, or * for all",
-		Args:  cli.Arguments("SERVICE"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Routing().DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: args[0]})
+		Long: `Delete the rule for a service, or the one for all with *. Hints then follow the rule for all, else the
+configuration. The change takes effect at once.`,
+		Example: `  entente rule delete shop
+  entente rule delete '*' --if-exists`,
+		Args: cli.Arguments("SERVICE"),
+	}
+	etag := cli.Etag(cmd)
+	cmd.RunE = env.Previews(cmd).Run(nil,
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return member.Routing().DeleteRule(ctx, &ententev1.DeleteRuleRequest{
+				Service: args[0], Etag: *etag, DryRun: true,
+			})
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := member.Routing().DeleteRule(ctx, &ententev1.DeleteRuleRequest{Service: args[0], Etag: *etag})
 			if err != nil {
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) { t.Otherwise("The rule for %s is deleted.", args[0]) })
-		}),
-	}
+		})
+	return env.IfExists(cmd)
 }
 
 func rulesTable(t *cli.Table, rules []*ententev1.RoutingRule) {

@@ -2,12 +2,9 @@
 package server
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
-	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,10 +23,13 @@ func Command(env *cli.Env) *cobra.Command {
 		Long: `Run a member until it is interrupted.
 
 A cluster is formed once, by its first member with --bootstrap. Others join it by the join block of their
-configuration, with a token from 'entente cluster join-token'. From then on a member needs neither.
+configuration, with a token from 'entente cluster join-token ID'. From then on a member needs neither.
 
---dev runs a cluster of one member for experiments: self-signed, on the default ports of this machine, with its data
-in a temporary folder that is removed at the end.`,
+--dev runs a cluster of one member for experiments: self-signed, on the default ports of this machine or on free ones if
+those are in use, with its data in a temporary folder that is removed at the end. It prints a block of commands for
+another terminal.`,
+		Example: `  entente server --config /etc/entente/entente.hcl --bootstrap
+  entente server --dev`,
 		Args: cli.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -44,7 +44,7 @@ in a temporary folder that is removed at the end.`,
 			if err != nil {
 				return err
 			}
-			return node.Run(cmd.Context(), cfg, node.Options{Bootstrap: bootstrap, LogOutput: env.Stderr})
+			return exiting(node.Run(cmd.Context(), cfg, node.Options{Bootstrap: bootstrap, LogOutput: env.Stderr}))
 		},
 	}
 	f := cmd.Flags()
@@ -54,25 +54,18 @@ in a temporary folder that is removed at the end.`,
 	return cmd
 }
 
-// runDev runs a cluster of one member in a temporary folder.
-func runDev(ctx context.Context, env *cli.Env) (err error) {
-	dir, err := os.MkdirTemp("", "entente-dev-")
-	if err != nil {
-		return fmt.Errorf("make a folder for --dev: %w", err)
+// printLimit is how long the last line of a member that hangs may take.
+const printLimit = 2 * time.Second
+
+// exiting returns an error to be printed. A member that must not be started again has an exit status of its own. If a
+// part of the member hangs, the process exits soon even if printing hangs too: standard error may be a file on the same
+// disk.
+func exiting(err error) error {
+	if errors.Is(err, node.ErrRemoved) || errors.Is(err, node.ErrAbandoned) {
+		return cli.PreconditionError(err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	cfg, err := config.Dev(dir)
-	if err != nil {
-		return err
-	}
-	err = node.Run(ctx, cfg, node.Options{Bootstrap: true, LogOutput: env.Stderr, Started: func() {
-		fmt.Fprintf(
-			env.Stdout, "In another terminal:\n\n  export ENTENTE_SOCKET=%s\n  entente cluster members\n\n",
-			filepath.Join(dir, node.SocketName),
-		)
-	}})
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w; --dev uses the default ports: give --config to use others", err)
+	if errors.Is(err, node.ErrUnfinished) {
+		time.AfterFunc(printLimit, func() { os.Exit(1) })
 	}
 	return err
 }

@@ -29,6 +29,7 @@ func keepInstance(
 		return err
 	}
 	made := lease.Instances()[0]
+	warn(ctx, env, member, made)
 	if err := env.Print(made, instanceTable(made)); err != nil {
 		return err
 	}
@@ -40,7 +41,7 @@ func keepInstance(
 	if err := lease.Close(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf(
 			"deregister the instance: it counts as unhealthy in %s without renewal, and is removed %s later: %w",
-			cli.Duration(durationpb.New(cfg.TTL)), cli.Duration(durationpb.New(cfg.GoneAfter)), err,
+			cli.Duration(durationpb.New(cfg.TTL)), cli.Duration(durationpb.New(cfg.RemovalDelay)), err,
 		)
 	}
 	report("is deregistered", nil)

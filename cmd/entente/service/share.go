@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 
 func exportCommand(env *cli.Env) *cobra.Command {
 	export := &ententev1.ServiceExport{}
+	var etag *string
 	cmd := &cobra.Command{
 		Use:   "export NAME --to DOMAIN",
 		Short: "Export a service to the cluster of a foreign trust domain",
@@ -29,7 +31,9 @@ the previous one.`,
 		PreRunE: cli.Required("to"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			export.Service = args[0]
-			made, err := member.Routing().ExportService(ctx, &ententev1.ExportServiceRequest{Export: export})
+			made, err := member.Routing().ExportService(ctx, &ententev1.ExportServiceRequest{
+				Export: export, Etag: *etag,
+			})
 			if err != nil {
 				return err
 			}
@@ -52,6 +56,7 @@ the previous one.`,
 		"only instances in `REGION[/ZONE[/SUB-ZONE]]`; can be repeated")
 	f.StringVar(&export.TrustDomain, "domain", "", "only instances of this hosted trust `DOMAIN`")
 	f.StringVar(&export.PathPrefix, "path", "", "only instances whose SPIFFE IDs lie below `/PATH`")
+	etag = cli.PutEtag(cmd)
 	return cmd
 }
 
@@ -80,28 +85,40 @@ func unexportCommand(env *cli.Env) *cobra.Command {
 		Short: "Stop exporting a service",
 		Long: `Stop exporting a service. NAME is its name in the other cluster, which removes the instances when
 the stream delivers the change. Without a stream the instances expire there after its import_ttl.`,
+		Example: `  entente service unexport shop-eu --to us.example.org`,
 		Args:    cli.Arguments("NAME"),
 		PreRunE: cli.Required("to"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Routing().UnexportService(ctx, &ententev1.UnexportServiceRequest{Name: args[0], To: to})
+	}
+	cmd.Flags().StringVar(&to, "to", "", "the foreign trust `DOMAIN`")
+	etag := cli.Etag(cmd)
+	cmd.RunE = env.Destroys(cmd).Run(
+		func(args []string) string { return fmt.Sprintf("Stop exporting %s to %s", args[0], to) },
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return member.Routing().UnexportService(ctx, &ententev1.UnexportServiceRequest{
+				Name: args[0], To: to, Etag: *etag, DryRun: true,
+			})
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := member.Routing().UnexportService(ctx, &ententev1.UnexportServiceRequest{
+				Name: args[0], To: to, Etag: *etag,
+			})
 			if err != nil {
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) { t.Otherwise("%s is no longer exported to %s.", args[0], to) })
-		}),
-	}
-	cmd.Flags().StringVar(&to, "to", "", "the foreign trust `DOMAIN`")
-	return cmd
+		})
+	return env.IfExists(cmd)
 }
 
 func exportsCommand(env *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "exports",
 		Short: "List the exported services",
-		Long: `List the exported services: acknowledged if the other cluster has stored the present instances,
-refused if it has rejected them, and offered if it does not import them, or has not answered since the leader
-changed.`,
-		Args: cli.Arguments(),
+		Long: `List the exported services, and whether the other cluster has them. One is acknowledged if the other
+cluster has stored the present instances, refused if it has rejected them, and offered if it does not
+import them, or has not answered since the leader changed.`,
+		Example: `  entente service exports`,
+		Args:    cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			list, err := member.Routing().ListServiceExports(ctx, &ententev1.ListServiceExportsRequest{})
 			if err != nil {
@@ -109,6 +126,7 @@ changed.`,
 			}
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns("SERVICE", "TO", "NAME THERE", "WHICH", "OFFERED", "STATE", "ANSWERED", "DETAIL")
+				t.Wrap("WHICH", "DETAIL")
 				for _, e := range list.GetExports() {
 					t.Row(
 						e.GetService(), e.GetTo(), e.GetName(), exportedInstances(e), e.GetInstances(),
@@ -123,6 +141,7 @@ changed.`,
 
 func importCommand(env *cli.Env) *cobra.Command {
 	wanted := &ententev1.ServiceImport{}
+	var etag *string
 	cmd := &cobra.Command{
 		Use:   "import NAME --from DOMAIN",
 		Short: "Import a service from the cluster of a foreign trust domain",
@@ -141,7 +160,9 @@ once.`,
 		PreRunE: cli.Required("from"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			wanted.Name = args[0]
-			made, err := member.Routing().ImportService(ctx, &ententev1.ImportServiceRequest{Import: wanted})
+			made, err := member.Routing().ImportService(ctx, &ententev1.ImportServiceRequest{
+				Import: wanted, Etag: *etag,
+			})
 			if err != nil {
 				return err
 			}
@@ -159,6 +180,7 @@ once.`,
 	f := cmd.Flags()
 	f.StringVar(&wanted.From, "from", "", "the foreign trust `DOMAIN` in which the instances are")
 	f.StringVar(&wanted.Service, "as", "", "the `SERVICE` here that the instances join (default: NAME)")
+	etag = cli.PutEtag(cmd)
 	return cmd
 }
 
@@ -169,11 +191,22 @@ func unimportCommand(env *cli.Env) *cobra.Command {
 		Short: "End an import, and remove its instances at once",
 		Long: `End an import, and remove its instances at once. SERVICE is the one here. What is registered here, and
 what is imported from other domains, stays.`,
+		Example: `  entente service unimport shop --from us.example.org`,
 		Args:    cli.Arguments("SERVICE"),
 		PreRunE: cli.Required("from"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+	}
+	cmd.Flags().StringVar(&from, "from", "", "the foreign trust `DOMAIN`")
+	etag := cli.Etag(cmd)
+	cmd.RunE = env.Destroys(cmd).Run(
+		func(args []string) string { return fmt.Sprintf("End the import of %s from %s", args[0], from) },
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return member.Routing().UnimportService(ctx, &ententev1.UnimportServiceRequest{
+				Service: args[0], From: from, Etag: *etag, DryRun: true,
+			})
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			done, err := member.Routing().UnimportService(ctx, &ententev1.UnimportServiceRequest{
-				Service: args[0], From: from,
+				Service: args[0], From: from, Etag: *etag,
 			})
 			if err != nil {
 				return err
@@ -182,10 +215,8 @@ what is imported from other domains, stays.`,
 				done,
 				func(t *cli.Table) { t.Otherwise("Nothing is imported into %s from %s any longer.", args[0], from) },
 			)
-		}),
-	}
-	cmd.Flags().StringVar(&from, "from", "", "the foreign trust `DOMAIN`")
-	return cmd
+		})
+	return env.IfExists(cmd)
 }
 
 func importsCommand(env *cli.Env) *cobra.Command {
@@ -194,7 +225,8 @@ func importsCommand(env *cli.Env) *cobra.Command {
 		Short: "List the imported services",
 		Long: `List the imported services, with what came for each. A set that is refused changes nothing: what was
 stored before stays, and REFUSED names the reason.`,
-		Args: cli.Arguments(),
+		Example: `  entente service imports`,
+		Args:    cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
 			list, err := member.Routing().ListServiceImports(ctx, &ententev1.ListServiceImportsRequest{})
 			if err != nil {
@@ -202,6 +234,7 @@ stored before stays, and REFUSED names the reason.`,
 			}
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns("SERVICE", "FROM", "NAME THERE", "STATE", "INSTANCES", "CHANGED", "REFUSED", "DETAIL")
+				t.Wrap("REFUSED", "DETAIL")
 				for _, i := range list.GetImports() {
 					t.Row(
 						i.GetService(), i.GetFrom(), i.GetName(), cli.EnumName(i.GetState()), i.GetInstances(),

@@ -10,7 +10,6 @@ import (
 
 	"github.com/ententehq/entente/client"
 	"github.com/ententehq/entente/cmd/entente/cli"
-	"github.com/ententehq/entente/node/inspect"
 	"github.com/ententehq/entente/node/xdsbootstrap"
 )
 
@@ -60,7 +59,7 @@ func writeFiles(dir string, f files) error {
 			parts = append(parts, part{name, cli.PublicMode, b.PEM()})
 		}
 	}
-	bundles, err := inspect.BundleMap(documents)
+	bundles, err := xdsbootstrap.BundleMap(documents)
 	if err != nil {
 		return err
 	}

@@ -41,9 +41,12 @@ Kubernetes volume do: they are links through ..data, which names a folder with o
 With --watch the command keeps running. It renews the SVID with a new key at half of its lifetime, and at once when
 the authority that signed it is tainted or revoked; it writes bundle.pem again when the bundle changes. It also
 writes and keeps fresh bundles.json, the SPIFFE bundle map of all domains that the cluster can verify, and for each
-of them roots-DOMAIN.pem: these are the files that the bootstrap file of 'entente xds bootstrap' names. If renewal
-fails, the command reports it once on standard error and retries; the files stay. It ends with status 0 when it is
-interrupted or terminated (SIGTERM), and with another status only if the first SVID is rejected.`,
+of them roots-DOMAIN.pem: these are the files that the bootstrap file of 'entente xds bootstrap' names. The map has
+neither JWT keys nor Ed25519 keys, for which gRPC for Java refuses the whole map; roots-DOMAIN.pem has the latter. If
+renewal fails, the command reports it once on standard error and retries; the files stay. It ends with status 0 when
+it is interrupted or terminated (SIGTERM), and with another status only if the first SVID is rejected.`,
+		Example: `  entente svid x509 --spiffe-id spiffe://eu.example.org/web --dir /run/web/svid --dns web.example.org
+  entente svid x509 --spiffe-id spiffe://eu.example.org/web --dir /run/web/svid --watch`,
 		Args:    cli.Arguments(),
 		PreRunE: cli.Required("spiffe-id", "dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -104,7 +107,10 @@ func jwtCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "jwt --spiffe-id ID --audience A",
 		Short: "Issue a JWT-SVID and print it: a secret until it expires",
-		Args:  cli.Arguments(),
+		Long: `Issue a JWT-SVID and print it. Whoever has it can act as the SPIFFE ID towards the audience until it
+expires, so that it is a secret.`,
+		Example: `  entente svid jwt --spiffe-id spiffe://eu.example.org/web --audience https://pay.example.org`,
+		Args:    cli.Arguments(),
 		PreRunE: func(cmd *cobra.Command, args []string) error {
 			if err := cli.Required("spiffe-id", "audience")(cmd, args); err != nil {
 				return err

@@ -64,6 +64,8 @@ With --member it reaches only the keys of that member in the Transit mount; with
 	cmd.Flags().StringVar(&p.Cluster, "cluster", "", "name of the cluster whose keys are in the Transit mount")
 	cmd.Flags().StringVar(&p.Member, "member", "", "id of the member with the keys (default: every member of the "+
 		"cluster)")
+	cmd.Flags().BoolVar(&p.Wrapping, "wrapping", false, "print the rights for the key in the Transit mount that wraps "+
+		"signing keys on disk")
 	cmd.Flags().StringVar(&p.KeyPrefix, "key-prefix", "", "prefix of the names of the keys, as in the configuration "+
 		"(default: entente)")
 	return cmd
@@ -81,6 +83,7 @@ func checkCommand(env *cli.Env) *cobra.Command {
 roles in the mount that could issue SPIFFE IDs beside Entente; and for keys in Transit, that a key can be made, used
 and deleted. It requests a certificate for a key that it discards, makes a key and deletes it, and changes nothing
 else.`,
+		Example: `  entente vault check --config /etc/entente/entente.hcl`,
 		Args:    cli.Arguments(),
 		PreRunE: cli.Required("config"),
 		RunE: func(cmd *cobra.Command, _ []string) error {

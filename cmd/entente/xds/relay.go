@@ -25,15 +25,21 @@ func relayCommand(env *cli.Env) *cobra.Command {
 	var dir, listen string
 	cmd := &cobra.Command{
 		Use:   "relay --listen SOCKET --dir DIR --address HOST:PORT",
-		Short: "Forward the xDS streams of a program to a member, with an SVID that the program cannot present itself",
-		Long: `Listen at a Unix socket (mode 0600) and forward its xDS streams to the member at --address, over
-mutual TLS with the SVID in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. It is for gRPC on
-Node.js, which can only connect to a control plane without credentials: name the socket with 'entente xds bootstrap
---client node --relay SOCKET'.
+		Short: "Forward the xDS streams of programs to a member, and move on to another when it is lost",
+		Long: `Listen at a Unix socket (mode 0600) and forward its xDS streams to a member, over mutual TLS with the
+SVID in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. Name the socket with 'entente xds bootstrap
+--relay SOCKET'.
+
+Give --address all members, separated by commas: when the member is lost, or sends nothing for two seconds, the relay
+uses another one, and its programs follow. gRPC alone notices a member that is frozen, or whose host lost its power,
+only after more than five minutes. gRPC on Node.js needs the relay in any case: it can only connect to a control plane
+without credentials.
 
 Every user of the socket has the rights of the SVID. --bundle names the authorities of the cluster's home trust
 domain, if the SVID is in another domain (default: DIR/bundle.pem).`,
-		Args:    cli.Arguments(),
+		Args: cli.Arguments(),
+		Example: `  entente xds relay --listen /run/shop/xds.sock --dir /run/shop/svid \
+    --address eu-1.example.org:7440,eu-2.example.org:7440,eu-3.example.org:7440`,
 		PreRunE: cli.Required("listen", "dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			err := env.UseSVID(
@@ -111,13 +117,14 @@ type relayed struct {
 	to discovery.AggregatedDiscoveryServiceClient
 }
 
-// StreamAggregatedResources forwards a state-of-the-world stream.
+// StreamAggregatedResources forwards a state-of-the-world stream. While no member can be reached, the stream waits: its
+// client would otherwise pause for minutes between its attempts.
 func (r relayed) StreamAggregatedResources(
 	s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
 ) error {
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
-	up, err := r.to.StreamAggregatedResources(ctx)
+	up, err := r.to.StreamAggregatedResources(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
@@ -128,7 +135,7 @@ func (r relayed) StreamAggregatedResources(
 func (r relayed) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
-	up, err := r.to.DeltaAggregatedResources(ctx)
+	up, err := r.to.DeltaAggregatedResources(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		return err
 	}
