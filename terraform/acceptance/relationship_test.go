@@ -1,0 +1,127 @@
+package acceptance
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"math/big"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
+)
+
+// document returns the bundle document of a trust domain with one root.
+func document(t *testing.T, domain string) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		URIs: []*url.URL{{Scheme: "spiffe", Host: domain}},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, root, root, &key.PublicKey, key)
+	require.NoError(t, err)
+	point, err := key.PublicKey.ECDH()
+	require.NoError(t, err)
+	raw := point.Bytes()[1:]
+	x, y := base64.RawURLEncoding.EncodeToString(raw[:32]), base64.RawURLEncoding.EncodeToString(raw[32:])
+	return fmt.Sprintf(`{"keys":[{"use":"x509-svid","kty":"EC","crv":"P-256","x":%q,"y":%q,"x5c":[%q]}],`+
+		`"spiffe_sequence":1,"spiffe_refresh_hint":300}`, x, y, base64.StdEncoding.EncodeToString(der))
+}
+
+func TestRelationship(t *testing.T) {
+	w, c := newWorkspace(t), administrator(t)
+	secret := document(t, "us.example.org")
+	file := filepath.Join(w.dir, "bundle.json")
+	require.NoError(t, os.WriteFile(file, []byte(secret), 0o600))
+	relationship := func(settings string) string {
+		return fmt.Sprintf(`
+resource "entente_federation_relationship" "us" {
+  trust_domain       = "us.example.org"
+  url                = "https://127.0.0.1:1/"
+  profile            = "https_spiffe"
+  endpoint_spiffe_id = "spiffe://us.example.org/entente/bundle-endpoint"
+  bootstrap_wo       = file(%q)
+%s}
+`, file, settings)
+	}
+	w.apply(relationship(""))
+	get := func() *ententev1.Relationship {
+		is, err := c.Federation().GetRelationship(t.Context(),
+			&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
+		require.NoError(t, err)
+		return is
+	}
+	first := get()
+	require.EqualValues(t, 1, first.GetSequence())
+	require.NotContains(t, fmt.Sprint(w.state("entente_federation_relationship.us")), "x5c",
+		"the state has the bundle")
+
+	// Settings change in place, the nested ones too, and an attribute that is left out has no value again.
+	w.apply(relationship(`
+  poll_interval = "60s"
+  fallback_urls = ["https://127.0.0.1:2/"]
+  hub           = { include = [".example.net"] }
+`))
+	is := get()
+	require.Equal(t, time.Minute, is.GetPollInterval().AsDuration())
+	require.Equal(t, []string{".example.net"}, is.GetHub().GetInclude())
+	require.Equal(t, first.GetCreateTime().AsTime(), is.GetCreateTime().AsTime(), "it was replaced")
+	w.apply(relationship(""))
+	is = get()
+	require.Nil(t, is.GetPollInterval())
+	require.Nil(t, is.GetHub())
+	require.Empty(t, is.GetFallbackUrls())
+
+	// A bootstrap bundle is sent again with a new version alone.
+	second := strings.Replace(secret, `"spiffe_sequence":1`, `"spiffe_sequence":2`, 1)
+	require.NoError(t, os.WriteFile(file, []byte(second), 0o600))
+	w.unchanged()
+	w.apply(relationship("  bootstrap_wo_version = 2\n"))
+	require.EqualValues(t, 2, get().GetSequence())
+
+	// What the member refuses is shown at the attribute.
+	require.Contains(t, w.refused(relationship("  poll_interval = \"1ms\"\n"), "apply", "-auto-approve"),
+		"poll_interval")
+	w.configure(relationship("  bootstrap_wo_version = 2\n"))
+	w.destroy()
+	_, err := c.Federation().GetRelationship(t.Context(),
+		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
+	require.ErrorIs(t, err, client.ErrNotFound)
+}
+
+// What the server would refuse is refused by the plan, with the attribute and the remedy.
+func TestRefusedPlans(t *testing.T) {
+	w := newWorkspace(t)
+	for hcl, want := range map[string]string{
+		`resource "entente_trust_domain" "x" { trust_domain = "x.example.org." }`:         `write "x.example.org"`,
+		`resource "entente_trust_domain" "x" { trust_domain = "spiffe://x.example.org" }`: "trust_domain",
+		`resource "entente_trust_domain" "x" {
+			trust_domain  = "x.example.org"
+			x509_svid_ttl = "soon"
+		}`: "x509_svid_ttl",
+		`resource "entente_federation_relationship" "x" {
+			trust_domain = "x.example.org"
+			url          = "https://x.example.org/"
+			profile      = "https"
+		}`: `value must be one of: ["https_spiffe" "https_web"]`,
+		`resource "entente_access_grant" "x" {
+			role      = "reader"
+			spiffe_id = "x.example.org/reader"
+		}`: "spiffe_id",
+	} {
+		require.Contains(t, w.refused(hcl, "plan"), want, hcl)
+	}
+}

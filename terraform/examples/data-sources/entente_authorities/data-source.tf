@@ -1,0 +1,3 @@
+data "entente_authorities" "shop" {
+  trust_domain = "shop.example.org"
+}

@@ -1,0 +1,3 @@
+data "entente_bundle" "us" {
+  trust_domain = "us.example.org"
+}

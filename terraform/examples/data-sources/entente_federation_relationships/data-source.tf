@@ -1,0 +1,1 @@
+data "entente_federation_relationships" "all" {}

@@ -1,0 +1,4 @@
+data "entente_hint" "checkout" {
+  service  = "checkout"
+  locality = { region = "eu", zone = "a" }
+}

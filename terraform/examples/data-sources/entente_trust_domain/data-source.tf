@@ -1,0 +1,3 @@
+data "entente_trust_domain" "shop" {
+  trust_domain = "shop.example.org"
+}

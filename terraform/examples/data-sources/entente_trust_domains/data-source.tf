@@ -1,0 +1,1 @@
+data "entente_trust_domains" "all" {}

@@ -1,0 +1,1 @@
+ephemeral "entente_secret" "one" {}

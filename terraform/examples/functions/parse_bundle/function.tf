@@ -1,0 +1,3 @@
+output "authorities" {
+  value = provider::entente::parse_bundle("us.example.org", file("us.example.org.json")).x509_authorities
+}

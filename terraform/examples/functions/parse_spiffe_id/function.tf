@@ -1,0 +1,3 @@
+output "path" {
+  value = provider::entente::parse_spiffe_id("spiffe://eu.example.org/checkout").path
+}

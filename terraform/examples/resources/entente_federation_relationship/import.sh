@@ -1,0 +1,1 @@
+terraform import entente_federation_relationship.us 'us.example.org'

@@ -1,0 +1,1 @@
+terraform import entente_routing_rule.checkout 'checkout'

@@ -1,0 +1,1 @@
+terraform import entente_service_export.checkout 'checkout,us.example.org'

@@ -1,0 +1,1 @@
+terraform import entente_service_import.payments 'payments,us.example.org'

@@ -1,0 +1,1 @@
+terraform import entente_service_instance.checkout 'checkout,10.0.0.1:443'

@@ -1,0 +1,1 @@
+terraform import entente_trust_domain.shop 'shop.example.org'
