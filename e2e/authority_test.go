@@ -152,7 +152,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 	require.False(t, onList(serial))
 
 	first := everySigner(t, c)[0]
-	said := command(t, "authority", "revoke", first.GetId(), socket)
+	said := command(t, "authority", "revoke", first.GetId(), "--yes", socket)
 	require.Contains(t, said, "The upstream has put the certificate of "+first.GetId()+" on its revocation list.")
 	require.Contains(t, said, "SPIFFE verifiers read no revocation lists: they accept what it signed until that "+
 		"expires")
@@ -169,7 +169,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 	second := everySigner(t, c)[0]
 	v.Seal(t)
 	require.Contains(
-		t, command(t, "authority", "revoke", second.GetId(), socket),
+		t, command(t, "authority", "revoke", second.GetId(), "--yes", socket),
 		"The upstream has not revoked the certificate of "+second.GetId()+" yet; the leader retries: ",
 	)
 	v.Unseal(t)
@@ -192,7 +192,7 @@ func TestRevokedInVaultToo(t *testing.T) {
 		return nil
 	})
 	require.Contains(
-		t, command(t, "authority", "revoke", "--anchor", old, socket),
+		t, command(t, "authority", "revoke", "--anchor", old, "--yes", socket),
 		"What verified it left the bundle with sequence ",
 	)
 	last := issue(t, p, "spiffe://eu.example.org/web")

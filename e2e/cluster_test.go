@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -64,7 +67,20 @@ type cluster struct {
 	name    string
 	domain  string
 	extra   string // further HCL for every member
+	dnsName string // cluster.dns_name, unless it is empty
+	env     []string
+	root    string // where the members' folders are; empty: where temporary files are
 	members []*process
+	// host returns where the member of a number runs, counted from 0; nil: here.
+	host func(number int) host
+}
+
+// host is where a member runs: its folder, its address, what its command begins with, and its environment variables.
+type host struct {
+	dir, ip string
+	port    int // of the cluster port, which two others follow; 0: 7440
+	prefix  []string
+	env     []string
 }
 
 // process is one member: its folder and ports outlive the process that runs on them.
@@ -72,6 +88,8 @@ type process struct {
 	t                 testing.TB
 	id, dir           string
 	api, bundles, ops string
+	env               []string // further environment variables
+	prefix            []string // of the command
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -83,8 +101,20 @@ type process struct {
 // newCluster starts a cluster of n processes and waits until each is ready.
 func newCluster(t testing.TB, name string, n int, extra string) *cluster {
 	t.Helper()
+	return newClusterWith(t, name, n, extra)
+}
+
+// newClusterWith is newCluster with further environment variables for every member.
+func newClusterWith(t testing.TB, name string, n int, extra string, env ...string) *cluster {
+	t.Helper()
 	shorttest.Skip(t, "runs members as processes")
-	c := &cluster{t: t, name: name, domain: name + ".example.org", extra: extra}
+	c := &cluster{t: t, name: name, domain: name + ".example.org", extra: extra, env: env}
+	c.form(n)
+	return c
+}
+
+// form starts the members.
+func (c *cluster) form(n int) {
 	for i := range n {
 		if i == 0 {
 			c.start(c.add("", ""), "--bootstrap")
@@ -92,7 +122,6 @@ func newCluster(t testing.TB, name string, n int, extra string) *cluster {
 		}
 		c.join()
 	}
-	return c
 }
 
 // join starts one more member with a token of its own.
@@ -100,22 +129,37 @@ func (c *cluster) join() *process {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), waitLimit)
 	defer cancel()
-	token, err := c.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	token, err := c.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{
+		MemberId: c.nextID(), AutoApprove: true,
+	})
 	require.NoError(c.t, err)
 	p := c.add(token.GetToken(), c.members[0].api)
 	c.start(p)
 	return p
 }
 
+// nextID is the ID of the next member to be added.
+func (c *cluster) nextID() string { return fmt.Sprintf("%s-%d", c.name, len(c.members)+1) }
+
 // add writes the configuration of one more member.
 func (c *cluster) add(token, address string) *process {
 	c.t.Helper()
-	id := fmt.Sprintf("%s-%d", c.name, len(c.members)+1)
-	// A short path: that of the admin socket has a limit of some hundred bytes.
-	dir, err := os.MkdirTemp("", "e2e-")
-	require.NoError(c.t, err)
-	ports := freePorts(c.t, 3)
-	p := &process{t: c.t, id: id, dir: dir, api: ports[0], bundles: ports[1], ops: ports[2]}
+	id := c.nextID()
+	p := &process{t: c.t, id: id, env: c.env}
+	if c.host != nil {
+		h := c.host(len(c.members))
+		p.dir, p.prefix, p.env = h.dir, h.prefix, append(slices.Clone(c.env), h.env...)
+		port := cmp.Or(h.port, 7440)
+		p.api, p.bundles, p.ops = fmt.Sprintf("%s:%d", h.ip, port), fmt.Sprintf("%s:%d", h.ip, port+1),
+			fmt.Sprintf("%s:%d", h.ip, port+2)
+	} else {
+		// A short path: that of the admin socket has a limit of some hundred bytes.
+		dir, err := os.MkdirTemp(c.root, "e2e-")
+		require.NoError(c.t, err)
+		c.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		ports := freePorts(c.t, 3)
+		p.dir, p.api, p.bundles, p.ops = dir, ports[0], ports[1], ports[2]
+	}
 	p.configure(c, token, address)
 	c.members = append(c.members, p)
 	c.t.Cleanup(func() {
@@ -123,18 +167,21 @@ func (c *cluster) add(token, address string) *process {
 		if c.t.Failed() {
 			c.t.Logf("log of %s:\n%s", p.id, p.logs())
 		}
-		_ = os.RemoveAll(dir)
 	})
 	return p
 }
 
 func (p *process) configure(c *cluster, token, address string) {
+	shared := ""
+	if c.dnsName != "" {
+		shared = fmt.Sprintf("  dns_name     = %q\n", c.dnsName)
+	}
 	text := fmt.Sprintf(`
 cluster {
   name         = %q
   trust_domain = %q
   region       = %q
-}
+%s}
 member {
   id       = %q
   zone     = "a"
@@ -146,7 +193,7 @@ raft {
   heartbeat_timeout = "500ms"
   election_timeout  = "500ms"
 }
-`, c.name, c.domain, c.name+"-region", p.id, filepath.Join(p.dir, "data"), p.api, p.ops)
+`, c.name, c.domain, c.name+"-region", shared, p.id, filepath.Join(p.dir, "data"), p.api, p.ops)
 	if !strings.Contains(c.extra, "bundle_endpoint") {
 		text += fmt.Sprintf("bundle_endpoint { listen = %q }\n", p.bundles)
 	}
@@ -173,13 +220,13 @@ func (p *process) run(flags ...string) {
 	shorttest.Skip(p.t, "runs members as processes")
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cmd = exec.Command(
-		binary,
-		append([]string{"server", "--config", filepath.Join(p.dir, "entente.hcl")}, flags...)...)
+	command := append(slices.Clone(p.prefix), binary, "server", "--config", filepath.Join(p.dir, "entente.hcl"))
+	command = append(command, flags...)
+	p.cmd = exec.Command(command[0], command[1:]...)
 	out := &lockedWriter{mu: &p.mu, w: &p.log}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	// The member ends when its standard input does, and so with the test binary, however that ends.
-	p.cmd.Env = append(os.Environ(), "ENTENTE_END_WITH_STDIN=1")
+	p.cmd.Env = append(append(os.Environ(), "ENTENTE_END_WITH_STDIN=1"), p.env...)
 	_, err := p.cmd.StdinPipe()
 	require.NoError(p.t, err)
 	require.NoError(p.t, p.cmd.Start())
@@ -269,14 +316,16 @@ func (p *process) waitReady() {
 			return fmt.Errorf("it has ended: %s", p.logs())
 		default:
 		}
-		return p.ready()
+		return errors.Join(p.ready(), p.readyTo("/ready/write"))
 	})
 }
 
 // ready returns why the member reports that it is not ready, or nil.
-func (p *process) ready() error {
+func (p *process) ready() error { return p.readyTo("/ready") }
+
+func (p *process) readyTo(path string) error {
 	client := http.Client{Timeout: 5 * time.Second}
-	answer, err := client.Get("http://" + p.ops + "/ready")
+	answer, err := client.Get("http://" + p.ops + path)
 	if err != nil {
 		return err
 	}
@@ -319,12 +368,11 @@ func (c *cluster) leader() *process {
 	c.t.Helper()
 	var found *process
 	eventually(c.t, "the cluster has a leader", func() error {
+		var failed error
 		for _, p := range c.members {
 			if p.isRunning() {
 				id, err := p.leaderID()
-				if err != nil {
-					return err
-				}
+				failed = errors.Join(failed, err)
 				for _, q := range c.members {
 					if q.id == id && q.isRunning() {
 						found = q
@@ -333,7 +381,7 @@ func (c *cluster) leader() *process {
 				}
 			}
 		}
-		return fmt.Errorf("no member names a leader that runs")
+		return errors.Join(errors.New("no member names a leader that runs"), failed)
 	})
 	return found
 }

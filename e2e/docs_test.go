@@ -174,6 +174,33 @@ func TestOperatingPagesAreShort(t *testing.T) {
 	}
 }
 
+// TestDocsNameEveryReason requires a row in the page of errors for each reason of the API, and no row for another.
+func TestDocsNameEveryReason(t *testing.T) {
+	const source = "../internal/apierror/reason.go"
+	file, err := parser.ParseFile(token.NewFileSet(), source, nil, parser.SkipObjectResolution)
+	require.NoError(t, err)
+	var reasons, rows []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		group, ok := n.(*ast.GenDecl)
+		if !ok || group.Tok != token.CONST || len(group.Specs) < 2 {
+			return true
+		}
+		for _, spec := range group.Specs {
+			text, ok := constant(spec.(*ast.ValueSpec).Values[0])
+			require.True(t, ok)
+			reasons = append(reasons, "`"+text+"`")
+		}
+		return false
+	})
+	require.NotEmpty(t, reasons)
+	for _, row := range docRow.FindAllStringSubmatch(pages(t)["docs/operating/errors.md"], -1) {
+		if name, _, _ := strings.Cut(row[1], " | "); strings.HasPrefix(name, "`") {
+			rows = append(rows, name)
+		}
+	}
+	assert.ElementsMatch(t, reasons, rows)
+}
+
 var (
 	docStep = regexp.MustCompile("`([a-z0-9]+(?:/[a-z0-9]+)*(?:\\.[A-Za-z0-9]+){1,2})`")
 )

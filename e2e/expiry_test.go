@@ -39,7 +39,10 @@ func newestExpiry(t *testing.T, document string) time.Time {
 func TestAClusterWhoseEveryCertificateHasExpiredStartsAgain(t *testing.T) {
 	t.Parallel() // it waits for the certificates to expire, most of the time
 	c := newCluster(t, "eu", 3, `
-federation { min_refresh = "1s" }
+federation {
+  min_refresh      = "1s"
+  peer_min_refresh = "1s"
+}
 bundle_endpoint {
   listen       = "BUNDLES"
   refresh_hint = "1s"

@@ -26,7 +26,10 @@ import (
 
 // quick makes bundles travel within a second.
 const quick = `
-federation { min_refresh = "1s" }
+federation {
+  min_refresh      = "1s"
+  peer_min_refresh = "1s"
+}
 bundle_endpoint {
   listen       = "BUNDLES"
   refresh_hint = "1s"

@@ -16,10 +16,19 @@ const module = "github.com/ententehq/entente/"
 // that have no entry of their own. An entry of a list includes all folders below it. Every room may import the ones in
 // everywhere.
 var mayImport = map[string][]string{
-	"api":                {},
-	"internal/apierror":  {},
-	"internal/clocktest": {},
-	"internal/shorttest": {},
+	"api":                  {},
+	"internal/apierror":    {},
+	"internal/clocktest":   {},
+	"internal/damagetest":  {},
+	"internal/devbuild":    {},
+	"internal/egress":      {},
+	"internal/enumname":    {},
+	"internal/etag":        {"internal/apierror"},
+	"internal/logthrottle": {},
+	"internal/origin":      {},
+	"internal/sealed":      {},
+	"internal/secretdir":   {},
+	"internal/shorttest":   {},
 
 	"bundle":                     {"bundle/internal"},
 	"bundle/internal/bundletest": {"bundle"},
@@ -43,16 +52,18 @@ var mayImport = map[string][]string{
 	"raftstore":               {"raftstore/internal", "raftstore/snapshot"},
 	"raftstore_test":          {"raftstore"},
 
-	"trust":           {"bundle", "raftstore"},
-	"trust/bundleapi": {"bundle", "raftstore", "trust"},
-	"trust/publisher": {"bundle", "raftstore", "trust"},
-	"access/audit":    {},
-	"access":          {"bundle", "raftstore", "access/audit"},
+	"trust":            {"bundle", "raftstore"},
+	"trust/bundleapi":  {"bundle", "raftstore", "trust"},
+	"trust/publisher":  {"bundle", "raftstore", "trust"},
+	"access/audit":     {},
+	"access/admission": {},
+	"access/grant":     {"bundle", "raftstore"},
+	"access":           {"bundle", "raftstore", "access/admission", "access/audit", "access/grant"},
 
 	"authority/plan":     {},
 	"authority/keys":     {},
 	"authority/svid":     {"access", "authority/keys"},
-	"authority/upstream": {"authority/keys", "authority/svid"},
+	"authority/upstream": {"bundle/svid", "authority/keys", "authority/svid"},
 	"authority/table":    {"raftstore", "authority/plan", "authority/svid"},
 	"authority/internal": {"bundle", "raftstore", "access", "authority/plan", "authority/table"},
 	"authority/publish": {
@@ -61,8 +72,8 @@ var mayImport = map[string][]string{
 		"authority/table",
 	},
 	"authority/anchor": {
-		"raftstore", "authority/internal", "authority/plan", "authority/publish", "authority/svid", "authority/table",
-		"authority/upstream",
+		"raftstore", "access", "authority/internal", "authority/keys", "authority/plan", "authority/publish",
+		"authority/svid", "authority/table", "authority/upstream",
 	},
 	"authority/issue": {
 		"trust", "bundle", "raftstore", "access", "authority/internal", "authority/keys", "authority/plan",
@@ -70,16 +81,19 @@ var mayImport = map[string][]string{
 		"authority/table", "authority/upstream",
 	},
 	"authority/domain": {
-		"bundle", "raftstore", "access", "authority/internal", "authority/plan", "authority/publish", "authority/table",
+		"bundle", "raftstore", "access", "authority/internal", "authority/keys", "authority/plan", "authority/publish",
+		"authority/table",
 	},
 	"authority": {"trust", "bundle", "raftstore", "access", "authority"},
 
 	"federation/federationtest": {"trust", "bundle", "raftstore", "access"},
 	"federation/relationship":   {"trust", "bundle", "raftstore", "access", "federation/federationtest"},
-	"federation/mirror":         {"raftstore", "federation/relationship"},
+	"federation/mirror":         {"bundle", "raftstore", "federation/relationship", "federation/federationtest"},
 	"federation/observation":    {"raftstore", "federation/relationship"},
-	"federation/intake":         {"trust", "bundle", "raftstore", "access", "federation/relationship"},
-	"federation/peer/session":   {"bundle", "raftstore", "federation/relationship", "federation/federationtest"},
+	"federation/intake": {
+		"trust", "bundle", "raftstore", "access", "federation/relationship", "federation/federationtest",
+	},
+	"federation/peer/session": {"bundle", "raftstore", "federation/relationship", "federation/federationtest"},
 	"federation/peer": {
 		"trust", "bundle", "raftstore", "access", "federation/mirror", "federation/peer/session",
 		"federation/relationship",
@@ -104,7 +118,7 @@ var mayImport = map[string][]string{
 	"federation": {"trust", "bundle", "raftstore", "access", "federation"},
 
 	"routing/plan":        {"trust"},
-	"routing/routingtest": {"access"},
+	"routing/routingtest": {"raftstore", "access"},
 	"routing/registry":    {"trust", "bundle", "raftstore", "access", "routing/plan", "routing/routingtest"},
 	"routing/exchange": {
 		"trust", "bundle", "raftstore", "access", "routing/plan", "routing/registry", "routing/routingtest",
@@ -117,35 +131,61 @@ var mayImport = map[string][]string{
 	"vaultca/vaulttest": {},
 	"vaultca/transit":   {"authority/keys", "vaultca/vault", "vaultca/vaulttest"},
 	"vaultca": {
-		"authority/keys", "authority/plan", "authority/svid", "authority/upstream", "vaultca",
+		"bundle/svid", "authority/keys", "authority/plan", "authority/svid", "authority/upstream", "vaultca",
 	},
 
-	"node/port":         {"raftstore", "access", "bundle"},
-	"node/config":       {"bundle", "authority/issue", "authority/plan", "routing/exchange", "vaultca"},
-	"node/acmeorders":   {"bundle/webcert", "raftstore"},
+	"node/port": {"raftstore", "access", "bundle"},
+	"node/config": {
+		"bundle", "access/grant", "authority/issue", "authority/plan", "authority/upstream", "routing/exchange",
+		"routing/registry/preserve", "vaultca",
+	},
+	"node/acmeorders": {"bundle/webcert", "raftstore"},
+	"node/preflight": {
+		"authority/keys", "bundle/webcert", "raftstore/membership/join", "node/config", "federation/invitation",
+	},
 	"node/lifecycle":    {},
 	"node/operations":   {},
 	"node/xdsbootstrap": {"bundle", "routing/xds"},
-	"node/inspect":      {"bundle", "raftstore/snapshot", "vaultca", "node/config"},
-	"node/nodetest":     {"node"},
+	"node/inspect": {
+		"access/audit", "bundle", "federation/relationship", "raftstore/snapshot", "vaultca", "node/config",
+	},
+	"node/nodetest": {"node"},
 	"node": {
 		"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "vaultca", "node",
 	},
 
-	"client":           {"bundle"},
-	"client_test":      {"client", "node/nodetest"},
-	"examples":         {"client"},
-	"examples_test":    {"client", "node/nodetest"},
-	"cmd/entente/demo": {"client"},
-	"cmd/entente":      {"client", "node", "cmd/entente/demo"},
-	"terraform":        {"client"},
+	"client":                         {"bundle"},
+	"client_test":                    {"client", "node/nodetest"},
+	"examples":                       {"client"},
+	"examples_test":                  {"client", "node/nodetest"},
+	"cmd/entente/demo":               {"client"},
+	"cmd/entente":                    {"client", "node", "cmd/entente/demo"},
+	"terraform":                      {"bundle", "client"},
+	"terraform/acceptance":           {"client", "node/nodetest"},
+	"cmd/terraform-provider-entente": {"terraform"},
+	"e2e/chaos":                      {},
 	"e2e": {
 		"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "node", "vaultca", "client",
+		"e2e/chaos",
 	},
 }
 
 // everywhere lists the rooms that every room may import, those named test in tests only.
-var everywhere = []string{"api", "internal/apierror", "internal/clocktest", "internal/shorttest"}
+var everywhere = []string{
+	"api",
+	"internal/apierror",
+	"internal/clocktest",
+	"internal/damagetest",
+	"internal/devbuild",
+	"internal/egress",
+	"internal/enumname",
+	"internal/etag",
+	"internal/logthrottle",
+	"internal/origin",
+	"internal/sealed",
+	"internal/secretdir",
+	"internal/shorttest",
+}
 
 // roomOfPackage returns the room of a package. Tests outside of a package are in a room of their own if mayImport has
 // one.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -47,14 +49,16 @@ func TestJoinTokens(t *testing.T) {
 
 	brief, err := first.socket().
 		Cluster().
-		CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{Ttl: durationpb.New(1e9)})
+		CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{MemberId: c.nextID(), Ttl: durationpb.New(1e9)})
 	require.NoError(t, err)
 	<-timerUntil(t, brief.GetExpireTime().AsTime())
 	require.Contains(t, refusedStart(t, c.add(brief.GetToken(), first.api)), "expired")
 
 	// A token of another cluster names other identity keys: nothing is sent here.
 	other := newCluster(t, "us", 1, "")
-	foreign, err := other.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	foreign, err := other.members[0].socket().Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{
+		MemberId: "us-2",
+	})
 	require.NoError(t, err)
 	require.Contains(
 		t, refusedStart(t, c.add(foreign.GetToken(), first.api)),
@@ -74,7 +78,7 @@ func TestMemberRejoinsAfterDiskLoss(t *testing.T) {
 	admin := c.members[0].socket().Cluster()
 	_, err := admin.RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: lost.id})
 	require.NoError(t, err)
-	token, err := admin.CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{})
+	token, err := admin.CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{MemberId: lost.id, AutoApprove: true})
 	require.NoError(t, err)
 	lost.configure(c, token.GetToken(), c.members[1].api)
 	c.start(lost)
@@ -131,13 +135,49 @@ func TestARemovedMemberIsShutOut(t *testing.T) {
 	rest := c.others(removed)
 	_, err := rest[0].socket().Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: removed.id})
 	require.NoError(t, err)
-	eventually(t, "the removed member can write nothing", func() error {
-		call, done := context.WithTimeout(ctx, waitLimit/4)
-		defer done()
-		if err := register(call, removed, c.domain, "web", 1); err == nil {
-			return fmt.Errorf("it wrote")
-		}
-		return nil
-	})
+	endsAsRemoved(t, removed)
 	require.NoError(t, register(ctx, rest[1], c.domain, "web", 2))
+
+	// A supervisor that starts it again changes nothing.
+	removed.run()
+	endsAsRemoved(t, removed)
+}
+
+// A member that is down when it is removed stops once both others have answered so. One that is frozen can have the
+// change in the buffers of its connections.
+func TestAnAbsentMemberLearnsItsRemoval(t *testing.T) {
+	for name, absence := range map[string]struct {
+		begin, end func(*process)
+		proof      string
+	}{
+		"down": {
+			(*process).kill, func(p *process) { p.run() }, "answer so, a majority of the members with a vote",
+		},
+		"frozen": {
+			func(p *process) { p.send(syscall.SIGSTOP) }, func(p *process) { p.send(syscall.SIGCONT) }, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, "eu", 3, "")
+			ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
+			defer cancel()
+			removed := c.others(c.leader())[0]
+			rest := c.others(removed)
+			absence.begin(removed)
+			_, err := rest[0].socket().Cluster().RemoveMember(ctx, &ententev1.RemoveMemberRequest{Id: removed.id})
+			require.NoError(t, err)
+			absence.end(removed)
+			endsAsRemoved(t, removed)
+			require.Contains(t, removed.logs(), absence.proof)
+		})
+	}
+}
+
+// endsAsRemoved waits until a member has ended because it was removed.
+func endsAsRemoved(t *testing.T, p *process) {
+	t.Helper()
+	<-p.ended()
+	require.Equal(t, 9, p.cmd.ProcessState.ExitCode(), p.logs())
+	require.Contains(t, p.logs(), "this member was removed from the cluster and stops")
+	require.Less(t, strings.Count(p.logs(), "bad certificate"), 10, p.logs())
 }

@@ -17,7 +17,10 @@ import (
 // endpointHint has bundles travel by the endpoint as slowly as that.
 func endpointHint(hint string) string {
 	return fmt.Sprintf(`
-federation { min_refresh = "1s" }
+federation {
+  min_refresh      = "1s"
+  peer_min_refresh = "1s"
+}
 bundle_endpoint {
   listen       = "BUNDLES"
   refresh_hint = %q
@@ -209,7 +212,7 @@ func TestActivationWaitsForALostPeer(t *testing.T) {
 	})
 	require.Equal(t, us.domain, waits.GetUnacknowledged()[0].GetHomeTrustDomain())
 	require.Contains(
-		t, command(t, "authority", "list", "--socket", filepath.Join(p.dir, "data", "admin.sock")),
+		t, command(t, "authority", "show", waits.GetId(), "--socket", filepath.Join(p.dir, "data", "admin.sock")),
 		"by us.example.org (no stream for ",
 	)
 	answer, err := api.ActivateAuthority(

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
@@ -27,13 +28,15 @@ func command(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// belowVault is the configuration of members whose authorities are below a mount of Vault, with the policy that the
-// command prints and nothing more.
+// belowVault is the configuration of members whose authorities are below a mount of Vault, and whose keys on disk a
+// Transit mount wraps, with the policies that the command prints and nothing more.
 func belowVault(t *testing.T, v *vaulttest.Vault, mount, domain string) string {
 	t.Helper()
-	auth, roleID, secretID := v.AppRole(
-		t, v.Policy(t, command(t, "vault", "policy", "--mount", mount, "--domain", domain)), nil,
-	)
+	cluster, _, _ := strings.Cut(domain, ".")
+	transit := v.Transit(t)
+	auth, roleID, secretID := v.AppRole(t, v.Policy(t,
+		command(t, "vault", "policy", "--mount", mount, "--domain", domain)+
+			command(t, "vault", "policy", "--transit-mount", transit, "--cluster", cluster, "--wrapping")), nil)
 	dir := t.TempDir()
 	for name, value := range map[string]string{"role_id": roleID, "secret_id": secretID} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
@@ -49,7 +52,12 @@ upstream "vault" {
     secret_id = "file:%[5]s/secret_id"
   }
 }
-`, v.Address, v.CAFile, mount, auth, dir)
+authority {
+  keys "disk" {
+    encryption "vault_transit" { mount = %[6]q }
+  }
+}
+`, v.Address, v.CAFile, mount, auth, dir, transit)
 }
 
 func parsePEM(t *testing.T, text string) *x509.Certificate {

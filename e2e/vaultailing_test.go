@@ -102,6 +102,7 @@ type alone struct{ now func() time.Time }
 
 func (a alone) LastContact() time.Time { return a.now() }
 func (alone) ClockSane() bool          { return true }
+func (alone) ClockPlausible() bool     { return true }
 func (alone) Record(audit.Event) error { return nil }
 
 // below starts a member below a mount of its own, behind a proxy or not, with its clock ahead of Vault's.

@@ -46,6 +46,11 @@ upstream "vault" {
     secret_id = "file:%[1]s/secret_id"
   }
 }
+authority {
+  keys "disk" {
+    encryption "none" {}
+  }
+}
 `, dir, v.Address, v.CAFile, mount, auth)} {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600))
 		}

@@ -55,7 +55,10 @@ func TestVaultAcceptsJWTSVIDs(t *testing.T) {
 	dir := t.TempDir()
 	ca := webCertificate(t, dir)
 	c := newCluster(t, "eu", 1, fmt.Sprintf(`
-federation { min_refresh = "1s" }
+federation {
+  min_refresh      = "1s"
+  peer_min_refresh = "1s"
+}
 bundle_endpoint {
   listen       = "BUNDLES"
   refresh_hint = "1s"

@@ -174,11 +174,21 @@ func (p *program) drainsInto(drained string, others ...string) {
 type mesh struct {
 	t      *testing.T
 	eu, us *cluster
+	// names is the address of the name server that the programs ask for the members, unless it is empty.
+	names string
 }
 
 func newMesh(t *testing.T) *mesh {
 	t.Helper()
 	m := &mesh{t: t, eu: newCluster(t, "eu", 1, quick), us: newCluster(t, "us", 1, quick)}
+	m.federate()
+	return m
+}
+
+// federate federates the clusters, and lets eu import the greeter of us.
+func (m *mesh) federate() {
+	t := m.t
+	t.Helper()
 	peerUp(t, m.eu, m.us)
 	m.us.members[0].command("service", "export", "greeter", "--to", m.eu.domain)
 	m.eu.members[0].command("service", "import", "greeter", "--from", m.us.domain)
@@ -192,7 +202,6 @@ func newMesh(t *testing.T) *mesh {
 		}
 		return nil
 	})
-	return m
 }
 
 // command runs the command against a member's admin socket and returns what it prints.
@@ -211,8 +220,9 @@ func (p *process) command(args ...string) string {
 func (m *mesh) folder(c *cluster, path string, flags ...string) string {
 	m.t.Helper()
 	dir := m.t.TempDir()
+	renewedBy := c.members[len(c.members)-1] // no test kills the last one, whatever becomes of the others
 	args := append([]string{"svid", "x509", "--watch", "--spiffe-id", "spiffe://" + c.domain + path, "--dir", dir,
-		"--socket", filepath.Join(c.members[0].dir, "data", "admin.sock")}, flags...)
+		"--socket", filepath.Join(renewedBy.dir, "data", "admin.sock")}, flags...)
 	start(m.t, "svid "+path, exec.Command(binary, args...))
 	eventually(m.t, "the folder of "+path+" is filled", func() error {
 		for _, other := range []*cluster{m.eu, m.us} {
@@ -231,6 +241,10 @@ func (m *mesh) bootstrap(c *cluster, dir, locality string, flags ...string) stri
 	path := filepath.Join(dir, "bootstrap.json")
 	text := c.members[0].command(
 		append([]string{"xds", "bootstrap", "--dir", dir, "--locality", locality, "--node-id", "test"}, flags...)...)
+	if m.names != "" {
+		require.Equal(m.t, 1, strings.Count(text, `"dns:///`), "one target for all members: %s", text)
+		text = strings.Replace(text, `"dns:///`, `"dns://`+m.names+"/", 1)
+	}
 	require.NoError(m.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
@@ -275,7 +289,7 @@ func (m *mesh) server(c *cluster, zone, address string) *program {
 
 func (m *mesh) register(c *cluster, zone, address, health string) {
 	m.t.Helper()
-	c.members[0].command("service", "register", "greeter", "--address", address, "--locality", c.name+"-region/"+zone,
+	c.members[0].command("service", "register", "greeter", "--endpoint", address, "--locality", c.name+"-region/"+zone,
 		"--spiffe-id", "spiffe://"+c.domain+"/greeter/"+zone, "--health", health)
 }
 
@@ -319,7 +333,7 @@ func TestGRPCFollowsRoutes(t *testing.T) {
 	// And back.
 	m.register(m.eu, "b", near, "healthy")
 	client.goesTo("the zone that came back", near)
-	m.eu.members[0].command("service", "deregister", "greeter", "--address", ownToo)
+	m.eu.members[0].command("service", "deregister", "greeter", "--endpoint", ownToo)
 	m.register(m.eu, "a", own, "healthy")
 	client.goesTo("its own zone again", own)
 

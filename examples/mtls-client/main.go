@@ -26,46 +26,32 @@ func main() {
 	flag.Parse()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := call(ctx, *socket, *id, *service); err != nil {
-		log.Fatal(err)
-	}
-}
 
-func call(ctx context.Context, socket, id, service string) error {
-	c, err := client.New(ctx, client.WithAdminSocket(socket)) // or WithAddresses and WithFiles
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	source, err := client.NewX509Source(ctx, c, client.X509SourceConfig{ID: spiffeid.RequireFromString(id)})
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-
+	c := must(client.New(ctx, client.WithAdminSocket(*socket))) // or WithAddresses and WithFiles
+	source := must(client.NewX509Source(ctx, c, client.X509SourceConfig{ID: spiffeid.RequireFromString(*id)}))
 	here := &ententev1.Locality{Region: "local", Zone: "local-a"}
-	for hint, err := range c.WatchHint(ctx, service, here) {
-		if err != nil {
-			return err
-		}
-		if len(hint.GetPriorities()) == 0 {
+	for hint, err := range c.WatchHint(ctx, *service, here) {
+		if len(must(hint, err).GetPriorities()) == 0 {
 			continue // until an instance is available
 		}
 		endpoint := hint.GetPriorities()[0].GetLocalities()[0].GetEndpoints()[0]
-		expected, err := spiffeid.FromString(endpoint.GetSpiffeId())
-		if err != nil {
-			return err
-		}
+		expected := must(spiffeid.FromString(endpoint.GetSpiffeId()))
 		config := tlsconfig.MTLSClientConfig(source, source, tlsconfig.AuthorizeID(expected))
 		config.MinVersion = tls.VersionTLS13
 		https := http.Client{Transport: &http.Transport{TLSClientConfig: config}}
 		response, err := https.Get("https://" + endpoint.GetAddress() + "/")
 		if err != nil {
-			return err
+			log.Fatal(err)
 		}
 		defer response.Body.Close()
-		_, err = io.Copy(os.Stdout, response.Body)
-		return err
+		must(io.Copy(os.Stdout, response.Body))
+		return
 	}
-	return ctx.Err()
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		log.Fatal(err)
+	}
+	return value
 }

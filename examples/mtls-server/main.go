@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"net"
 	"net/http"
 	"os/signal"
 	"syscall"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/client"
@@ -28,53 +26,35 @@ func main() {
 	callers := flag.String("callers", "dev.example.org", "trust domain of the callers")
 	listen := flag.String("listen", "127.0.0.1:8443", "address to serve on")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	if err := serve(ctx, *socket, *id, *callers, *listen); err != nil {
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+
+	c := must(client.New(ctx, client.WithAdminSocket(*socket))) // or WithAddresses and WithFiles
+	source := must(client.NewX509Source(ctx, c, client.X509SourceConfig{ID: spiffeid.RequireFromString(*id)}))
+	domain := spiffeid.RequireTrustDomainFromString(*callers)
+	config := tlsconfig.MTLSServerConfig(source, source, tlsconfig.AuthorizeMemberOf(domain))
+	config.MinVersion = tls.VersionTLS13
+	listener := must(tls.Listen("tcp", *listen, config))
+	lease := must(client.NewLease(ctx, c, client.LeaseConfig{TTL: 10 * time.Second}, &ententev1.Instance{
+		Service: "shop", Address: *listen, SpiffeId: *id, Health: ententev1.Health_HEALTH_HEALTHY,
+		Locality: &ententev1.Locality{Region: "local", Zone: "local-a"},
+	}))
+	context.AfterFunc(ctx, func() {
+		_ = lease.Close(context.Background()) // callers get no hint to this instance any more
+		_ = listener.Close()
+	})
+	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(hello)}
+	if err := server.Serve(listener); ctx.Err() == nil {
 		log.Fatal(err)
 	}
 }
 
-func serve(ctx context.Context, socket, id, callers, listen string) error {
-	c, err := client.New(ctx, client.WithAdminSocket(socket)) // or WithAddresses and WithFiles
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	source, err := client.NewX509Source(ctx, c, client.X509SourceConfig{ID: spiffeid.RequireFromString(id)})
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	listener, err := net.Listen("tcp", listen)
-	if err != nil {
-		return err
-	}
-	lease, err := client.NewLease(ctx, c, client.LeaseConfig{TTL: 10 * time.Second}, &ententev1.Instance{
-		Service: "shop", Address: listen, SpiffeId: id, Health: ententev1.Health_HEALTH_HEALTHY,
-		Locality: &ententev1.Locality{Region: "local", Zone: "local-a"},
-	})
-	if err != nil {
-		return err
-	}
-	defer lease.Close(context.WithoutCancel(ctx))
-
-	domain := spiffeid.RequireTrustDomainFromString(callers)
-	config := tlsconfig.MTLSServerConfig(source, source, tlsconfig.AuthorizeMemberOf(domain))
-	config.MinVersion = tls.VersionTLS13
-	server := &http.Server{TLSConfig: config, Handler: http.HandlerFunc(hello), ReadHeaderTimeout: time.Second}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	if err := server.ServeTLS(listener, "", ""); ctx.Err() == nil {
-		return err
-	}
-	return nil
+func hello(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprintf(w, "Hello, %s.\n", r.TLS.PeerCertificates[0].URIs[0])
 }
 
-func hello(w http.ResponseWriter, r *http.Request) {
-	caller, err := x509svid.IDFromCert(r.TLS.PeerCertificates[0])
+func must[T any](value T, err error) T {
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusForbidden)
-		return
+		log.Fatal(err)
 	}
-	fmt.Fprintf(w, "Hello, %s.\n", caller)
+	return value
 }
