@@ -1,4 +1,4 @@
-# Targets a person needs: demo, test, quick, bench, scale, lint, generate. `make tools` fetches the pinned tools that lint and generate use.
+# Targets a person needs: demo, test, quick, peers, bench, chaos, damage, scale, lint, generate. `make tools` fetches the pinned tools that lint and generate use.
 
 TOOLS   := $(CURDIR)/.tools
 export PATH := $(TOOLS):$(PATH)
@@ -7,32 +7,50 @@ BUF_VERSION               := v1.75.0
 PROTOC_GEN_GO_VERSION     := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 GOLANGCI_LINT_VERSION     := v2.15.0
+TFPLUGINDOCS_VERSION      := v0.25.0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/ententehq/entente/node.Version=$(VERSION)
 
-.PHONY: all build demo test quick bench scale fuzz lint generate check-generated tools clean
+.PHONY: all build install-provider demo test quick bench chaos damage scale fuzz lint generate check-generated tools clean
 
 all: build
 
 build: ## the binary, in bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/entente ./cmd/entente
 
+install-provider: ## the Terraform provider, in bin/, and the lines that make terraform use it
+	go build -ldflags '-X main.version=$(VERSION)' -o bin/terraform-provider-entente ./cmd/terraform-provider-entente
+	@printf '%s\n' '' 'Write this into ~/.terraformrc:' '' 'provider_installation {' \
+		'  dev_overrides { "ententehq/entente" = "$(CURDIR)/bin" }' '  direct {}' '}'
+
 demo: ## two regions on this machine, federated
 	go run ./cmd/entente demo
 
 test: ## every test, with the race detector
-	go test -race -timeout 20m ./...
+	go test -race -timeout 40m ./...
 	@echo "the tests of $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -c .) packages passed"
 
 quick: ## the tests for the inner loop: no race detector, no real servers, in under two minutes
 	.ci/quick
 
+peers: ## the programs of other projects that the guides run against, kept in the user's cache folder
+	CI=1 go test -run '^TestRealPeers$$' -count 1 -v -timeout 30m ./e2e/docs
+
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run
-	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle/... ./raftstore ./authority ./federation ./routing ./routing/plan ./routing/exchange ./routing/xds ./e2e
+	go test -run '^$$' -bench . -benchtime 3s -timeout 30m ./bundle/... ./raftstore ./access ./authority ./federation ./routing ./routing/plan ./routing/exchange ./routing/xds ./e2e
 
 scale: ## the tables of docs/SCALE.md, from federations of up to 10,000 clusters under a virtual clock; about 35 minutes on two cores
 	go test -run '^TestScaleTables$$' -count 1 -v -timeout 3h ./federation -scale
+
+CHAOS ?= 5m
+SEED ?= $(shell date +%s)
+chaos: ## faults of processes, networks, disks and clocks under load for CHAOS, by the schedule of SEED; see docs/faults.md
+	go test -run '^TestChaos$$' -count 1 -v -timeout 0 ./e2e -chaos $(CHAOS) -chaos.seed $(SEED)
+
+FLIPS ?= 10000
+damage: ## FLIPS bit flips and truncations of a member's data folder, each judged alone; see docs/faults.md
+	ENTENTE_FLIPS=$(FLIPS) go test -run '^TestDamagedFolder$$' -count 1 -v -timeout 0 ./e2e
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME
@@ -47,14 +65,26 @@ lint: tools
 	golangci-lint run ./...
 	buf lint
 
-generate: tools
+generate: tools terraform/docs
 	buf generate
 
+# The documentation of the provider is made from what the provider tells terraform of itself.
+.PHONY: terraform/docs
+terraform/docs: tools
+	@command -v terraform >/dev/null || { echo "terraform is missing: install Terraform 1.11 or later on the PATH"; exit 1; }
+	go build -o bin/terraform-provider-entente ./cmd/terraform-provider-entente
+	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && cp terraform/examples/provider/provider.tf "$$dir" && \
+	printf 'provider_installation {\n  dev_overrides { "ententehq/entente" = "%s" }\n  direct {}\n}\n' '$(CURDIR)/bin' \
+		>"$$dir/terraform.rc" && \
+	(cd "$$dir" && TF_CLI_CONFIG_FILE=terraform.rc terraform providers schema -json) | \
+		sed 's#registry.terraform.io/ententehq/#registry.terraform.io/hashicorp/#' >"$$dir/schema.json" && \
+	tfplugindocs generate --provider-dir terraform --provider-name entente --providers-schema "$$dir/schema.json"
+
 check-generated: generate ## fails when generated code is not what its source gives
-	@changed=$$(git status --porcelain -- api); \
+	@changed=$$(git status --porcelain -- api terraform/docs); \
 	if [ -n "$$changed" ]; then echo "generated code is out of date; run 'make generate' and commit:"; echo "$$changed"; exit 1; fi
 
-tools: $(TOOLS)/buf-$(BUF_VERSION) $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+tools: $(TOOLS)/buf-$(BUF_VERSION) $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) $(TOOLS)/tfplugindocs-$(TFPLUGINDOCS_VERSION)
 
 # A marker file holds the version, so that a changed pin installs anew.
 $(TOOLS)/buf-%:
@@ -68,6 +98,9 @@ $(TOOLS)/protoc-gen-go-grpc-%:
 	@touch $@
 $(TOOLS)/golangci-lint-%:
 	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$*
+	@touch $@
+$(TOOLS)/tfplugindocs-%:
+	GOBIN=$(TOOLS) go install github.com/hashicorp/terraform-plugin-docs/cmd/tfplugindocs@$*
 	@touch $@
 
 clean:
