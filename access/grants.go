@@ -17,7 +17,7 @@ func (g *Guard) countingGrants(c Caller) (of []grant.Grant, attested bool, err e
 		return nil, false, nil
 	}
 	view := g.cfg.Store.View()
-	all, err := grant.Of(view, id)
+	all, err := g.grants.Of(view, id)
 	if err != nil || len(all) == 0 || g.cfg.Direct == nil {
 		return all, false, err
 	}

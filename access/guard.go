@@ -55,6 +55,7 @@ type Guard struct {
 	metrics   *metrics
 	refusals  *refusals
 	admission *admission.Control
+	grants    grant.Cache
 
 	mu      sync.Mutex
 	streams map[*stream]bool
@@ -262,7 +263,7 @@ func (g *Guard) world() World {
 			}
 			return hosted
 		},
-		GrantsOf: func(id spiffeid.ID) ([]grant.Grant, error) { return grant.Of(g.cfg.Store.View(), id) },
+		GrantsOf: func(id spiffeid.ID) ([]grant.Grant, error) { return g.grants.Of(g.cfg.Store.View(), id) },
 	}
 }
 
