@@ -27,10 +27,12 @@ type link [sha256.Size]byte
 
 func linkOf(line []byte) link { return sha256.Sum256(bytes.TrimSuffix(line, []byte{'\n'})) }
 
-// chained returns a line with the link to the one before.
-func chained(line []byte, before link) []byte {
-	line = bytes.TrimSuffix(line, []byte("}\n"))
-	return fmt.Appendf(line, `,"previous":"%x"}`+"\n", before)
+// appendChained appends a line with the link to the one before.
+func appendChained(to, line []byte, before link) []byte {
+	to = append(to, bytes.TrimSuffix(line, []byte("}\n"))...)
+	to = append(to, `,"previous":"`...)
+	to = hex.AppendEncode(to, before[:])
+	return append(to, "\"}\n"...)
 }
 
 // previous returns the link that a line has to the one before; ok is false if it has none.

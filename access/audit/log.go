@@ -43,6 +43,7 @@ type Log struct {
 	torn    bool       // the file ends with a part of a line
 	links   *os.File   // has the last link
 	last    link       // of the last line
+	buffer  []byte     // of the lines that are written at once
 	written uint64     // lines since the start
 	ring    ring
 	tails   map[*Tail]bool
@@ -185,7 +186,9 @@ func (l *Log) Record(e Event) error {
 // queuedLine is a line that waits for its write. Log.mu guards all fields but bytes.
 type queuedLine struct {
 	event  Recorded
-	bytes  []byte
+	bytes  []byte // without the link to the line before
+	link   link
+	end    int // of the line in what is written at once
 	done   bool
 	number uint64
 	err    error
@@ -211,21 +214,28 @@ func (l *Log) write(e Event) (uint64, error) {
 	return q.number, q.err
 }
 
+// maxBuffer bounds the buffer that is kept between writes.
+const maxBuffer = 64 << 10
+
 // flush writes all queued lines. The caller holds mu, and its line is in the queue.
 func (l *Log) flush() {
 	l.queueMu.Lock()
 	lines := l.queue
 	l.queue = nil
 	l.queueMu.Unlock()
-	var all []byte
+	all := l.buffer[:0]
 	if l.torn {
 		all = append(all, '\n')
 	}
-	link := l.last
+	last := l.last
 	for _, q := range lines {
-		q.bytes = chained(q.bytes, link)
-		link = linkOf(q.bytes)
-		all = append(all, q.bytes...)
+		from := len(all)
+		all = appendChained(all, q.bytes, last)
+		last = linkOf(all[from:])
+		q.link, q.end = last, len(all)
+	}
+	if cap(all) <= maxBuffer {
+		l.buffer = all
 	}
 	written, err := 0, ErrClosed
 	end := l.health.begin(writing, l.now())
@@ -236,19 +246,15 @@ func (l *Log) flush() {
 	l.end += int64(written)
 	l.reserve()
 	// If the disk fills up, only some of the lines are in the log.
-	at := 0
-	if l.torn {
-		at = 1
-	}
 	for _, q := range lines {
 		q.done = true
-		if at += len(q.bytes); at > written {
+		if q.end > written {
 			q.err = err
 			continue
 		}
 		l.written++
 		q.number = l.written
-		l.last = linkOf(q.bytes)
+		l.last = q.link
 		l.ring.add(q.event)
 		for t := range l.tails {
 			if !t.append(q.event) {
