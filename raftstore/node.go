@@ -42,7 +42,7 @@ func newNode(id raft.ServerID, news *transport.News) *node {
 // open opens the files of the member and its transport. Raft itself does not run yet.
 func (n *node) open(c Config, m *metrics.Metrics, copies *copies, fail func(error)) (err error) {
 	n.disk, err = disk.Open(disk.Config{
-		Dir: c.Dir, Limit: c.Timing.Disk, Fail: fail, Observe: m.DiskCall, Appending: n.appending,
+		Dir: c.Dir, Limit: c.Timing.Disk, Fail: fail, Observe: m.DiskCall, Appending: n.news.Announce,
 		Wrap: c.wrapLog, Probe: c.probe, Logger: c.Logger,
 	})
 	if err != nil {
@@ -58,12 +58,6 @@ func (n *node) open(c Config, m *metrics.Metrics, copies *copies, fail func(erro
 		Logger: c.Logger,
 	})
 	return nil
-}
-
-// appending is called before entries are written to the log.
-func (n *node) appending() {
-	n.news.Announce()
-	n.disk.Applied.Soon()
 }
 
 // resume prepares the machine for what this member had published before it stopped.

@@ -117,6 +117,33 @@ func TestUnknownStateIsNotServed(t *testing.T) {
 	require.NoError(t, stop())
 }
 
+// A loss of power takes what the record of the applied revision had not on the disk yet. The log has the revision as it
+// was at its last write.
+func TestRestartAfterALossOfPower(t *testing.T) {
+	l := newLoopback(t)
+	s, stop, err := l.open("m1")
+	require.NoError(t, err)
+	require.NoError(t, s.Bootstrap())
+	awaitLeadership(t.Context(), t, s)
+	put(t, s, "k", "1")
+	record := filepath.Join(l.dataDir("m1"), "applied")
+	onDisk, err := os.ReadFile(record)
+	require.NoError(t, err)
+	published := put(t, s, "k", "2")
+	require.NoError(t, s.Servers().AddVoter(t.Context(), l.server("m2")))
+	require.NoError(t, stop())
+
+	for range 2 { // also when the power is lost again before anything new was published
+		require.NoError(t, os.WriteFile(record, onDisk, 0o600))
+		s, stop, err = l.open("m1")
+		require.NoError(t, err)
+		require.NoError(t, s.Serving().Await(t.Context()))
+		require.GreaterOrEqual(t, s.View().Revision(), published)
+		require.Equal(t, "2", value(t, s, "k"))
+		require.NoError(t, stop())
+	}
+}
+
 // The log alone was replaced by an older copy: the member must not vote with it.
 func TestOlderLogIsRefused(t *testing.T) {
 	l := newLoopback(t)

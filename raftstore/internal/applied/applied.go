@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,8 +37,8 @@ const (
 	fileSize   = 4096
 	slotOffset = 512 // between the slots: two sectors
 	slotSize   = 8 + 8 + 8 + 8 + 4
-	// idle is after which time at most a record reaches the disk that need not be synced at once, if no entry is
-	// written to the log meanwhile.
+	// idle is after which time at most a record reaches the disk that need not be synced at once. The revision reaches
+	// it sooner with the next entries of the log, which carry it.
 	idle = time.Second
 )
 
@@ -52,7 +53,8 @@ type File struct {
 	write func(call string, fn func() error) error
 	last  Record
 	dirty chan struct{} // delivers a value after a write that was not synced
-	soon  chan struct{} // delivers a value when such writes should be synced
+
+	revision atomic.Uint64 // of present, or what is covered
 
 	mu      sync.Mutex
 	file    *os.File // nil: the record is in memory
@@ -63,7 +65,7 @@ type File struct {
 // Open opens the record, and creates it if it does not exist. Later writes go through write,
 // which calls fn once or, where the disk was full, again. If path is empty, the record is in memory.
 func Open(path string, write func(call string, fn func() error) error) (*File, error) {
-	f := &File{path: path, write: write, dirty: make(chan struct{}, 1), soon: make(chan struct{}, 1)}
+	f := &File{path: path, write: write, dirty: make(chan struct{}, 1)}
 	if path == "" {
 		return f, nil
 	}
@@ -84,6 +86,7 @@ func Open(path string, write func(call string, fn func() error) error) (*File, e
 	}
 	f.count, f.last = decode(page)
 	f.present = f.last
+	f.revision.Store(f.last.Revision)
 	return f, nil
 }
 
@@ -109,8 +112,12 @@ func (f *File) Last() Record { return f.last }
 func (f *File) Cover(revision uint64) {
 	if revision > f.last.Revision {
 		f.last.Revision, f.last.Known = revision, true
+		f.revision.Store(revision)
 	}
 }
+
+// Revision returns the revision that is recorded or covered. It waits for nothing.
+func (f *File) Revision() uint64 { return f.revision.Load() }
 
 // Record records that the state up to a revision will be published. If now is set, the record is on disk when it
 // returns. It survives the end of the process in any case. A revision below the recorded one changes nothing.
@@ -136,7 +143,7 @@ func (f *File) RecordContact(at time.Time) error {
 
 func (f *File) replace(r Record, now bool) error {
 	if f.file == nil {
-		f.present = r
+		f.become(r)
 		return nil
 	}
 	err := f.write("recording the applied revision", func() error {
@@ -152,11 +159,16 @@ func (f *File) replace(r Record, now bool) error {
 		return err
 	}
 	f.count++
-	f.present = r
+	f.become(r)
 	if !now {
 		signal(f.dirty)
 	}
 	return nil
+}
+
+func (f *File) become(r Record) {
+	f.present = r
+	f.revision.Store(max(f.revision.Load(), r.Revision))
 }
 
 func (f *File) sync() error {
@@ -165,9 +177,6 @@ func (f *File) sync() error {
 	}
 	return nil
 }
-
-// Soon lets what was recorded reach the disk: the log is written, so that the disk is busy anyway.
-func (f *File) Soon() { signal(f.soon) }
 
 // Run brings the record to the disk where that was not done at once, until ctx ends. It returns the first error of the
 // disk.
@@ -181,7 +190,6 @@ func (f *File) Run(ctx context.Context) error {
 		timer := time.NewTimer(idle)
 		select {
 		case <-ctx.Done():
-		case <-f.soon:
 		case <-timer.C:
 		}
 		timer.Stop()

@@ -105,7 +105,7 @@ func (s *Store) openFiles(c Config) (err error) {
 	if s.Applied, err = applied.Open(filepath.Join(c.Dir, "applied"), s.Health.mustWrite); err != nil {
 		return errors.Join(err, s.file.Close())
 	}
-	if err := s.coverRecovery(); err != nil {
+	if err := s.coverLog(); err != nil {
 		return errors.Join(err, s.Applied.Close(), s.file.Close())
 	}
 	var log raft.LogStore = s.file

@@ -3,7 +3,6 @@ package disk
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"github.com/hashicorp/raft"
 )
@@ -64,17 +63,33 @@ func (s *Store) latestTerm(last uint64) (uint64, error) {
 	return term, nil
 }
 
-// coverRecovery lets the applied revision cover a recovery.
-func (s *Store) coverRecovery() error {
-	raw, err := s.file.Get(recoveredKey)
-	switch {
-	case err != nil && err.Error() == "not found":
-		return nil
-	case err != nil:
+// appliedKey has the applied revision as it was when the log was written last.
+var appliedKey = []byte("entente.applied")
+
+// coverLog lets the record of the applied revision, if there is one, cover what the log has of it, and both cover a
+// recovery. A loss of power can have taken what the record had since.
+func (s *Store) coverLog() error {
+	published, err := s.number(appliedKey)
+	if err != nil {
 		return err
-	case len(raw) != 8:
-		return fmt.Errorf("the index of the last recovery has %d bytes, want 8: the log is %w", len(raw), ErrDamaged)
 	}
-	s.Applied.Cover(binary.BigEndian.Uint64(raw))
+	if s.Applied.Last().Known {
+		s.Applied.Cover(published)
+	}
+	recovered, err := s.number(recoveredKey)
+	if err != nil {
+		return err
+	}
+	s.Applied.Cover(recovered)
+	s.file.Accompany(appliedKey, s.Applied.Revision)
 	return nil
+}
+
+// number returns a number of the stable store, or 0 if it has none.
+func (s *Store) number(key []byte) (uint64, error) {
+	n, err := s.file.GetUint64(key)
+	if err != nil && err.Error() == "not found" {
+		return 0, nil
+	}
+	return n, err
 }

@@ -1,6 +1,7 @@
 package logfile
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
 
@@ -19,6 +20,23 @@ func (f *File) Append(logs []*raft.Log, values map[string][]byte) error {
 		}
 		return store(tx, s, logs)
 	})
+}
+
+// Accompany lets every write of entries store a number in the stable store too, in the same transaction. number is
+// called from the goroutines that write, and must not wait for a write.
+func (f *File) Accompany(key []byte, number func() uint64) { f.companion = companion{key, number} }
+
+// companion is what is written with entries. The zero value is nothing.
+type companion struct {
+	key    []byte
+	number func() uint64
+}
+
+func (c companion) write(tx *bbolt.Tx) error {
+	if c.number == nil {
+		return nil
+	}
+	return set(tx, c.key, binary.BigEndian.AppendUint64(nil, c.number()))
 }
 
 func set(tx *bbolt.Tx, key, value []byte) error {

@@ -50,6 +50,8 @@ type File struct {
 	path string
 	db   *bbolt.DB
 	end  *endFile
+	// companion is set before entries are written.
+	companion companion
 	// broken is the damage at which bbolt has panicked.
 	broken atomic.Pointer[error]
 
@@ -234,7 +236,12 @@ func (f *File) StoreLogs(logs []*raft.Log) error {
 			return fmt.Errorf("write %s: the entry %d follows %d", f.path, l.Index, logs[i].Index)
 		}
 	}
-	return f.update(func(tx *bbolt.Tx, s span) (span, error) { return store(tx, s, logs) })
+	return f.update(func(tx *bbolt.Tx, s span) (span, error) {
+		if err := f.companion.write(tx); err != nil {
+			return s, err
+		}
+		return store(tx, s, logs)
+	})
 }
 
 // DeleteRange implements raft.LogStore. It removes entries at either end of the log.
