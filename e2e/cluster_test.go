@@ -68,6 +68,7 @@ type cluster struct {
 	domain  string
 	extra   string // further HCL for every member
 	dnsName string // cluster.dns_name, unless it is empty
+	timeout string // of heartbeats and elections; empty: a short one
 	env     []string
 	root    string // where the members' folders are; empty: where temporary files are
 	members []*process
@@ -190,10 +191,11 @@ member {
 }
 telemetry { listen = %q }
 raft {
-  heartbeat_timeout = "500ms"
-  election_timeout  = "500ms"
+  heartbeat_timeout = %[9]q
+  election_timeout  = %[9]q
 }
-`, c.name, c.domain, c.name+"-region", shared, p.id, filepath.Join(p.dir, "data"), p.api, p.ops)
+`, c.name, c.domain, c.name+"-region", shared, p.id, filepath.Join(p.dir, "data"), p.api, p.ops,
+		cmp.Or(c.timeout, "500ms"))
 	if !strings.Contains(c.extra, "bundle_endpoint") {
 		text += fmt.Sprintf("bundle_endpoint { listen = %q }\n", p.bundles)
 	}

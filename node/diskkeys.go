@@ -37,7 +37,7 @@ func openDiskKeys(m *member) (keys.Store, error) {
 	c, dir := m.cfg.Authority, m.dir.File(keyFolder)
 	k := &diskKeys{log: m.log.Named("keys")}
 	if len(c.Encryption) == 0 {
-		m.log.Warn("the signing keys on disk are not encrypted: whoever has a copy of the data folder can sign as "+
+		m.log.Info("the signing keys on disk are not encrypted: whoever has a copy of the data folder can sign as "+
 			"this member's domains", "folder", dir, "remedy", "add an encryption block to keys \"disk\"")
 		folder, err := keys.OpenFolder(dir)
 		return folder, err

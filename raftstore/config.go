@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ententehq/entente/raftstore/internal/disk"
+	"github.com/ententehq/entente/raftstore/internal/election"
 	"github.com/ententehq/entente/raftstore/internal/transport"
 )
 
@@ -114,7 +115,7 @@ func (c Config) raft() (*raft.Config, error) {
 	rc.NoLegacyTelemetry = true
 	// A member that was removed stays up, to report that.
 	rc.ShutdownOnRemove = false
-	rc.Logger = c.Logger.Named("raft")
+	rc.Logger = election.Logger(c.Logger.Named("raft"))
 	if err := raft.ValidateConfig(rc); err != nil {
 		return nil, fmt.Errorf("open the store of member %s: %w", c.MemberID, err)
 	}

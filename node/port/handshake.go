@@ -127,6 +127,10 @@ func (a *admission) verify(state tls.ConnectionState) error {
 	}
 	id, known := a.port.members.MemberByIdentity(identity)
 	if !known {
+		if _, _, joined := a.port.members.Locate(a.port.self); !joined {
+			return a.refuse(refuse(ReasonNotJoined, "this member knows no cluster that it belongs to, and so none of "+
+				"its members; a leader that has admitted it connects again"))
+		}
 		return a.refuse(refuse(ReasonUnknownIdentity,
 			"the caller's identity key %x does not belong to a member of this cluster; if the caller is a new or a "+
 				"removed member, see `entente cluster members`", identity[:8]))

@@ -33,6 +33,7 @@ const (
 	ReasonNotServed        Reason = "not_served"
 	ReasonNoCertificate    Reason = "no_certificate"
 	ReasonUnknownIdentity  Reason = "unknown_identity"
+	ReasonNotJoined        Reason = "not_joined"
 	ReasonWrongIdentity    Reason = "wrong_identity"
 	ReasonNoOwnSVID        Reason = "no_own_svid"
 	ReasonMalformedSVID    Reason = "malformed_svid"
@@ -152,7 +153,11 @@ func (t *telemetry) refusedFrom(remote net.Addr, protocol Protocol, err error) {
 	if skipped > 0 {
 		args = append(args, logthrottle.Omitted, skipped)
 	}
-	t.logger.Warn("connection refused", args...)
+	level := hclog.Warn
+	if reason == ReasonNotJoined {
+		level = hclog.Info // the leader often connects before the joiner has its answer
+	}
+	t.logger.Log(level, "connection refused", args...)
 	if t.sample != nil {
 		t.sample(Sample{Remote: remote, Protocol: protocol, Reason: reason, Detail: err.Error(), Omitted: skipped})
 	}

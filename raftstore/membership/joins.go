@@ -134,7 +134,7 @@ func (j *joins) join(ctx context.Context, req *ententev1.JoinRequest) (*ententev
 		return nil, err
 	}
 	if state == join.Awaiting {
-		j.log.Warn("a joiner waits for the approval of an administrator: approve it with `entente cluster approve`, "+
+		j.log.Info("a joiner waits for the approval of an administrator: approve it with `entente cluster approve`, "+
 			"or reject it with `entente cluster join-token revoke`", "member", req.GetId(),
 			"address", req.GetAddress(), "identity", memberid.Short(identity))
 		return &ententev1.JoinResponse{AwaitingApproval: true}, nil

@@ -47,6 +47,8 @@ const (
 	entryTimeout = 30 * time.Second // one attempt at one address: the leader may have to be elected first
 	entryBackoff = 250 * time.Millisecond
 	entryMaximum = 5 * time.Second
+	// usualEntry is how long attempts can fail at a usual start, at which the others may still be starting.
+	usualEntry = time.Minute
 	// approvalPoll is how often a joiner checks whether it was approved.
 	approvalPoll = 2 * time.Second
 )
@@ -76,7 +78,7 @@ func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 	}
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = entryBackoff, entryMaximum
-	announced := false
+	announced, begin := false, time.Now()
 	for {
 		unknown := 0
 		pause := wait.NextBackOff()
@@ -107,7 +109,11 @@ func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 			if errors.Is(err, errUnknownMember) {
 				unknown++
 			}
-			e.Logger.Warn("could not join at this address yet",
+			level := hclog.Info
+			if strings.HasPrefix(err.Error(), noClusterPort) || time.Since(begin) > usualEntry {
+				level = hclog.Warn
+			}
+			e.Logger.Log(level, "could not join at this address yet; trying again",
 				"address", address, "token", e.Token.String(), "error", err)
 		}
 		if unknown == len(e.Addresses) {
@@ -124,6 +130,9 @@ func Enter(ctx context.Context, e Entry) (*ententev1.JoinResponse, error) {
 // errUnknownMember means that the token does not name the identity key of the member that answered.
 var errUnknownMember = errors.New("not the cluster of the token")
 
+// noClusterPort begins the error of an address that only a person can correct.
+const noClusterPort = "it is not a cluster port"
+
 // wrongPorts maps what TLS reports about an address that is no cluster port to what it most likely is.
 var wrongPorts = []struct{ message, port string }{
 	{"no application protocol", "a bundle endpoint or another TLS server"},
@@ -138,7 +147,7 @@ func namingPort(err error) error {
 	}
 	for _, w := range wrongPorts {
 		if strings.Contains(err.Error(), w.message) {
-			return fmt.Errorf("it is not a cluster port, but %s: join.addresses needs the cluster port of a member, "+
+			return fmt.Errorf(noClusterPort+", but %s: join.addresses needs the cluster port of a member, "+
 				"7440 unless its member.listen has another: %w", w.port, err)
 		}
 	}
