@@ -101,8 +101,14 @@ func NewCache(config Config) (*Cache, error) {
 		config.Scope = access.ScopeFrom
 	}
 	c := &Cache{
-		builder: builder{config: config}, affected: feed.NewSet[string](), streams: map[string]*stream{},
+		builder: builder{config: config, returning: returning{
+			absent: map[spiffeid.TrustDomain]bool{}, until: map[spiffeid.TrustDomain]time.Time{},
+		}},
+		affected: feed.NewSet[string](), streams: map[string]*stream{},
 		variants: map[variantKey]*variant{}, retry: map[*stream]map[Type]bool{},
+	}
+	c.again = func(service string, after time.Duration) {
+		time.AfterFunc(after, func() { c.affected.Add(service) })
 	}
 	var err error
 	if c.metrics, err = newMetrics(config.Registerer, c); err != nil {

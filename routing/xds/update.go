@@ -6,10 +6,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 const (
@@ -19,7 +21,52 @@ const (
 	linger = 2 * time.Second
 	// recheck is how often everything is planned again without a write: a bundle expires without one.
 	recheck = 5 * time.Second
+	// rootsLead is how long the roots of a domain are out before gRPC clients get its instances: twice the interval at
+	// which clients read their files again (node/xdsbootstrap).
+	rootsLead = 2 * time.Second
 )
+
+// returning delays the instances of domains that can be verified again, for clients that read roots from files. The
+// cache's lock guards it.
+type returning struct {
+	// absent are the domains that a plan has left out because they could not be verified.
+	absent map[spiffeid.TrustDomain]bool
+	// until is when the roots of a domain that is back are in the files of every client.
+	until map[spiffeid.TrustDomain]time.Time
+}
+
+// observe records which domains a plan leaves out and offers, and reports whether it offers one that is not due yet.
+func (b *returning) observe(p plan.Plan, now time.Time) (early bool) {
+	for _, x := range p.Excluded {
+		if td := x.Endpoint.ID.TrustDomain(); !x.Endpoint.Trust.Verifiable() {
+			b.absent[td] = true
+			delete(b.until, td)
+		}
+	}
+	for _, priority := range p.Priorities {
+		for _, l := range priority.Localities {
+			for _, e := range l.Endpoints {
+				td := e.ID.TrustDomain()
+				if b.absent[td] {
+					delete(b.absent, td)
+					b.until[td] = now.Add(rootsLead)
+				}
+				early = early || !b.due(td, now)
+			}
+		}
+	}
+	return early
+}
+
+// due reports whether clients have the roots of a domain, and forgets when they had them.
+func (b *returning) due(td spiffeid.TrustDomain, now time.Time) bool {
+	until, known := b.until[td]
+	if known && !now.Before(until) {
+		delete(b.until, td)
+		return true
+	}
+	return !known
+}
 
 // Run distributes changes to the streams until ctx ends, and returns the error of ctx.
 func (c *Cache) Run(ctx context.Context) error {
@@ -67,7 +114,7 @@ func (c *Cache) flush(view *raftstore.View, affected feed.Affected[string]) {
 			c.send(s, t)
 		}
 	}
-	removed := func(service string) { time.AfterFunc(linger, func() { c.affected.Add(service) }) }
+	removed := func(service string) { c.again(service, linger) }
 	for _, v := range c.variants {
 		changed := v.rebuild(view, affected, removed)
 		for _, s := range v.subscribed(changed) {

@@ -34,8 +34,11 @@ type typedName struct {
 
 // builder is what resources are built from.
 type builder struct {
-	config  Config
-	metrics *metrics
+	config    Config
+	metrics   *metrics
+	returning returning
+	// again plans a service again after a while.
+	again func(service string, after time.Duration)
 }
 
 // unsendable records that an update cannot be sent.
@@ -94,8 +97,16 @@ func (v *variant) service(r raftstore.Reader, name string) (*serviceState, error
 	return s, nil
 }
 
+// planService plans a service. gRPC reads roots from files, a moment after they are out, and would refuse the instances
+// of a domain that came back until then: it is planned without them first. Envoy gets the roots before them, on the
+// same stream.
 func (v *variant) planService(r raftstore.Reader, name string) (servicePlan, error) {
 	planned, policy, err := v.config.Source.PlanFor(r, name, v.key.client.Locality, v.sees)
+	if now := v.config.Now(); err == nil && v.returning.observe(planned, now) && v.key.client.Kind != Envoy {
+		v.again(name, rootsLead)
+		planned, policy, err = v.config.Source.PlanFor(r, name, v.key.client.Locality,
+			func(td spiffeid.TrustDomain) bool { return v.sees(td) && v.returning.due(td, now) })
+	}
 	return servicePlan{service: name, plan: planned, policy: policy, home: v.config.Home}, err
 }
 
