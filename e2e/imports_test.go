@@ -141,7 +141,7 @@ var mayImport = map[string][]string{
 	},
 	"node/acmeorders": {"bundle/webcert", "raftstore"},
 	"node/preflight": {
-		"authority/keys", "bundle/webcert", "raftstore/membership/join", "node/config", "federation/invitation",
+		"authority/keys", "bundle/webcert", "raftstore/membership/join", "node/config", "federation/relationship",
 	},
 	"node/lifecycle":    {},
 	"node/operations":   {},

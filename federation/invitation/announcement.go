@@ -26,7 +26,8 @@ func (c *Config) ownAddresses() (out []string) {
 }
 
 // announcement returns what this cluster sends to the other side of an agreement about one of its domains. The
-// addresses are those that an operator gave for it, or else the members' own.
+// addresses are those that an operator gave for it, or else the members' own. Web roots that cannot be read are not
+// announced, so that the other side keeps what it has.
 func (c *Config) announcement(own string, advertised []string) relationship.Announcement {
 	urls := c.Transport.Endpoints
 	told := relationship.Announcement{
@@ -35,6 +36,7 @@ func (c *Config) announcement(own string, advertised []string) relationship.Anno
 		Urls:       urls(own, advertised),
 		HomeURLs:   urls(c.Home, advertised),
 	}
+	told.WebRoots, _, _ = c.webRoots()
 	if len(advertised) == 0 {
 		told.Addresses = c.ownAddresses()
 	}

@@ -2,12 +2,14 @@ package invitation
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"google.golang.org/grpc/codes"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/token"
@@ -39,6 +41,9 @@ func (m *Agreements) receive(ctx context.Context, name, id string, consent enten
 		was, is = relationship.StateOf(before.Value), relationship.StateOf(after.Value)
 		a := after.Value.GetAgreement()
 		pending = slices.Concat(a.GetPendingUrls(), a.GetPendingAddresses())
+		if digest := endpoint.RootsDigest(a.GetPendingWebRoots()); digest != nil {
+			pending = append(pending, fmt.Sprintf("web roots of SHA-256 %x", digest))
+		}
 		return err
 	})
 	if err != nil || is == 0 {
@@ -52,8 +57,8 @@ func (m *Agreements) receive(ctx context.Context, name, id string, consent enten
 			is)
 	}
 	if len(pending) > 0 {
-		m.config.Log.Warn("the other side of an agreement announces hosts that were not agreed; nothing connects to "+
-			"them before 'entente federation approve'", "trust_domain", name, "announced", pending)
+		m.config.Log.Warn("the other side of an agreement announces hosts or web roots that were not agreed; nothing "+
+			"uses them before 'entente federation approve'", "trust_domain", name, "announced", pending)
 	}
 	m.config.Intake.Record(actionConsent, name, consentName(consent), "by the other side of agreement "+id, revision)
 	return nil
@@ -100,7 +105,7 @@ func (s *Service) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeCo
 		return nil, raftstore.StatusError(refuseInvitation("unknown_member", codes.Unauthenticated,
 			"the calling member is not known here as one of the cluster of %s", c.GetTrustDomain()))
 	}
-	announced, err := relationship.ParseAnnouncement(c)
+	announced, err := relationship.ParseAnnouncement(c, m.config.Now())
 	if err != nil {
 		return nil, raftstore.StatusError(refuseInvitation("malformed", codes.InvalidArgument, "%v", err))
 	}
@@ -114,6 +119,6 @@ func (s *Service) ExchangeConsent(ctx context.Context, req *ententev1.ExchangeCo
 	own := m.config.announcement(a.GetHostedTrustDomain(), a.GetAdvertised())
 	return &ententev1.ExchangeConsentResponse{
 		Consent: relationship.ConsentOf(a), Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls,
-		HomeUrls: own.HomeURLs,
+		HomeUrls: own.HomeURLs, WebRoots: own.WebRoots,
 	}, nil
 }

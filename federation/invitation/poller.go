@@ -263,7 +263,7 @@ func (p *poller) exchange(ctx context.Context, name, own string) {
 	p.mu.Lock()
 	p.announced[name] = own
 	p.mu.Unlock()
-	announced, err := relationship.ParseAnnouncement(answer)
+	announced, err := relationship.ParseAnnouncement(answer, m.config.Now())
 	if err != nil {
 		announced = relationship.Announcement{} // its consent counts all the same
 	}
@@ -299,6 +299,7 @@ func (m *Agreements) exchangeConsent(ctx context.Context, row *statev1.Relations
 	content, err := proto.Marshal(&ententev1.ExchangeConsentContent{
 		AgreementId: a.GetId(), TrustDomain: a.GetHostedTrustDomain(), OtherTrustDomain: row.GetTrustDomain(),
 		Consent: consent, Identities: own.Identities, Addresses: own.Addresses, Urls: own.Urls, HomeUrls: own.HomeURLs,
+		WebRoots: own.WebRoots,
 	})
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/federation/relationship"
 )
 
 // TestParseWebRoots: web roots come from another cluster, and decide whose bundle is trusted.
@@ -42,14 +43,14 @@ func TestParseWebRoots(t *testing.T) {
 		{"too large", bytes.Repeat([]byte(" "), 32<<10+1), "its web roots have 32769 bytes; 32768 are the most", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			out, err := ParseWebRoots(test.data, time.Now())
+			out, err := relationship.ParseWebRoots(test.data, time.Now())
 			if test.want != "" {
 				require.EqualError(t, err, test.want)
 				return
 			}
 			require.NoError(t, err)
 			require.Equal(t, string(test.out), string(out))
-			again, err := ParseWebRoots(out, time.Now())
+			again, err := relationship.ParseWebRoots(out, time.Now())
 			require.NoError(t, err)
 			require.Equal(t, out, again)
 		})

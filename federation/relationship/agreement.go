@@ -12,6 +12,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
@@ -233,5 +234,6 @@ func AgreementMessage(row *statev1.Relationship) *ententev1.Agreement {
 		PeerApproveTime: a.GetPeerApproveTime(), EndTime: a.GetEndTime(), LinkedHome: a.GetLinkedHome(),
 		Hosts: AgreedHosts(row), PendingUrls: a.GetPendingUrls(), PendingAddresses: a.GetPendingAddresses(),
 		Advertised: a.GetAdvertised(), WebRootsSha256: hex.EncodeToString(a.GetWebRootsSha256()),
+		PendingWebRootsSha256: hex.EncodeToString(endpoint.RootsDigest(a.GetPendingWebRoots())),
 	}
 }

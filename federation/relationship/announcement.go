@@ -3,12 +3,14 @@ package relationship
 import (
 	"bytes"
 	"cmp"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 
@@ -17,11 +19,13 @@ import (
 	"github.com/ententehq/entente/internal/egress"
 )
 
-// Announcement is what the other side of an agreement announces of its members: identity keys, addresses, and the URLs
-// of the bundles of the domain and of the home domain. An empty list is not announced.
+// Announcement is what the other side of an agreement announces of its members: identity keys, addresses, the URLs of
+// the bundles of the domain and of the home domain, and the web roots of an https_web endpoint in PEM. What is empty is
+// not announced.
 type Announcement struct {
 	Identities                [][]byte
 	Addresses, Urls, HomeURLs []string
+	WebRoots                  []byte
 }
 
 // announces is implemented by the messages with an announcement.
@@ -30,10 +34,11 @@ type announces interface {
 	GetAddresses() []string
 	GetUrls() []string
 	GetHomeUrls() []string
+	GetWebRoots() []byte
 }
 
 // ParseAnnouncement parses an announcement of another cluster. One invalid part makes all of it invalid.
-func ParseAnnouncement(m announces) (Announcement, error) {
+func ParseAnnouncement(m announces, now time.Time) (Announcement, error) {
 	if _, err := ParseIdentities(m.GetIdentities()); err != nil {
 		return Announcement{}, err
 	}
@@ -58,7 +63,45 @@ func ParseAnnouncement(m announces) (Announcement, error) {
 	if err := CheckHosts(slices.Concat(addresses, m.GetUrls(), m.GetHomeUrls()), true); err != nil {
 		return Announcement{}, err
 	}
-	return Announcement{m.GetIdentities(), addresses, m.GetUrls(), m.GetHomeUrls()}, nil
+	roots, err := ParseWebRoots(m.GetWebRoots(), now)
+	if err != nil {
+		return Announcement{}, err
+	}
+	return Announcement{m.GetIdentities(), addresses, m.GetUrls(), m.GetHomeUrls(), roots}, nil
+}
+
+// The bounds of the web roots of another cluster, which have to fit a message beside two bundles. A private CA has a
+// root, and the next one during its rotation.
+const (
+	maxOfferedRootsBytes = 32 << 10
+	maxOfferedRoots      = 16
+)
+
+// ParseWebRoots parses the web roots that one cluster gives another, before they are sent and before they are stored:
+// PEM certificates and nothing else, within bounds, none of them expired. It returns them in one form, without what
+// stood around them.
+func ParseWebRoots(data []byte, now time.Time) ([]byte, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	if n := len(data); n > maxOfferedRootsBytes {
+		return nil, fmt.Errorf("its web roots have %d bytes; %d are the most", n, maxOfferedRootsBytes)
+	}
+	roots, err := endpoint.ParseRoots(data)
+	if err != nil {
+		return nil, fmt.Errorf("its web roots: %s", Clip(err.Error()))
+	}
+	if n := len(roots); n > maxOfferedRoots {
+		return nil, fmt.Errorf("it has %d web roots; %d are the most", n, maxOfferedRoots)
+	}
+	var out []byte
+	for i, root := range roots {
+		if now.After(root.NotAfter) {
+			return nil, fmt.Errorf("its web root %d expired at %s", i+1, root.NotAfter.UTC().Format(time.RFC3339))
+		}
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})...)
+	}
+	return out, nil
 }
 
 // Apply applies an announcement to a relationship, and reports whether anything in it is new. The order of members
@@ -67,7 +110,8 @@ func ParseAnnouncement(m announces) (Announcement, error) {
 // Addresses, and the URLs of an endpoint that authenticates by X509-SVID, follow the announcement until an operator
 // sets others, as long as all of them are at hosts that were agreed: see [AgreedHosts]. An announcement of other hosts
 // waits for an operator, who applies it with [ApplyPending]. An https_web endpoint authenticates by its URL, so that
-// only an operator can change it.
+// only an operator can change it; its web roots follow as addresses do, if the other side gave some before and all
+// announced URLs are at agreed hosts.
 func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 	a := row.GetAgreement()
 	if len(t.Identities) > 0 && !sameSet(a.GetIdentities(), t.Identities, bytes.Compare) {
@@ -94,6 +138,27 @@ func (t Announcement) Apply(row *statev1.Relationship) (changed bool) {
 		urls = t.HomeURLs
 	}
 	follow(urls, a.GetUrls(), &a.PendingUrls, func() { followURLs(row, urls) })
+	return t.applyRoots(row, within(urls, agreed)) || changed
+}
+
+// applyRoots applies announced web roots, which wait for an operator if the hosts that were announced with them are not
+// agreed. They also wait if there were none: the system's roots verified the endpoint then.
+func (t Announcement) applyRoots(row *statev1.Relationship, agreed bool) (changed bool) {
+	a, digest := row.GetAgreement(), endpoint.RootsDigest(t.WebRoots)
+	if digest == nil || row.GetProfile() != int32(ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB) {
+		return false
+	}
+	switch last := a.GetWebRootsSha256(); {
+	case bytes.Equal(digest, last):
+		changed = len(a.GetPendingWebRoots()) > 0
+		a.PendingWebRoots = nil
+	case len(last) == 0 || !agreed:
+		changed = !bytes.Equal(digest, endpoint.RootsDigest(a.GetPendingWebRoots()))
+		a.PendingWebRoots = t.WebRoots
+	default:
+		a.PendingWebRoots, changed = nil, true
+		followRoots(row, t.WebRoots)
+	}
 	return changed
 }
 
@@ -109,7 +174,19 @@ func ApplyPending(row *statev1.Relationship) (changed bool) {
 		followURLs(row, pending)
 		a.PendingUrls, changed = nil, true
 	}
+	if pending := a.GetPendingWebRoots(); len(pending) > 0 {
+		followRoots(row, pending)
+		a.PendingWebRoots, changed = nil, true
+	}
 	return changed
+}
+
+func followRoots(row *statev1.Relationship, roots []byte) {
+	a := row.GetAgreement()
+	if bytes.Equal(endpoint.RootsDigest(row.GetWebRoots()), a.GetWebRootsSha256()) {
+		row.WebRoots = roots
+	}
+	a.WebRootsSha256 = endpoint.RootsDigest(roots)
 }
 
 func followAddresses(row *statev1.Relationship, addresses []string) {

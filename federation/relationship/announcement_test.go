@@ -1,12 +1,16 @@
 package relationship
 
 import (
+	"encoding/hex"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/federation/federationtest"
 )
 
 // TestAnnouncement tests that addresses and URLs follow announcements unless an operator has set others.
@@ -118,6 +122,65 @@ func TestPeersStayAtAgreedHosts(t *testing.T) {
 	require.Equal(t, "https://balancer.example.org/", r.GetUrl(), "approval changes nothing that an operator set")
 }
 
+// TestWebRootsFollow tests that the web roots of an https_web endpoint follow the other side at agreed hosts, unless an
+// operator has set others, and else wait for an operator.
+func TestWebRootsFollow(t *testing.T) {
+	old := federationtest.NewAuthority(t, "us.example.org").PEM()
+	next := federationtest.NewAuthority(t, "us.example.org").PEM()
+	other := federationtest.NewAuthority(t, "other.example.org").PEM()
+	const url, elsewhere = "https://us-1.example.org:7443/", "https://elsewhere.example.org/"
+	const web, spiffe = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,
+		ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE
+	digest := func(roots []byte) string { return hex.EncodeToString(endpoint.RootsDigest(roots)) }
+	for name, c := range map[string]struct {
+		profile           ententev1.EndpointProfile
+		has, last         []byte
+		announced         Announcement
+		want, waits       []byte // before an operator approves
+		approved          []byte // after
+		changes, changes2 bool   // the announcement, and its repetition
+	}{
+		"rotated":             {web, old, old, Announcement{Urls: []string{url}, WebRoots: next}, next, nil, next, true, false},
+		"rotated, and no URL": {web, old, old, Announcement{WebRoots: next}, next, nil, next, true, false},
+		"as before":           {web, old, old, Announcement{WebRoots: old}, old, nil, old, false, false},
+		"not announced":       {web, old, old, Announcement{}, old, nil, old, false, false},
+		"at a host that was not agreed": {
+			web, old, old, Announcement{Urls: []string{url, elsewhere}, WebRoots: next}, old, next, next, true, false,
+		},
+		"set by an operator": {web, other, old, Announcement{WebRoots: next}, other, nil, other, true, false},
+		"set by an operator, at another host": {
+			web, other, old, Announcement{Urls: []string{elsewhere}, WebRoots: next}, other, next, other, true, false,
+		},
+		"the system's roots before": {web, nil, nil, Announcement{WebRoots: next}, nil, next, next, true, false},
+		"https_spiffe":              {spiffe, nil, nil, Announcement{WebRoots: next}, nil, nil, nil, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row := &statev1.Relationship{
+				Url: url, Profile: int32(c.profile), WebRoots: c.has, Agreement: &statev1.RelationshipAgreement{
+					Urls: []string{url}, WebRootsSha256: endpoint.RootsDigest(c.last),
+				},
+			}
+			require.Equal(t, c.changes, c.announced.Apply(row))
+			require.Equal(t, c.changes2, c.announced.Apply(row), "it is stored once")
+			require.Equal(t, string(c.want), string(row.GetWebRoots()))
+			require.Equal(t, digest(c.waits), AgreementMessage(row).GetPendingWebRootsSha256())
+			require.Equal(t, c.waits != nil, ApplyPending(row))
+			require.Equal(t, string(c.approved), string(row.GetWebRoots()))
+			require.Empty(t, AgreementMessage(row).GetPendingWebRootsSha256())
+			require.Equal(t, url, row.GetUrl(), "the URL is what an https_web endpoint proves")
+		})
+	}
+	row := &statev1.Relationship{
+		Url: url, Profile: int32(web), WebRoots: old, Agreement: &statev1.RelationshipAgreement{
+			Urls: []string{url}, WebRootsSha256: endpoint.RootsDigest(old),
+		},
+	}
+	require.True(t, Announcement{Urls: []string{elsewhere}, WebRoots: next}.Apply(row))
+	require.True(t, Announcement{Urls: []string{url}, WebRoots: old}.Apply(row), "the peer takes it back")
+	require.False(t, ApplyPending(row))
+	require.Equal(t, string(old), string(row.GetWebRoots()))
+}
+
 // TestHostileAnnouncements tests that one invalid part makes an announcement invalid.
 func TestHostileAnnouncements(t *testing.T) {
 	identities := [][]byte{make([]byte, 32)}
@@ -138,8 +201,14 @@ func TestHostileAnnouncements(t *testing.T) {
 		},
 		"0.0.0.0 is a unspecified address": {Identities: identities, HomeUrls: []string{"https://0.0.0.0/"}},
 		"twice":                            {Identities: identities, Urls: []string{"https://a/", "https://a/"}},
+		"its web roots: after 0 certificates there is something that is not PEM": {
+			Identities: identities, WebRoots: []byte("roots"),
+		},
+		"its web roots have 32769 bytes; 32768 are the most": {
+			Identities: identities, WebRoots: make([]byte, 32<<10+1),
+		},
 	} {
-		told, err := ParseAnnouncement(m)
+		told, err := ParseAnnouncement(m, time.Now())
 		if want == "" {
 			require.NoError(t, err)
 			continue

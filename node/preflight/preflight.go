@@ -23,7 +23,7 @@ import (
 
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/bundle/webcert"
-	"github.com/ententehq/entente/federation/invitation"
+	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/raftstore/membership/join"
 )
@@ -154,7 +154,7 @@ func webRoots(e config.BundleEndpoint, now time.Time) ([]byte, error) {
 	}
 	raw, err := readBounded(e.RootsFile)
 	if err == nil {
-		raw, err = invitation.ParseWebRoots(raw, now)
+		raw, err = relationship.ParseWebRoots(raw, now)
 	}
 	if err == nil && len(raw) == 0 {
 		err = errors.New("it is empty")

@@ -685,10 +685,12 @@ type Agreement struct {
 	PendingAddresses []string `protobuf:"bytes,11,rep,name=pending_addresses,json=pendingAddresses,proto3" json:"pending_addresses,omitempty"`
 	// HOST:PORT that an operator of this cluster gave for the other side to use. If empty, the members' own.
 	Advertised []string `protobuf:"bytes,12,rep,name=advertised,proto3" json:"advertised,omitempty"`
-	// SHA-256, in hexadecimal digits, of the web roots that came with the agreement; empty if none came.
+	// SHA-256, in hexadecimal digits, of the web roots that the other side last gave; empty if it gave none.
 	WebRootsSha256 string `protobuf:"bytes,13,opt,name=web_roots_sha256,json=webRootsSha256,proto3" json:"web_roots_sha256,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// That of web roots that the other side announced since. They are not used before ApproveRelationship.
+	PendingWebRootsSha256 string `protobuf:"bytes,14,opt,name=pending_web_roots_sha256,json=pendingWebRootsSha256,proto3" json:"pending_web_roots_sha256,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Agreement) Reset() {
@@ -808,6 +810,13 @@ func (x *Agreement) GetAdvertised() []string {
 func (x *Agreement) GetWebRootsSha256() string {
 	if x != nil {
 		return x.WebRootsSha256
+	}
+	return ""
+}
+
+func (x *Agreement) GetPendingWebRootsSha256() string {
+	if x != nil {
+		return x.PendingWebRootsSha256
 	}
 	return ""
 }
@@ -2685,7 +2694,7 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\fsuspend_time\x18[ \x01(\v2\x1a.google.protobuf.TimestampR\vsuspendTime\x12\x1c\n" +
 	"\tsuspender\x18\\ \x01(\tR\tsuspenderB\v\n" +
 	"\t_sequenceB\x12\n" +
-	"\x10_stated_sequence\"\x90\x04\n" +
+	"\x10_stated_sequence\"\xc9\x04\n" +
 	"\tAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
@@ -2703,7 +2712,8 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"advertised\x18\f \x03(\tR\n" +
 	"advertised\x12(\n" +
-	"\x10web_roots_sha256\x18\r \x01(\tR\x0ewebRootsSha256\"\xe3\x03\n" +
+	"\x10web_roots_sha256\x18\r \x01(\tR\x0ewebRootsSha256\x127\n" +
+	"\x18pending_web_roots_sha256\x18\x0e \x01(\tR\x15pendingWebRootsSha256\"\xe3\x03\n" +
 	"\x03Hub\x12\xcb\x01\n" +
 	"\ainclude\x18\x01 \x03(\tB\xb0\x01\xc2\xc1\x18\xab\x01\n" +
 	"\vhub-include\x12\x9b\x01the domain's cluster is a hub: a trust domain whose attestation by it is accepted, or all below a name such as .example.org; can be repeated ('' ends that)R\ainclude\x12\x9e\x01\n" +

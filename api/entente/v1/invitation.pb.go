@@ -530,8 +530,10 @@ type ExchangeConsentContent struct {
 	// HOST:PORT of their cluster ports.
 	Addresses []string `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// The URLs of the bundle of trust_domain and of the bundle of the caller's home domain, tried in order.
-	Urls          []string `protobuf:"bytes,7,rep,name=urls,proto3" json:"urls,omitempty"`
-	HomeUrls      []string `protobuf:"bytes,8,rep,name=home_urls,json=homeUrls,proto3" json:"home_urls,omitempty"`
+	Urls     []string `protobuf:"bytes,7,rep,name=urls,proto3" json:"urls,omitempty"`
+	HomeUrls []string `protobuf:"bytes,8,rep,name=home_urls,json=homeUrls,proto3" json:"home_urls,omitempty"`
+	// As web_roots of FederationOffer.
+	WebRoots      []byte `protobuf:"bytes,9,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -622,6 +624,13 @@ func (x *ExchangeConsentContent) GetHomeUrls() []string {
 	return nil
 }
 
+func (x *ExchangeConsentContent) GetWebRoots() []byte {
+	if x != nil {
+		return x.WebRoots
+	}
+	return nil
+}
+
 type ExchangeConsentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Consent       Consent                `protobuf:"varint,1,opt,name=consent,proto3,enum=entente.v1.Consent" json:"consent,omitempty"`
@@ -629,6 +638,7 @@ type ExchangeConsentResponse struct {
 	Addresses     []string               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	Urls          []string               `protobuf:"bytes,4,rep,name=urls,proto3" json:"urls,omitempty"`
 	HomeUrls      []string               `protobuf:"bytes,5,rep,name=home_urls,json=homeUrls,proto3" json:"home_urls,omitempty"`
+	WebRoots      []byte                 `protobuf:"bytes,6,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -698,6 +708,13 @@ func (x *ExchangeConsentResponse) GetHomeUrls() []string {
 	return nil
 }
 
+func (x *ExchangeConsentResponse) GetWebRoots() []byte {
+	if x != nil {
+		return x.WebRoots
+	}
+	return nil
+}
+
 var File_entente_v1_invitation_proto protoreflect.FileDescriptor
 
 const file_entente_v1_invitation_proto_rawDesc = "" +
@@ -739,7 +756,7 @@ const file_entente_v1_invitation_proto_rawDesc = "" +
 	"\tweb_roots\x18\v \x01(\fR\bwebRoots\"i\n" +
 	"\x16ExchangeConsentRequest\x12\x18\n" +
 	"\acontent\x18\x01 \x01(\fR\acontent\x125\n" +
-	"\x06signed\x18\x02 \x01(\v2\x1d.entente.v1.IdentitySignatureR\x06signed\"\xaa\x02\n" +
+	"\x06signed\x18\x02 \x01(\v2\x1d.entente.v1.IdentitySignatureR\x06signed\"\xc7\x02\n" +
 	"\x16ExchangeConsentContent\x12!\n" +
 	"\fagreement_id\x18\x01 \x01(\tR\vagreementId\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12,\n" +
@@ -750,7 +767,8 @@ const file_entente_v1_invitation_proto_rawDesc = "" +
 	"identities\x12\x1c\n" +
 	"\taddresses\x18\x06 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04urls\x18\a \x03(\tR\x04urls\x12\x1b\n" +
-	"\thome_urls\x18\b \x03(\tR\bhomeUrls\"\xb7\x01\n" +
+	"\thome_urls\x18\b \x03(\tR\bhomeUrls\x12\x1b\n" +
+	"\tweb_roots\x18\t \x01(\fR\bwebRoots\"\xd4\x01\n" +
 	"\x17ExchangeConsentResponse\x12-\n" +
 	"\aconsent\x18\x01 \x01(\x0e2\x13.entente.v1.ConsentR\aconsent\x12\x1e\n" +
 	"\n" +
@@ -758,7 +776,8 @@ const file_entente_v1_invitation_proto_rawDesc = "" +
 	"identities\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04urls\x18\x04 \x03(\tR\x04urls\x12\x1b\n" +
-	"\thome_urls\x18\x05 \x03(\tR\bhomeUrls*]\n" +
+	"\thome_urls\x18\x05 \x03(\tR\bhomeUrls\x12\x1b\n" +
+	"\tweb_roots\x18\x06 \x01(\fR\bwebRoots*]\n" +
 	"\aConsent\x12\x17\n" +
 	"\x13CONSENT_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fCONSENT_OPEN\x10\x01\x12\x14\n" +

@@ -147,7 +147,7 @@ func invitationsCommand(env *cli.Env) *cobra.Command {
 		Use:   "invitations [--revoke ID]",
 		Short: "List the invitations and their states, or revoke one",
 		Long: `List the invitations and their states, or revoke an open one. The tokens themselves are secrets, and are
-not shown.`,
+not shown. ADVERTISED has the addresses that were given with --advertise, if any were.`,
 		Example: `  entente federation invitations
   entente federation invitations --revoke 5d41402a`,
 		Args: cli.Arguments(),
@@ -165,13 +165,25 @@ not shown.`,
 				return err
 			}
 			return env.Print(list, func(t *cli.Table) {
-				t.Columns("ID", "DOMAIN", "FOR", "STATE", "APPROVED", "EXPIRES", "ENDED", "BY")
+				columns := []string{"ID", "DOMAIN", "FOR", "STATE", "APPROVED", "EXPIRES", "ENDED", "BY"}
+				advertised := slices.ContainsFunc(list.GetInvitations(), func(i *ententev1.Invitation) bool {
+					return len(i.GetAdvertised()) > 0
+				})
+				if advertised {
+					columns = append(columns, "ADVERTISED")
+				}
+				t.Columns(columns...)
+				t.Wrap("BY", "ADVERTISED")
 				for _, i := range list.GetInvitations() {
-					t.Row(
+					cells := []any{
 						i.GetId(), i.GetTrustDomain(), i.GetForeignTrustDomain(), cli.EnumName(i.GetState()),
 						cli.YesNo(i.GetApproved()), cli.Time(i.GetExpireTime()), cli.Time(i.GetEndTime()),
 						i.GetCreator(),
-					)
+					}
+					if advertised {
+						cells = append(cells, strings.Join(i.GetAdvertised(), " "))
+					}
+					t.Row(cells...)
 				}
 				t.Otherwise("There are no invitations: 'entente federation invite' makes one.")
 			})
@@ -206,8 +218,12 @@ func agreementFields(t *cli.Table, g *ententev1.Agreement) {
 	if len(g.GetAdvertised()) > 0 {
 		t.Field("advertised there", strings.Join(g.GetAdvertised(), ", "))
 	}
-	t.Field("may change itself", "its members' keys, and URLs and addresses at "+strings.Join(g.GetHosts(), ", "))
-	if pending := slices.Concat(g.GetPendingUrls(), g.GetPendingAddresses()); len(pending) > 0 {
+	t.Field("may change itself", "its members' keys, and URLs, addresses and web roots at "+strings.Join(g.GetHosts(), ", "))
+	pending := slices.Concat(g.GetPendingUrls(), g.GetPendingAddresses())
+	if digest := g.GetPendingWebRootsSha256(); digest != "" {
+		pending = append(pending, "web roots of SHA-256 "+digest)
+	}
+	if len(pending) > 0 {
 		t.Field("announced", strings.Join(pending, ", ")+"; not used before 'entente federation approve'")
 	}
 	if g.GetEndTime() != nil {

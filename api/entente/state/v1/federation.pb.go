@@ -361,10 +361,14 @@ type RelationshipAgreement struct {
 	PendingUrls      []string `protobuf:"bytes,14,rep,name=pending_urls,json=pendingUrls,proto3" json:"pending_urls,omitempty"`
 	// HOST:PORT that an operator gave for the other side to use. If empty, those of the members.
 	Advertised []string `protobuf:"bytes,15,rep,name=advertised,proto3" json:"advertised,omitempty"`
-	// SHA-256 over the DER of the web roots that came with the agreement.
+	// SHA-256 over the DER of the web roots that the other side last gave. Those of an https_web endpoint follow the other
+	// side unless an operator has set others.
 	WebRootsSha256 []byte `protobuf:"bytes,16,opt,name=web_roots_sha256,json=webRootsSha256,proto3" json:"web_roots_sha256,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// PEM. The web roots that the other side announced since and an operator has to approve, because it names hosts that
+	// were not agreed.
+	PendingWebRoots []byte `protobuf:"bytes,17,opt,name=pending_web_roots,json=pendingWebRoots,proto3" json:"pending_web_roots,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RelationshipAgreement) Reset() {
@@ -505,6 +509,13 @@ func (x *RelationshipAgreement) GetAdvertised() []string {
 func (x *RelationshipAgreement) GetWebRootsSha256() []byte {
 	if x != nil {
 		return x.WebRootsSha256
+	}
+	return nil
+}
+
+func (x *RelationshipAgreement) GetPendingWebRoots() []byte {
+	if x != nil {
+		return x.PendingWebRoots
 	}
 	return nil
 }
@@ -1572,7 +1583,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\tagreement\x18P \x01(\v2'.entente.state.v1.RelationshipAgreementR\tagreement\"X\n" +
 	"\x16RelationshipSuspension\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\"\xf6\x04\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"\xa2\x05\n" +
 	"\x15RelationshipAgreement\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12.\n" +
 	"\x13hosted_trust_domain\x18\x02 \x01(\tR\x11hostedTrustDomain\x12\x18\n" +
@@ -1595,7 +1606,8 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"advertised\x18\x0f \x03(\tR\n" +
 	"advertised\x12(\n" +
-	"\x10web_roots_sha256\x18\x10 \x01(\fR\x0ewebRootsSha256\"\xdb\x04\n" +
+	"\x10web_roots_sha256\x18\x10 \x01(\fR\x0ewebRootsSha256\x12*\n" +
+	"\x11pending_web_roots\x18\x11 \x01(\fR\x0fpendingWebRoots\"\xdb\x04\n" +
 	"\n" +
 	"Invitation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
