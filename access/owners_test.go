@@ -252,6 +252,14 @@ func TestOwnersEndWithTheirGrants(t *testing.T) {
 	require.Empty(t, list.GetReservedServices(), "a service belongs to no domain")
 	require.ErrorContains(t, release(ofDomain, "shop"), "it needs the role admin in every hosted domain")
 	require.True(t, owners().Reserved)
+	dry, err := admin.ReleaseService(t.Context(), &v1.ReleaseServiceRequest{Service: "shop", DryRun: true})
+	require.NoError(t, err)
+	require.Equal(t, "shop", dry.GetEffects()[0].GetSubject())
+	require.Equal(t, "becomes open: every caller with the role discovery can register instances of it, and instances "+
+		"that did not count before count", dry.GetEffects()[0].GetDetail())
+	require.True(t, owners().Reserved, "nothing was changed")
+	_, err = admin.ReleaseService(t.Context(), &v1.ReleaseServiceRequest{Service: "cart", DryRun: true})
+	require.ErrorContains(t, err, `no service of the name "cart" is reserved`)
 	require.NoError(t, release(admin, "shop"))
 	require.True(t, owners().Open())
 	require.EqualError(t, release(admin, "shop"), "rpc error: code = NotFound desc = no service of the name "+

@@ -155,9 +155,17 @@ func (s *accessService) RevokeRole(
 func (s *accessService) ReleaseService(
 	ctx context.Context, m *ententev1.ReleaseServiceRequest,
 ) (*ententev1.ReleaseServiceResponse, error) {
-	revision, err := s.guard.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		return grant.Release(tx, m.GetService())
-	})
+	store := s.guard.cfg.Store
+	release := func(tx *raftstore.Tx) error { return grant.Release(tx, m.GetService()) }
+	if m.GetDryRun() {
+		if err := raftstore.Try(ctx, store, release); err != nil {
+			return nil, plainStatus(err)
+		}
+		return &ententev1.ReleaseServiceResponse{
+			Revision: uint64(store.View().Revision()), Effects: releaseEffects(m.GetService()),
+		}, nil
+	}
+	revision, err := store.Update(ctx, release)
 	if err != nil {
 		return nil, plainStatus(err)
 	}

@@ -83,6 +83,15 @@ func (g *Guard) liveSVIDs(r raftstore.Reader, given grant.Grant) ([]string, erro
 		now.Add(life).UTC().Format(time.RFC3339), cmp.Or(strings.Join(able, ", "), "none"))}, nil
 }
 
+// releaseEffects returns what the release of the reserved name of a service does.
+func releaseEffects(service string) []*ententev1.Effect {
+	return []*ententev1.Effect{{
+		Kind: "service", Subject: service,
+		Detail: "becomes open: every caller with the role discovery can register instances of it, and instances that " +
+			"did not count before count",
+	}}
+}
+
 // revokeEffects returns what the revocation of a grant does, with its warnings.
 func revokeEffects(revoked grant.Grant, warnings []string) []*ententev1.Effect {
 	effects := []*ententev1.Effect{{

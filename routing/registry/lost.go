@@ -3,6 +3,8 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -216,9 +218,9 @@ func (s *Registrar) EvictInstances(
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	var evicted int
-	revision, err := s.store.Update(ctx, func(tx *raftstore.Tx) error {
-		evicted = 0
+	var evicted []Instance
+	evict := func(tx *raftstore.Tx) error {
+		evicted = nil
 		permitted, leases := make(map[string]bool), make(map[string]bool)
 		for _, i := range present.Instances {
 			if !i.Kept || (r.GetLease() != "" && i.Lease != r.GetLease()) {
@@ -238,7 +240,7 @@ func (s *Registrar) EvictInstances(
 				leases[i.Lease] = state == setKept // its holder may have returned
 			}
 			if leases[i.Lease] {
-				evicted++
+				evicted = append(evicted, i)
 			}
 		}
 		for lease, kept := range leases {
@@ -254,14 +256,49 @@ func (s *Registrar) EvictInstances(
 			}
 		}
 		return nil
-	})
+	}
+	var revision raftstore.Revision
+	if r.GetDryRun() {
+		revision, err = s.store.View().Revision(), raftstore.Try(ctx, s.store, evict)
+	} else {
+		revision, err = s.store.Update(ctx, evict)
+	}
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	if evicted == 0 {
+	if len(evicted) == 0 {
 		return nil, status.Errorf(codes.NotFound,
 			"service %s keeps no instance of a lost lease; 'entente service show %s' lists its instances",
 			r.GetService(), r.GetService())
 	}
-	return &ententev1.EvictInstancesResponse{Revision: uint64(revision), Instances: uint32(evicted)}, nil
+	response := &ententev1.EvictInstancesResponse{Revision: uint64(revision), Instances: uint32(len(evicted))}
+	if r.GetDryRun() {
+		response.Effects = evictionEffects(evicted)
+	}
+	return response, nil
+}
+
+// evictionEffects describes the removal of kept instances, by lease and in order of their addresses.
+func evictionEffects(evicted []Instance) (effects []*ententev1.Effect) {
+	of := make(map[string][]string)
+	for _, i := range evicted {
+		of[i.Lease] = append(of[i.Lease], i.Address.String())
+	}
+	for _, lease := range slices.Sorted(maps.Keys(of)) {
+		effects = append(effects, &ententev1.Effect{
+			Kind: "instances", Subject: fmt.Sprintf("%d of %s", len(of[lease]), evicted[0].Service),
+			Detail: fmt.Sprintf("%s are removed; the holder of their lease %s registers them again if it returns",
+				some(of[lease]), lease),
+		})
+	}
+	return effects
+}
+
+// some names the first few of many things.
+func some(names []string) string {
+	const most = 4
+	if extra := len(names) - most; extra > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), extra)
+	}
+	return strings.Join(names, ", ")
 }

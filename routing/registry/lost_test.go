@@ -115,6 +115,16 @@ func TestLostLeasesAreEvicted(t *testing.T) {
 		done, err := m.EvictInstances(ctx, &ententev1.EvictInstancesRequest{Service: service, Lease: lease})
 		return done.GetInstances(), err
 	}
+	dry, err := m.EvictInstances(ctx, &ententev1.EvictInstancesRequest{Service: "shop", DryRun: true})
+	require.NoError(t, err)
+	require.EqualValues(t, 4, dry.GetInstances())
+	require.Len(t, dry.GetEffects(), 4, "one for each lease")
+	require.Equal(t, "1 of shop", dry.GetEffects()[0].GetSubject())
+	require.Regexp(t, `^\S+ are removed; the holder of their lease \S+ registers them again if it returns$`,
+		dry.GetEffects()[0].GetDetail())
+	require.Len(t, m.states(t, "shop"), 4, "nothing was removed")
+	_, err = m.EvictInstances(ctx, &ententev1.EvictInstancesRequest{Service: "store", DryRun: true})
+	routingtest.Refused(t, err, codes.NotFound, "service store keeps no instance of a lost lease")
 	n, err := evict("shop", planes[0].lease.GetId())
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)

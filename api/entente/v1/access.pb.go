@@ -549,8 +549,10 @@ func (x *RevokeRoleResponse) GetEffects() []*Effect {
 }
 
 type ReleaseServiceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Service       string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Only returns the effects.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,9 +594,17 @@ func (x *ReleaseServiceRequest) GetService() string {
 	return ""
 }
 
+func (x *ReleaseServiceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type ReleaseServiceResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Effects       []*Effect              `protobuf:"bytes,2,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -634,6 +644,13 @@ func (x *ReleaseServiceResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ReleaseServiceResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
 }
 
 var File_entente_v1_access_proto protoreflect.FileDescriptor
@@ -679,11 +696,13 @@ const file_entente_v1_access_proto_rawDesc = "" +
 	"\x12RevokeRoleResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12,\n" +
-	"\aeffects\x18\x03 \x03(\v2\x12.entente.v1.EffectR\aeffects\"1\n" +
+	"\aeffects\x18\x03 \x03(\v2\x12.entente.v1.EffectR\aeffects\"J\n" +
 	"\x15ReleaseServiceRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"4\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"b\n" +
 	"\x16ReleaseServiceResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision*\x84\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects*\x84\x01\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -739,19 +758,20 @@ var file_entente_v1_access_proto_depIdxs = []int32{
 	0,  // 6: entente.v1.RevokeRoleRequest.role:type_name -> entente.v1.Role
 	0,  // 7: entente.v1.RevokeRoleRequest.may_issue:type_name -> entente.v1.Role
 	11, // 8: entente.v1.RevokeRoleResponse.effects:type_name -> entente.v1.Effect
-	2,  // 9: entente.v1.AccessService.GrantRole:input_type -> entente.v1.GrantRoleRequest
-	3,  // 10: entente.v1.AccessService.ListGrants:input_type -> entente.v1.ListGrantsRequest
-	5,  // 11: entente.v1.AccessService.RevokeRole:input_type -> entente.v1.RevokeRoleRequest
-	7,  // 12: entente.v1.AccessService.ReleaseService:input_type -> entente.v1.ReleaseServiceRequest
-	1,  // 13: entente.v1.AccessService.GrantRole:output_type -> entente.v1.Grant
-	4,  // 14: entente.v1.AccessService.ListGrants:output_type -> entente.v1.ListGrantsResponse
-	6,  // 15: entente.v1.AccessService.RevokeRole:output_type -> entente.v1.RevokeRoleResponse
-	8,  // 16: entente.v1.AccessService.ReleaseService:output_type -> entente.v1.ReleaseServiceResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	11, // 9: entente.v1.ReleaseServiceResponse.effects:type_name -> entente.v1.Effect
+	2,  // 10: entente.v1.AccessService.GrantRole:input_type -> entente.v1.GrantRoleRequest
+	3,  // 11: entente.v1.AccessService.ListGrants:input_type -> entente.v1.ListGrantsRequest
+	5,  // 12: entente.v1.AccessService.RevokeRole:input_type -> entente.v1.RevokeRoleRequest
+	7,  // 13: entente.v1.AccessService.ReleaseService:input_type -> entente.v1.ReleaseServiceRequest
+	1,  // 14: entente.v1.AccessService.GrantRole:output_type -> entente.v1.Grant
+	4,  // 15: entente.v1.AccessService.ListGrants:output_type -> entente.v1.ListGrantsResponse
+	6,  // 16: entente.v1.AccessService.RevokeRole:output_type -> entente.v1.RevokeRoleResponse
+	8,  // 17: entente.v1.AccessService.ReleaseService:output_type -> entente.v1.ReleaseServiceResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_access_proto_init() }

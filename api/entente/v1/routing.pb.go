@@ -1455,7 +1455,9 @@ type EvictInstancesRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Service string                 `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// The ID of a lease. If empty, the kept instances of all leases are removed.
-	Lease         string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Only returns the effects.
+	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1504,10 +1506,19 @@ func (x *EvictInstancesRequest) GetLease() string {
 	return ""
 }
 
+func (x *EvictInstancesRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
 type EvictInstancesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Instances     uint32                 `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// How many were removed, or would be.
+	Instances     uint32    `protobuf:"varint,2,opt,name=instances,proto3" json:"instances,omitempty"`
+	Effects       []*Effect `protobuf:"bytes,3,rep,name=effects,proto3" json:"effects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1554,6 +1565,13 @@ func (x *EvictInstancesResponse) GetInstances() uint32 {
 		return x.Instances
 	}
 	return 0
+}
+
+func (x *EvictInstancesResponse) GetEffects() []*Effect {
+	if x != nil {
+		return x.Effects
+	}
+	return nil
 }
 
 type ListServicesRequest struct {
@@ -4193,13 +4211,15 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x04etag\x18\x04 \x01(\tR\x04etag\"f\n" +
 	"\x1aDeregisterInstanceResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
-	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"G\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"`\n" +
 	"\x15EvictInstancesRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\tR\x05lease\"R\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x80\x01\n" +
 	"\x16EvictInstancesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1c\n" +
-	"\tinstances\x18\x02 \x01(\rR\tinstances\"B\n" +
+	"\tinstances\x18\x02 \x01(\rR\tinstances\x12,\n" +
+	"\aeffects\x18\x03 \x03(\v2\x12.entente.v1.EffectR\aeffects\"B\n" +
 	"\x13ListServicesRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"c\n" +
 	"\x14ListServicesResponse\x12\x1a\n" +
@@ -4556,103 +4576,104 @@ var file_entente_v1_routing_proto_depIdxs = []int32{
 	16, // 20: entente.v1.ReplaceInstancesRequest.target:type_name -> entente.v1.ReplaceTarget
 	4,  // 21: entente.v1.ReplaceInstancesRequest.instances:type_name -> entente.v1.Instance
 	63, // 22: entente.v1.DeregisterInstanceResponse.effects:type_name -> entente.v1.Effect
-	62, // 23: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
-	5,  // 24: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
-	62, // 25: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 26: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
-	62, // 27: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
-	3,  // 28: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
-	3,  // 29: entente.v1.Hint.locality:type_name -> entente.v1.Locality
-	30, // 30: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
-	33, // 31: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
-	28, // 32: entente.v1.Hint.difference:type_name -> entente.v1.HintDifference
-	29, // 33: entente.v1.HintDifference.endpoints:type_name -> entente.v1.HintPart
-	29, // 34: entente.v1.HintDifference.excluded:type_name -> entente.v1.HintPart
-	32, // 35: entente.v1.HintPart.endpoints:type_name -> entente.v1.HintEndpoint
-	33, // 36: entente.v1.HintPart.excluded:type_name -> entente.v1.HintExclusion
-	31, // 37: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
-	3,  // 38: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
-	32, // 39: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
-	0,  // 40: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
-	64, // 41: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
-	3,  // 42: entente.v1.HintExclusion.locality:type_name -> entente.v1.Locality
-	3,  // 43: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
-	62, // 44: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
-	27, // 45: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
-	36, // 46: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
-	38, // 47: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
-	39, // 48: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
-	60, // 49: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
-	59, // 50: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
-	37, // 51: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
-	37, // 52: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	62, // 53: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
-	37, // 54: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
-	62, // 55: entente.v1.GetRuleRequest.read:type_name -> entente.v1.ReadOptions
-	63, // 56: entente.v1.DeleteRuleResponse.effects:type_name -> entente.v1.Effect
-	60, // 57: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 58: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
-	60, // 59: entente.v1.ServiceExport.answer_time:type_name -> google.protobuf.Timestamp
-	47, // 60: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
-	62, // 61: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
-	47, // 62: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
-	63, // 63: entente.v1.UnexportServiceResponse.effects:type_name -> entente.v1.Effect
-	60, // 64: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 65: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
-	60, // 66: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
-	60, // 67: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
-	60, // 68: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
-	53, // 69: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
-	62, // 70: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
-	53, // 71: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
-	63, // 72: entente.v1.UnimportServiceResponse.effects:type_name -> entente.v1.Effect
-	9,  // 73: entente.v1.RoutingService.KeepLease:input_type -> entente.v1.KeepLeaseRequest
-	13, // 74: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
-	6,  // 75: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
-	15, // 76: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
-	18, // 77: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
-	20, // 78: entente.v1.RoutingService.EvictInstances:input_type -> entente.v1.EvictInstancesRequest
-	22, // 79: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
-	24, // 80: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
-	25, // 81: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
-	26, // 82: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
-	34, // 83: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
-	40, // 84: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
-	42, // 85: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
-	44, // 86: entente.v1.RoutingService.GetRule:input_type -> entente.v1.GetRuleRequest
-	45, // 87: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
-	48, // 88: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
-	49, // 89: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
-	51, // 90: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
-	54, // 91: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
-	55, // 92: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
-	57, // 93: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
-	12, // 94: entente.v1.RoutingService.KeepLease:output_type -> entente.v1.KeepLeaseResponse
-	14, // 95: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
-	4,  // 96: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
-	17, // 97: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
-	19, // 98: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
-	21, // 99: entente.v1.RoutingService.EvictInstances:output_type -> entente.v1.EvictInstancesResponse
-	23, // 100: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
-	5,  // 101: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
-	27, // 102: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
-	27, // 103: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
-	35, // 104: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
-	41, // 105: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
-	43, // 106: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
-	37, // 107: entente.v1.RoutingService.GetRule:output_type -> entente.v1.RoutingRule
-	46, // 108: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
-	47, // 109: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
-	50, // 110: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
-	52, // 111: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
-	53, // 112: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
-	56, // 113: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
-	58, // 114: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
-	94, // [94:115] is the sub-list for method output_type
-	73, // [73:94] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	63, // 23: entente.v1.EvictInstancesResponse.effects:type_name -> entente.v1.Effect
+	62, // 24: entente.v1.ListServicesRequest.read:type_name -> entente.v1.ReadOptions
+	5,  // 25: entente.v1.ListServicesResponse.services:type_name -> entente.v1.Service
+	62, // 26: entente.v1.GetServiceRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 27: entente.v1.GetHintRequest.locality:type_name -> entente.v1.Locality
+	62, // 28: entente.v1.GetHintRequest.read:type_name -> entente.v1.ReadOptions
+	3,  // 29: entente.v1.WatchHintRequest.locality:type_name -> entente.v1.Locality
+	3,  // 30: entente.v1.Hint.locality:type_name -> entente.v1.Locality
+	30, // 31: entente.v1.Hint.priorities:type_name -> entente.v1.HintPriority
+	33, // 32: entente.v1.Hint.excluded:type_name -> entente.v1.HintExclusion
+	28, // 33: entente.v1.Hint.difference:type_name -> entente.v1.HintDifference
+	29, // 34: entente.v1.HintDifference.endpoints:type_name -> entente.v1.HintPart
+	29, // 35: entente.v1.HintDifference.excluded:type_name -> entente.v1.HintPart
+	32, // 36: entente.v1.HintPart.endpoints:type_name -> entente.v1.HintEndpoint
+	33, // 37: entente.v1.HintPart.excluded:type_name -> entente.v1.HintExclusion
+	31, // 38: entente.v1.HintPriority.localities:type_name -> entente.v1.HintLocality
+	3,  // 39: entente.v1.HintLocality.locality:type_name -> entente.v1.Locality
+	32, // 40: entente.v1.HintLocality.endpoints:type_name -> entente.v1.HintEndpoint
+	0,  // 41: entente.v1.HintEndpoint.health:type_name -> entente.v1.Health
+	64, // 42: entente.v1.HintEndpoint.freshness:type_name -> entente.v1.Freshness
+	3,  // 43: entente.v1.HintExclusion.locality:type_name -> entente.v1.Locality
+	3,  // 44: entente.v1.SimulateHintRequest.locality:type_name -> entente.v1.Locality
+	62, // 45: entente.v1.SimulateHintRequest.read:type_name -> entente.v1.ReadOptions
+	27, // 46: entente.v1.SimulateHintResponse.hint:type_name -> entente.v1.Hint
+	36, // 47: entente.v1.SimulateHintResponse.regions:type_name -> entente.v1.RegionLoad
+	38, // 48: entente.v1.RoutingRule.failover:type_name -> entente.v1.FailoverRule
+	39, // 49: entente.v1.RoutingRule.distribution:type_name -> entente.v1.DistributionRule
+	60, // 50: entente.v1.RoutingRule.update_time:type_name -> google.protobuf.Timestamp
+	59, // 51: entente.v1.DistributionRule.to:type_name -> entente.v1.DistributionRule.ToEntry
+	37, // 52: entente.v1.PutRulesRequest.rules:type_name -> entente.v1.RoutingRule
+	37, // 53: entente.v1.PutRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	62, // 54: entente.v1.ListRulesRequest.read:type_name -> entente.v1.ReadOptions
+	37, // 55: entente.v1.ListRulesResponse.rules:type_name -> entente.v1.RoutingRule
+	62, // 56: entente.v1.GetRuleRequest.read:type_name -> entente.v1.ReadOptions
+	63, // 57: entente.v1.DeleteRuleResponse.effects:type_name -> entente.v1.Effect
+	60, // 58: entente.v1.ServiceExport.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 59: entente.v1.ServiceExport.state:type_name -> entente.v1.ExportState
+	60, // 60: entente.v1.ServiceExport.answer_time:type_name -> google.protobuf.Timestamp
+	47, // 61: entente.v1.ExportServiceRequest.export:type_name -> entente.v1.ServiceExport
+	62, // 62: entente.v1.ListServiceExportsRequest.read:type_name -> entente.v1.ReadOptions
+	47, // 63: entente.v1.ListServiceExportsResponse.exports:type_name -> entente.v1.ServiceExport
+	63, // 64: entente.v1.UnexportServiceResponse.effects:type_name -> entente.v1.Effect
+	60, // 65: entente.v1.ServiceImport.create_time:type_name -> google.protobuf.Timestamp
+	2,  // 66: entente.v1.ServiceImport.state:type_name -> entente.v1.ImportState
+	60, // 67: entente.v1.ServiceImport.change_time:type_name -> google.protobuf.Timestamp
+	60, // 68: entente.v1.ServiceImport.refuse_time:type_name -> google.protobuf.Timestamp
+	60, // 69: entente.v1.ServiceImport.expire_time:type_name -> google.protobuf.Timestamp
+	53, // 70: entente.v1.ImportServiceRequest.import:type_name -> entente.v1.ServiceImport
+	62, // 71: entente.v1.ListServiceImportsRequest.read:type_name -> entente.v1.ReadOptions
+	53, // 72: entente.v1.ListServiceImportsResponse.imports:type_name -> entente.v1.ServiceImport
+	63, // 73: entente.v1.UnimportServiceResponse.effects:type_name -> entente.v1.Effect
+	9,  // 74: entente.v1.RoutingService.KeepLease:input_type -> entente.v1.KeepLeaseRequest
+	13, // 75: entente.v1.RoutingService.ListLeases:input_type -> entente.v1.ListLeasesRequest
+	6,  // 76: entente.v1.RoutingService.RegisterInstance:input_type -> entente.v1.RegisterInstanceRequest
+	15, // 77: entente.v1.RoutingService.ReplaceInstances:input_type -> entente.v1.ReplaceInstancesRequest
+	18, // 78: entente.v1.RoutingService.DeregisterInstance:input_type -> entente.v1.DeregisterInstanceRequest
+	20, // 79: entente.v1.RoutingService.EvictInstances:input_type -> entente.v1.EvictInstancesRequest
+	22, // 80: entente.v1.RoutingService.ListServices:input_type -> entente.v1.ListServicesRequest
+	24, // 81: entente.v1.RoutingService.GetService:input_type -> entente.v1.GetServiceRequest
+	25, // 82: entente.v1.RoutingService.GetHint:input_type -> entente.v1.GetHintRequest
+	26, // 83: entente.v1.RoutingService.WatchHint:input_type -> entente.v1.WatchHintRequest
+	34, // 84: entente.v1.RoutingService.SimulateHint:input_type -> entente.v1.SimulateHintRequest
+	40, // 85: entente.v1.RoutingService.PutRules:input_type -> entente.v1.PutRulesRequest
+	42, // 86: entente.v1.RoutingService.ListRules:input_type -> entente.v1.ListRulesRequest
+	44, // 87: entente.v1.RoutingService.GetRule:input_type -> entente.v1.GetRuleRequest
+	45, // 88: entente.v1.RoutingService.DeleteRule:input_type -> entente.v1.DeleteRuleRequest
+	48, // 89: entente.v1.RoutingService.ExportService:input_type -> entente.v1.ExportServiceRequest
+	49, // 90: entente.v1.RoutingService.ListServiceExports:input_type -> entente.v1.ListServiceExportsRequest
+	51, // 91: entente.v1.RoutingService.UnexportService:input_type -> entente.v1.UnexportServiceRequest
+	54, // 92: entente.v1.RoutingService.ImportService:input_type -> entente.v1.ImportServiceRequest
+	55, // 93: entente.v1.RoutingService.ListServiceImports:input_type -> entente.v1.ListServiceImportsRequest
+	57, // 94: entente.v1.RoutingService.UnimportService:input_type -> entente.v1.UnimportServiceRequest
+	12, // 95: entente.v1.RoutingService.KeepLease:output_type -> entente.v1.KeepLeaseResponse
+	14, // 96: entente.v1.RoutingService.ListLeases:output_type -> entente.v1.ListLeasesResponse
+	4,  // 97: entente.v1.RoutingService.RegisterInstance:output_type -> entente.v1.Instance
+	17, // 98: entente.v1.RoutingService.ReplaceInstances:output_type -> entente.v1.ReplaceInstancesResponse
+	19, // 99: entente.v1.RoutingService.DeregisterInstance:output_type -> entente.v1.DeregisterInstanceResponse
+	21, // 100: entente.v1.RoutingService.EvictInstances:output_type -> entente.v1.EvictInstancesResponse
+	23, // 101: entente.v1.RoutingService.ListServices:output_type -> entente.v1.ListServicesResponse
+	5,  // 102: entente.v1.RoutingService.GetService:output_type -> entente.v1.Service
+	27, // 103: entente.v1.RoutingService.GetHint:output_type -> entente.v1.Hint
+	27, // 104: entente.v1.RoutingService.WatchHint:output_type -> entente.v1.Hint
+	35, // 105: entente.v1.RoutingService.SimulateHint:output_type -> entente.v1.SimulateHintResponse
+	41, // 106: entente.v1.RoutingService.PutRules:output_type -> entente.v1.PutRulesResponse
+	43, // 107: entente.v1.RoutingService.ListRules:output_type -> entente.v1.ListRulesResponse
+	37, // 108: entente.v1.RoutingService.GetRule:output_type -> entente.v1.RoutingRule
+	46, // 109: entente.v1.RoutingService.DeleteRule:output_type -> entente.v1.DeleteRuleResponse
+	47, // 110: entente.v1.RoutingService.ExportService:output_type -> entente.v1.ServiceExport
+	50, // 111: entente.v1.RoutingService.ListServiceExports:output_type -> entente.v1.ListServiceExportsResponse
+	52, // 112: entente.v1.RoutingService.UnexportService:output_type -> entente.v1.UnexportServiceResponse
+	53, // 113: entente.v1.RoutingService.ImportService:output_type -> entente.v1.ServiceImport
+	56, // 114: entente.v1.RoutingService.ListServiceImports:output_type -> entente.v1.ListServiceImportsResponse
+	58, // 115: entente.v1.RoutingService.UnimportService:output_type -> entente.v1.UnimportServiceResponse
+	95, // [95:116] is the sub-list for method output_type
+	74, // [74:95] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_routing_proto_init() }

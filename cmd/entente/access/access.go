@@ -220,7 +220,7 @@ them as 'entente access list' prints them. The caller loses the role at once.`,
 }
 
 func releaseCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "release SERVICE",
 		Short: "Open the name of a service whose last owner is gone",
 		Long: `Open the name of a service whose last owner is gone.
@@ -228,9 +228,14 @@ func releaseCommand(env *cli.Env) *cobra.Command {
 The name of a service that had owners stays reserved after the last of them has lost its grant: none of its
 instances counts, and none can be registered. A new owner (entente access grant discovery --service SERVICE) ends
 that too. After a release every caller with the role discovery can register instances of the service.`,
-		Example: `  entente access release shop`,
+		Example: `  entente access release shop --dry-run`,
 		Args:    cli.Arguments("SERVICE"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+	}
+	cmd.RunE = env.Previews(cmd).Run(nil,
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return member.Access().ReleaseService(ctx, &ententev1.ReleaseServiceRequest{Service: args[0], DryRun: true})
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			done, err := member.Access().ReleaseService(ctx, &ententev1.ReleaseServiceRequest{Service: args[0]})
 			if err != nil {
 				return err
@@ -238,6 +243,6 @@ that too. After a release every caller with the role discovery can register inst
 			return env.Print(done, func(t *cli.Table) {
 				t.Otherwise("The name %s is open to every caller with the role discovery.", args[0])
 			})
-		}),
-	}
+		})
+	return cmd
 }

@@ -214,20 +214,29 @@ func evictCommand(env *cli.Env) *cobra.Command {
 When more than routing.self_preservation percent of the leased instances of a service would be removed within a
 minute, they stay, unhealthy and marked "kept: lease lost": holders that are all lost at once were rather cut off
 than stopped. They count again as soon as their holders return. Evict them if they are really gone.`,
-		Example: `  entente service evict shop`,
+		Example: `  entente service evict shop --dry-run`,
 		Args:    cli.Arguments("NAME"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := member.Routing().EvictInstances(ctx, &ententev1.EvictInstancesRequest{
-				Service: args[0], Lease: lease,
-			})
+	}
+	evict := func(
+		ctx context.Context, member *cli.Member, args []string, dryRun bool,
+	) (*ententev1.EvictInstancesResponse, error) {
+		return member.Routing().EvictInstances(ctx, &ententev1.EvictInstancesRequest{
+			Service: args[0], Lease: lease, DryRun: dryRun,
+		})
+	}
+	cmd.RunE = env.Previews(cmd).Run(nil,
+		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
+			return evict(ctx, member, args, true)
+		},
+		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			done, err := evict(ctx, member, args, false)
 			if err != nil {
 				return err
 			}
 			return env.Print(done, func(t *cli.Table) {
 				t.Otherwise("%d kept instances of %s are removed.", done.GetInstances(), args[0])
 			})
-		}),
-	}
+		})
 	cmd.Flags().StringVar(&lease, "lease", "", "only those of this lease: its `ID`")
 	return cmd
 }
