@@ -4,9 +4,14 @@ package hint
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/client"
@@ -26,6 +31,7 @@ func Command(env *cli.Env) *cobra.Command {
 				return err
 			}
 			env.WarnOfLocality(locality.Value, env.KnownLocalities(ctx, member, "", ""))
+			warnOfIDs(ctx, env, member, hint)
 			if err := env.Print(hint, hintTable(hint)); err != nil {
 				return err
 			}
@@ -101,6 +107,7 @@ func follow(
 		}
 		if first {
 			env.WarnOfLocality(locality, env.KnownLocalities(ctx, member, "", ""))
+			warnOfIDs(ctx, env, member, hint)
 		} else if env.Output == cli.OutputTable {
 			fmt.Fprintln(env.Stdout)
 		}
@@ -110,6 +117,35 @@ func follow(
 		}
 	}
 	return nil
+}
+
+// maxWarned bounds the trust domains of a hint that are looked up.
+const maxWarned = 8
+
+// warnOfIDs warns on standard error of trust domains of which a hint leaves out instances and which nobody here can
+// verify: there is no bundle of them in use, or it has expired.
+func warnOfIDs(ctx context.Context, env *cli.Env, member *cli.Member, h *ententev1.Hint) {
+	left := map[string][]*ententev1.HintExclusion{}
+	for _, x := range h.GetExcluded() {
+		if id, err := spiffeid.FromString(x.GetSpiffeId()); err == nil {
+			left[id.TrustDomain().Name()] = append(left[id.TrustDomain().Name()], x)
+		}
+	}
+	domains := slices.Sorted(maps.Keys(left))
+	for _, td := range domains[:min(len(domains), maxWarned)] {
+		b, err := member.Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{
+			TrustDomain: td, Read: &ententev1.ReadOptions{Consistency: ententev1.Consistency_CONSISTENCY_STALE},
+		})
+		if status.Code(err) != codes.NotFound && b.GetFreshness() != ententev1.Freshness_FRESHNESS_EXPIRED {
+			continue
+		}
+		which := cli.Printable(left[td][0].GetSpiffeId())
+		if n := len(left[td]); n > 1 {
+			which = fmt.Sprintf("%d instances, %s among them", n, which)
+		}
+		fmt.Fprintf(env.Stderr, "entente: warning: nobody here can verify %s: %s\n", which,
+			cli.Printable(left[td][0].GetReason()))
+	}
 }
 
 // unknown returns an error if a service has no instance at all, which the hint states already.
