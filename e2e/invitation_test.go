@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,6 +216,48 @@ func TestAnInvitationForADomainBesideTheHomeDomain(t *testing.T) {
 	).GetRelationship(t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: eu.domain})
 	require.Equal(t, codes.NotFound, status.Code(err), "what came along goes along")
 	awaitRelationship(t, eu.members[0], us.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED)
+}
+
+// The deletion of a hosted domain ends the agreement about it at the peer, which relies on nothing of it any more.
+func TestADeletedDomainEndsItsAgreement(t *testing.T) {
+	eu, us := newCluster(t, "eu", 1, quick), newCluster(t, "us", 1, quick)
+	euMember, usMember := eu.members[0], us.members[0]
+	domains := euMember.socket().Domains()
+	_, err := domains.CreateDomain(t.Context(), &ententev1.CreateDomainRequest{
+		Domain: &ententev1.Domain{TrustDomain: "shop.example.org"},
+	})
+	require.NoError(t, err)
+	eventually(t, "the domain has an authority", func() error {
+		_, err := tryIssue(t, euMember, "spiffe://shop.example.org/any")
+		return err
+	})
+	made := invite(t, euMember, "shop.example.org", us.domain, approved)
+	_, err = federationOf(usMember).RedeemInvitation(t.Context(), &ententev1.RedeemInvitationRequest{
+		Token: made.GetToken(), Approve: true, HomeTrustDomain: eu.domain,
+	})
+	require.NoError(t, err)
+	awaitRelationship(t, usMember, "shop.example.org", ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE)
+	awaitRelationship(t, euMember, us.domain, ententev1.RelationshipState_RELATIONSHIP_STATE_ACTIVE)
+	require.True(t, serves(t, usMember, "shop.example.org"))
+
+	dry, err := domains.DeleteDomain(t.Context(), &ententev1.DeleteDomainRequest{
+		TrustDomain: "shop.example.org", DryRun: true,
+	})
+	require.NoError(t, err)
+	require.True(t, slices.ContainsFunc(dry.GetEffects(), func(e *ententev1.Effect) bool {
+		return e.GetSubject() == us.domain && strings.Contains(e.GetDetail(), "ends there too")
+	}), "%v", dry.GetEffects())
+	require.True(t, serves(t, usMember, "shop.example.org"))
+
+	_, err = domains.DeleteDomain(t.Context(), &ententev1.DeleteDomainRequest{TrustDomain: "shop.example.org"})
+	require.NoError(t, err)
+	rel := awaitRelationship(t, usMember, "shop.example.org",
+		ententev1.RelationshipState_RELATIONSHIP_STATE_ENDED)
+	require.NotNil(t, rel.GetAgreement().GetEndTime())
+	require.False(t, serves(t, usMember, "shop.example.org"))
+	_, err = federationOf(euMember).GetRelationship(
+		t.Context(), &ententev1.GetRelationshipRequest{TrustDomain: us.domain})
+	require.Equal(t, codes.NotFound, status.Code(err), "what was agreed for the domain goes with it")
 }
 
 // Two clusters that both call themselves us.example.org use one token at the same moment, at a cluster of three.

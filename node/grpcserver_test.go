@@ -163,3 +163,31 @@ func TestUnfinishedCallsEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestOpenCallsEndAtAStop: a call that does not end by itself, as a watch, does not hold up the stop for longer than
+// graceful. With a hand-over of leadership before it, which has the same limit, that is 3 seconds.
+func TestOpenCallsEndAtAStop(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	service := &slowJoins{begun: make(chan struct{}, 1)}
+	server := grpc.NewServer(serverOptions(insecure.NewCredentials())...)
+	ententev1.RegisterJoinServiceServer(server, service)
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan error, 1)
+	go func() { stopped <- serveGRPC(server, l)(ctx) }()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	done := make(chan error, 1)
+	go func() {
+		_, err := ententev1.NewJoinServiceClient(conn).Join(t.Context(), &ententev1.JoinRequest{})
+		done <- err
+	}()
+	<-service.begun
+	began := time.Now()
+	stop()
+	require.NoError(t, <-stopped)
+	require.GreaterOrEqual(t, time.Since(began), graceful, "a call that is about to end may do so")
+	require.Error(t, <-done)
+	require.LessOrEqual(t, 2*graceful, 3*time.Second)
+}

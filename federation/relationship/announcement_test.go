@@ -140,7 +140,9 @@ func TestWebRootsFollow(t *testing.T) {
 		approved          []byte // after
 		changes, changes2 bool   // the announcement, and its repetition
 	}{
-		"rotated":             {web, old, old, Announcement{Urls: []string{url}, WebRoots: next}, next, nil, next, true, false},
+		"rotated": {
+			web, old, old, Announcement{Urls: []string{url}, WebRoots: next}, next, nil, next, true, false,
+		},
 		"rotated, and no URL": {web, old, old, Announcement{WebRoots: next}, next, nil, next, true, false},
 		"as before":           {web, old, old, Announcement{WebRoots: old}, old, nil, old, false, false},
 		"not announced":       {web, old, old, Announcement{}, old, nil, old, false, false},

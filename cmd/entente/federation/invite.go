@@ -218,7 +218,8 @@ func agreementFields(t *cli.Table, g *ententev1.Agreement) {
 	if len(g.GetAdvertised()) > 0 {
 		t.Field("advertised there", strings.Join(g.GetAdvertised(), ", "))
 	}
-	t.Field("may change itself", "its members' keys, and URLs, addresses and web roots at "+strings.Join(g.GetHosts(), ", "))
+	t.Field("may change itself", "its members' keys, and URLs, addresses and web roots at "+
+		strings.Join(g.GetHosts(), ", "))
 	pending := slices.Concat(g.GetPendingUrls(), g.GetPendingAddresses())
 	if digest := g.GetPendingWebRootsSha256(); digest != "" {
 		pending = append(pending, "web roots of SHA-256 "+digest)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -76,10 +75,12 @@ func TestPausedProcessIsNoHungDisk(t *testing.T) {
 	hung, release := io.Pipe()
 	t.Cleanup(func() { _ = release.Close() })
 	failed := make(chan error, 1)
-	w := &watchdog{limit: 40 * time.Millisecond, observe: func(time.Duration) {}, fail: func(err error) { failed <- err }}
+	w := &watchdog{
+		limit: 40 * time.Millisecond, observe: func(time.Duration) {}, fail: func(err error) { failed <- err },
+	}
 	go func() {
 		defer w.begin("writing to the log")()
 		_, _ = io.Copy(io.Discard, hung)
 	}()
-	require.True(t, strings.HasPrefix((<-failed).Error(), "member stopped: writing to the log has not returned for 40ms; "))
+	require.ErrorContains(t, <-failed, "member stopped: writing to the log has not returned for 40ms; ")
 }

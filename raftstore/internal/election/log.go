@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// usual are the lines that Raft logs as warnings or errors although usual starts, joins and changes of leader have them.
+// usual are lines that Raft logs as warnings or errors although usual starts, joins and changes of leader have them.
 var usual = map[string]bool{
 	// A joiner waits until the leader has added it, and has none of the entries before that.
 	"no known peers, aborting election":                 true,
