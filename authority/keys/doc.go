@@ -8,6 +8,8 @@
 // that is kept outside of the folder. Until the data key is unwrapped, keys are listed with their public halves and do
 // not sign.
 //
+// A folder also keeps short secrets ([SecretStore]), encrypted as its keys are.
+//
 // All keys are ECDSA on P-256. A private key is never logged, and never leaves its store. [SignDigest] verifies every
 // signature that was made outside of this process.
 package keys

@@ -147,6 +147,7 @@ func (f *Folder) rewrite(ctx context.Context) error {
 	for _, name := range names {
 		errs = append(errs, f.rewriteKey(name))
 	}
+	errs = append(errs, f.rewriteSecrets())
 	if err := errors.Join(errs...); err != nil || !f.encryption.Off {
 		return err
 	}
@@ -289,10 +290,7 @@ func (f *Folder) open(name string, file keyFile) (*ecdsa.PrivateKey, error) {
 	case f.encryption == nil || (dataKey == nil && locked == nil):
 		return nil, fmt.Errorf("key file %s is encrypted, and its data key is gone", path)
 	case dataKey == nil:
-		if !errors.Is(locked, ErrLocked) {
-			locked = fmt.Errorf("%w: %w", ErrLocked, locked)
-		}
-		return nil, fmt.Errorf("use key %s: %w", name, locked)
+		return nil, fmt.Errorf("use key %s: %w", name, lockedBy(locked))
 	case dataKey.id != file.dataKey:
 		return nil, fmt.Errorf("key file %s is encrypted with the data key %s, and the folder has %s", path,
 			file.dataKey, dataKey.id)
