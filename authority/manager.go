@@ -214,6 +214,12 @@ func (m *Manager) SigningService() ententev1.SigningServiceServer { return m.iss
 // MemberSVID returns the SVID of this member; see [issue.OwnSVIDs.Member].
 func (m *Manager) MemberSVID() (*tls.Certificate, error) { return m.own.Member() }
 
+// RestoreSVIDs takes over the SVIDs that this member had before its start; see [issue.OwnSVIDs.Restore].
+func (m *Manager) RestoreSVIDs() error { return m.own.Restore() }
+
+// SVIDsRenewed returns an error while the member has the SVIDs of before its start; see [issue.OwnSVIDs.Renewed].
+func (m *Manager) SVIDsRenewed() error { return m.own.Renewed() }
+
 // EndpointSVID returns the SVID of a domain's bundle endpoint; see [issue.OwnSVIDs.Endpoint].
 func (m *Manager) EndpointSVID(td spiffeid.TrustDomain) (*tls.Certificate, error) {
 	return m.own.Endpoint(td)

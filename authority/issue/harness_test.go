@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -46,11 +47,15 @@ func workloadRequest(t *testing.T) svid.X509Request {
 type auditLog struct {
 	mu     sync.Mutex
 	events []audit.Event
+	refuse bool
 }
 
 func (l *auditLog) Record(e audit.Event) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.refuse {
+		return errors.New("the disk is full")
+	}
 	l.events = append(l.events, e)
 	return nil
 }

@@ -25,12 +25,15 @@ import (
 var ErrNoSVID = errors.New("this member has no valid SVID of that name yet")
 
 // OwnSVIDs keeps the SVIDs of the member itself: that of the member, and those of the bundle endpoints that it serves.
-// Their keys are in memory only. Its methods can be called from any goroutine.
+// The SVIDs in the home domain are also in the key store, if that keeps secrets, so that a restarted member has them
+// ([OwnSVIDs.Restore]). Its methods can be called from any goroutine.
 type OwnSVIDs struct {
 	issuer *Issuer
 
 	mu   sync.RWMutex
 	held map[spiffeid.ID]*OwnSVID
+	// unsaved is set while an SVID of the home domain in held is not in the key store. Only Reconcile uses it.
+	unsaved bool
 }
 
 // OwnSVID is an SVID of the member itself.
@@ -39,6 +42,8 @@ type OwnSVID struct {
 	// Authority is the ID of the authority that signed it, and Renew the time of its renewal.
 	Authority string
 	Renew     time.Time
+	// restored is set if it was signed before this start. Then it is due.
+	restored bool
 }
 
 // NewOwnSVIDs returns an empty set; see [OwnSVIDs.Reconcile].
@@ -103,7 +108,7 @@ func (o *OwnSVIDs) valid(id spiffeid.ID) (*tls.Certificate, error) {
 // Reconcile renews what is due, and returns the time of the next renewal.
 func (o *OwnSVIDs) Reconcile(ctx context.Context) (next time.Time, err error) {
 	names, err := o.names()
-	if err != nil {
+	if err != nil || len(names) == 0 {
 		return plan.Never, err
 	}
 	var errs []error
@@ -112,7 +117,7 @@ func (o *OwnSVIDs) Reconcile(ctx context.Context) (next time.Time, err error) {
 		errs, next = append(errs, err), plan.Sooner(next, at)
 	}
 	o.retain(names)
-	return next, errors.Join(errs...)
+	return next, errors.Join(append(errs, o.save())...)
 }
 
 // names returns the names that this member needs. There are none before the home domain exists.
@@ -171,6 +176,7 @@ func (o *OwnSVIDs) renew(ctx context.Context, id spiffeid.ID) (time.Time, error)
 		Authority:   signed.GetAuthorityId(), Renew: renewalOf(leaf, config.Now()),
 	}
 	o.put(id, own)
+	o.unsaved = o.unsaved || id.MemberOf(config.Home)
 	config.Log.Debug("renewed an SVID of this member", "spiffe_id", id, "authority", own.Authority, "until",
 		leaf.NotAfter)
 	return own.Renew, nil
