@@ -28,6 +28,7 @@ type diskKeys struct {
 	folder   *keys.Folder
 	wrappers []*transit.Wrapper
 	remote   bool // the first attempt to unlock can fail
+	unlocked func()
 	log      hclog.Logger
 }
 
@@ -35,7 +36,7 @@ type diskKeys struct {
 // member does not start. With one in Vault, diskKeys.run unlocks it.
 func openDiskKeys(m *member) (keys.Store, error) {
 	c, dir := m.cfg.Authority, m.dir.File(keyFolder)
-	k := &diskKeys{log: m.log.Named("keys")}
+	k := &diskKeys{log: m.log.Named("keys"), unlocked: m.restoreSVIDs}
 	if len(c.Encryption) == 0 {
 		m.log.Info("the signing keys on disk are not encrypted: whoever has a copy of the data folder can sign as "+
 			"this member's domains", "folder", dir, "remedy", "add an encryption block to keys \"disk\"")
@@ -131,6 +132,7 @@ func (k *diskKeys) unlock(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err == nil:
+			k.unlocked()
 			if reason != "" {
 				k.log.Info("the signing keys are unlocked; this member signs again")
 			}

@@ -24,6 +24,7 @@ func buildEndpoint(m *member) (err error) {
 	}
 	m.handler.SetState(m.state)
 	home := m.cfg.Cluster.TrustDomain
+	m.handler.SetHome(home)
 	m.publisher = publisher.New(publisher.Config{
 		Store: m.store, Index: m.trust, Home: home, Handler: m.handler, Logger: m.log.Named("endpoint"),
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,6 +64,8 @@ type member struct {
 	handler    *endpoint.Handler
 	publisher  *publisher.Publisher
 	bundles    *bundleapi.Service
+	// serving is set once the API serves callers on the port.
+	serving atomic.Bool
 	// removed is true once this member stops because it was removed.
 	removed bool
 }
@@ -93,6 +96,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := m.build(); err != nil {
 		return err
 	}
+	m.restoreSVIDs()
 	m.life.Start("collector", paceCollector)
 	m.life.Start("memory limit", boundMemory)
 	m.life.Start("refused connections", m.refusals.record(m.audit))
@@ -116,6 +120,9 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	m.life.Start("bundle endpoint", endpoint.Run)
+	if m.store.HasState() {
+		m.openKeys()
+	}
 	if err := await(ctx, m, m.store.Serving().AwaitLoaded); err != nil {
 		return err
 	}
@@ -129,14 +136,8 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := await(ctx, m, m.completeRecovery); err != nil {
 		return err
 	}
-	if m.vault != nil {
-		m.life.Start("vault", m.vault.Run)
-	}
-	if m.transit != nil {
-		m.life.Start("keys in Vault", m.transit.Run)
-	}
-	if m.disk != nil {
-		m.life.Start("keys on disk", m.disk.run)
+	if !m.store.HasState() {
+		m.openKeys()
 	}
 	for _, room := range []struct {
 		name string
@@ -157,6 +158,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		m.life.Start(room.name, room.run)
 	}
 	m.life.OnStop("lead", func() error { return transferLeadership(m) })
+	m.serving.Store(true)
 	if err := endStarting(); err != nil {
 		return err
 	}

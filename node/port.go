@@ -30,6 +30,7 @@ func openPort(m *member) error {
 	m.port, err = port.New(port.Config{
 		Listener: listener, Self: m.cfg.Member.ID, Identity: m.identity.Certificate,
 		Members: m.directory, Certificates: serverCertificates{m}, Trust: m.trust,
+		Starting:   func() bool { return !m.serving.Load() },
 		Privilege:  func(id spiffeid.ID) port.Privilege { return privilegeOf(m.guard, id) },
 		Refused:    m.refusals.add,
 		MaxClients: min(maxClients, endpoint.OpenFiles()/2),

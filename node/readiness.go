@@ -55,7 +55,12 @@ func readinessToWrite(m *member) []operations.Check {
 		}},
 		{Name: "disk", Test: m.store.Disk().Err},
 		{Name: "audit", Test: m.audit.Err},
-		{Name: "signing", Test: func() error { return usableSVID(m.authority.MemberSVID, m.trust, time.Now()) }},
+		{Name: "signing", Test: func() error {
+			if err := m.authority.SVIDsRenewed(); err != nil {
+				return err
+			}
+			return usableSVID(m.authority.MemberSVID, m.trust, time.Now())
+		}},
 	}
 }
 

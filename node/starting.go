@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -12,27 +13,56 @@ import (
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/node/lifecycle"
 	"github.com/ententehq/entente/node/operations"
+	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
 )
 
-// answerStarting returns to every call on the admin socket why this member does not serve yet, until stop is called.
-// Other callers cannot complete a handshake meanwhile: the member has no X509-SVID to present.
+// answerStarting returns to every call on the admin socket and on the TLS port why this member does not serve yet, until
+// stop is called. On the port it presents the SVID that it had before it stopped, and verifies no caller: it has no
+// state yet to do that by, and the answer contains nothing else than how far the member is. A member that has kept no
+// SVID, or that cannot decrypt it yet, refuses the handshakes instead.
 func answerStarting(m *member) (stop func() error, err error) {
 	socket, err := access.ListenSocket(m.dir.File(SocketName))
 	if err != nil {
 		return nil, err
 	}
-	options := append(serverOptions(access.SocketCredentials()), grpc.ReadBufferSize(4<<10),
-		grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
-			return raftstore.StatusError(starting(m))
-		}))
+	answer := grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error {
+		return raftstore.StatusError(starting(m))
+	})
 	answers := lifecycle.New(m.log)
-	answers.Start("answers while starting", serveGRPC(grpc.NewServer(options...), socket))
+	answers.Start("answers on the socket while starting", serveGRPC(grpc.NewServer(append(
+		serverOptions(access.SocketCredentials()), grpc.ReadBufferSize(4<<10), answer)...), socket))
+	answers.Start("answers on the port while starting", serveGRPC(grpc.NewServer(append(
+		joinOptions(port.Credentials(), reception), answer)...), m.port.Listener(port.Starting)))
 	m.life.OnStop("answers while starting", answers.Stop)
 	return answers.Stop, nil
+}
+
+// openKeys starts what opens the signing keys, once: before the state is loaded if there is one, so that the member can
+// present the SVID that it had.
+func (m *member) openKeys() {
+	if m.vault != nil {
+		m.life.Start("vault", m.vault.Run)
+	}
+	if m.transit != nil {
+		m.life.Start("keys in Vault", m.transit.Run)
+	}
+	if m.disk != nil {
+		m.life.Start("keys on disk", m.disk.run)
+	}
+}
+
+// restoreSVIDs lets the member present the SVIDs that it had before its start. Without them it presents none until an
+// authority has signed new ones.
+func (m *member) restoreSVIDs() {
+	if err := m.authority.RestoreSVIDs(); err != nil && !errors.Is(err, keys.ErrLocked) {
+		m.log.Warn("the SVIDs that this member had before it stopped cannot be used; callers are refused until it has "+
+			"new ones", "error", err)
+	}
 }
 
 // starting returns why a member that has not started yet does not serve.

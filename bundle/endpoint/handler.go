@@ -31,6 +31,7 @@ type Handler struct {
 	now      func() time.Time
 	state    atomic.Pointer[State]
 	current  atomic.Pointer[rendered]
+	home     spiffeid.TrustDomain // zero: none
 	requests map[int]prometheus.Counter
 	render   prometheus.Histogram
 	// attested counts the foreign domains in the map, leftOut those that do not fit into it.
@@ -84,6 +85,10 @@ const StateHeader = "Entente-State"
 // SetState sets the source of the handler's state. Without one, the handler answers as soon as something is published.
 func (h *Handler) SetState(s State) { h.state.Store(&s) }
 
+// SetHome sets the domain whose SVID is presented before the first publication. Without it, handshakes fail until then.
+// It must be called before the handler serves.
+func (h *Handler) SetHome(td spiffeid.TrustDomain) { h.home = td }
+
 // Publish replaces the publication. It fails and keeps the present one if the home domain has no bundle, if two bundles
 // have one domain, or if two domains have one host.
 func (h *Handler) Publish(p Publication) error {
@@ -113,6 +118,9 @@ var errNothingPublished = errors.New("no bundle has been published yet")
 // domainOf returns the domain whose SVID is presented to a client that names serverName by SNI.
 func (h *Handler) domainOf(_ context.Context, serverName string) (spiffeid.TrustDomain, error) {
 	r := h.current.Load()
+	if r == nil && !h.home.IsZero() {
+		return h.home, nil
+	}
 	if r == nil {
 		return spiffeid.TrustDomain{}, errNothingPublished
 	}

@@ -40,6 +40,8 @@ func (c Caller) String() string {
 		return "member " + c.MemberID
 	case !c.SPIFFEID.IsZero():
 		return c.SPIFFEID.String()
+	case c.Protocol == Starting:
+		return "unverified caller at " + c.Remote.String()
 	}
 	return "joiner at " + c.Remote.String()
 }

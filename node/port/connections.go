@@ -67,6 +67,8 @@ func (p *Port) classOf(c Caller) class {
 		return ofMember
 	case Join:
 		return ofJoiner
+	case Starting:
+		return ofStranger
 	case GRPC:
 	}
 	switch p.privilege(c.SPIFFEID) {
@@ -136,7 +138,7 @@ func direction(outgoing bool) string {
 
 // endOf returns the time at which a connection must end in any case, and the reason. The zero time means none.
 func endOf(c *Conn, now time.Time) (time.Time, Reason) {
-	if c.caller.Protocol == Join {
+	if c.caller.Protocol == Join || c.caller.Protocol == Starting {
 		return now.Add(joinLifetime), ReasonLifetime
 	}
 	return c.caller.Expires, ReasonExpiredSVID

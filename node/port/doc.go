@@ -10,6 +10,10 @@
 //   - entente-join/1 admits callers without a certificate. The member presents its identity certificate, which the
 //     joiner compares with its token before it sends anything.
 //
+// While the member is starting ([Config.Starting]), it has no state to verify callers under h2 by. It presents the SVID
+// that it had before, and passes these connections, unverified, to a listener of their own ([Starting]), whose server
+// answers every call with the reason.
+//
 // A [Port] accepts a connection, verifies the caller during the handshake, and passes the connection to the
 // [net.Listener] of its protocol ([Port.Listener]). gRPC servers and clients use [Credentials], which returns the
 // verified [Caller] of such a connection. The port also opens the connections to other members ([Port.Conn],

@@ -94,6 +94,9 @@ func (a *admission) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			return nil, a.refuse(refuse(ReasonNoOwnSVID, "this member has no X509-SVID to serve clients with: %v", err))
 		}
 		cfg.Certificates = []tls.Certificate{*own}
+		if a.port.starting() {
+			a.caller.Protocol, cfg.ClientAuth = Starting, tls.NoClientCert
+		}
 	case Join:
 		cfg.Certificates = []tls.Certificate{a.port.identity}
 		cfg.ClientAuth = tls.NoClientCert
@@ -106,12 +109,16 @@ func (a *admission) configure(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // verify verifies the caller by the rules of the negotiated protocol. crypto/tls calls it in every handshake.
 func (a *admission) verify(state tls.ConnectionState) error {
 	a.state = state
-	if state.NegotiatedProtocol != string(a.caller.Protocol) {
+	negotiated := a.caller.Protocol
+	if negotiated == Starting {
+		negotiated = GRPC
+	}
+	if state.NegotiatedProtocol != string(negotiated) {
 		return a.refuse(refuse(ReasonNoProtocol, "the handshake negotiated %q, not %s", state.NegotiatedProtocol,
-			a.caller.Protocol))
+			negotiated))
 	}
 	switch a.caller.Protocol {
-	case Join:
+	case Join, Starting:
 		return nil
 	case GRPC:
 		svid, err := a.port.verifySVID(state.PeerCertificates)

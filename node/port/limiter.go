@@ -135,8 +135,12 @@ type limited struct {
 func (l *connectionLimiter) limits(c *Conn) []limited {
 	b, from := l.bounds[c.class], origin.Of(c.caller.Remote)
 	caller, domain := c.caller.MemberID+string(c.caller.Protocol), ""
-	if c.caller.Protocol == GRPC {
+	switch c.caller.Protocol {
+	case GRPC:
 		caller, domain = c.caller.SPIFFEID.String(), c.caller.SPIFFEID.TrustDomain().Name()
+	case Starting:
+		caller = "" // not known
+	case Raft, Member, Join:
 	}
 	all := []limited{
 		{group{class: c.class, caller: caller}, b.caller},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +47,11 @@ type Config struct {
 	// Trust returns the X.509 authorities of a trust domain that is hosted, or that is foreign with an active
 	// relationship and an unexpired bundle. For any other domain it returns an error with the reason why its callers
 	// are not trusted. The port calls it during handshakes and rechecks, from many goroutines, and it must not block.
-	Trust      x509bundle.Source
+	Trust x509bundle.Source
+	// Starting reports whether this member is starting, so that Trust is not complete. Then a connection under h2 is
+	// not verified, requires no certificate, and goes to the listener of [Starting], whose server must do nothing but
+	// refuse calls. It is called during handshakes and must not block. If nil, the member is never starting.
+	Starting   func() bool
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 	// Now is the clock. If nil, it is time.Now.
@@ -91,6 +96,7 @@ type Port struct {
 	members      Members
 	certificates Certificates
 	trust        x509bundle.Source
+	starting     func() bool
 	logger       hclog.Logger
 	telemetry    *telemetry
 	now          func() time.Time
@@ -133,6 +139,7 @@ func New(cfg Config) (*Port, error) {
 		members:          cfg.Members,
 		certificates:     cfg.Certificates,
 		trust:            cfg.Trust,
+		starting:         cfg.Starting,
 		logger:           cfg.Logger,
 		telemetry:        l,
 		now:              cfg.Now,
@@ -144,6 +151,9 @@ func New(cfg Config) (*Port, error) {
 	if p.now == nil {
 		p.now = time.Now
 	}
+	if p.starting == nil {
+		p.starting = func() bool { return false }
+	}
 	if p.privilege == nil {
 		p.privilege = func(spiffeid.ID) Privilege { return Granted }
 	}
@@ -152,7 +162,7 @@ func New(cfg Config) (*Port, error) {
 	p.connections = connections{
 		open: make(map[*Conn]struct{}), incoming: newConnectionLimiter(maxClients, maxPerCaller, p.now),
 	}
-	for _, protocol := range protocols {
+	for _, protocol := range append(slices.Clone(protocols), Starting) {
 		p.listeners[protocol] = newListener(cfg.Listener.Addr())
 	}
 	return p, nil
@@ -165,7 +175,7 @@ func orDefault[T int | time.Duration](v, d T) T {
 	return v
 }
 
-// Listener returns the listener for the verified connections of a protocol. Each accepted connection is a [*Conn].
+// Listener returns the listener for the verified connections of a protocol, or for those of [Starting]. Each accepted connection is a [*Conn].
 // Closing the listener ends that protocol only.
 func (p *Port) Listener(protocol Protocol) net.Listener { return p.listeners[protocol] }
 

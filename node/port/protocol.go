@@ -16,6 +16,10 @@ const (
 	Join   Protocol = "entente-join/1"
 )
 
+// Starting is the name of connections under h2 whose caller was not verified, because this member is starting and has no
+// state to verify it by ([Config.Starting]). It is no ALPN protocol.
+const Starting Protocol = "starting"
+
 var protocols = []Protocol{Raft, Member, GRPC, Join}
 
 // negotiate selects the protocol of a caller from those that it offers. It ignores unknown names, as RFC 7301 requires.
