@@ -43,7 +43,8 @@ type config struct {
 
 // WithAddresses names the members by HOST:PORT of their cluster port. They are tried in the given order; when the
 // connection is lost the client starts again from the first. With several addresses it also leaves a member that is
-// frozen or unreachable, within two seconds. Needs one of [WithFiles], [WithPEM] and [WithSource].
+// frozen or unreachable, within two seconds, and one that answers [ErrStarting], at once: it repeats a unary call at the
+// next member, and the next stream begins there. Needs one of [WithFiles], [WithPEM] and [WithSource].
 func WithAddresses(addresses ...string) Option {
 	return func(c *config) error {
 		for _, address := range addresses {
@@ -115,11 +116,13 @@ func (c *config) client() (*Client, error) {
 		state.Addresses = append(state.Addresses, resolver.Address{Addr: socket, ServerName: "localhost"})
 	}
 	members.InitialState(state)
+	turns := &rotation{resolver: members, addresses: state.Addresses}
 	options := []grpc.DialOption{
 		grpc.WithResolvers(members),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
-		grpc.WithChainUnaryInterceptor(wrapUnary), grpc.WithChainStreamInterceptor(wrapStream),
+		grpc.WithChainUnaryInterceptor(wrapUnary, turns.unary),
+		grpc.WithChainStreamInterceptor(wrapStream, turns.stream),
 	}
 	if len(c.sockets) > 0 {
 		// Only this process and the member hold the ends of a Unix socket.
