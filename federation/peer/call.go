@@ -22,6 +22,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 // callWindow is how much a peer may have in transit, unread, on a stream that this member opened. By default, gRPC lets
@@ -127,8 +128,11 @@ func lost(err error) error {
 	if errors.Is(err, io.EOF) {
 		return &session.Error{Reason: "lost", Text: "the peer ended the stream without a reason", ByPeer: true}
 	}
-	reason := "lost"
-	switch s := status.Convert(err); s.Code() {
+	reason, s := "lost", status.Convert(err)
+	if apierror.Reason(s) == apierror.Starting {
+		return &session.Error{Reason: starting, Text: relationship.Clip(s.Message()), ByPeer: true}
+	}
+	switch s.Code() {
 	case codes.PermissionDenied, codes.Unauthenticated:
 		reason = "refused"
 	case codes.ResourceExhausted:
@@ -139,7 +143,7 @@ func lost(err error) error {
 		reason = "malformed"
 	}
 	return &session.Error{
-		Reason: reason, Text: relationship.Clip(status.Convert(err).Message()),
+		Reason: reason, Text: relationship.Clip(s.Message()),
 		ByPeer: reason != "malformed" && reason != "message_too_large",
 	}
 }

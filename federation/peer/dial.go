@@ -28,6 +28,9 @@ const (
 // unreachable is the reason for which a stream was not opened if no address answered.
 const unreachable = "unreachable"
 
+// starting is the reason for which a member that was just started accepts no stream yet. The next address is tried.
+const starting = "starting"
+
 // networkReasons are the reasons, besides [session.OrderlyReasons], for which a stream with a working peer ends or is
 // not opened.
 var networkReasons = []string{unreachable, "lost", "silent", "stalled", "unacknowledged", "lagging"}
@@ -149,6 +152,10 @@ func (d *dialer) streamAt(ctx context.Context, address string, home spiffeid.Tru
 	if err := d.streams.join(s); err != nil {
 		return err
 	}
-	d.end = session.ReasonOf(d.streams.keep(s))
+	err = d.streams.keep(s)
+	if d.end = session.ReasonOf(err); d.end == starting {
+		d.worked = ""
+		return err
+	}
 	return nil
 }
