@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -50,28 +51,48 @@ func previous(line []byte) (l link, ok bool) {
 	return link(raw), true
 }
 
-const endSize = sha256.Size + 8
+// end is the content of the file with the last link: the last line, and the file that has it. Without that, a log that
+// was cut to nothing could not be told from one that was just rotated.
+type end struct {
+	last link
+	in   fileID
+}
 
-func encodeEnd(l link) []byte {
-	sum := sha256.Sum256(l[:])
-	return append(l[:], sum[:8]...)
+const (
+	endSize = sha256.Size + 16 + 8
+	// earlierEndSize is that of earlier builds, which did not name the file.
+	earlierEndSize = sha256.Size + 8
+)
+
+func encodeEnd(e end) []byte {
+	raw := binary.BigEndian.AppendUint64(e.last[:], e.in.inode)
+	raw = binary.BigEndian.AppendUint64(raw, e.in.born)
+	sum := sha256.Sum256(raw)
+	return append(raw, sum[:8]...)
 }
 
 var errEnd = errors.New("its checksum does not match")
 
-// readEndFile returns the last link, and whether there is one.
-func readEndFile(path string) (l link, found bool, err error) {
+// readEndFile returns the last link and its file, and whether there is one.
+func readEndFile(path string) (e end, found bool, err error) {
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return l, false, nil
+		return e, false, nil
 	}
 	if err != nil {
-		return l, false, err
+		return e, false, err
 	}
-	if len(raw) != endSize || !bytes.Equal(raw, encodeEnd(link(raw[:sha256.Size]))) {
-		return l, false, errEnd
+	content := raw[:max(0, len(raw)-8)]
+	if sum := sha256.Sum256(content); len(raw) != endSize && len(raw) != earlierEndSize ||
+		!bytes.Equal(raw[len(content):], sum[:8]) {
+		return e, false, errEnd
 	}
-	return link(raw[:sha256.Size]), true, nil
+	e.last = link(content[:sha256.Size])
+	if len(raw) == endSize {
+		e.in.inode = binary.BigEndian.Uint64(content[sha256.Size:])
+		e.in.born = binary.BigEndian.Uint64(content[sha256.Size+8:])
+	}
+	return e, true, nil
 }
 
 // Verified describes audit logs that are whole.
@@ -98,11 +119,11 @@ func Verify(paths ...string) (Verified, error) {
 		return Verified{}, nil
 	}
 	newest := paths[len(paths)-1]
-	end, found, err := readEndFile(newest + EndSuffix)
+	written, found, err := readEndFile(newest + EndSuffix)
 	if err != nil {
 		return Verified{}, fmt.Errorf("%s is damaged: %w", newest+EndSuffix, err)
 	}
-	c := &chain{end: end}
+	c := &chain{end: written.last}
 	for _, path := range paths {
 		if err := c.file(path); err != nil {
 			return c.Verified, err
@@ -180,9 +201,14 @@ func (c *chain) line(line []byte) bool {
 }
 
 // openEnd opens the file with the last link, and finds the link that the next line of a log needs. lines are the last
-// ones of the log. alarm is what is wrong with the log, which does not keep the member from writing to it.
-func openEnd(path string, lines [][]byte) (file *os.File, last link, alarm, err error) {
-	last, _, alarm = readEndFile(path + EndSuffix)
+// ones of the log, and id is its file. alarm is what is wrong with the log, which does not keep the member from writing
+// to it.
+func openEnd(path string, id fileID, lines [][]byte) (file *os.File, last link, alarm, err error) {
+	e, found, alarm := readEndFile(path + EndSuffix)
+	last = e.last
+	if len(lines) == 0 && last != (link{}) && id == e.in && id != (fileID{}) {
+		alarm = errors.New("it had lines and has none: they are missing")
+	}
 	if n := len(lines); n > 0 {
 		found := alarm != nil || last == link{}
 		var newest link
@@ -198,5 +224,8 @@ func openEnd(path string, lines [][]byte) (file *os.File, last link, alarm, err 
 		last = newest
 	}
 	file, err = os.OpenFile(path+EndSuffix, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil && !found && alarm == nil {
+		_, _ = file.WriteAt(encodeEnd(end{last, id}), 0) // an empty one is a damaged one; the next line repeats it
+	}
 	return file, last, alarm, err
 }

@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -125,4 +126,63 @@ func TestDamageOfTheFirstLines(t *testing.T) {
 			require.NoError(t, err)
 		})
 	}
+}
+
+// TestCutToNothing: a log that had lines and has none is noticed when it is opened, whatever is left of its first line. A
+// log that was rotated is no such log, also if a stopped member's was, and its successor has no line yet.
+func TestCutToNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	opened := func() string {
+		var out bytes.Buffer
+		l, err := audit.Open(audit.Config{
+			Path: path, Member: "eu-1", Logger: hclog.New(&hclog.LoggerOptions{Output: &out}),
+		})
+		require.NoError(t, err)
+		require.NoError(t, l.Close())
+		return out.String()
+	}
+	require.Empty(t, opened(), "a new log")
+	require.Empty(t, opened(), "one without a line")
+	record(t, path, "one", "two")
+	require.Empty(t, opened())
+	for _, left := range []int64{10, 0} {
+		require.NoError(t, os.Truncate(path, left))
+		require.Contains(t, opened(), "the audit log is damaged; the member continues it")
+		require.Contains(t, opened(), "it had lines and has none: they are missing", "it is reported at each start")
+	}
+	_, err := audit.Verify(path)
+	require.ErrorContains(t, err, "does not have the line that was written last")
+	record(t, path, "three")
+	require.Empty(t, opened(), "it is continued")
+	v, err := audit.Verify(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, v.Lines)
+
+	require.NoError(t, os.Rename(path, path+".1"))
+	require.Empty(t, opened(), "it was rotated")
+	require.Empty(t, opened(), "and has no line yet")
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.Empty(t, opened(), "the same, of a file that may have the inode of another")
+	record(t, path, "four")
+	v, err = audit.Verify(path+".1", path)
+	require.NoError(t, err)
+	require.Equal(t, 2, v.Lines)
+}
+
+// TestEndOfEarlierBuilds: the end of a log that an earlier build wrote is read, and names no file.
+func TestEndOfEarlierBuilds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	record(t, path, "one")
+	raw, err := os.ReadFile(path + audit.EndSuffix)
+	require.NoError(t, err)
+	sum := sha256.Sum256(raw[:32])
+	require.NoError(t, os.WriteFile(path+audit.EndSuffix, append(raw[:32:32], sum[:8]...), 0o600))
+	v, err := audit.Verify(path)
+	require.NoError(t, err)
+	require.Equal(t, 1, v.Lines)
+	record(t, path, "two")
+	v, err = audit.Verify(path)
+	require.NoError(t, err)
+	require.Equal(t, 2, v.Lines)
 }

@@ -44,6 +44,7 @@ type Log struct {
 	links   *os.File   // has the last link
 	last    link       // of the last line
 	buffer  []byte     // of the lines that are written at once
+	id      fileID     // of the file
 	written uint64     // lines since the start
 	ring    ring
 	tails   map[*Tail]bool
@@ -95,7 +96,8 @@ func Open(cfg Config) (*Log, error) {
 	tail, err := readEnd(f)
 	var alarm error
 	if err == nil {
-		l.links, l.last, alarm, err = openEnd(cfg.Path, tail.lines)
+		l.id = identify(f)
+		l.links, l.last, alarm, err = openEnd(cfg.Path, l.id, tail.lines)
 	}
 	if err != nil {
 		_ = f.Close() // nothing was written to it
@@ -238,11 +240,11 @@ func (l *Log) flush() {
 		l.buffer = all
 	}
 	written, err := 0, ErrClosed
-	end := l.health.begin(writing, l.now())
+	done := l.health.begin(writing, l.now())
 	if l.file != nil {
 		written, err = l.file.Write(all)
 	}
-	end(err)
+	done(err)
 	l.end += int64(written)
 	l.reserve()
 	// If the disk fills up, only some of the lines are in the log.
@@ -264,7 +266,7 @@ func (l *Log) flush() {
 	}
 	if written > 0 {
 		l.torn = all[written-1] != '\n'
-		_, _ = l.links.WriteAt(encodeEnd(l.last), 0) // the events are in the log; the next line repeats it
+		_, _ = l.links.WriteAt(encodeEnd(end{l.last, l.id}), 0) // the events are in the log; the next line repeats it
 	}
 }
 
@@ -318,6 +320,7 @@ func (l *Log) Reopen() error {
 	}
 	_ = l.file.Close() // synced above
 	l.file, l.torn, l.synced, l.end, l.reserved = f, end.torn, l.written, end.size, 0
+	l.id = identify(f)
 	l.reserve()
 	return nil
 }
