@@ -192,10 +192,25 @@ func TestRestartWithoutTheOthers(t *testing.T) {
 	})
 }
 
-// A member without its record waits for the others, and reports that. It does not report that a domain is unknown.
+// A member without its record waits for the others, and reports that. It does not report that a domain is unknown. It
+// answers callers on its port too, by the SVID that it had, and serves none of them, whether or not they have a role
+// still; a client that knows another member uses that one.
 func TestUnknownIsNotNotFound(t *testing.T) {
 	c := newCluster(t, "eu", 2, "")
 	last := c.members[1]
+	id := "spiffe://" + c.domain + "/reader"
+	reader := &ententev1.Grant{SpiffeId: id, Role: ententev1.Role_ROLE_READER}
+	_, err := c.members[0].socket().Access().GrantRole(t.Context(), &ententev1.GrantRoleRequest{Grant: reader})
+	require.NoError(t, err)
+	credentials := issue(t, c.members[0], id)
+	caller := credentials.call(t, last, c.domain)
+	list := func(with *client.Client) error {
+		ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+		defer cancel()
+		_, err := with.Domains().ListDomains(ctx, &ententev1.ListDomainsRequest{})
+		return err
+	}
+	eventually(t, "the caller has its role at the member", func() error { return list(caller) })
 	for _, p := range c.members {
 		p.kill()
 	}
@@ -210,14 +225,49 @@ func TestUnknownIsNotNotFound(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	_, err := last.socket().Domains().UpdateDomain(ctx, &ententev1.UpdateDomainRequest{})
+	_, err = last.socket().Domains().UpdateDomain(ctx, &ententev1.UpdateDomainRequest{})
 	require.ErrorContains(t, err, "starting: ")
 	require.ErrorIs(t, err, client.ErrStarting)
 	require.ErrorIs(t, err, client.ErrUnavailable)
 	_, err = last.socket().Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: c.domain})
 	require.ErrorContains(t, err, "starting: ")
-	c.members[0].run()
+	eventually(t, "the caller is answered on the port", func() error {
+		if err := list(caller); !errors.Is(err, client.ErrStarting) {
+			return fmt.Errorf("the answer is %w", err)
+		}
+		return nil
+	})
+	_, err = last.document("/")
+	require.ErrorContains(t, err, "503", "the bundle endpoint answers too, by its SVID")
+	require.ErrorContains(t, err, "starting: ")
+
+	first := c.members[0]
+	first.run()
 	last.waitReady()
+	_, err = first.socket().Access().RevokeRole(ctx, &ententev1.RevokeRoleRequest{
+		Role: reader.GetRole(), SpiffeId: id,
+	})
+	require.NoError(t, err)
+	eventually(t, "the caller has lost its role at the member", func() error {
+		if err := list(caller); !errors.Is(err, client.ErrDenied) {
+			return fmt.Errorf("the answer is %w", err)
+		}
+		return nil
+	})
+	// It stays revoked over a restart without a leader: starting, then denied, and nothing in between.
+	for _, p := range c.members {
+		p.kill()
+	}
+	last.run()
+	eventually(t, "the member is ready", func() error {
+		if err := list(caller); err == nil {
+			t.Error("a revoked caller was served")
+		}
+		return last.ready()
+	})
+	require.ErrorIs(t, list(caller), client.ErrDenied)
+	first.run()
+	first.waitReady()
 }
 
 // withoutLeader returns an error unless the member reports that it has no leader.
