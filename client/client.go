@@ -43,8 +43,8 @@ type config struct {
 
 // WithAddresses names the members by HOST:PORT of their cluster port. They are tried in the given order; when the
 // connection is lost the client starts again from the first. With several addresses it also leaves a member that is
-// frozen or unreachable, within two seconds, and one that answers [ErrStarting], at once: it repeats a unary call at the
-// next member, and the next stream begins there. Needs one of [WithFiles], [WithPEM] and [WithSource].
+// frozen or unreachable, within two seconds, and one that answers [ErrStarting], at once: it repeats a unary call at
+// the next member, and the next stream begins there. Needs one of [WithFiles], [WithPEM] and [WithSource].
 func WithAddresses(addresses ...string) Option {
 	return func(c *config) error {
 		for _, address := range addresses {

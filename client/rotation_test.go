@@ -72,8 +72,8 @@ func rotating(t *testing.T, addresses ...string) *Client {
 	return c
 }
 
-// TestStartingMemberIsLeft: a client with several addresses repeats a call, and begins its next stream, at a member that
-// serves. When that one ends, it returns to the given order.
+// TestStartingMemberIsLeft: a client with several addresses repeats a call, and begins its next stream, at a member
+// that serves. When that one ends, it returns to the given order.
 func TestStartingMemberIsLeft(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -21,10 +21,10 @@ import (
 	"github.com/ententehq/entente/raftstore"
 )
 
-// answerStarting returns to every call on the admin socket and on the TLS port why this member does not serve yet, until
-// stop is called. On the port it presents the SVID that it had before it stopped, and verifies no caller: it has no
-// state yet to do that by, and the answer contains nothing else than how far the member is. A member that has kept no
-// SVID, or that cannot decrypt it yet, refuses the handshakes instead.
+// answerStarting returns to every call on the admin socket and on the TLS port why this member does not serve yet,
+// until stop is called. On the port it presents the SVID that it had before it stopped, and verifies no caller: it has
+// no state yet to do that by, and the answer contains nothing else than how far the member is. A member that has kept
+// no SVID, or that cannot decrypt it yet, refuses the handshakes instead.
 func answerStarting(m *member) (stop func() error, err error) {
 	socket, err := access.ListenSocket(m.dir.File(SocketName))
 	if err != nil {

@@ -128,8 +128,8 @@ func TestDamageOfTheFirstLines(t *testing.T) {
 	}
 }
 
-// TestCutToNothing: a log that had lines and has none is noticed when it is opened, whatever is left of its first line. A
-// log that was rotated is no such log, also if a stopped member's was, and its successor has no line yet.
+// TestCutToNothing: a log that had lines and has none is noticed when it is opened, whatever is left of its first line.
+// A log that was rotated is no such log, also if a stopped member's was, and its successor has no line yet.
 func TestCutToNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	opened := func() string {

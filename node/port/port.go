@@ -175,8 +175,8 @@ func orDefault[T int | time.Duration](v, d T) T {
 	return v
 }
 
-// Listener returns the listener for the verified connections of a protocol, or for those of [Starting]. Each accepted connection is a [*Conn].
-// Closing the listener ends that protocol only.
+// Listener returns the listener for the verified connections of a protocol, or for those of [Starting]. Each accepted
+// connection is a [*Conn]. Closing the listener ends that protocol only.
 func (p *Port) Listener(protocol Protocol) net.Listener { return p.listeners[protocol] }
 
 // Address returns the address that the port listens on.

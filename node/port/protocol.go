@@ -16,8 +16,8 @@ const (
 	Join   Protocol = "entente-join/1"
 )
 
-// Starting is the name of connections under h2 whose caller was not verified, because this member is starting and has no
-// state to verify it by ([Config.Starting]). It is no ALPN protocol.
+// Starting is the name of connections under h2 whose caller was not verified, because this member is starting and has
+// no state to verify it by ([Config.Starting]). It is no ALPN protocol.
 const Starting Protocol = "starting"
 
 var protocols = []Protocol{Raft, Member, GRPC, Join}
