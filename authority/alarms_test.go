@@ -200,7 +200,7 @@ func TestHangingUpstreamDelaysNoJWTAuthorities(t *testing.T) {
 	f.jump(plan.DefaultCATTL / 2)
 	require.Eventually(t, func() bool { return f.newest(plan.JWT) != first }, testTimeout, pollInterval,
 		"the next JWT authority is prepared")
-	f.jump(plan.HintsBeforeUse * plan.DefaultRefreshHint)
+	f.jump(plan.JWTLead(plan.DefaultCATTL))
 	require.Eventually(t, func() bool { return jwt() != first }, testTimeout, pollInterval, "and becomes active")
 	require.Zero(t, out.count("cannot prepare"), out.String())
 }

@@ -55,6 +55,8 @@ type Config struct {
 	KeyDir string
 	// RootTTL is the lifetime of the roots that this member makes itself.
 	RootTTL time.Duration
+	// JWTKeyTTL is the lifetime of the JWT authorities of this member, unless the ca_ttl of a domain is longer.
+	JWTKeyTTL time.Duration
 	// Upstream signs this member's CA certificates. If nil, roots of the member's own do, kept with the keys.
 	Upstream upstream.Upstream
 	// AnchorApproval makes a new anchor of the upstream wait until an operator approves it.
@@ -97,6 +99,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MinRefresh, plan.DefaultMinRefresh)
 	setDefault(&c.SigningGrace, plan.DefaultSigningGrace)
 	setDefault(&c.RootTTL, plan.DefaultRootTTL)
+	setDefault(&c.JWTKeyTTL, plan.DefaultJWTKeyTTL)
 	setDefault(&c.IssueRate, issue.DefaultRate)
 	setDefault(&c.IssueBurst, issue.DefaultBurst)
 	setDefault(&c.LintSample, issue.DefaultLintSample)

@@ -27,14 +27,16 @@ import (
 
 // factory makes new authorities: the key, and for X.509 the CA certificate that the upstream signs.
 type factory struct {
-	member   string
-	home     spiffeid.TrustDomain
-	dnsName  string
-	store    *raftstore.Store
-	keys     keys.Store
-	upstream upstream.Upstream
-	anchors  *anchor.Reconciler
-	linter   *issue.Linter
+	member  string
+	home    spiffeid.TrustDomain
+	dnsName string
+	// jwtKeyTTL is the lifetime of JWT authorities, unless that of signing certificates is longer.
+	jwtKeyTTL time.Duration
+	store     *raftstore.Store
+	keys      keys.Store
+	upstream  upstream.Upstream
+	anchors   *anchor.Reconciler
+	linter    *issue.Linter
 	// failed is called for each failed attempt of the upstream while it still retries.
 	failed func(ctx context.Context, td string, err error)
 }
@@ -56,7 +58,7 @@ func (f *factory) make(
 		return nil, err
 	}
 	if action.Kind == plan.JWT {
-		row.NotBefore, row.NotAfter = timestamppb.New(s.Now), timestamppb.New(s.Now.Add(s.Settings.CATTL))
+		row.NotBefore, row.NotAfter = timestamppb.New(s.Now), timestamppb.New(s.Now.Add(max(f.jwtKeyTTL, s.Settings.CATTL)))
 		row.JwtKey, err = x509.MarshalPKIXPublicKey(key.Public())
 		return row, err
 	}

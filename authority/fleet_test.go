@@ -109,6 +109,7 @@ func (f *fleet) config(c *node) Config {
 	c.registry, c.audit = prometheus.NewRegistry(), &ledger{}
 	config := Config{
 		Store: c.store, Member: c.id, Home: home, KeyDir: filepath.Join(f.dir, c.id, "keys"),
+		JWTKeyTTL: plan.DefaultCATTL, // so that tests see JWT keys rotate
 		Contact: contact{
 			f,
 			c,

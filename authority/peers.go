@@ -31,7 +31,7 @@ func (p *peerReader) of(ctx context.Context, td string, s plan.Situation, all bo
 	needed := false
 	for _, a := range s.Authorities {
 		needed = needed ||
-			a.State == plan.Prepared && a.Published > 0 && (all || a.Member == s.Member && !s.Now.Before(a.Ready))
+			a.State == plan.Prepared && a.Published > 0 && (all || a.Member == s.Member && s.Due(a))
 	}
 	if !needed {
 		return nil

@@ -49,7 +49,7 @@ func newPreparer(m *Manager, changes *journal.Journal, up upstream.Upstream) *pr
 	p.roots, _ = up.(upstream.RootMaker)
 	p.factory = &factory{
 		member: m.config.Member, home: m.config.Home, dnsName: m.config.DNSName, store: m.config.Store, keys: m.keys,
-		upstream: up, anchors: m.anchors, linter: m.linter,
+		upstream: up, anchors: m.anchors, linter: m.linter, jwtKeyTTL: m.config.JWTKeyTTL,
 		failed: func(ctx context.Context, td string, err error) { p.record(ctx, td, plan.X509, err) },
 	}
 	return p

@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
 )
 
 // succeed makes, publishes or drops the successor of this member's root in a domain, as [plan.Succession] decides, and
@@ -89,7 +90,14 @@ func (e *executor) succession(
 	if err != nil {
 		return plan.Succession{}, err
 	}
-	return table.SuccessionOf(r, domain.GetTrustDomain(), s, rows, hasKey)
+	succession, err := table.SuccessionOf(r, domain.GetTrustDomain(), s, rows, hasKey)
+	if err != nil {
+		return plan.Succession{}, err
+	}
+	// A member of an older build would take the row for an anchor of an upstream.
+	version, _, err := membership.LowestCommandVersion(r)
+	succession.Ends = succession.Ends || version < raftstore.SuccessorsVersion
+	return succession, err
 }
 
 // carryOutSuccession evaluates the rule again, and carries out what it requires. made is the root that was made for it,

@@ -3,6 +3,7 @@ package authority
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
@@ -17,12 +19,13 @@ import (
 	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
 )
 
-// shortRoots gives members roots that live for 8 days, of which they sign for four.
+// shortRoots gives members roots and JWT keys that live for 8 days, of which they sign for a part.
 const shortRoots = 8 * 24 * time.Hour
 
-func withShortRoots(c *Config) { c.RootTTL = shortRoots }
+func withShortRoots(c *Config) { c.RootTTL, c.JWTKeyTTL = shortRoots, shortRoots }
 
 // successor returns the successor of a member's root in the home domain, or nil.
 func (f *fleet) successor(c *node) *table.Successor {
@@ -54,17 +57,17 @@ func (f *fleet) holds(s *table.Successor) bool {
 	return slices.ContainsFunc(f.bundle(home).X509Authorities(), s.Certificate.Equal)
 }
 
-// TestPeerThatIsOutSurvivesRotations: over several rotations of the roots of three members, each new X509-SVID is
-// verified by the bundle that a peer fetched as long before as the report of the configuration names.
+// TestPeerThatIsOutSurvivesRotations: over several rotations of the roots and of the JWT keys of three members, each new
+// SVID is verified by the bundle that a peer fetched as long before as the report of the configuration names.
 func TestPeerThatIsOutSurvivesRotations(t *testing.T) {
 	f := newThree(t, withShortRoots)
-	lead := plan.RootLead(shortRoots, plan.DefaultCATTL)
+	lead := min(plan.RootLead(shortRoots, plan.DefaultCATTL), plan.JWTLead(shortRoots))
 	type fetch struct {
 		at time.Time
 		b  *bundle.Bundle
 	}
 	fetches := []fetch{{f.now(), f.bundle(home)}}
-	roots := map[string]bool{}
+	roots, jwtKeys := map[string]bool{}, map[string]bool{}
 	const step = 4 * time.Hour
 	for range 24 * 24 * time.Hour / step {
 		f.advance(step)
@@ -74,16 +77,22 @@ func TestPeerThatIsOutSurvivesRotations(t *testing.T) {
 			fetches = fetches[1:]
 		}
 		for i, c := range f.nodes {
-			x509 := f.issue(c, workload(i))[0]
-			require.NoError(t, x509.verify(fetches[0].b, now), "%s by the bundle of %v ago, at +%v", x509.what,
-				now.Sub(fetches[0].at), f.ahead)
+			for _, svid := range f.issue(c, workload(i)) {
+				require.NoError(t, svid.verify(fetches[0].b, now), "%s by the bundle of %v ago, at +%v", svid.what,
+					now.Sub(fetches[0].at), f.ahead)
+			}
 		}
 		for _, anchor := range b.X509Authorities() {
 			roots[string(anchor.Raw)] = true
 		}
+		for id := range b.JWTAuthorities() {
+			jwtKeys[id] = true
+		}
+		require.LessOrEqual(t, len(b.JWTAuthorities()), 3*len(f.nodes), "one past, one present and one next key each")
 		require.LessOrEqual(t, len(b.X509Authorities()), 3*len(f.nodes), "one past, one present and one next root each")
 	}
 	require.GreaterOrEqual(t, len(roots), 10*len(f.nodes), "there were several rotations")
+	require.GreaterOrEqual(t, len(jwtKeys), 10*len(f.nodes), "there were several rotations")
 	for _, c := range f.nodes {
 		require.Zero(t, c.metricSum("entente_authority_forced_activations_total"))
 		names, err := c.keys.Names(context.Background())
@@ -139,6 +148,12 @@ func TestSuccessorsEnd(t *testing.T) {
 		"its member's authority is tainted": {end: func(t *testing.T, f *fleet, c *node, _ *table.Successor) {
 			_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{
 				TrustDomain: home.Name(), Id: active(f, c),
+			})
+			require.NoError(t, err)
+		}, revoked: true},
+		"its member's JWT authority is tainted": {end: func(t *testing.T, f *fleet, c *node, _ *table.Successor) {
+			_, err := c.AuthorityService().TaintAuthority(ctx, &ententev1.TaintAuthorityRequest{
+				TrustDomain: home.Name(), Id: f.active(c.id, ententev1.AuthorityKind_AUTHORITY_KIND_JWT).GetId(),
 			})
 			require.NoError(t, err)
 		}, revoked: true},
@@ -245,4 +260,28 @@ func (f *fleet) removeNow(c *node, compromised bool) {
 		return c.RemoveMember(tx, c.id, compromised)
 	})
 	require.NoError(f.t, err)
+}
+
+// TestSuccessorsWaitForOlderMembers: a member of an older build would take the row of a next root for an anchor of an
+// upstream, so none is published as long as there is one.
+func TestSuccessorsWaitForOlderMembers(t *testing.T) {
+	f, c := newSingle(t, withShortRoots)
+	announce := func(version uint32) {
+		t.Helper()
+		_, err := c.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+			return errors.Join(
+				membership.Members.Put(tx, "eu-1", &statev1.Member{CommandVersion: raftstore.CommandVersion}),
+				membership.Members.Put(tx, "eu-2", &statev1.Member{CommandVersion: version}),
+			)
+		})
+		require.NoError(t, err)
+		f.settle()
+	}
+	announce(raftstore.SuccessorsVersion - 1)
+	f.live(shortRoots / 3)
+	require.Nil(t, f.successor(c))
+	require.Len(t, f.bundle(home).X509Authorities(), 1)
+	f.issue(c, workload(1))
+	announce(raftstore.SuccessorsVersion)
+	require.NotNil(t, f.successor(c))
 }

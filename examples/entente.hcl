@@ -122,6 +122,7 @@ authority {
   ca_ttl        = "24h"
   x509_svid_ttl = "1h"
   jwt_svid_ttl  = "5m"
+  jwt_key_ttl   = "2160h" # or four times ca_ttl, if that is longer
   signing_grace = "1h"
   issue_rate    = 500 # SVIDs a second for one caller; 0: no limit
   issue_burst   = 2000

@@ -35,7 +35,7 @@ func buildAuthority(m *member) error {
 		Defaults:   m.cfg.DomainDefaults(),
 		MinRefresh: m.cfg.Federation.MinRefresh, SigningGrace: c.SigningGrace,
 		IssueRate: unlessZero(c.IssueRate), IssueBurst: c.IssueBurst, LintSample: int(unlessZero(c.LintSample)),
-		Keys: keys, RootTTL: m.cfg.SelfSigned.RootTTL, Upstream: upstream,
+		Keys: keys, RootTTL: m.cfg.SelfSigned.RootTTL, JWTKeyTTL: c.JWTKeyTTL, Upstream: upstream,
 		Contact: m.members, Conn: m.port.Conn, IsForeign: relationship.IsForeign,
 		Ends: func(tx *raftstore.Tx, td spiffeid.TrustDomain) ([]*ententev1.Effect, func(), error) {
 			return m.federation.EndHosted(tx, td)

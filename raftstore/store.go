@@ -49,6 +49,9 @@ const CommandVersion = machine.CommandVersion
 // OwnersVersion is the first version of commands whose members enforce the owners of services.
 const OwnersVersion = machine.OwnersVersion
 
+// SuccessorsVersion is the first version of commands whose members know the rows of roots that are published ahead.
+const SuccessorsVersion = machine.SuccessorsVersion
+
 // Open starts this member's part of Raft. A member that has state continues from it; another waits to be added to a
 // cluster, or for [Store.Bootstrap].
 func Open(config Config) (*Store, error) {

@@ -94,6 +94,9 @@ type Authority struct {
 	// Held is true if it was prepared in reserve, and Reserve is the request for a reserve that it fulfils.
 	Held    bool
 	Reserve uint64
+	// Ahead is true if it was prepared to be published for a part of its life before it takes over. Only JWT authorities
+	// are: their keys are what the bundle has, as roots are for X.509.
+	Ahead bool
 	// LongestSVID is the longest lifetime of an SVID that it can have signed.
 	LongestSVID time.Duration
 	// Rotation is the request to rotate that it fulfils, AnchorRotation the one that its anchor fulfils.
@@ -109,7 +112,7 @@ func (a Authority) Leaves(grace time.Duration) time.Time {
 	return at
 }
 
-// renewal returns when the successor is prepared: at half of the life, or up to a tenth of the life earlier. The ID
+// renewal returns when the authority is replaced: at half of its life, or up to a tenth of the life earlier. The ID
 // decides how much earlier, so that members that started together do not renew together, and the result is stable.
 func (a Authority) renewal() time.Time {
 	life := a.NotAfter.Sub(a.NotBefore)
@@ -117,6 +120,21 @@ func (a Authority) renewal() time.Time {
 	early := life / 10 / (1 << 16) * time.Duration(binary.BigEndian.Uint16(sum[:]))
 	return a.NotBefore.Add(life/2 - early)
 }
+
+// succession returns when the successor is prepared. The key of a JWT authority is published a quarter of a life ahead.
+func (a Authority) succession() time.Time {
+	if a.Kind == JWT {
+		return a.renewal().Add(-JWTLead(a.NotAfter.Sub(a.NotBefore)))
+	}
+	return a.renewal()
+}
+
+// JWTLead returns for how long the key of a JWT authority is in the bundle before it takes over from its predecessor: a
+// quarter of its life. It signs for as long, since one key is published ahead at a time.
+func JWTLead(life time.Duration) time.Duration { return life / 4 }
+
+// spare reports whether the authority is published ahead, and not prepared on the request of an operator.
+func (a Authority) spare() bool { return a.State == Prepared && a.Ahead && !a.Held }
 
 // deadline returns the last time at which the authority can sign SVIDs of full length.
 func (a Authority) deadline() time.Time { return a.NotAfter.Add(-a.LongestSVID) }

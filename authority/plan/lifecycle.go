@@ -52,8 +52,8 @@ type Action struct {
 	ID string
 	// NewAnchor makes Prepare use a new anchor.
 	NewAnchor bool
-	// Held makes Prepare prepare an authority in reserve.
-	Held bool
+	// Held makes Prepare prepare an authority in reserve, and Ahead one whose key is published ahead.
+	Held, Ahead bool
 	// Alarm marks an action that could not wait until every reader knows the authority.
 	Alarm bool
 	// Why is one clause for the audit log.
@@ -105,6 +105,8 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 			do(Retire, a.ID, "this member does not have its key")
 		case a.State == Prepared && suspect[a.Anchor]:
 			do(End, a.ID, "an authority below the same anchor was tainted, and this one never signed")
+		case a.spare() && (a.Rotation < s.Rotations.Last || a.Reserve < s.Rotations.Reserve):
+			do(End, a.ID, "an operator requested a new one, and this one never signed")
 		case a.State == Prepared:
 			if prepared != nil {
 				do(End, prepared.ID, "a newer one was prepared")
@@ -133,7 +135,7 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 		return actions, next
 	}
 
-	why, held := "", false
+	why, held, ahead := "", false, false
 	switch {
 	case active == nil:
 		why = "this member has none"
@@ -141,15 +143,17 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 		why = "an authority below the same anchor as the active one was tainted"
 	case active.Rotation < s.Rotations.Last:
 		why = "an operator requested a rotation"
-	case !s.Now.Before(active.renewal()):
+	case active.Reserve < s.Rotations.Reserve && (kind == JWT || s.Now.Before(active.renewal())):
+		why, held, ahead = "an operator requested one in reserve", true, kind == JWT
+	case kind == JWT && !s.Now.Before(active.succession()):
+		why, ahead = "its key is published long before it takes over", true
+	case !s.Now.Before(active.succession()):
 		why = "half of the life of the active one has passed"
-	case active.Reserve < s.Rotations.Reserve:
-		why, held = "an operator requested one in reserve", true
 	default:
-		return actions, Sooner(next, active.renewal())
+		return actions, Sooner(next, active.succession())
 	}
 	actions = append(actions, Action{
-		Do: Prepare, Kind: kind, Why: why, Held: held,
+		Do: Prepare, Kind: kind, Why: why, Held: held, Ahead: ahead,
 		// A reserve below the anchor of the authority that it replaces would be revoked with it.
 		NewAnchor: kind == X509 && (held || newest.AnchorRotation < s.Rotations.Anchors || suspect[newest.Anchor] ||
 			newest.AnchorRevoked || (active != nil && suspect[active.Anchor])),
@@ -196,6 +200,13 @@ func activation(s Situation, prepared Authority, predecessor *Authority) (at tim
 	if inReserve(s, prepared, predecessor) && predecessor.renewal().After(at) {
 		at, why = predecessor.renewal(), "half of the life of the one before it has passed"
 	}
+	if prepared.Ahead && predecessor != nil && predecessor.Rotation >= s.Rotations.Last {
+		takeover := Sooner(prepared.PublishedAt.Add(JWTLead(prepared.NotAfter.Sub(prepared.NotBefore))),
+			predecessor.deadline())
+		if takeover.After(at) {
+			at, why = takeover, "it has been published ahead for a quarter of its life"
+		}
+	}
 	if latest := s.latest(prepared, predecessor); !s.Now.Before(at) && latest.After(at) && s.waitsForPeers(prepared) {
 		at, why, alarm = latest, "there is no time left to wait for peers that have not acknowledged it", true
 	}
@@ -210,6 +221,19 @@ func activation(s Situation, prepared Authority, predecessor *Authority) (at tim
 		at = prepared.NotBefore
 	}
 	return at, why, alarm
+}
+
+// Due reports whether a prepared authority would be activated now if no peer had to acknowledge it.
+func (s Situation) Due(prepared Authority) bool {
+	s.Peers = nil
+	var predecessor *Authority
+	for _, a := range s.own(prepared.Kind) {
+		if a.State == Active {
+			predecessor = &a
+		}
+	}
+	at, _, _ := activation(s, prepared, predecessor)
+	return !s.Now.Before(at)
 }
 
 // Signable reports whether any member has an active authority of the kind.

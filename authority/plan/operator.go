@@ -39,8 +39,30 @@ func TaintAuthority(all []Authority, id string) ([]Action, error) {
 		return nil, nil
 	case Prepared:
 		action.Do, action.Why = End, "an operator tainted it, and it never signed"
+		return []Action{action}, nil
 	}
-	return []Action{action}, nil
+	return append([]Action{action}, endSpares(all, []Action{action})...), nil
+}
+
+// endSpares returns the actions that end the JWT authorities which are published ahead on the members whose authorities
+// the actions distrust: a thief of the one key had access to the other. Those that an operator has requested stay.
+func endSpares(all []Authority, distrust []Action) (actions []Action) {
+	members := map[string]bool{}
+	ids := map[string]bool{}
+	for _, action := range distrust {
+		ids[action.ID] = true
+	}
+	for _, a := range all {
+		members[a.Member] = members[a.Member] || ids[a.ID]
+	}
+	for _, a := range all {
+		if a.spare() && members[a.Member] && !ids[a.ID] {
+			actions = append(actions, Action{
+				Do: End, Kind: a.Kind, ID: a.ID, Why: "another key of its member is distrusted, and it never signed",
+			})
+		}
+	}
+	return actions
 }
 
 // RevokeAuthority returns the actions that revoke an authority. An anchor of the member's own is revoked with it, and
@@ -51,12 +73,14 @@ func RevokeAuthority(all []Authority, id string) ([]Action, error) {
 		return nil, err
 	}
 	if a.Kind == X509 && !a.UpstreamAnchor {
-		return revokeBelow(all, a.Anchor, id), nil
+		actions := revokeBelow(all, a.Anchor, id)
+		return append(actions, endSpares(all, actions)...), nil
 	}
 	if a.State == Revoked {
 		return nil, nil
 	}
-	return []Action{{Do: Revoke, Kind: a.Kind, ID: a.ID, Why: "an operator revoked it"}}, nil
+	actions := []Action{{Do: Revoke, Kind: a.Kind, ID: a.ID, Why: "an operator revoked it"}}
+	return append(actions, endSpares(all, actions)...), nil
 }
 
 // RevokeAnchor returns the actions that revoke the authorities below an anchor. Without force it refuses to revoke the
@@ -79,7 +103,11 @@ func RevokeAnchor(all []Authority, anchor string, force bool) ([]Action, error) 
 				"active; or give --force",
 		)
 	}
-	return revokeBelow(all, anchor, ""), nil
+	actions := revokeBelow(all, anchor, "")
+	if upstream {
+		return actions, nil // the key of the upstream is distrusted, not those of the members
+	}
+	return append(actions, endSpares(all, actions)...), nil
 }
 
 // revokeBelow returns the actions that revoke all authorities below an anchor. named is the one that an operator named.

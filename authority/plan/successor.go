@@ -30,7 +30,8 @@ type Succession struct {
 	// Present is the root of the member's newest authority.
 	Present Root
 	// Ends is true if no successor is to be made now: the member's newest authority signs no more, an authority below
-	// the present root is distrusted, or an operator requested a new anchor. What comes next decides then.
+	// the present root is distrusted, or an operator requested a new anchor. What comes next decides then. It is also
+	// true while a member is of a build that does not know successors.
 	Ends bool
 	// Successor is the successor in the bundle, and HasKey whether the member has its key.
 	Successor Root

@@ -51,6 +51,8 @@ func waitPrepared(s Situation, a Authority) (until time.Time, sentence string) {
 		return at, "It waits for its deadline, after which the one before it can no longer sign a full-length SVID."
 	case at.Equal(a.NotBefore):
 		return at, "It waits to become valid."
+	case at.After(a.Ready) && a.spare():
+		return at, "It is published ahead, so that peers that are out know it, and takes over then."
 	case at.After(a.Ready):
 		return at, "It is held in reserve until half of the life of the one before it has passed, " +
 			"or until an operator activates it."
@@ -66,7 +68,7 @@ func RotationTakes(s Situation) time.Duration {
 	s.Rotations.Last++ // authorities in reserve no longer wait
 	var pending time.Duration
 	for _, a := range s.Authorities {
-		if a.State != Prepared {
+		if a.State != Prepared || a.spare() { // what was published ahead is replaced
 			continue
 		}
 		if until, _ := Wait(s, a); until.After(s.Now) {

@@ -38,7 +38,7 @@ func AuthorityOf(row *statev1.Authority) plan.Authority {
 		Ready: TimeOf(row.GetReadyTime()), Published: row.GetPublishSequence(),
 		PublishedAt: TimeOf(row.GetPrepareTime()), Retired: TimeOf(row.GetRetireTime()),
 		LongestSVID: row.GetLongestSvid().AsDuration(), Rotation: row.GetRotation(),
-		AnchorRotation: row.GetAnchorRotation(),
+		AnchorRotation: row.GetAnchorRotation(), Ahead: row.GetAhead(),
 	}
 }
 

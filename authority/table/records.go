@@ -101,13 +101,11 @@ func KeepRevokedAnchors(before *raftstore.View, tx *raftstore.Tx) error {
 	return nil
 }
 
-// distrust records that an authority is tainted or revoked. The successor of its member's root is revoked too: its key
-// is as exposed as that of the authority, and nothing is signed below it yet.
+// distrust records that an authority of any kind is tainted or revoked. The successor of its member's root is revoked
+// too: its key is as exposed as that of the authority, and nothing is signed below it yet.
 func distrust(tx *raftstore.Tx, row *statev1.Authority, now time.Time) error {
-	if plan.Kind(row.GetKind()) == plan.X509 && !row.GetUpstreamAnchor() {
-		if _, err := DropSuccessors(tx, row.GetTrustDomain(), row.GetMember(), true, now); err != nil {
-			return err
-		}
+	if _, err := DropSuccessors(tx, row.GetTrustDomain(), row.GetMember(), true, now); err != nil {
+		return err
 	}
 	return Distrusted.Put(tx, AuthorityKey(row.GetTrustDomain(), row.GetId()), &statev1.Distrusted{
 		TrustDomain: row.GetTrustDomain(), Id: row.GetId(), State: row.GetState(), Time: timestamppb.New(now),

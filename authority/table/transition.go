@@ -21,6 +21,7 @@ func Complete(
 	newest := newestOwn(rows, s.Member, plan.Kind(row.GetKind()))
 	row.Number = newest.GetNumber() + 1
 	row.Rotation, row.Reserve, row.Held = s.Rotations.Last, s.Rotations.Reserve, action.Held
+	row.Ahead = action.Ahead
 	row.AnchorRotation = newest.GetAnchorRotation()
 	if newAnchor || newest == nil {
 		row.AnchorRotation = s.Rotations.Anchors
@@ -91,7 +92,7 @@ func Transition(a *statev1.Authority, verb plan.Verb, settings plan.Settings, no
 		a.State = statev1.AuthorityState_AUTHORITY_STATE_ACTIVE
 		a.ActivateTime = timestamppb.New(now)
 		a.LongestSvid = durationpb.New(max(a.GetLongestSvid().AsDuration(), settings.SVIDTTL(plan.Kind(a.GetKind()))))
-		a.Held = false
+		a.Held, a.Ahead = false, false
 	case plan.Retire:
 		a.State = statev1.AuthorityState_AUTHORITY_STATE_RETIRING
 	case plan.Taint:

@@ -100,6 +100,7 @@ type Authority struct {
 	CATTL        time.Duration
 	X509SVIDTTL  time.Duration
 	JWTSVIDTTL   time.Duration
+	JWTKeyTTL    time.Duration // the life of a JWT authority of this member
 	SigningGrace time.Duration // how long a member signs without contact to a leader
 	IssueRate    int           // limit of SVIDs a second for one caller of this member; 0 means no limit
 	IssueBurst   int           // limit of SVIDs at once

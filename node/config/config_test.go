@@ -51,6 +51,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, "/var/lib/entente", cfg.Member.DataDir)
 	require.Equal(t, Authority{
 		CATTL: 24 * time.Hour, X509SVIDTTL: time.Hour, JWTSVIDTTL: 5 * time.Minute, SigningGrace: time.Hour,
+		JWTKeyTTL: 2160 * time.Hour,
 		IssueRate: 500, IssueBurst: 2000, LintSample: 1000, Keys: KeysDisk,
 	}, cfg.Authority)
 	require.Equal(t, 90*24*time.Hour, cfg.SelfSigned.RootTTL)
@@ -100,6 +101,7 @@ telemetry { log_format = "json" }
 	require.Equal(t, "eu-1.example.org:7440", cfg.Member.Advertise)
 	require.Equal(t, Authority{
 		CATTL: 12 * time.Hour, X509SVIDTTL: time.Hour, JWTSVIDTTL: 5 * time.Minute, SigningGrace: time.Hour,
+		JWTKeyTTL:  2160 * time.Hour,
 		IssueBurst: 50, Keys: KeysMemory,
 	}, cfg.Authority)
 	require.Equal(t, ProfileWeb, cfg.BundleEndpoint.Profile)

@@ -82,6 +82,7 @@ authority {
   ca_ttl        = "24h"
   x509_svid_ttl = "1h"
   jwt_svid_ttl  = "5m"
+  jwt_key_ttl   = "2160h"
   signing_grace = "1h"
   issue_rate    = 500
   issue_burst   = 2000

@@ -24,18 +24,27 @@ func (c *Config) Warnings() []string {
 	return lines
 }
 
-// outage describes how long a peer can be without this cluster's bundle endpoint and still verify what is signed
-// meanwhile.
+// outage describes how long a peer can be without this cluster's bundle endpoint and still verify what its present
+// members sign meanwhile.
 func outage(cfg *Config) string {
 	defaults := cfg.DomainDefaults()
 	hints := defaults.Dissemination(time.Now())
-	if cfg.Vault != nil {
-		return fmt.Sprintf("outage of a peer: it verifies new X509-SVIDs as long as Vault's root stays, and for at "+
-			"least %v if that is replaced meanwhile; new JWT-SVIDs for at least %v", hints, hints)
+	memory := cfg.Authority.Keys == KeysMemory
+	x509 := fmt.Sprintf("for at least %v, for which each root is in the bundle before it signs (a quarter of root_ttl "+
+		"less half of ca_ttl)", plan.RootLead(cfg.SelfSigned.RootTTL, defaults.CATTL))
+	jwt := fmt.Sprintf("for at least %v, for which each key is in the bundle before it signs (a quarter of jwt_key_ttl)",
+		plan.JWTLead(cfg.Authority.JWTKeyTTL))
+	if memory {
+		jwt = fmt.Sprintf("until this member restarts, since its keys are in memory: those that it makes then are "+
+			"published %v before they sign", hints)
 	}
-	return fmt.Sprintf("outage of a peer: it verifies new X509-SVIDs for at least %v, for which each root is in the "+
-		"bundle before it signs (a quarter of root_ttl less half of ca_ttl); new JWT-SVIDs for at least %v",
-		plan.RootLead(cfg.SelfSigned.RootTTL, defaults.CATTL), hints)
+	switch {
+	case cfg.Vault != nil:
+		x509 = fmt.Sprintf("as long as Vault's root stays, and for at least %v if that is replaced meanwhile", hints)
+	case memory:
+		x509 = jwt
+	}
+	return fmt.Sprintf("outage of a peer: it verifies new X509-SVIDs %s; new JWT-SVIDs %s", x509, jwt)
 }
 
 // keysAtRest describes how the private keys of this member's authorities are kept.

@@ -40,7 +40,7 @@ var blocks = map[string]blockSchema{
 	"member":  {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
 	"join":    {required: []string{"addresses", "token"}},
 	"authority": {optional: []string{
-		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample",
+		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "jwt_key_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample",
 	}},
 	"federation": {optional: []string{"min_refresh", "peer_min_refresh", "approval"}},
 	"routing": {optional: []string{
@@ -49,6 +49,9 @@ var blocks = map[string]blockSchema{
 	"raft":      {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
 	"telemetry": {optional: []string{"listen", "log_level", "log_format"}},
 }
+
+// maxRootTTL is the longest life of what is in the bundle: of a root, and of the key of a JWT authority.
+const maxRootTTL = 50 * 365 * 24 * time.Hour
 
 var selfSignedSchema = blockSchema{optional: []string{"root_ttl"}}
 
@@ -242,10 +245,13 @@ func (d *decoder) keys(out *hclwrite.Body, blocks hcl.Blocks) Keys {
 
 func (d *decoder) authority(cfg *Config) {
 	b, nested := d.top("authority", authoritySchema())
+	ca := b.duration("ca_ttl", plan.DefaultCATTL, plan.MinTTL, plan.MaxCATTL)
+	least := plan.RootLives * ca
 	cfg.Authority = Authority{
-		CATTL:        b.duration("ca_ttl", plan.DefaultCATTL, plan.MinTTL, plan.MaxCATTL),
+		CATTL:        ca,
 		X509SVIDTTL:  b.duration("x509_svid_ttl", plan.DefaultX509SVIDTTL, plan.MinTTL, plan.MaxCATTL),
 		JWTSVIDTTL:   b.duration("jwt_svid_ttl", plan.DefaultJWTSVIDTTL, plan.MinTTL, plan.MaxCATTL),
+		JWTKeyTTL:    b.duration("jwt_key_ttl", max(plan.DefaultJWTKeyTTL, least), least, maxRootTTL),
 		SigningGrace: b.duration("signing_grace", time.Hour, time.Second, 24*time.Hour),
 		IssueRate:    b.integer("issue_rate", issue.DefaultRate, 0, 1_000_000),
 		IssueBurst:   b.integer("issue_burst", issue.DefaultBurst, 1, 1_000_000),
@@ -294,7 +300,6 @@ func (d *decoder) federation(cfg *Config) {
 }
 
 func (d *decoder) upstream(cfg *Config) {
-	const maxRootTTL = 50 * 365 * 24 * time.Hour
 	least := plan.RootLives * cfg.Authority.CATTL
 	cfg.SelfSigned.RootTTL = max(plan.DefaultRootTTL, least)
 	hb, ok := d.found["upstream"]

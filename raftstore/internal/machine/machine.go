@@ -28,7 +28,7 @@ import (
 )
 
 // CommandVersion is the newest version of commands that this build writes and applies.
-const CommandVersion = 3
+const CommandVersion = 4
 
 // The versions of commands. A version is also what gates rows that members of older versions would misread.
 const (
@@ -36,6 +36,8 @@ const (
 	SealedVersion = 2
 	// OwnersVersion is the first version whose members know that services have owners.
 	OwnersVersion = 3
+	// SuccessorsVersion is the first version whose members know the rows of roots that are published ahead.
+	SuccessorsVersion = 4
 )
 
 // FirstCommandVersion is what a leader writes until every member has announced a newer one.

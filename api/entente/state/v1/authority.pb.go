@@ -317,8 +317,10 @@ type Authority struct {
 	Held    bool   `protobuf:"varint,25,opt,name=held,proto3" json:"held,omitempty"`
 	// The first sequence of the domain's bundle with its key or anchor, or 0 if unknown.
 	PublishSequence uint64 `protobuf:"varint,26,opt,name=publish_sequence,json=publishSequence,proto3" json:"publish_sequence,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// JWT: whether its key is published ahead, for a quarter of its life, before it takes over from its predecessor.
+	Ahead         bool `protobuf:"varint,27,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Authority) Reset() {
@@ -531,6 +533,13 @@ func (x *Authority) GetPublishSequence() uint64 {
 		return x.PublishSequence
 	}
 	return 0
+}
+
+func (x *Authority) GetAhead() bool {
+	if x != nil {
+		return x.Ahead
+	}
+	return false
 }
 
 // Rotation counts the requests to replace a domain's authorities early. Its key is the trust domain. Members compare
@@ -970,7 +979,7 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x10peer_min_refresh\x18\f \x01(\v2\x19.google.protobuf.DurationR\x0epeerMinRefresh\x12\x1e\n" +
 	"\n" +
 	"generation\x18\r \x01(\x04R\n" +
-	"generation\"\x82\t\n" +
+	"generation\"\x98\t\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
@@ -1003,7 +1012,8 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x0eanchor_revoked\x18\x17 \x01(\bR\ranchorRevoked\x12\x18\n" +
 	"\areserve\x18\x18 \x01(\x04R\areserve\x12\x12\n" +
 	"\x04held\x18\x19 \x01(\bR\x04held\x12)\n" +
-	"\x10publish_sequence\x18\x1a \x01(\x04R\x0fpublishSequence\"\xcb\x01\n" +
+	"\x10publish_sequence\x18\x1a \x01(\x04R\x0fpublishSequence\x12\x14\n" +
+	"\x05ahead\x18\x1b \x01(\bR\x05ahead\"\xcb\x01\n" +
 	"\bRotation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
 	"\brotation\x18\x02 \x01(\x04R\brotation\x12'\n" +
