@@ -60,8 +60,8 @@ func TestJWTKeysAreAhead(t *testing.T) {
 	}
 }
 
-// TestRotationReplacesKeysAhead: what lay on a disk for weeks does not take over when an operator requests new ones, and
-// a reserve that an operator requested is made then.
+// TestRotationReplacesKeysAhead: what lay on a disk for weeks does not take over when an operator requests new ones,
+// and a reserve that an operator requested is made then.
 func TestRotationReplacesKeysAhead(t *testing.T) {
 	now := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 	s := Situation{Now: now, Member: "eu-1", Settings: defaults(), Keyless: func(string) bool { return false }}
