@@ -58,7 +58,8 @@ func (f *factory) make(
 		return nil, err
 	}
 	if action.Kind == plan.JWT {
-		row.NotBefore, row.NotAfter = timestamppb.New(s.Now), timestamppb.New(s.Now.Add(max(f.jwtKeyTTL, s.Settings.CATTL)))
+		row.NotBefore = timestamppb.New(s.Now)
+		row.NotAfter = timestamppb.New(s.Now.Add(max(f.jwtKeyTTL, s.Settings.CATTL)))
 		row.JwtKey, err = x509.MarshalPKIXPublicKey(key.Public())
 		return row, err
 	}

@@ -57,8 +57,8 @@ func (f *fleet) holds(s *table.Successor) bool {
 	return slices.ContainsFunc(f.bundle(home).X509Authorities(), s.Certificate.Equal)
 }
 
-// TestPeerThatIsOutSurvivesRotations: over several rotations of the roots and of the JWT keys of three members, each new
-// SVID is verified by the bundle that a peer fetched as long before as the report of the configuration names.
+// TestPeerThatIsOutSurvivesRotations: over several rotations of the roots and of the JWT keys of three members, each
+// new SVID is verified by the bundle that a peer fetched as long before as the report of the configuration names.
 func TestPeerThatIsOutSurvivesRotations(t *testing.T) {
 	f := newThree(t, withShortRoots)
 	lead := min(plan.RootLead(shortRoots, plan.DefaultCATTL), plan.JWTLead(shortRoots))

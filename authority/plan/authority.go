@@ -94,8 +94,8 @@ type Authority struct {
 	// Held is true if it was prepared in reserve, and Reserve is the request for a reserve that it fulfils.
 	Held    bool
 	Reserve uint64
-	// Ahead is true if it was prepared to be published for a part of its life before it takes over. Only JWT authorities
-	// are: their keys are what the bundle has, as roots are for X.509.
+	// Ahead is true if it was prepared to be published for a part of its life before it takes over. Only JWT
+	// authorities are: their keys are what the bundle has, as roots are for X.509.
 	Ahead bool
 	// LongestSVID is the longest lifetime of an SVID that it can have signed.
 	LongestSVID time.Duration

@@ -24,8 +24,8 @@ const (
 	// DefaultRootTTL is the lifetime of a self-signed anchor. Its key is on the disk of a member: a stolen one is of
 	// use for at most that long.
 	DefaultRootTTL = 90 * 24 * time.Hour
-	// DefaultJWTKeyTTL is the lifetime of a JWT authority. Its key is for JWT-SVIDs what a root is for X509-SVIDs: it is
-	// in the bundle, and on the disk of a member.
+	// DefaultJWTKeyTTL is the lifetime of a JWT authority. Its key is for JWT-SVIDs what a root is for X509-SVIDs: it
+	// is in the bundle, and on the disk of a member.
 	DefaultJWTKeyTTL = DefaultRootTTL
 )
 

@@ -32,8 +32,8 @@ func outage(cfg *Config) string {
 	memory := cfg.Authority.Keys == KeysMemory
 	x509 := fmt.Sprintf("for at least %v, for which each root is in the bundle before it signs (a quarter of root_ttl "+
 		"less half of ca_ttl)", plan.RootLead(cfg.SelfSigned.RootTTL, defaults.CATTL))
-	jwt := fmt.Sprintf("for at least %v, for which each key is in the bundle before it signs (a quarter of jwt_key_ttl)",
-		plan.JWTLead(cfg.Authority.JWTKeyTTL))
+	jwt := fmt.Sprintf("for at least %v, for which each key is in the bundle before it signs (a quarter of "+
+		"jwt_key_ttl)", plan.JWTLead(cfg.Authority.JWTKeyTTL))
 	if memory {
 		jwt = fmt.Sprintf("until this member restarts, since its keys are in memory: those that it makes then are "+
 			"published %v before they sign", hints)

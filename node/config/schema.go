@@ -40,7 +40,8 @@ var blocks = map[string]blockSchema{
 	"member":  {required: []string{"id", "zone"}, optional: []string{"data_dir", "listen", "advertise"}},
 	"join":    {required: []string{"addresses", "token"}},
 	"authority": {optional: []string{
-		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "jwt_key_ttl", "signing_grace", "issue_rate", "issue_burst", "lint_sample",
+		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "jwt_key_ttl", "signing_grace", "issue_rate", "issue_burst",
+		"lint_sample",
 	}},
 	"federation": {optional: []string{"min_refresh", "peer_min_refresh", "approval"}},
 	"routing": {optional: []string{
