@@ -47,6 +47,8 @@ type GuardConfig struct {
 	Now         func() time.Time
 	// ReceiveTimeout is the limit for receiving the first message of a call. If 0, it is 10 s.
 	ReceiveTimeout time.Duration
+	// SendTimeout is the limit for a message of a stream that its caller does not read. If 0, it is a minute.
+	SendTimeout time.Duration
 }
 
 // Guard authenticates, authorizes and audits every gRPC call, by the rules of [Rules].
@@ -71,6 +73,9 @@ func NewGuard(cfg GuardConfig) (*Guard, error) {
 	}
 	if cfg.ReceiveTimeout == 0 {
 		cfg.ReceiveTimeout = receiveTimeout
+	}
+	if cfg.SendTimeout == 0 {
+		cfg.SendTimeout = sendTimeout
 	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
@@ -105,6 +110,17 @@ func (g *Guard) ServerOptions() []grpc.ServerOption {
 // message has at most 2 MiB.
 const receiveTimeout = 10 * time.Second
 
+// sendTimeout is the limit for a message of a stream that its caller does not read. gRPC holds some 64 KiB of unread
+// messages of a stream, and the message that waits.
+const sendTimeout = time.Minute
+
+// Unreadable is implemented by the credentials.AuthInfo of a connection that is closed when a stream on it is not read.
+// The end of the stream alone would leave in memory what was not read, as long as the connection stands. Unread must
+// not block.
+type Unreadable interface {
+	Unread()
+}
+
 // Refusable is implemented by the credentials.AuthInfo of a connection that is closed when calls on it are refused
 // repeatedly. Refused is called for each call that is refused before its message is read, and must not block.
 type Refusable interface {
@@ -137,6 +153,16 @@ func (g *Guard) Tap(ctx context.Context, info *tap.Info) (context.Context, error
 }
 
 func (g *Guard) tooSlow(method string) { g.metrics.denied(method, ReasonSlow) }
+
+// unread closes the connection of a stream whose caller does not read what it watches.
+func (g *Guard) unread(ctx context.Context, method string) {
+	g.metrics.denied(method, ReasonSlow)
+	if p, ok := peer.FromContext(ctx); ok {
+		if u, ok := p.AuthInfo.(Unreadable); ok {
+			u.Unread()
+		}
+	}
+}
 
 // enter counts a call among those under way. Calls on the admin socket are not counted. Streams of other clusters are
 // counted by trust domain.

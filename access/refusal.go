@@ -30,7 +30,7 @@ const (
 	ReasonAttested  Reason = "attested"
 	ReasonRevoked   Reason = "revoked"    // the grant was revoked while a stream was open
 	ReasonUnaudited Reason = "audit_fail" // the audit log cannot be written
-	ReasonSlow      Reason = "slow"       // the first message was not received in time
+	ReasonSlow      Reason = "slow"       // a message was not received, or not read, in time
 )
 
 // reasons lists all reasons, for the metric.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -136,7 +137,7 @@ func (s *stream) RecvMsg(m any) error {
 	return err
 }
 
-// SendMsg sends the part of a response that the caller may see.
+// SendMsg sends the part of a response that the caller may see. A caller that does not read it is disconnected.
 func (s *stream) SendMsg(m any) error {
 	if cause := ended(s.ctx); cause != nil {
 		return cause
@@ -148,6 +149,8 @@ func (s *stream) SendMsg(m any) error {
 	if response, ok := m.(proto.Message); ok {
 		m = pruned(c, s.guard.world(), response)
 	}
+	timer := time.AfterFunc(s.guard.cfg.SendTimeout, func() { s.guard.unread(s.ctx, s.method) })
+	defer timer.Stop()
 	return s.ServerStream.SendMsg(m)
 }
 

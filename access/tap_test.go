@@ -80,6 +80,15 @@ func open(t *testing.T, server *grpc.Server) *unfinished {
 // begin sends the headers of a call, and the beginning of a message of 2 MB.
 func (u *unfinished) begin(method string) {
 	u.t.Helper()
+	u.request(method)
+	message := binary.BigEndian.AppendUint32([]byte{0}, 2<<20)
+	require.NoError(u.t, u.framer.WriteData(u.next, false, append(message, "begun"...)))
+	u.next += 2
+}
+
+// request sends the headers of a call.
+func (u *unfinished) request(method string) {
+	u.t.Helper()
 	u.headers.Reset()
 	for _, f := range [][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", "x"},
@@ -90,8 +99,13 @@ func (u *unfinished) begin(method string) {
 	require.NoError(u.t, u.framer.WriteHeaders(http2.HeadersFrameParam{
 		StreamID: u.next, BlockFragment: u.headers.Bytes(), EndHeaders: true,
 	}))
-	message := binary.BigEndian.AppendUint32([]byte{0}, 2<<20)
-	require.NoError(u.t, u.framer.WriteData(u.next, false, append(message, "begun"...)))
+}
+
+// watch sends the headers of a call and its only message, which is empty.
+func (u *unfinished) watch(method string) {
+	u.t.Helper()
+	u.request(method)
+	require.NoError(u.t, u.framer.WriteData(u.next, true, make([]byte, 5)))
 	u.next += 2
 }
 

@@ -63,6 +63,13 @@ func (a AuthInfo) Refused() {
 	}
 }
 
+// Unread implements [access.Unreadable]. It closes the connection.
+func (a AuthInfo) Unread() {
+	if a.conn != nil {
+		a.conn.port.drop(a.conn, ReasonUnread, "it did not read what it was sent")
+	}
+}
+
 // AuthType returns the protocol under which the caller was verified.
 func (a AuthInfo) AuthType() string { return string(a.Caller.Protocol) }
 

@@ -29,6 +29,7 @@ const (
 	ReasonTooMany          Reason = "too_many_connections"
 	ReasonGaveWay          Reason = "gave_way"
 	ReasonRefused          Reason = "calls_refused"
+	ReasonUnread           Reason = "unread"
 	ReasonBarred           Reason = "barred"
 	ReasonNotServed        Reason = "not_served"
 	ReasonNoCertificate    Reason = "no_certificate"
