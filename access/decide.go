@@ -9,6 +9,7 @@ import (
 
 	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/dnsname"
 )
 
 // World is the state of the cluster that a decision depends on.
@@ -156,7 +157,7 @@ func requirementOf(rule Rule, target Target, w World) (requirement, error) {
 		}
 		s.id = id
 		for _, name := range target.DNSNames {
-			if err := grant.CheckDNSName(name); err != nil {
+			if err := dnsname.Check(name); err != nil {
 				return s, err
 			}
 		}

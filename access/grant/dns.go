@@ -1,39 +1,12 @@
 package grant
 
 import (
-	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/ententehq/entente/internal/dnsname"
 )
-
-// dnsLabel matches a label of a host name as in RFC 1123. It is lower case, so each name has one spelling.
-var dnsLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
-var allDigits = regexp.MustCompile(`^[0-9]+$`)
-
-// CheckDNSName returns an error if name cannot be a host name in a certificate. It refuses wildcards, because an SVID
-// names one workload, and names that a client would parse as an IP address.
-func CheckDNSName(name string) error {
-	if name == "" {
-		return errors.New("a DNS name is empty")
-	}
-	if len(name) > 253 {
-		return fmt.Errorf("DNS name %.32q… is %d bytes long; 253 is the limit", name, len(name))
-	}
-	labels := strings.Split(name, ".")
-	for _, label := range labels {
-		if !dnsLabel.MatchString(label) {
-			return fmt.Errorf("%q is not a DNS name: its labels are 1 to 63 of a-z, 0-9 and -, without - at the ends",
-				name)
-		}
-	}
-	if last := labels[len(labels)-1]; allDigits.MatchString(last) {
-		return fmt.Errorf("%q is not a DNS name: its last label is a number", name)
-	}
-	return nil
-}
 
 // maxDNSPatterns is the limit for one grant. For more names there are suffixes and further grants.
 const maxDNSPatterns = 32
@@ -50,7 +23,7 @@ func ParseDNSPatterns(patterns []string) (DNSPatterns, error) {
 			n, maxDNSPatterns)
 	}
 	for _, p := range patterns {
-		if err := CheckDNSName(strings.TrimPrefix(p, ".")); err != nil {
+		if err := dnsname.Check(strings.TrimPrefix(p, ".")); err != nil {
 			return "", fmt.Errorf("dns_names: %w; write web.example.org for one name, or .example.org for all below it",
 				err)
 		}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/internal/dnsname"
 )
 
 // FuzzParseCSR: the parser of requests never panics, and what it accepts has a key that can be signed.
@@ -48,7 +48,7 @@ func FuzzNames(f *testing.F) {
 		if id, err := ParseWorkloadID(s); err == nil && (id.String() != s || id.Path() == "" || len(s) > maxSPIFFEID) {
 			t.Fatalf("%q was read as %s", s, id)
 		}
-		if grant.CheckDNSName(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
+		if dnsname.Check(s) == nil && (len(s) > 253 || strings.ToLower(s) != s || net.ParseIP(s) != nil) {
 			t.Fatalf("%q was taken for a DNS name", s)
 		}
 	})

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/access/grant"
+	"github.com/ententehq/entente/internal/dnsname"
 )
 
 // MemberID returns the SPIFFE ID of a member.
@@ -39,7 +39,7 @@ func MemberNames(address, shared string) (dnsNames []string, ips []netip.Addr) {
 	host, _, err := net.SplitHostPort(address)
 	if ip, parseErr := netip.ParseAddr(host); err == nil && parseErr == nil {
 		ips = []netip.Addr{ip.WithZone("").Unmap()}
-	} else if err == nil && grant.CheckDNSName(host) == nil {
+	} else if err == nil && dnsname.Check(host) == nil {
 		dnsNames = []string{host}
 	}
 	if shared != "" && !slices.Contains(dnsNames, shared) {

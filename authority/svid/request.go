@@ -17,8 +17,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/dnsname"
 )
 
 const (
@@ -115,7 +115,7 @@ func checkDNSNames(names []string) error {
 	}
 	seen := make(map[string]bool, len(names))
 	for _, name := range names {
-		if err := grant.CheckDNSName(name); err != nil {
+		if err := dnsname.Check(name); err != nil {
 			return err
 		}
 		if seen[name] {

@@ -11,10 +11,10 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
-	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/authority/issue"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/dnsname"
 	"github.com/ententehq/entente/routing/exchange"
 	"github.com/ententehq/entente/routing/registry/preserve"
 )
@@ -172,7 +172,7 @@ func (d *decoder) cluster(cfg *Config) {
 		cfg.Cluster.TrustDomain = td
 	}
 	if name := b.text("dns_name", ""); name != "" {
-		if err := grant.CheckDNSName(name); err != nil {
+		if err := dnsname.Check(name); err != nil {
 			b.refuse("dns_name", "%v", err)
 		}
 		cfg.Cluster.DNSName = name
