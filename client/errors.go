@@ -50,6 +50,9 @@ var (
 	ErrEtagMismatch = errors.New("etag mismatch")
 	// ErrFailedPrecondition means that the state of the cluster does not allow the call.
 	ErrFailedPrecondition = errors.New("failed precondition")
+	// ErrDeletionProtected means that the object is not deleted while its deletion_protection is set. An error that is
+	// ErrDeletionProtected is ErrFailedPrecondition too.
+	ErrDeletionProtected = errors.New("deletion protected")
 	// ErrInvalidArgument means that the request is malformed. [Error.Field] names the field, where one is at fault.
 	ErrInvalidArgument = errors.New("invalid argument")
 	// ErrExhausted means that a limit or a rate is exceeded.
@@ -76,6 +79,7 @@ var kinds = map[string][]error{
 	apierror.Conflict:           {ErrConflict},
 	apierror.EtagMismatch:       {ErrEtagMismatch, ErrConflict},
 	apierror.FailedPrecondition: {ErrFailedPrecondition},
+	apierror.DeletionProtected:  {ErrDeletionProtected, ErrFailedPrecondition},
 	apierror.InvalidArgument:    {ErrInvalidArgument},
 	apierror.Exhausted:          {ErrExhausted},
 	apierror.WatchRestart:       {ErrWatchRestart},

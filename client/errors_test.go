@@ -26,7 +26,8 @@ import (
 func TestErrorKinds(t *testing.T) {
 	all := []error{
 		ErrUnavailable, ErrNoLeader, ErrStarting, ErrUnknownOutcome, ErrDenied, ErrUnauthenticated, ErrNotFound,
-		ErrAlreadyExists, ErrConflict, ErrEtagMismatch, ErrFailedPrecondition, ErrInvalidArgument, ErrExhausted,
+		ErrAlreadyExists, ErrConflict, ErrEtagMismatch, ErrFailedPrecondition,
+		ErrDeletionProtected, ErrInvalidArgument, ErrExhausted,
 		ErrWatchRestart, ErrUnimplemented, ErrBundleEndpoint, context.Canceled, context.DeadlineExceeded,
 	}
 	for name, test := range map[string]struct {

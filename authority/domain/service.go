@@ -2,13 +2,15 @@
 //
 // A hosted domain is never foreign, its settings leave enough time for a new authority to become known before it signs,
 // and each domain has its own endpoint host and issuer. The home domain cannot be deleted. The sequence of a deleted
-// domain is kept, so that the bundle of one that is created again continues it.
+// domain is kept, so that the bundle of one that is created again continues it. A domain with deletion protection is
+// deleted only after that was taken away.
 package domain
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -26,6 +28,8 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/internal/dnsname"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -109,6 +113,7 @@ func (s *Service) CreateDomain(ctx context.Context, r *ententev1.CreateDomainReq
 			Generation:  raftstore.NextGeneration(tx, 0),
 			TrustDomain: td.Name(), EndpointHost: wanted.GetEndpointHost(), OidcIssuer: wanted.GetOidcIssuer(),
 			CreateTime: timestamppb.New(s.config.Now()), NameConstraints: wanted.GetNameConstraints(),
+			DeletionProtection: wanted.GetDeletionProtection(),
 		}
 		table.SetSettings(row, settings)
 		return table.Domains.Put(tx, td.Name(), row)
@@ -198,7 +203,7 @@ func (s *Service) check(settings plan.Settings, endpointHost, issuer string) err
 		)
 	}
 	if endpointHost != "" {
-		if err := grant.CheckDNSName(endpointHost); err != nil {
+		if err := dnsname.Check(endpointHost); err != nil {
 			return status.Errorf(codes.InvalidArgument, "endpoint_host: %v", err)
 		}
 	}
@@ -269,6 +274,11 @@ func (s *Service) UpdateDomain(ctx context.Context, r *ententev1.UpdateDomainReq
 	if err != nil {
 		return nil, err
 	}
+	if td == s.config.Home && !wanted.GetDeletionProtection() &&
+		slices.Contains(r.GetUpdateMask().GetPaths(), "deletion_protection") {
+		return nil, status.Errorf(codes.InvalidArgument,
+			"deletion_protection of %s is always set: it is the home domain, which cannot be deleted", td)
+	}
 	var row *statev1.Domain
 	var unchanged raftstore.Revision
 	revision, err := s.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -335,8 +345,8 @@ func (s *Service) DeleteDomain(
 		return nil, err
 	}
 	if td == s.config.Home {
-		return nil, status.Errorf(
-			codes.FailedPrecondition,
+		return nil, apierror.New(
+			codes.FailedPrecondition, apierror.DeletionProtected,
 			"%s is the home domain, which names the members; it cannot be deleted",
 			td,
 		)
@@ -370,6 +380,11 @@ func deleteDomain(tx *raftstore.Tx, td spiffeid.TrustDomain, etag string) error 
 	}
 	if err := checkEtag(etag, stored.Value); err != nil {
 		return err
+	}
+	if stored.Value.GetDeletionProtection() {
+		return apierror.New(codes.FailedPrecondition, apierror.DeletionProtected,
+			"the trust domain %s is protected from deletion; take that away first: entente domain update %s "+
+				"--deletion-protection=false", name, name)
 	}
 	sequence, err := publish.LastSequence(tx, name)
 	if err != nil {
@@ -426,7 +441,10 @@ func (s *Service) message(row *statev1.Domain, revision raftstore.Revision) *ent
 
 		NameConstraints: row.GetNameConstraints(),
 		PeerMinRefresh:  row.GetPeerMinRefresh(),
-		Etag:            etag.Of(row.GetGeneration()),
+
+		DeletionProtection: row.GetDeletionProtection() || row.GetTrustDomain() == s.config.Home.Name(),
+
+		Etag: etag.Of(row.GetGeneration()),
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -257,11 +258,17 @@ func TestUpdate(t *testing.T) {
 	}{
 		"nothing": {
 			&ententev1.Domain{TrustDomain: bank}, nil, codes.InvalidArgument,
-			"update_mask is empty; name the fields to change: " + fields + ", name_constraints",
+			"update_mask is empty; name the fields to change: " + fields +
+				", name_constraints, deletion_protection",
 		},
 		"what is fixed": {
 			&ententev1.Domain{TrustDomain: bank}, []string{"create_time"}, codes.InvalidArgument,
-			`update_mask names "create_time", which cannot be changed; ` + fields + " and name_constraints can",
+			`update_mask names "create_time", which cannot be changed; ` + fields +
+				", name_constraints and deletion_protection can",
+		},
+		"a home domain without protection": {
+			&ententev1.Domain{TrustDomain: home}, []string{"deletion_protection"}, codes.InvalidArgument,
+			"deletion_protection of eu.example.org is always set: it is the home domain, which cannot be deleted",
 		},
 		"no value": {
 			&ententev1.Domain{TrustDomain: bank}, []string{"ca_ttl"}, codes.InvalidArgument,
@@ -408,4 +415,28 @@ func TestDelete(t *testing.T) {
 		_, err = s.DeleteDomain(t.Context(), &ententev1.DeleteDomainRequest{TrustDomain: shop})
 		require.NoError(t, err)
 	}
+}
+
+// TestDeletionProtection: a protected domain is deleted only after the protection was taken away, also by a dry run.
+func TestDeletionProtection(t *testing.T) {
+	s := newService(t)
+	create(t, s, &ententev1.Domain{TrustDomain: shop, DeletionProtection: true})
+	for _, dry := range []bool{true, false} {
+		_, err := s.DeleteDomain(t.Context(), &ententev1.DeleteDomainRequest{TrustDomain: shop, DryRun: dry})
+		refused(t, err, codes.FailedPrecondition, "the trust domain shop.example.org is protected from deletion; "+
+			"take that away first: entente domain update shop.example.org --deletion-protection=false")
+		require.Equal(t, apierror.DeletionProtected, apierror.Reason(status.Convert(err)))
+	}
+	get := func() *ententev1.Domain {
+		d, err := s.GetDomain(t.Context(), &ententev1.GetDomainRequest{TrustDomain: shop})
+		require.NoError(t, err)
+		return d
+	}
+	before := get()
+	require.True(t, before.GetDeletionProtection())
+	require.NoError(t, s.set(t, &ententev1.Domain{TrustDomain: shop}, "deletion_protection"))
+	require.False(t, get().GetDeletionProtection())
+	require.NotEqual(t, before.GetEtag(), get().GetEtag())
+	_, err := s.DeleteDomain(t.Context(), &ententev1.DeleteDomainRequest{TrustDomain: shop})
+	require.NoError(t, err)
 }

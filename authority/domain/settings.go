@@ -75,6 +75,9 @@ var domainValues = map[string]func(row *statev1.Domain, wanted *ententev1.Domain
 		row.EndpointHost = wanted.GetEndpointHost()
 	},
 	"oidc_issuer": func(row *statev1.Domain, wanted *ententev1.Domain) { row.OidcIssuer = wanted.GetOidcIssuer() },
+	"deletion_protection": func(row *statev1.Domain, wanted *ententev1.Domain) {
+		row.DeletionProtection = wanted.GetDeletionProtection()
+	},
 	"name_constraints": func(row *statev1.Domain, wanted *ententev1.Domain) {
 		row.NameConstraints = wanted.GetNameConstraints()
 	},
@@ -88,7 +91,7 @@ func parseMask(
 		return nil, nil, status.Error(
 			codes.InvalidArgument,
 			"update_mask is empty; name the fields to change: endpoint_host, oidc_issuer, refresh_hint, "+
-				"peer_min_refresh, x509_svid_ttl, jwt_svid_ttl, ca_ttl, name_constraints",
+				"peer_min_refresh, x509_svid_ttl, jwt_svid_ttl, ca_ttl, name_constraints, deletion_protection",
 		)
 	}
 	for _, path := range paths {
@@ -101,7 +104,8 @@ func parseMask(
 			return nil, nil, status.Errorf(
 				codes.InvalidArgument,
 				"update_mask names %q, which cannot be changed; endpoint_host, oidc_issuer, refresh_hint, "+
-					"peer_min_refresh, x509_svid_ttl, jwt_svid_ttl, ca_ttl and name_constraints can",
+					"peer_min_refresh, x509_svid_ttl, jwt_svid_ttl, ca_ttl, name_constraints and "+
+					"deletion_protection can",
 				path,
 			)
 		}

@@ -47,6 +47,8 @@ const (
 	Conflict = "CONFLICT"
 	// EtagMismatch means that the object was changed since the caller read it. The metadata has both etags.
 	EtagMismatch = "ETAG_MISMATCH"
+	// DeletionProtected means that the object is not deleted while its deletion_protection is set.
+	DeletionProtected = "DELETION_PROTECTED"
 	// FailedPrecondition means that the state of the system does not allow the call.
 	FailedPrecondition = "FAILED_PRECONDITION"
 	// Abandoned means that the cluster was recovered without the calling member, whose data folder belongs to a history

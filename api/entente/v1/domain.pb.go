@@ -51,9 +51,11 @@ type Domain struct {
 	// new authority is used three refresh hints after its publication, or three of these intervals if they are longer.
 	PeerMinRefresh *durationpb.Duration `protobuf:"bytes,12,opt,name=peer_min_refresh,json=peerMinRefresh,proto3" json:"peer_min_refresh,omitempty"`
 	// Moves with every change of what clients set, and with nothing else. Set by the server.
-	Etag          string `protobuf:"bytes,13,opt,name=etag,proto3" json:"etag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Etag string `protobuf:"bytes,13,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Whether DeleteDomain is refused, with the reason DELETION_PROTECTED. The home domain is always protected.
+	DeletionProtection bool `protobuf:"varint,14,opt,name=deletion_protection,json=deletionProtection,proto3" json:"deletion_protection,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Domain) Reset() {
@@ -175,6 +177,13 @@ func (x *Domain) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Domain) GetDeletionProtection() bool {
+	if x != nil {
+		return x.DeletionProtection
+	}
+	return false
 }
 
 type CreateDomainRequest struct {
@@ -552,7 +561,7 @@ var File_entente_v1_domain_proto protoreflect.FileDescriptor
 const file_entente_v1_domain_proto_rawDesc = "" +
 	"\n" +
 	"\x17entente/v1/domain.proto\x12\n" +
-	"entente.v1\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x04\n" +
+	"entente.v1\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x04\n" +
 	"\x06Domain\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
 	"\x04home\x18\x02 \x01(\bR\x04home\x12#\n" +
@@ -570,7 +579,8 @@ const file_entente_v1_domain_proto_rawDesc = "" +
 	"oidcIssuer\x12)\n" +
 	"\x10name_constraints\x18\v \x01(\bR\x0fnameConstraints\x12C\n" +
 	"\x10peer_min_refresh\x18\f \x01(\v2\x19.google.protobuf.DurationR\x0epeerMinRefresh\x12\x12\n" +
-	"\x04etag\x18\r \x01(\tR\x04etag\"A\n" +
+	"\x04etag\x18\r \x01(\tR\x04etag\x12/\n" +
+	"\x13deletion_protection\x18\x0e \x01(\bR\x12deletionProtection\"A\n" +
 	"\x13CreateDomainRequest\x12*\n" +
 	"\x06domain\x18\x01 \x01(\v2\x12.entente.v1.DomainR\x06domain\"A\n" +
 	"\x12ListDomainsRequest\x12+\n" +

@@ -37,7 +37,7 @@ type DomainServiceClient interface {
 	GetDomain(ctx context.Context, in *GetDomainRequest, opts ...grpc.CallOption) (*Domain, error)
 	UpdateDomain(ctx context.Context, in *UpdateDomainRequest, opts ...grpc.CallOption) (*Domain, error)
 	// DeleteDomain deletes the domain with its authorities, its bundle and its grants, and ends the agreements under which
-	// other clusters trust it.
+	// other clusters trust it. It is refused while deletion_protection is set.
 	DeleteDomain(ctx context.Context, in *DeleteDomainRequest, opts ...grpc.CallOption) (*DeleteDomainResponse, error)
 }
 
@@ -110,7 +110,7 @@ type DomainServiceServer interface {
 	GetDomain(context.Context, *GetDomainRequest) (*Domain, error)
 	UpdateDomain(context.Context, *UpdateDomainRequest) (*Domain, error)
 	// DeleteDomain deletes the domain with its authorities, its bundle and its grants, and ends the agreements under which
-	// other clusters trust it.
+	// other clusters trust it. It is refused while deletion_protection is set.
 	DeleteDomain(context.Context, *DeleteDomainRequest) (*DeleteDomainResponse, error)
 	mustEmbedUnimplementedDomainServiceServer()
 }

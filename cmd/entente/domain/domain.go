@@ -25,7 +25,7 @@ type domainFlags struct {
 	endpointHost, oidcIssuer                    string
 	refreshHint, x509SVIDTTL, jwtSVIDTTL, caTTL time.Duration
 	peerMinRefresh                              time.Duration
-	nameConstraints                             bool
+	nameConstraints, deletionProtection         bool
 }
 
 func (d *domainFlags) add(f *pflag.FlagSet) {
@@ -40,6 +40,7 @@ func (d *domainFlags) add(f *pflag.FlagSet) {
 	f.DurationVar(&d.caTTL, "ca-ttl", 0, "lifetime of each member's signing certificate and JWT key")
 	f.BoolVar(&d.nameConstraints, "name-constraints", false, "constrain new roots to names of the domain, not "+
 		"critical; some TLS stacks refuse any URI constraint")
+	f.BoolVar(&d.deletionProtection, "deletion-protection", false, "refuse the deletion of the domain")
 }
 
 // apply sets the fields of the given flags, and returns their names.
@@ -57,6 +58,7 @@ func (d *domainFlags) apply(f *pflag.FlagSet, to *ententev1.Domain) []string {
 		{"jwt-svid-ttl", "jwt_svid_ttl", func() { to.JwtSvidTtl = durationpb.New(d.jwtSVIDTTL) }},
 		{"ca-ttl", "ca_ttl", func() { to.CaTtl = durationpb.New(d.caTTL) }},
 		{"name-constraints", "name_constraints", func() { to.NameConstraints = d.nameConstraints }},
+		{"deletion-protection", "deletion_protection", func() { to.DeletionProtection = d.deletionProtection }},
 	} {
 		if f.Changed(x.flag) {
 			x.set()
@@ -152,7 +154,8 @@ func updateCommand(env *cli.Env) *cobra.Command {
 		Short: "Change a hosted trust domain: only the given settings",
 		Long: `Change a hosted trust domain: only the given settings. SVIDs that were issued before keep their
 lifetimes.`,
-		Example: `  entente domain update payments.example.org --x509-svid-ttl 1h`,
+		Example: `  entente domain update payments.example.org --x509-svid-ttl 1h
+  entente domain update payments.example.org --deletion-protection=false`,
 		Args:    cli.Arguments("DOMAIN"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			if len(flags.apply(cmd.Flags(), &ententev1.Domain{})) == 0 {
@@ -178,7 +181,8 @@ func deleteCommand(env *cli.Env) *cobra.Command {
 		Use:   "delete DOMAIN",
 		Short: "Delete a hosted trust domain with its authorities, its bundle and its grants",
 		Long: `Delete a hosted trust domain with its authorities, its bundle, its grants and the agreements about it,
-which end at the other side too. The effect is shown first, and the command asks.`,
+which end at the other side too. The effect is shown first, and the command asks. One that is protected
+from deletion is refused until 'entente domain update DOMAIN --deletion-protection=false'.`,
 		Example: `  entente domain delete payments.example.org --dry-run
   entente domain delete payments.example.org`,
 		Args: cli.Arguments("DOMAIN"),
@@ -222,6 +226,7 @@ func printDomain(env *cli.Env) func(*ententev1.Domain, error) error {
 			if d.GetNameConstraints() {
 				t.Field("name constraints", cli.YesNo(true))
 			}
+			t.Field("deletion protection", cli.YesNo(d.GetDeletionProtection()))
 			t.Field("created", cli.Time(d.GetCreateTime()))
 			t.Field("revision", d.GetRevision())
 		})

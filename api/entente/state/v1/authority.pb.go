@@ -148,9 +148,11 @@ type Domain struct {
 	// The interval below which the slowest reader does not poll, whatever the hint.
 	PeerMinRefresh *durationpb.Duration `protobuf:"bytes,12,opt,name=peer_min_refresh,json=peerMinRefresh,proto3" json:"peer_min_refresh,omitempty"`
 	// The number in the etag: moves with every change of what clients set, and with nothing else.
-	Generation    uint64 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Generation uint64 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether the domain cannot be deleted.
+	DeletionProtection bool `protobuf:"varint,14,opt,name=deletion_protection,json=deletionProtection,proto3" json:"deletion_protection,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Domain) Reset() {
@@ -272,6 +274,13 @@ func (x *Domain) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *Domain) GetDeletionProtection() bool {
+	if x != nil {
+		return x.DeletionProtection
+	}
+	return false
 }
 
 // Authority is the public side of one signing key of a hosted trust domain on one member.
@@ -959,7 +968,7 @@ var File_entente_state_v1_authority_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\n" +
-	" entente/state/v1/authority.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x05\n" +
+	" entente/state/v1/authority.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x05\n" +
 	"\x06Domain\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12#\n" +
 	"\rendpoint_host\x18\x02 \x01(\tR\fendpointHost\x12<\n" +
@@ -979,7 +988,8 @@ const file_entente_state_v1_authority_proto_rawDesc = "" +
 	"\x10peer_min_refresh\x18\f \x01(\v2\x19.google.protobuf.DurationR\x0epeerMinRefresh\x12\x1e\n" +
 	"\n" +
 	"generation\x18\r \x01(\x04R\n" +
-	"generation\"\x98\t\n" +
+	"generation\x12/\n" +
+	"\x13deletion_protection\x18\x0e \x01(\bR\x12deletionProtection\"\x98\t\n" +
 	"\tAuthority\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\x12\x16\n" +
