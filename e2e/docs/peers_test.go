@@ -32,6 +32,7 @@ var peers = map[string]peer{
 		},
 		"SPIRE's server",
 	},
+	"tofu": {devbuild.OpenTofu, "OpenTofu"},
 }
 
 // tools are programs of the machine that pages run.
