@@ -21,6 +21,8 @@ func TestChangeBetweenPlanAndApply(t *testing.T) {
 resource "entente_trust_domain" "x" {
   trust_domain  = "conflict.example.org"
   x509_svid_ttl = "` + ttl + `"
+
+  deletion_protection = false
 }
 `
 	}

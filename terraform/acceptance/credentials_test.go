@@ -59,8 +59,11 @@ func TestReaderPlansAndCannotApply(t *testing.T) {
 	w, c := newWorkspace(t), administrator(t)
 	w.env = w.identity(c, "/reading", ententev1.Role_ROLE_READER)
 	const domains = `
-resource "entente_trust_domain" "one" { trust_domain = "one.reader.example.org" }
-resource "entente_trust_domain" "two" { trust_domain = "two.reader.example.org" }
+resource "entente_trust_domain" "reader" {
+  for_each            = toset(["one", "two"])
+  trust_domain        = "${each.key}.reader.example.org"
+  deletion_protection = false
+}
 `
 	require.Contains(t, w.plans(domains), "2 to add")
 	out := w.refused(domains, "apply", "-auto-approve")

@@ -1,12 +1,11 @@
 package acceptance
 
 import (
+	"strings"
 	"testing"
-
-	"github.com/stretchr/testify/require"
-
 	"time"
 
+	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -27,8 +26,9 @@ func TestTrustDomain(t *testing.T) {
 	w, c := newWorkspace(t), administrator(t)
 	const domain = `
 resource "entente_trust_domain" "shop" {
-  trust_domain  = "shop.example.org"
-  x509_svid_ttl = "90m"
+  trust_domain        = "shop.example.org"
+  x509_svid_ttl       = "90m"
+  deletion_protection = false
 }
 `
 	w.apply(domain)
@@ -38,12 +38,7 @@ resource "entente_trust_domain" "shop" {
 	require.Equal(t, false, state["home"])
 
 	// Durations are compared by their value.
-	w.configure(`
-resource "entente_trust_domain" "shop" {
-  trust_domain  = "shop.example.org"
-  x509_svid_ttl = "1h30m"
-}
-`)
+	w.configure(strings.Replace(domain, "90m", "1h30m", 1))
 	w.unchanged()
 
 	// A change by somebody else is seen, and put right.
@@ -74,4 +69,37 @@ resource "entente_trust_domain" "shop" {
 	w.destroy()
 	_, err = c.Domains().GetDomain(t.Context(), &ententev1.GetDomainRequest{TrustDomain: "shop.example.org"})
 	require.ErrorIs(t, err, client.ErrNotFound)
+}
+
+// A trust domain is protected from deletion unless the configuration says otherwise: a plan refuses to destroy it, and
+// so does the cluster. The home domain is imported, and never destroyed.
+func TestDeletionProtection(t *testing.T) {
+	w, c := newWorkspace(t), administrator(t)
+	domain := func(settings string) string {
+		return `
+resource "entente_trust_domain" "kept" {
+  trust_domain = "kept.example.org"
+` + settings + `}
+`
+	}
+	w.apply(domain(""))
+	require.Equal(t, true, w.state("entente_trust_domain.kept")["deletion_protection"])
+	_, err := c.Domains().DeleteDomain(t.Context(), &ententev1.DeleteDomainRequest{TrustDomain: "kept.example.org"})
+	require.ErrorIs(t, err, client.ErrDeletionProtected)
+	for _, hcl := range []string{"", strings.Replace(domain(""), "kept.example.org", "other.example.org", 1)} {
+		out := w.refused(hcl, "apply", "-auto-approve")
+		require.Contains(t, out, "Could not plan to delete trust domain kept.example.org, because it is protected")
+		require.Contains(t, out, "Set it to false and apply")
+	}
+	w.apply(domain("  deletion_protection = false\n"))
+	w.destroy()
+
+	home := newSibling(w)
+	home.configure(`
+resource "entente_trust_domain" "home" { trust_domain = "dev.example.org" }
+`)
+	status, out := home.terraform("import", "-no-color", "entente_trust_domain.home", "dev.example.org")
+	require.Zero(t, status, out)
+	home.unchanged()
+	require.Contains(t, home.refused("", "apply", "-auto-approve"), "It is the home domain, which names the members")
 }

@@ -117,6 +117,8 @@ module "region" {
   trust_domain = "region.example.org"
   region       = "eu"
   failover     = ["us", "ap"]
+
+  deletion_protection = false
   issuers      = { "/ci" = "spiffe://dev.example.org/ci" }
   services = {
     checkout = { registrar = "spiffe://dev.example.org/deployer", path_prefix = "/checkout" }

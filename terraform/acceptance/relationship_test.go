@@ -102,6 +102,45 @@ resource "entente_federation_relationship" "us" {
 	require.ErrorIs(t, err, client.ErrNotFound)
 }
 
+// A first bundle that is not accepted in time is a warning with the reason; the relationship stays as it is. A new
+// timeout alone changes nothing at the cluster.
+func TestFirstBundleThatDoesNotArrive(t *testing.T) {
+	w, c := newWorkspace(t), administrator(t)
+	relationship := func(timeouts string) string {
+		return `
+resource "entente_federation_relationship" "late" {
+  trust_domain = "late.example.org"
+  url          = "https://127.0.0.1:1/"
+  profile      = "https_web"
+  timeouts {
+` + timeouts + `
+  }
+}
+`
+	}
+	out := strings.Join(strings.Fields(strings.ReplaceAll(w.apply(relationship(`create = "10s"`)), "│", " ")), " ")
+	require.Contains(t, out, "No bundle of late.example.org was accepted within the timeout of the creation")
+	require.Contains(t, out, "connection refused")
+	require.Contains(t, out, "nothing has to be applied again")
+	get := func() *ententev1.Relationship {
+		is, err := c.Federation().GetRelationship(t.Context(),
+			&ententev1.GetRelationshipRequest{TrustDomain: "late.example.org"})
+		require.NoError(t, err)
+		return is
+	}
+	before := get()
+	require.Contains(t, w.plans(relationship(`update = "2m"`)), "0 to add, 1 to change, 0 to destroy")
+	w.apply(relationship(`update = "2m"`))
+	require.Equal(t, before.GetEtag(), get().GetEtag())
+	require.Contains(t, w.refused(relationship(`create = "soon"`), "plan"), "and a unit suffix")
+	w.configure(relationship(`delete = "1ns"`))
+	status, out := w.terraform("apply", "-auto-approve", "-no-color")
+	require.Zero(t, status, out)
+	require.Contains(t, w.refused("", "apply", "-auto-approve"), "A timeouts block in the resource gives it more time")
+	w.apply(relationship(`delete = "1m"`))
+	w.destroy()
+}
+
 // What the server would refuse is refused by the plan, with the attribute and the remedy.
 func TestRefusedPlans(t *testing.T) {
 	w := newWorkspace(t)
@@ -117,6 +156,19 @@ func TestRefusedPlans(t *testing.T) {
 			url          = "https://x.example.org/"
 			profile      = "https"
 		}`: `value must be one of: ["https_spiffe" "https_web"]`,
+		`resource "entente_federation_relationship" "x" {
+			trust_domain = "x.example.org"
+			url          = "http://x.example.org/"
+			profile      = "https_web"
+		}`: `has scheme "http"; https is needed; write https://HOST[:PORT][/PATH]`,
+		`resource "entente_trust_domain" "x" {
+			trust_domain  = "x.example.org"
+			endpoint_host = "*.example.org"
+		}`: "it is not a DNS name",
+		`resource "entente_trust_domain" "x" {
+			trust_domain = "x.example.org"
+			oidc_issuer  = "http://x.example.org"
+		}`: "the URL of an OpenID Connect issuer",
 		`resource "entente_access_grant" "x" {
 			role      = "reader"
 			spiffe_id = "x.example.org/reader"

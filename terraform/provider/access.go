@@ -29,6 +29,7 @@ var accessGrant = kind[*ententev1.Grant]{
 		{name: "services", mode: optional, replaces: true, text: "`discovery`: the services that the caller owns."},
 		{name: "create_time", mode: computed, text: "When it was granted."},
 	},
+	list: grants,
 	create: func(ctx context.Context, c *client.Client, wanted *ententev1.Grant, _ given) (
 		*ententev1.Grant, []string, error,
 	) {

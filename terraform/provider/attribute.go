@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	data "github.com/hashicorp/terraform-plugin-framework/datasource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/boolplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listplanmodifier"
@@ -36,6 +37,8 @@ type attribute struct {
 	name string
 	mode mode
 	text string
+	// on means that a flag is true unless the configuration sets it; its mode is defaulted.
+	on bool
 	// replaces means that a change makes a new resource, because the API has no update of the field.
 	replaces bool
 	// checks are for texts, and for the elements of a list of texts.
@@ -103,10 +106,14 @@ func (b bound) schema() schema.Attribute {
 			Validators:    eachText(b.checks),
 		}
 	case b.field.Kind() == protoreflect.BoolKind:
-		return schema.BoolAttribute{
+		flag := schema.BoolAttribute{
 			MarkdownDescription: b.text, Required: isRequired, Optional: isOptional, Computed: isComputed,
 			PlanModifiers: modifiers(b, boolplanmodifier.UseStateForUnknown, boolplanmodifier.RequiresReplace),
 		}
+		if b.on {
+			flag.Default = booldefault.StaticBool(true)
+		}
+		return flag
 	case isNumber(b.field.Kind()):
 		return schema.Int64Attribute{
 			MarkdownDescription: b.text, Required: isRequired, Optional: isOptional, Computed: isComputed,
@@ -170,20 +177,35 @@ func (b bound) lookedUp() data.Attribute {
 
 // readOnly returns the schema of a field of a data source, which the server sets.
 func readOnly(s shape) data.Attribute {
+	text := described(s.field)
+	parts := map[string]data.Attribute{}
+	for _, part := range s.parts {
+		parts[part.name()] = readOnly(part)
+	}
 	switch t := s.whole(); {
 	case s.field.IsMap():
-		return data.MapAttribute{ElementType: t.(attr.TypeWithElementType).ElementType(), Computed: true}
+		return data.MapAttribute{
+			ElementType: t.(attr.TypeWithElementType).ElementType(), Computed: true, MarkdownDescription: text,
+		}
+	case len(parts) > 0 && s.field.IsList():
+		return data.ListNestedAttribute{
+			NestedObject: data.NestedAttributeObject{Attributes: parts}, Computed: true, MarkdownDescription: text,
+		}
+	case len(parts) > 0:
+		return data.SingleNestedAttribute{Attributes: parts, Computed: true, MarkdownDescription: text}
 	case s.field.IsList():
-		return data.ListAttribute{ElementType: t.(attr.TypeWithElementType).ElementType(), Computed: true}
-	case len(s.parts) > 0:
-		return data.ObjectAttribute{AttributeTypes: t.(attr.TypeWithAttributeTypes).AttributeTypes(), Computed: true}
+		return data.ListAttribute{
+			ElementType: t.(attr.TypeWithElementType).ElementType(), Computed: true, MarkdownDescription: text,
+		}
 	case s.field.Kind() == protoreflect.BoolKind:
-		return data.BoolAttribute{Computed: true}
+		return data.BoolAttribute{Computed: true, MarkdownDescription: text}
 	case isNumber(s.field.Kind()):
-		return data.Int64Attribute{Computed: true}
+		return data.Int64Attribute{Computed: true, MarkdownDescription: text}
 	case s.isDuration():
-		return data.StringAttribute{CustomType: timetypes.GoDurationType{}, Computed: true}
+		return data.StringAttribute{
+			CustomType: timetypes.GoDurationType{}, Computed: true, MarkdownDescription: text,
+		}
 	default:
-		return data.StringAttribute{Computed: true}
+		return data.StringAttribute{Computed: true, MarkdownDescription: text}
 	}
 }

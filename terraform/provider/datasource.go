@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
@@ -40,12 +41,15 @@ func dataSourceOf[Q, M proto.Message](l lookup[Q, M]) func() datasource.DataSour
 	var shapes []shape
 	fields := empty[M]().ProtoReflect().Descriptor().Fields()
 	for i := range fields.Len() {
-		if name := string(fields.Get(i).Name()); !isGiven(given, name) && name != "next_page_token" {
+		if name := string(fields.Get(i).Name()); !isGiven(given, name) && !slices.Contains(streamed, name) {
 			shapes = append(shapes, shapeOf(fields.Get(i)))
 		}
 	}
 	return func() datasource.DataSource { return &source[Q, M]{lookup: l, given: given, shapes: shapes} }
 }
+
+// streamed are the fields of answers that only pages and watches have.
+var streamed = []string{"next_page_token", "difference"}
 
 func isGiven(all []bound, name string) bool {
 	for _, b := range all {

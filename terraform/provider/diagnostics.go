@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -20,6 +21,9 @@ func report(d *diag.Diagnostics, summary string, err error) {
 	}
 	if denied := (*client.Error)(nil); errors.As(err, &denied) && errors.Is(err, client.ErrDenied) {
 		detail += " The provider's identity needs a grant for it: 'entente access grant --help'."
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		detail += " A timeouts block in the resource gives it more time."
 	}
 	if of := (*client.Error)(nil); errors.As(err, &of) && of.Field() != "" {
 		parts := strings.Split(of.Field(), ".")

@@ -90,18 +90,15 @@ type allRelationships struct {
 }
 
 func (a allRelationships) list(
-	ctx context.Context, q *ententev1.ListRelationshipsRequest, options ...grpc.CallOption,
+	ctx context.Context, _ *ententev1.ListRelationshipsRequest, _ ...grpc.CallOption,
 ) (*ententev1.ListRelationshipsResponse, error) {
 	all := &ententev1.ListRelationshipsResponse{}
-	for {
-		page, err := a.ListRelationships(ctx, q, options...)
+	for page, err := range pages(ctx, a) {
 		if err != nil {
 			return nil, err
 		}
 		all.Revision = page.GetRevision()
 		all.Relationships = append(all.Relationships, page.GetRelationships()...)
-		if q.PageToken = page.GetNextPageToken(); q.PageToken == "" {
-			return all, nil
-		}
 	}
+	return all, nil
 }

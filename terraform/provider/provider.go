@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/ephemeral"
 	"github.com/hashicorp/terraform-plugin-framework/function"
+	"github.com/hashicorp/terraform-plugin-framework/list"
 	"github.com/hashicorp/terraform-plugin-framework/provider"
 	"github.com/hashicorp/terraform-plugin-framework/provider/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -99,7 +100,7 @@ func (p *entente) Configure(ctx context.Context, c provider.ConfigureRequest, w 
 		w.Diagnostics.AddError("The provider's credentials cannot be used", sentence(err.Error()))
 		return
 	}
-	w.ResourceData, w.DataSourceData, w.EphemeralResourceData = conn, conn, conn
+	w.ResourceData, w.DataSourceData, w.EphemeralResourceData, w.ListResourceData = conn, conn, conn, conn
 }
 
 // connection is how the provider reaches a cluster.
@@ -209,7 +210,13 @@ func (p *entente) EphemeralResources(context.Context) []func() ephemeral.Ephemer
 	return ephemerals()
 }
 
+// ListResources implements provider.ProviderWithListResources.
+func (p *entente) ListResources(context.Context) []func() list.ListResource {
+	return []func() list.ListResource{listOf(relationship), listOf(accessGrant)}
+}
+
 var (
+	_ provider.ProviderWithListResources      = (*entente)(nil)
 	_ provider.ProviderWithFunctions          = (*entente)(nil)
 	_ provider.ProviderWithEphemeralResources = (*entente)(nil)
 )

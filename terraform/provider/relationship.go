@@ -3,6 +3,8 @@ package provider
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
@@ -44,8 +46,13 @@ var relationship = kind[*ententev1.Relationship]{
 		made, err := c.Federation().CreateRelationship(ctx, &ententev1.CreateRelationshipRequest{
 			Relationship: wanted, BootstrapBundle: []byte(document),
 		})
-		return made, nil, err
+		if err != nil {
+			return nil, nil, err
+		}
+		made, warnings := firstBundle(ctx, c, made)
+		return made, warnings, nil
 	},
+	list: relationships,
 	read: func(ctx context.Context, c *client.Client, key *ententev1.Relationship) (*ententev1.Relationship, error) {
 		return c.Federation().GetRelationship(ctx,
 			&ententev1.GetRelationshipRequest{TrustDomain: key.GetTrustDomain()})
@@ -71,6 +78,34 @@ var relationship = kind[*ententev1.Relationship]{
 			&ententev1.DeleteRelationshipRequest{TrustDomain: stored.GetTrustDomain(), Etag: etag})
 		return err
 	},
+}
+
+// pollFirst is the interval at which a new relationship is read until it has a bundle.
+const pollFirst = 200 * time.Millisecond
+
+// firstBundle waits until a relationship that was just made has a bundle. That it has none when ctx ends is a warning
+// with the last error of a fetch, and not an error, after which Terraform would delete the relationship: the cluster
+// goes on to fetch the bundle.
+func firstBundle(ctx context.Context, c *client.Client, made *ententev1.Relationship) (
+	*ententev1.Relationship, []string,
+) {
+	tick := time.NewTicker(pollFirst)
+	defer tick.Stop()
+	for made.GetDigest() == "" {
+		select {
+		case <-ctx.Done():
+			return made, []string{fmt.Sprintf("no bundle of %s was accepted within the timeout of the creation: %s. The "+
+				"relationship exists, and its bundle is fetched further; nothing has to be applied again",
+				made.GetTrustDomain(), cmp.Or(made.GetLastError(), "no fetch has ended yet"))}
+		case <-tick.C:
+		}
+		is, err := c.Federation().GetRelationship(ctx,
+			&ententev1.GetRelationshipRequest{TrustDomain: made.GetTrustDomain()})
+		if err == nil {
+			made = is
+		}
+	}
+	return made, nil
 }
 
 // relationshipTexts describe the settings of a relationship. A setting without one has the help of the command's flag.
@@ -105,7 +140,7 @@ func relationshipSettings() (all []attribute) {
 		if !proto.HasExtension(f.Options(), ententev1.E_Setting) {
 			continue
 		}
-		a := attribute{name: string(f.Name()), mode: optional, text: textOf(f, "")}
+		a := attribute{name: string(f.Name()), mode: optional, text: textOf(f, ""), checks: checksOf(f)}
 		switch a.name {
 		case "url", "profile":
 			a.mode = required
@@ -116,13 +151,27 @@ func relationshipSettings() (all []attribute) {
 			parts := f.Message().Fields()
 			for n := range parts.Len() {
 				part := parts.Get(n)
-				a.parts = append(a.parts,
-					attribute{name: string(part.Name()), mode: optional, text: textOf(part, a.name+".")})
+				a.parts = append(a.parts, attribute{
+					name: string(part.Name()), mode: optional, text: textOf(part, a.name+"."), checks: checksOf(part),
+				})
 			}
 		}
 		all = append(all, a)
 	}
 	return all
+}
+
+// checksOf returns the rules for a setting that is a text.
+func checksOf(f protoreflect.FieldDescriptor) []validator.String {
+	switch f.Name() {
+	case "url", "fallback_urls":
+		return []validator.String{endpointURL}
+	case "endpoint_spiffe_id":
+		return []validator.String{spiffeID}
+	case "home_trust_domain":
+		return []validator.String{trustDomainName}
+	}
+	return nil
 }
 
 // textOf describes a setting, which can be a part of another one.

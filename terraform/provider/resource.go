@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/hashicorp/terraform-plugin-framework-timeouts/resource/timeouts"
+	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource"
@@ -37,7 +41,13 @@ type kind[M proto.Message] struct {
 	// which it is imported.
 	key []string
 
+	// kept returns why a plan may not delete the resource, and what to do, or "" if it may. It is nil if it always may.
+	kept func(stored M) string
+
 	create func(ctx context.Context, c *client.Client, wanted M, given given) (M, []string, error)
+	// list returns every message, in the order of the API. It is nil if the kind has no list resource. It ends after an
+	// error.
+	list func(ctx context.Context, c *client.Client) iter.Seq2[M, error]
 	// read gets a message that has the key. Its error is client.ErrNotFound if there is no such resource.
 	read func(ctx context.Context, c *client.Client, key M) (M, error)
 	// update changes the fields that the mask names. It is nil if every attribute replaces.
@@ -114,10 +124,38 @@ func (r *managed[M]) Metadata(_ context.Context, m resource.MetadataRequest, w *
 }
 
 // Schema implements resource.Resource.
-func (r *managed[M]) Schema(_ context.Context, _ resource.SchemaRequest, w *resource.SchemaResponse) {
+func (r *managed[M]) Schema(ctx context.Context, _ resource.SchemaRequest, w *resource.SchemaResponse) {
 	of := schemas(r.bound)
 	maps.Copy(of, r.besides)
-	w.Schema = schema.Schema{MarkdownDescription: r.text, Attributes: of}
+	const limit = "How long %s may take, such as `30s` or `5m`. Default: `1m`."
+	w.Schema = schema.Schema{
+		MarkdownDescription: r.text, Attributes: of,
+		Blocks: map[string]schema.Block{timeoutsName: timeouts.Block(ctx, timeouts.Opts{
+			Create: true, Read: true, Update: r.update != nil, Delete: true,
+			CreateDescription: fmt.Sprintf(limit, "the creation"), ReadDescription: fmt.Sprintf(limit, "a read"),
+			UpdateDescription: fmt.Sprintf(limit, "an update"), DeleteDescription: fmt.Sprintf(limit, "the deletion"),
+		})},
+	}
+}
+
+// timeoutsName is the block that bounds the operations of a resource.
+const timeoutsName = "timeouts"
+
+// defaultTimeout is that of each operation. An election takes a few seconds.
+const defaultTimeout = time.Minute
+
+// timeoutOf returns the time for one operation, as timeouts.Value.Create does for a creation.
+type timeoutOf func(timeouts.Value, context.Context, time.Duration) (time.Duration, diag.Diagnostics)
+
+// limit returns a context that ends when the time for an operation is over. from is a plan or a state.
+func limit(ctx context.Context, from interface {
+	GetAttribute(ctx context.Context, at path.Path, to any) diag.Diagnostics
+}, of timeoutOf, d *diag.Diagnostics) (context.Context, context.CancelFunc) {
+	value := timeouts.Value{Object: types.ObjectNull(map[string]attr.Type{})}
+	d.Append(from.GetAttribute(ctx, path.Root(timeoutsName), &value)...)
+	limit, problems := of(value, ctx, defaultTimeout)
+	d.Append(problems...)
+	return context.WithTimeout(ctx, limit)
 }
 
 // IdentitySchema implements resource.ResourceWithIdentity.
@@ -163,6 +201,28 @@ func (r *managed[M]) ImportState(
 	}
 }
 
+// ModifyPlan implements resource.ResourceWithModifyPlan: it refuses a plan that deletes what is protected.
+func (r *managed[M]) ModifyPlan(_ context.Context, q resource.ModifyPlanRequest, w *resource.ModifyPlanResponse) {
+	if r.kept == nil || q.State.Raw.IsNull() {
+		return
+	}
+	stored, err := r.message(q.State.Raw)
+	if err != nil {
+		w.Diagnostics.AddError("The state cannot be read", err.Error())
+		return
+	}
+	if !q.Plan.Raw.IsNull() {
+		planned, err := r.message(q.Plan.Raw)
+		if err == nil && slices.Equal(r.keyOf(planned), r.keyOf(stored)) {
+			return
+		}
+	}
+	if why := r.kept(stored); why != "" {
+		w.Diagnostics.AddError(fmt.Sprintf("Could not plan to delete %s, because it is protected", r.called(stored)),
+			why)
+	}
+}
+
 // Create implements resource.Resource.
 func (r *managed[M]) Create(ctx context.Context, c resource.CreateRequest, w *resource.CreateResponse) {
 	wanted, err := r.message(c.Plan.Raw)
@@ -170,6 +230,8 @@ func (r *managed[M]) Create(ctx context.Context, c resource.CreateRequest, w *re
 		w.Diagnostics.AddError("The plan cannot be read", err.Error())
 		return
 	}
+	ctx, cancel := limit(ctx, c.Plan, timeouts.Value.Create, &w.Diagnostics)
+	defer cancel()
 	made, warnings, err := r.create(ctx, r.client, wanted, given{config: c.Config})
 	if errors.Is(err, client.ErrAlreadyExists) || errors.Is(err, client.ErrEtagMismatch) {
 		w.Diagnostics.AddError(fmt.Sprintf("Could not create %s, because it exists", r.called(wanted)),
@@ -189,6 +251,8 @@ func (r *managed[M]) Create(ctx context.Context, c resource.CreateRequest, w *re
 
 // Read implements resource.Resource.
 func (r *managed[M]) Read(ctx context.Context, q resource.ReadRequest, w *resource.ReadResponse) {
+	ctx, cancel := limit(ctx, q.State, timeouts.Value.Read, &w.Diagnostics)
+	defer cancel()
 	stored, err := r.message(q.State.Raw)
 	if err != nil {
 		w.Diagnostics.AddError("The state cannot be read", err.Error())
@@ -211,6 +275,8 @@ func (r *managed[M]) Read(ctx context.Context, q resource.ReadRequest, w *resour
 
 // Update implements resource.Resource.
 func (r *managed[M]) Update(ctx context.Context, u resource.UpdateRequest, w *resource.UpdateResponse) {
+	ctx, cancel := limit(ctx, u.Plan, timeouts.Value.Update, &w.Diagnostics)
+	defer cancel()
 	wanted, err := r.message(u.Plan.Raw)
 	if err != nil {
 		w.Diagnostics.AddError("The plan cannot be read", err.Error())
@@ -224,9 +290,17 @@ func (r *managed[M]) Update(ctx context.Context, u resource.UpdateRequest, w *re
 	moved := map[string]bool{}
 	now, before := object(u.Plan.Raw), object(u.State.Raw)
 	for name := range r.besides {
-		moved[name] = !now[name].Equal(before[name])
+		if !now[name].Equal(before[name]) {
+			moved[name] = true
+		}
 	}
-	is, warnings, err := r.update(ctx, r.client, wanted, r.mask(was, wanted),
+	mask := r.mask(was, wanted)
+	if len(mask) == 0 && len(moved) == 0 { // the timeouts alone
+		w.State.Raw = u.Plan.Raw
+		r.identify(ctx, w.State, w.Identity, &w.Diagnostics)
+		return
+	}
+	is, warnings, err := r.update(ctx, r.client, wanted, mask,
 		given{config: u.Config, moved: moved, etag: etagIn(ctx, u.Private, &w.Diagnostics)})
 	if err != nil {
 		report(&w.Diagnostics, fmt.Sprintf("Could not update %s", r.called(wanted)), err)
@@ -240,6 +314,8 @@ func (r *managed[M]) Update(ctx context.Context, u resource.UpdateRequest, w *re
 
 // Delete implements resource.Resource.
 func (r *managed[M]) Delete(ctx context.Context, d resource.DeleteRequest, w *resource.DeleteResponse) {
+	ctx, cancel := limit(ctx, d.State, timeouts.Value.Delete, &w.Diagnostics)
+	defer cancel()
 	stored, err := r.message(d.State.Raw)
 	if err == nil {
 		err = r.remove(ctx, r.client, stored, etagIn(ctx, d.Private, &w.Diagnostics))
@@ -264,6 +340,11 @@ func (r *managed[M]) message(raw tftypes.Value) (M, error) {
 // does a zero value that near spells out where the state would have null.
 func (r *managed[M]) state(m M, near tftypes.Value) tftypes.Value {
 	values := object(near)
+	if near.IsNull() {
+		for name, of := range near.Type().(tftypes.Object).AttributeTypes {
+			values[name] = tftypes.NewValue(of, nil)
+		}
+	}
 	for _, b := range r.bound {
 		name := b.attribute.name
 		value := b.value(m.ProtoReflect(), b.zeros())
@@ -317,7 +398,9 @@ func (r *managed[M]) identify(
 
 // object returns the attributes of a plan or a state, in a map of the caller's own.
 func object(raw tftypes.Value) map[string]tftypes.Value {
-	values := map[string]tftypes.Value{}
+	var values map[string]tftypes.Value
 	_ = raw.As(&values) // Terraform passes an object of the schema's type
-	return maps.Clone(values)
+	all := map[string]tftypes.Value{}
+	maps.Copy(all, values)
+	return all
 }

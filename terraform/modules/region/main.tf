@@ -32,6 +32,12 @@ variable "issuers" {
   default     = {}
 }
 
+variable "deletion_protection" {
+  description = "Whether the cluster refuses to delete the trust domain."
+  type        = bool
+  default     = true
+}
+
 variable "services" {
   description = "The services of the region: who registers their instances, and the path of the instances' SPIFFE IDs."
   type = map(object({
@@ -42,7 +48,8 @@ variable "services" {
 }
 
 resource "entente_trust_domain" "this" {
-  trust_domain = var.trust_domain
+  trust_domain        = var.trust_domain
+  deletion_protection = var.deletion_protection
 }
 
 resource "entente_access_grant" "issuer" {
