@@ -24,11 +24,18 @@ install-provider: ## the Terraform provider, in bin/, and the lines that make te
 	@printf '%s\n' '' 'Write this into ~/.terraformrc:' '' 'provider_installation {' \
 		'  dev_overrides { "ententehq/entente" = "$(CURDIR)/bin" }' '  direct {}' '}'
 
+.PHONY: terraform/release
+terraform/release: ## what a registry needs of a release of the provider, in bin/release: make terraform/release VERSION=0.1.0
+	go run ./terraform/release '$(VERSION)' bin/release
+
 demo: ## two regions on this machine, federated
 	go run ./cmd/entente demo
 
 test: ## every test, with the race detector
 	go test -race -timeout 40m ./...
+	@command -v terraform >/dev/null || ls "$${XDG_CACHE_HOME:-$$HOME/.cache}"/entente-tofudev/tofudev-* >/dev/null 2>&1 || \
+		printf '%s\n' '' '*** LEFT OUT: the tests of the Terraform provider, since neither terraform nor OpenTofu is here.' \
+		'*** Install Terraform 1.11 or later on the PATH, or build OpenTofu by make peers.' ''
 	@echo "the tests of $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -c .) packages passed"
 
 quick: ## the tests for the inner loop: no race detector, no real servers, in under two minutes

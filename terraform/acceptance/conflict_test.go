@@ -15,7 +15,8 @@ import (
 
 // What somebody else changes between plan and apply is reported with both versions, and not overwritten or deleted.
 func TestChangeBetweenPlanAndApply(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	domain := func(ttl string) string {
 		return `
 resource "entente_trust_domain" "x" {
@@ -66,7 +67,8 @@ resource "entente_trust_domain" "x" {
 
 // A resource that exists already is not taken over: it is imported.
 func TestCreateOfWhatExists(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	_, err := c.Routing().PutRules(t.Context(), &ententev1.PutRulesRequest{
 		Rules: []*ententev1.RoutingRule{{Service: "taken", Stale: "keep"}},
 	})

@@ -56,7 +56,8 @@ func (w *workspace) issue(c *client.Client, id spiffeid.ID, dir string) {
 // A provider with the role reader plans, and its apply fails with the remedy and does nothing by half. The first of its
 // addresses is that of no member.
 func TestReaderPlansAndCannotApply(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	w.env = w.identity(c, "/reading", ententev1.Role_ROLE_READER)
 	const domains = `
 resource "entente_trust_domain" "reader" {
@@ -82,7 +83,8 @@ resource "entente_trust_domain" "reader" {
 
 // Credentials are PEM in the provider block as well as files.
 func TestCredentialsAsPEM(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	env := w.identity(c, "/pem", ententev1.Role_ROLE_READER)
 	w.env = []string{"ENTENTE_SOCKET="}
 	setting := func(name string) string {

@@ -8,8 +8,10 @@ import (
 )
 
 // Data sources and functions read what the cluster has, and change nothing.
-func TestDataSourcesAndFunctions(t *testing.T) {
-	w := newWorkspace(t)
+func TestDataSourcesAndFunctions(t *testing.T) { dataSourcesAndFunctions(newWorkspace(t)) }
+
+func dataSourcesAndFunctions(w *workspace) {
+	t := w.T
 	w.configure(`
 data "entente_bundle" "home" { trust_domain = "dev.example.org" }
 data "entente_trust_domain" "home" { trust_domain = "dev.example.org" }

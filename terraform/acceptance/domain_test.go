@@ -13,17 +13,11 @@ import (
 	"github.com/ententehq/entente/client"
 )
 
-// administrator returns a client with the rights of the local administrator.
-func administrator(t *testing.T) *client.Client {
-	t.Helper()
-	c, err := client.New(t.Context(), client.WithAdminSocket(member.Socket))
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	return c
-}
+func TestTrustDomain(t *testing.T) { trustDomainLife(newWorkspace(t)) }
 
-func TestTrustDomain(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+// trustDomainLife creates, updates, imports and destroys a trust domain.
+func trustDomainLife(w *workspace) {
+	t, c := w.T, w.administrator()
 	const domain = `
 resource "entente_trust_domain" "shop" {
   trust_domain        = "shop.example.org"
@@ -74,7 +68,8 @@ resource "entente_trust_domain" "shop" {
 // A trust domain is protected from deletion unless the configuration says otherwise: a plan refuses to destroy it, and
 // so does the cluster. The home domain is imported, and never destroyed.
 func TestDeletionProtection(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	domain := func(settings string) string {
 		return `
 resource "entente_trust_domain" "kept" {

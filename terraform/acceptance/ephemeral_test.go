@@ -11,8 +11,10 @@ import (
 )
 
 // Ephemeral resources issue SVIDs and make secrets, and leave nothing of them in state, plan or log.
-func TestEphemeralResources(t *testing.T) {
-	w := newWorkspace(t)
+func TestEphemeralResources(t *testing.T) { ephemeralResources(newWorkspace(t)) }
+
+func ephemeralResources(w *workspace) {
+	t := w.T
 	kept := filepath.Join(w.dir, "kept")
 	w.configure(`
 ephemeral "entente_secret" "one" {}

@@ -74,7 +74,8 @@ module "pair" {
 }
 
 func TestMeshMember(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	mesh := func(clusters ...string) string {
 		list := ""
 		for _, name := range append(clusters, "dev.example.org") {
@@ -110,7 +111,8 @@ module "mesh" {
 }
 
 func TestRegion(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	region := fmt.Sprintf(`
 module "region" {
   source       = %q

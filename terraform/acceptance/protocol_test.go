@@ -15,22 +15,22 @@ import (
 // server is the provider as Terraform calls it. Import by identity and terraform query need a later terraform than the
 // tests run, and are tested here.
 type server struct {
-	*testing.T
+	*workspace
 	tfprotov6.ProviderServer
 	schemas *tfprotov6.GetProviderSchemaResponse
 }
 
 func newServer(t *testing.T) server {
-	newWorkspace(t)
+	w := newWorkspace(t)
 	p, err := providerserver.NewProtocol6WithError(provider.New("test"))()
 	require.NoError(t, err)
-	s := server{T: t, ProviderServer: p}
+	s := server{workspace: w, ProviderServer: p}
 	s.schemas, err = p.GetProviderSchema(t.Context(), &tfprotov6.GetProviderSchemaRequest{})
 	require.NoError(t, err)
 	s.good(s.schemas.Diagnostics)
 	of := s.schemas.Provider.ValueType().(tftypes.Object)
 	settings := nulls(of)
-	settings["socket"] = tftypes.NewValue(tftypes.String, member.Socket)
+	settings["socket"] = tftypes.NewValue(tftypes.String, w.member.Socket)
 	configured, err := p.ConfigureProvider(t.Context(),
 		&tfprotov6.ConfigureProviderRequest{Config: s.dynamic(of, tftypes.NewValue(of, settings))})
 	require.NoError(t, err)
@@ -134,7 +134,8 @@ func (s server) importBy(name string, identity map[string]string) map[string]str
 
 // What terraform query finds is complete, stops at the limit, and is imported by the identity that it shows.
 func TestQueryAndImportByIdentity(t *testing.T) {
-	s, c := newServer(t), administrator(t)
+	s := newServer(t)
+	c := s.administrator()
 	for _, name := range []string{"one.query.example", "two.query.example"} {
 		_, err := c.Federation().CreateRelationship(t.Context(), &ententev1.CreateRelationshipRequest{
 			Relationship: &ententev1.Relationship{

@@ -41,8 +41,11 @@ func document(t *testing.T, domain string) string {
 		`"spiffe_sequence":1,"spiffe_refresh_hint":300}`, x, y, base64.StdEncoding.EncodeToString(der))
 }
 
-func TestRelationship(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+func TestRelationship(t *testing.T) { relationshipLife(newWorkspace(t)) }
+
+// relationshipLife creates, updates and destroys a relationship.
+func relationshipLife(w *workspace) {
+	t, c := w.T, w.administrator()
 	secret := document(t, "us.example.org")
 	file := filepath.Join(w.dir, "bundle.json")
 	require.NoError(t, os.WriteFile(file, []byte(secret), 0o600))
@@ -105,7 +108,8 @@ resource "entente_federation_relationship" "us" {
 // A first bundle that is not accepted in time is a warning with the reason; the relationship stays as it is. A new
 // timeout alone changes nothing at the cluster.
 func TestFirstBundleThatDoesNotArrive(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	relationship := func(timeouts string) string {
 		return `
 resource "entente_federation_relationship" "late" {

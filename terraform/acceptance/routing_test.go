@@ -8,8 +8,11 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 )
 
-func TestAccessAndRouting(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+func TestAccessAndRouting(t *testing.T) { accessAndRouting(newWorkspace(t)) }
+
+// accessAndRouting creates, imports and destroys grants, instances and rules.
+func accessAndRouting(w *workspace) {
+	t, c := w.T, w.administrator()
 	const all = `
 locals { id = "spiffe://dev.example.org/terraform" }
 resource "entente_access_grant" "discovery" {

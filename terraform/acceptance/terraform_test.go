@@ -1,8 +1,9 @@
-// Package acceptance runs the real terraform with the provider against a real member.
+// Package acceptance runs the real terraform with the provider against a real member, and OpenTofu where that is built.
 package acceptance
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -16,13 +17,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/devbuild"
 	"github.com/ententehq/entente/internal/shorttest"
 	"github.com/ententehq/entente/node/nodetest"
 )
 
 var (
 	member *nodetest.Member
-	// binary is terraform, or empty where it is missing.
+	// binary is terraform, or OpenTofu where that is missing.
 	binary string
 	// configFile makes terraform use the provider that this test has built.
 	configFile string
@@ -40,9 +43,13 @@ func run(m *testing.M) (status int, err error) {
 	if flag.Parse(); testing.Short() {
 		return m.Run(), nil
 	}
-	binary, err = exec.LookPath("terraform")
-	if err != nil {
-		fmt.Println("left out: the tests of the Terraform provider need terraform on the PATH")
+	if binary, err = exec.LookPath("terraform"); err != nil {
+		if binary, err = devbuild.OpenTofu.Built(context.Background()); err != nil {
+			return 0, err
+		}
+	}
+	if binary == "" {
+		fmt.Println("left out: the tests of the Terraform provider need terraform on the PATH, or OpenTofu: make peers")
 		return 0, missing()
 	}
 	dir, err := os.MkdirTemp("", "entente-terraform-")
@@ -71,7 +78,7 @@ func run(m *testing.M) (status int, err error) {
 // missing returns an error where nothing may be left out.
 func missing() error {
 	if os.Getenv("CI") != "" {
-		return errors.New("terraform is missing, and in CI nothing is left out")
+		return errors.New("neither terraform nor OpenTofu is here, and in CI nothing is left out")
 	}
 	return nil
 }
@@ -80,6 +87,9 @@ func missing() error {
 type workspace struct {
 	*testing.T
 	dir string
+	// binary runs the provider, and member is the cluster.
+	binary string
+	member *nodetest.Member
 	// env is added to the environment of terraform.
 	env []string
 	// provider is the provider block.
@@ -100,7 +110,20 @@ const emptyProvider = "provider \"entente\" {}\n"
 func newWorkspace(t *testing.T) *workspace {
 	shorttest.Skip(t, "it runs terraform")
 	t.Parallel()
-	return &workspace{T: t, dir: t.TempDir(), provider: emptyProvider}
+	return workspaceFor(t, binary, member)
+}
+
+func workspaceFor(t *testing.T, binary string, member *nodetest.Member) *workspace {
+	return &workspace{T: t, dir: t.TempDir(), binary: binary, member: member, provider: emptyProvider}
+}
+
+// administrator returns a client with the rights of the local administrator.
+func (w *workspace) administrator() *client.Client {
+	w.Helper()
+	c, err := client.New(w.Context(), client.WithAdminSocket(w.member.Socket))
+	require.NoError(w, err)
+	w.Cleanup(func() { require.NoError(w, c.Close()) })
+	return c
 }
 
 // configure replaces the configuration.
@@ -112,9 +135,9 @@ func (w *workspace) configure(hcl string) {
 // terraform runs a command of terraform and returns its exit status and what it prints.
 func (w *workspace) terraform(args ...string) (int, string) {
 	w.Helper()
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(w.binary, args...)
 	cmd.Dir = w.dir
-	cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+configFile, "ENTENTE_SOCKET="+member.Socket,
+	cmd.Env = append(os.Environ(), "TF_CLI_CONFIG_FILE="+configFile, "ENTENTE_SOCKET="+w.member.Socket,
 		"ENTENTE_ADDRESS=", "TF_IN_AUTOMATION=1", "CHECKPOINT_DISABLE=1")
 	cmd.Env = append(cmd.Env, w.env...)
 	out, err := cmd.CombinedOutput()
@@ -195,5 +218,5 @@ func (w *workspace) state(address string) map[string]any {
 
 // newSibling returns a workspace with another state in the same test.
 func newSibling(w *workspace) *workspace {
-	return &workspace{T: w.T, dir: w.TempDir(), provider: emptyProvider}
+	return workspaceFor(w.T, w.binary, w.member)
 }
