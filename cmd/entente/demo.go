@@ -13,16 +13,18 @@ import (
 )
 
 func demoCommand(env *cli.Env) *cobra.Command {
-	var once bool
+	var once, apart bool
 	cmd := &cobra.Command{
-		Use:   "demo [--once]",
+		Use:   "demo [--once] [--apart]",
 		Short: "Show two federated regions on this machine",
 		Long: `Start two regions of three members each on this machine, federate them, and show a workload of one
 call the nearest instance of a service, in the other region where necessary, verified on both sides by exchanged
 bundles.
 
-The demo runs until it is interrupted; with --once it checks itself and ends. Either way it removes what it made.`,
+The demo runs until it is interrupted; with --once it checks itself and ends. Either way it removes what it made.
+With --apart it only forms the two regions, and leaves it to you to federate them.`,
 		Example: `  entente demo
+  entente demo --apart
   entente demo --once -o json`,
 		Args: cli.Arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -34,7 +36,7 @@ The demo runs until it is interrupted; with --once it checks itself and ends. Ei
 				return fmt.Errorf("find this executable, which the demo starts as members: %w", err)
 			}
 			err = demo.Run(cmd.Context(), demo.Options{
-				Once: once, JSON: env.Output == cli.OutputJSON,
+				Once: once, Apart: apart, JSON: env.Output == cli.OutputJSON,
 				Stdout: env.Stdout, Stderr: env.Stderr, Executable: executable,
 			})
 			switch {
@@ -47,5 +49,6 @@ The demo runs until it is interrupted; with --once it checks itself and ends. Ei
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the last step, with exit status 0 only if every step held")
+	cmd.Flags().BoolVar(&apart, "apart", false, "only form the two regions, and leave them for you to federate")
 	return cmd
 }

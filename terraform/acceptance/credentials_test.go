@@ -3,10 +3,12 @@ package acceptance
 import (
 	"context"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
@@ -40,7 +42,13 @@ func (w *workspace) identity(c *client.Client, path string, role ententev1.Role)
 // issue writes a new X509-SVID.
 func (w *workspace) issue(c *client.Client, id spiffeid.ID, dir string) {
 	w.Helper()
-	issued, err := c.Issue(w.Context(), client.X509SourceConfig{ID: id})
+	w.issueFor(c, id, dir, 0)
+}
+
+// issueFor writes a new X509-SVID of a lifetime, or of the domain's, and returns when it expires.
+func (w *workspace) issueFor(c *client.Client, id spiffeid.ID, dir string, ttl time.Duration) time.Time {
+	w.Helper()
+	issued, err := c.Issue(w.Context(), client.X509SourceConfig{ID: id, TTL: ttl})
 	require.NoError(w, err)
 	_, key, err := issued.SVID.Marshal()
 	require.NoError(w, err)
@@ -51,6 +59,7 @@ func (w *workspace) issue(c *client.Client, id spiffeid.ID, dir string) {
 	for name, content := range map[string][]byte{"cert": chain, "key": key, "bundle": issued.Bundle().PEM()} {
 		require.NoError(w, os.WriteFile(filepath.Join(dir, name), content, 0o600))
 	}
+	return issued.SVID.Certificates[0].NotAfter
 }
 
 // A provider with the role reader plans, and its apply fails with the remedy and does nothing by half. The first of its
@@ -78,6 +87,56 @@ resource "entente_trust_domain" "reader" {
 	// A grant of the missing role is all that it takes.
 	w.env = w.identity(c, "/reading", ententev1.Role_ROLE_OPERATOR)
 	w.apply(domains)
+	w.destroy()
+}
+
+// A long apply outlives its credentials: those in the files are used once the first ones have expired.
+func TestCredentialsRotateUnderAnApply(t *testing.T) {
+	w := newWorkspace(t)
+	c := w.administrator()
+	w.env = w.identity(c, "/rotating", ententev1.Role_ROLE_ADMIN)
+	dir := ""
+	for _, variable := range w.env {
+		if file, ok := strings.CutPrefix(variable, "ENTENTE_CERT="); ok {
+			dir = filepath.Dir(file)
+		}
+	}
+	id := spiffeid.RequireFromString("spiffe://dev.example.org/rotating")
+	expires := w.issueFor(c, id, dir, 90*time.Second)
+	proceed := filepath.Join(w.dir, "proceed")
+	w.configure(`
+resource "entente_routing_rule" "first" {
+  service = "rotation-first"
+  stale   = "keep"
+}
+resource "terraform_data" "long" {
+  depends_on = [entente_routing_rule.first]
+  provisioner "local-exec" {
+    command = "until [ -e '` + proceed + `' ]; do sleep 0.1; done"
+  }
+}
+resource "entente_routing_rule" "second" {
+  depends_on = [terraform_data.long]
+  service    = "rotation-second"
+  stale      = "keep"
+}
+`)
+	done := make(chan string, 1)
+	go func() {
+		status, out := w.terraform("apply", "-auto-approve", "-no-color")
+		done <- fmt.Sprint(status, out)
+	}()
+	require.Eventually(t, func() bool {
+		_, err := c.Routing().GetRule(t.Context(), &ententev1.GetRuleRequest{Service: "rotation-first"})
+		return err == nil
+	}, time.Minute, 50*time.Millisecond, "the apply has begun")
+	w.issue(c, id, dir)
+	require.Eventually(t, func() bool { return time.Now().After(expires) }, 3*time.Minute, 50*time.Millisecond)
+	require.NoError(t, os.WriteFile(proceed, nil, 0o600))
+	out := <-done
+	require.True(t, strings.HasPrefix(out, "0"), out)
+	_, err := c.Routing().GetRule(t.Context(), &ententev1.GetRuleRequest{Service: "rotation-second"})
+	require.NoError(t, err)
 	w.destroy()
 }
 

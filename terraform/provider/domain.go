@@ -48,7 +48,8 @@ var trustDomain = kind[*ententev1.Domain]{
 	attributes: []attribute{
 		{name: "trust_domain", mode: required, replaces: true, checks: []validator.String{hostedDomainName},
 			text: "The name, such as `eu.example.org`."},
-		{name: "endpoint_host", mode: optional, checks: []validator.String{dnsName}, text: "The host name of the domain's own bundle endpoint."},
+		{name: "endpoint_host", mode: optional, checks: []validator.String{dnsName},
+			text: "The host name of the domain's own bundle endpoint."},
 		{name: "refresh_hint", mode: defaulted, text: "How often others should fetch the bundle: 10s to 24h."},
 		{name: "x509_svid_ttl", mode: defaulted, text: "The default and maximum lifetime of X509-SVIDs."},
 		{name: "jwt_svid_ttl", mode: defaulted, text: "The default and maximum lifetime of JWT-SVIDs."},
@@ -59,9 +60,10 @@ var trustDomain = kind[*ententev1.Domain]{
 			text: "Whether new roots have a name constraint that permits SPIFFE IDs of the domain alone."},
 		{name: "peer_min_refresh", mode: defaulted,
 			text: "The interval below which the slowest reader of the bundle does not fetch it."},
-		{name: "deletion_protection", mode: defaulted, on: true, text: "Whether the cluster refuses to delete the " +
-			"domain. Default: `true`; to destroy the resource, set `false` and apply first. The home domain is always " +
-			"protected: it can be imported, and removed from the state, and is never destroyed."},
+		{name: "deletion_protection", mode: defaulted, on: true,
+			text: "Whether the cluster refuses to delete the domain. Default: `true`; to destroy the resource, set " +
+				"`false` and apply first. The home domain is always protected: it can be imported, and removed from " +
+				"the state, and is never destroyed."},
 		{name: "home", mode: computed, text: "Whether it is the home domain, which names the members."},
 		{name: "create_time", mode: computed, text: "When it was created."},
 	},

@@ -94,8 +94,8 @@ func firstBundle(ctx context.Context, c *client.Client, made *ententev1.Relation
 	for made.GetDigest() == "" {
 		select {
 		case <-ctx.Done():
-			return made, []string{fmt.Sprintf("no bundle of %s was accepted within the timeout of the creation: %s. The "+
-				"relationship exists, and its bundle is fetched further; nothing has to be applied again",
+			return made, []string{fmt.Sprintf("no bundle of %s was accepted within the timeout of the creation: %s. "+
+				"The relationship exists, and its bundle is fetched further; nothing has to be applied again",
 				made.GetTrustDomain(), cmp.Or(made.GetLastError(), "no fetch has ended yet"))}
 		case <-tick.C:
 		}

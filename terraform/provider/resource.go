@@ -127,7 +127,7 @@ func (r *managed[M]) Metadata(_ context.Context, m resource.MetadataRequest, w *
 func (r *managed[M]) Schema(ctx context.Context, _ resource.SchemaRequest, w *resource.SchemaResponse) {
 	of := schemas(r.bound)
 	maps.Copy(of, r.besides)
-	const limit = "How long %s may take, such as `30s` or `5m`. Default: `1m`."
+	const limit = "How long %s may take, such as `30s` or `5m`. Default: `5m`."
 	w.Schema = schema.Schema{
 		MarkdownDescription: r.text, Attributes: of,
 		Blocks: map[string]schema.Block{timeoutsName: timeouts.Block(ctx, timeouts.Opts{
@@ -142,7 +142,7 @@ func (r *managed[M]) Schema(ctx context.Context, _ resource.SchemaRequest, w *re
 const timeoutsName = "timeouts"
 
 // defaultTimeout is that of each operation. An election takes a few seconds.
-const defaultTimeout = time.Minute
+const defaultTimeout = 5 * time.Minute
 
 // timeoutOf returns the time for one operation, as timeouts.Value.Create does for a creation.
 type timeoutOf func(timeouts.Value, context.Context, time.Duration) (time.Duration, diag.Diagnostics)
@@ -232,7 +232,12 @@ func (r *managed[M]) Create(ctx context.Context, c resource.CreateRequest, w *re
 	}
 	ctx, cancel := limit(ctx, c.Plan, timeouts.Value.Create, &w.Diagnostics)
 	defer cancel()
-	made, warnings, err := r.create(ctx, r.client, wanted, given{config: c.Config})
+	var made M
+	var warnings []string
+	err = persist(ctx, func() (err error) {
+		made, warnings, err = r.create(ctx, r.client, wanted, given{config: c.Config})
+		return err
+	})
 	if errors.Is(err, client.ErrAlreadyExists) || errors.Is(err, client.ErrEtagMismatch) {
 		w.Diagnostics.AddError(fmt.Sprintf("Could not create %s, because it exists", r.called(wanted)),
 			fmt.Sprintf("%s To manage it here, run terraform import %s_%s.NAME '%s'.", sentence(err.Error()),
@@ -258,7 +263,11 @@ func (r *managed[M]) Read(ctx context.Context, q resource.ReadRequest, w *resour
 		w.Diagnostics.AddError("The state cannot be read", err.Error())
 		return
 	}
-	is, err := r.read(ctx, r.client, stored)
+	var is M
+	err = persist(ctx, func() (err error) {
+		is, err = r.read(ctx, r.client, stored)
+		return err
+	})
 	if errors.Is(err, client.ErrNotFound) {
 		r.identify(ctx, q.State, w.Identity, &w.Diagnostics)
 		w.State.RemoveResource(ctx)
@@ -300,8 +309,13 @@ func (r *managed[M]) Update(ctx context.Context, u resource.UpdateRequest, w *re
 		r.identify(ctx, w.State, w.Identity, &w.Diagnostics)
 		return
 	}
-	is, warnings, err := r.update(ctx, r.client, wanted, mask,
-		given{config: u.Config, moved: moved, etag: etagIn(ctx, u.Private, &w.Diagnostics)})
+	with := given{config: u.Config, moved: moved, etag: etagIn(ctx, u.Private, &w.Diagnostics)}
+	var is M
+	var warnings []string
+	err = persist(ctx, func() (err error) {
+		is, warnings, err = r.update(ctx, r.client, wanted, mask, with)
+		return err
+	})
 	if err != nil {
 		report(&w.Diagnostics, fmt.Sprintf("Could not update %s", r.called(wanted)), err)
 		return
@@ -318,10 +332,35 @@ func (r *managed[M]) Delete(ctx context.Context, d resource.DeleteRequest, w *re
 	defer cancel()
 	stored, err := r.message(d.State.Raw)
 	if err == nil {
-		err = r.remove(ctx, r.client, stored, etagIn(ctx, d.Private, &w.Diagnostics))
+		etag := etagIn(ctx, d.Private, &w.Diagnostics)
+		err = persist(ctx, func() error { return r.remove(ctx, r.client, stored, etag) })
 	}
 	if err != nil && !errors.Is(err, client.ErrNotFound) {
 		report(&w.Diagnostics, fmt.Sprintf("Could not delete %s", r.called(stored)), err)
+	}
+}
+
+// repeatAfter is the least pause before a call is repeated.
+const repeatAfter = 200 * time.Millisecond
+
+// persist repeats a call while the cluster elects a leader, starts, or is overloaded, until ctx ends. Such a call has
+// changed nothing. It returns the last error of the call.
+func persist(ctx context.Context, call func() error) error {
+	for {
+		err := call()
+		if errors.Is(err, client.ErrUnknownOutcome) || !errors.Is(err, client.ErrNoLeader) &&
+			!errors.Is(err, client.ErrStarting) && !errors.Is(err, client.ErrExhausted) {
+			return err
+		}
+		pause := repeatAfter
+		if of := (*client.Error)(nil); errors.As(err, &of) {
+			pause = max(pause, of.RetryAfter())
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
 	}
 }
 

@@ -18,6 +18,8 @@ var ErrFailed = errors.New("the demo failed: a step did not hold")
 type Options struct {
 	// Once ends the demo after its last step. Otherwise it runs until ctx ends.
 	Once bool
+	// Apart leaves the regions unfederated, for the user to federate: the demo then has its first step alone.
+	Apart bool
 	// JSON prints one object on Stdout at the end and nothing else there. It needs Once.
 	JSON bool
 	// Stdout receives the steps, or the object; Stderr receives errors.
@@ -41,7 +43,11 @@ func Run(ctx context.Context, o Options) error {
 
 	s := &story{world: w}
 	r.begin(w.dir)
-	for _, step := range s.steps() {
+	steps := s.steps()
+	if o.Apart {
+		steps = s.apart()
+	}
+	for _, step := range steps {
 		r.run(ctx, step)
 	}
 	if !r.ok && ctx.Err() == nil {
@@ -58,7 +64,7 @@ func Run(ctx context.Context, o Options) error {
 	case o.Once:
 		return nil
 	}
-	s.invite(o.Stdout, o.Executable)
+	s.invite(o.Stdout, o.Executable, o.Apart)
 	<-ctx.Done()
 	fmt.Fprintln(o.Stdout, "\nStopping the members and removing their folders.")
 	return nil

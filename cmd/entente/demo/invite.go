@@ -7,10 +7,14 @@ import (
 	"strings"
 )
 
-// invite prints what to try while the demo runs: the environment of a terminal for each region, and commands.
-func (s *story) invite(out io.Writer, executable string) {
-	fmt.Fprintln(out, "\nEverything keeps running, with both regions calling each other, until you press Ctrl-C.\n"+
-		"In another terminal for each region:")
+// invite prints what to try while the demo runs: the environment of a terminal for each region, commands unless the
+// regions are apart, and the provider block of each region for Terraform.
+func (s *story) invite(out io.Writer, executable string, apart bool) {
+	running := "Everything keeps running, with both regions calling each other,"
+	if apart {
+		running = "Both regions keep running, without any trust between them,"
+	}
+	fmt.Fprintf(out, "\n%s until you press Ctrl-C.\nIn another terminal for each region:\n", running)
 	for _, r := range s.regions() {
 		fmt.Fprintf(out, "\n  # %s\n  alias entente=%s\n  export ENTENTE_SOCKET=%s\n",
 			r.name, strconv.Quote(executable), strconv.Quote(r.members[0].socket()))
@@ -19,6 +23,25 @@ func (s *story) invite(out io.Writer, executable string) {
 				strings.ToUpper(published.name), bundleURL(s.endpoints[published], published))
 		}
 	}
+	if !apart {
+		s.inviteCommands(out)
+	}
+	fmt.Fprint(out, "\nFor Terraform, which terraform/README.md describes:\n\n")
+	for _, r := range s.regions() {
+		fmt.Fprintf(out, "  provider \"entente\" {\n    alias  = %q\n    socket = %q\n  }\n", r.name,
+			r.members[0].socket())
+	}
+	fmt.Fprintln(out, "\nMetrics and logs:")
+	for _, r := range s.regions() {
+		for _, m := range r.members {
+			fmt.Fprintf(out, "  %s  http://%s/metrics  %s\n", m.id, m.operations, m.logFile())
+		}
+	}
+	fmt.Fprintln(out)
+}
+
+// inviteCommands prints commands that show what the demo made.
+func (s *story) inviteCommands(out io.Writer) {
 	us := s.us.domain.Name()
 	fmt.Fprintf(out, `
 What the demo made, as eu has it:
@@ -36,13 +59,5 @@ What the demo made, as eu has it:
   entente audit tail --lines 5
   entente federation suspend %[3]s    # changes the hint
   entente federation resume %[3]s     # ends that
-
 `, serviceName, callerZone, us)
-	fmt.Fprintln(out, "Metrics and logs:")
-	for _, r := range s.regions() {
-		for _, m := range r.members {
-			fmt.Fprintf(out, "  %s  http://%s/metrics  %s\n", m.id, m.operations, m.logFile())
-		}
-	}
-	fmt.Fprintln(out)
 }

@@ -47,6 +47,11 @@ func (s *story) steps() []step {
 	}
 }
 
+// apart are the steps of a demo whose regions are left for the user to federate.
+func (s *story) apart() []step {
+	return []step{{"Two clusters form", s.form}}
+}
+
 func (s *story) form(ctx context.Context) (string, error) {
 	forming, formCtx := errgroup.WithContext(ctx)
 	for _, r := range s.regions() {
@@ -56,11 +61,14 @@ func (s *story) form(ctx context.Context) (string, error) {
 		return "", err
 	}
 	var leaders []string
+	s.endpoints = make(map[*region]*member)
 	for _, r := range s.regions() {
 		m, err := r.leader(ctx)
 		if err != nil {
 			return "", err
 		}
+		// A follower, so that the later kill of the leader does not remove the only URL.
+		s.endpoints[r] = r.others(m)[0]
 		leaders = append(leaders, fmt.Sprintf("%s, led by %s", r.domain.Name(), m.id))
 	}
 	return fmt.Sprintf(

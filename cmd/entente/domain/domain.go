@@ -156,7 +156,7 @@ func updateCommand(env *cli.Env) *cobra.Command {
 lifetimes.`,
 		Example: `  entente domain update payments.example.org --x509-svid-ttl 1h
   entente domain update payments.example.org --deletion-protection=false`,
-		Args:    cli.Arguments("DOMAIN"),
+		Args: cli.Arguments("DOMAIN"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
 			if len(flags.apply(cmd.Flags(), &ententev1.Domain{})) == 0 {
 				return cli.Usagef("nothing to change: give at least one flag")
