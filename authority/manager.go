@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
@@ -159,10 +160,17 @@ func (m *Manager) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// usualStart is how long a member can be without contact to a leader at a usual start.
+const usualStart = time.Minute
+
 func (m *Manager) runner() *loop.Runner {
+	began := m.config.Now()
 	return &loop.Runner{
 		Changed: &m.changed, Now: m.config.Now, Log: m.config.Logger,
 		Failures: m.metrics.failures.WithLabelValues("reconcile"),
+		Starting: func() bool {
+			return m.config.Contact.LastContact().IsZero() && m.config.Now().Sub(began) < usualStart
+		},
 	}
 }
 

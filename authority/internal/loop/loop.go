@@ -25,7 +25,7 @@ func newBackoff() *backoff.ExponentialBackOff {
 	return b
 }
 
-// Runner runs reconcile functions. All fields but Failures are required.
+// Runner runs reconcile functions. Failures and Starting are optional.
 type Runner struct {
 	// Changed is fired at each change that the functions depend on.
 	Changed *Signal
@@ -33,6 +33,8 @@ type Runner struct {
 	Log     hclog.Logger
 	// Failures counts failed runs. If nil, they are not counted.
 	Failures prometheus.Counter
+	// Starting reports whether a member starts, whose failures are information. If nil, none are.
+	Starting func() bool
 }
 
 // Run calls once at every change and at the times that it returns (zero: only at a change), until ctx ends. It returns
@@ -42,6 +44,10 @@ func (r *Runner) Run(ctx context.Context, task string, once func(context.Context
 	failing := false
 	for {
 		changed := r.Changed.Next()
+		level := hclog.Warn
+		if r.Starting != nil && r.Starting() {
+			level = hclog.Info
+		}
 		next, err := once(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -53,7 +59,7 @@ func (r *Runner) Run(ctx context.Context, task string, once func(context.Context
 				r.Failures.Inc()
 			}
 			failing = true
-			r.Log.Warn("cannot "+task+"; retrying", "error", OneLine(err), "in", wait)
+			r.Log.Log(level, "cannot "+task+"; retrying", "error", OneLine(err), "in", wait)
 		} else {
 			retry.Reset()
 			if failing {

@@ -59,6 +59,28 @@ func TestRecoveryIsLoggedOnce(t *testing.T) {
 	})
 }
 
+// TestFailuresOfAStartAreInformation: they are while the member starts, and no longer.
+func TestFailuresOfAStartAreInformation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		runs := 0
+		runner := Runner{
+			Changed: &Signal{}, Now: time.Now, Starting: func() bool { return runs == 0 },
+			Log: hclog.New(&hclog.LoggerOptions{Output: &out, DisableTime: true}),
+		}
+		err := runner.Run(ctx, "renew", func(context.Context) (time.Time, error) {
+			if runs++; runs > 2 {
+				cancel()
+			}
+			return time.Time{}, errors.New("down")
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		require.Regexp(t, `^\[INFO\]  cannot renew; retrying: .*\n\[WARN\]  cannot renew; retrying: .*\n$`,
+			out.String())
+	})
+}
+
 // TestRetriesBackOffWithJitter: members that fail together do not retry together, and wait longer each time, up to a
 // bound.
 func TestRetriesBackOffWithJitter(t *testing.T) {
