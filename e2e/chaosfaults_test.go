@@ -59,7 +59,7 @@ func (r *chaosRun) targets(step chaos.Step) (targets []*process) {
 		if f.Leader {
 			p = r.c.leader()
 		}
-		if i > 0 && p == targets[0] && chaos.SameNature(f.Kind, step.Faults[0].Kind) {
+		if i > 0 && p == targets[0] && chaos.Apart(step.Faults[0].Kind, f.Kind) {
 			p = r.c.members[(slices.Index(r.c.members, p)+1)%len(r.c.members)]
 		}
 		targets = append(targets, p)
@@ -115,6 +115,10 @@ func (r *chaosRun) begin(f chaos.Fault, p *process, lasts time.Duration, overlap
 		_, _ = p.socket().Cluster().TransferLeadership(ctx, &ententev1.TransferLeadershipRequest{Id: p.id}) // or not
 	case chaos.Flip, chaos.Cut:
 		r.kill(p)
+		if overlap { // the others can repair it while the first fault lasts
+			r.damage(f, p)
+			return nil
+		}
 		return func() { r.damage(f, p) }
 	case chaos.Restore:
 		r.restore(lasts, p)

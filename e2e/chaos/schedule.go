@@ -149,11 +149,16 @@ func overlapping(kinds []Kind) (pairs [][2]Kind) {
 // Overlap reports whether a fault may begin while another one lasts.
 func Overlap(first, second Kind) bool {
 	lasting := slices.Concat([]Kind{Kill, Pause, Isolate, Deaf, Mute, Loss30, Loss50}, Disks, Clocks)
-	// These wait for the whole cluster, or for what a single member does.
-	alone := []Kind{Roll, Flip, Cut, Lose}
 	switch {
-	case !slices.Contains(lasting, first), slices.Contains(alone, second):
+	case !slices.Contains(lasting, first):
 		return false
+	case second == Lose:
+		return false // it takes the majority away, and needs the disk and the clock of the last member
+	case second == Roll:
+		return first == SlowSync // it waits for each member, and with a wrong clock or a bad disk none becomes ready
+	case second == Flip, second == Cut:
+		// A damaged member is repaired by a majority, to which the other two have to belong.
+		return slices.Contains([]Kind{SlowSync, Ahead, Behind}, first)
 	case slices.Contains(Networks, first) && slices.Contains(Networks, second):
 		return false // both would set the same rules
 	case first == HungSync:
@@ -171,6 +176,11 @@ func SameNature(a, b Kind) bool {
 		}
 	}
 	return false
+}
+
+// Apart reports whether two faults of a step must be of two members.
+func Apart(first, second Kind) bool {
+	return SameNature(first, second) || second == Flip || second == Cut
 }
 
 // least is what a fault lasts at least: those of which a member notices only over time.

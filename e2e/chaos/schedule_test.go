@@ -89,8 +89,15 @@ func TestOverlap(t *testing.T) {
 		{Isolate, Loss30, false},   // one would end the other
 		{Transfer, Kill, false},    // it does not last
 		{Restore, Kill, false},     // it has ended when the second would begin
+		{SlowSync, Roll, true},     // each member becomes ready, if slowly
+		{SlowSync, Flip, true},     // the others can repair it
+		{Ahead, Cut, true},         //
 		{Kill, Roll, false},        // it waits for all members
+		{Ahead, Roll, false},       // a member with a wrong clock does not become ready
 		{Full, Flip, false},        // the member may have to be repaired by the others
+		{Kill, Cut, false},         //
+		{Flip, Kill, false},        // it has ended when the second would begin
+		{SlowSync, Lose, false},    // it is a loss of the majority by itself
 		{Pause, Lose, false},       // it needs the disk of one member
 		{Lose, Kill, false},        //
 		{HungSync, Kill, false},    // the process does not end
@@ -112,6 +119,18 @@ func TestSameNature(t *testing.T) {
 	} {
 		require.Equal(t, c.want, SameNature(c.a, c.b), "%s and %s", c.a, c.b)
 		require.Equal(t, c.want, SameNature(c.b, c.a), "%s and %s", c.b, c.a)
+	}
+}
+
+// A member with damaged files is repaired by the two others, so the fault that it overlaps is of one that it is not.
+func TestApart(t *testing.T) {
+	for _, c := range []struct {
+		first, second Kind
+		want          bool
+	}{
+		{SlowSync, Flip, true}, {Ahead, Cut, true}, {Full, SlowSync, true}, {SlowSync, Roll, false}, {Ahead, Kill, false},
+	} {
+		require.Equal(t, c.want, Apart(c.first, c.second), "%s, then %s", c.first, c.second)
 	}
 }
 
