@@ -49,6 +49,14 @@ func (c Caller) SPIFFEID() (spiffeid.ID, bool) { return c.id, c.kind == SVID }
 // MemberID returns the member's ID, and false if the caller is not of the kind Member.
 func (c Caller) MemberID() (string, bool) { return c.member, c.kind == Member }
 
+// account returns who the caller is over several connections: as String, without the process.
+func (c Caller) account() string {
+	if c.kind == Socket {
+		return fmt.Sprintf("admin socket (uid %d)", c.uid)
+	}
+	return c.String()
+}
+
 // String returns the form that audit lines and refusals use.
 func (c Caller) String() string {
 	switch c.kind {

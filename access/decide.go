@@ -9,6 +9,7 @@ import (
 
 	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/dnsname"
 )
 
@@ -47,7 +48,7 @@ func Decide(c Call, w World) error {
 	}
 	s, err := requirementOf(c.Rule, c.Target, w)
 	if err != nil {
-		return &Refusal{ReasonMalformed, err.Error()}
+		return apierror.InField(apierror.FieldOf(err), &Refusal{ReasonMalformed, err.Error()})
 	}
 	if c.Rule.Issues && grant.HasPathPrefix(s.id.Path(), grant.ReservedPath) {
 		return refuse(ReasonReserved, "%s is never issued through the API: only the server itself issues IDs below "+
@@ -153,12 +154,12 @@ func requirementOf(rule Rule, target Target, w World) (requirement, error) {
 	if rule.Issues || target.SPIFFEID != "" {
 		id, err := bundle.ParseID(target.SPIFFEID)
 		if err != nil {
-			return s, err
+			return s, apierror.InField("spiffe_id", err)
 		}
 		s.id = id
 		for _, name := range target.DNSNames {
 			if err := dnsname.Check(name); err != nil {
-				return s, err
+				return s, apierror.InField("dns_names", err)
 			}
 		}
 		return s, nil
@@ -166,7 +167,7 @@ func requirementOf(rule Rule, target Target, w World) (requirement, error) {
 	for _, name := range target.TrustDomains {
 		td, err := bundle.ParseTrustDomain(name)
 		if err != nil {
-			return s, err
+			return s, apierror.InField("trust_domain", err)
 		}
 		if rule.Reach != Bundles || w.hosts(td) {
 			s.domains = append(s.domains, td)

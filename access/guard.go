@@ -24,6 +24,7 @@ import (
 	"github.com/ententehq/entente/access/record"
 	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 // GuardConfig configures a [Guard]. All fields before Logger are required.
@@ -87,6 +88,7 @@ func NewGuard(cfg GuardConfig) (*Guard, error) {
 	}
 	cfg.Store.Snapshots().Survive("access", grant.SurviveRestore)
 	record.Register(cfg.Store)
+	repeat.Register(cfg.Store)
 	return &Guard{
 		cfg:       cfg,
 		metrics:   m,
@@ -204,24 +206,39 @@ func (g *Guard) Unary(
 		return nil, err
 	}
 	defer done()
+	repeatable, err := repeat.New(g.cfg.Store, g.cfg.Now, caller.account(), info.FullMethod, message)
+	if err != nil {
+		return nil, err
+	}
 	a, err := g.begin(c)
 	if err != nil {
 		return nil, err
 	}
 	administrative := g.administrative(c, a)
 	world := g.world()
-	response, err = func() (response any, err error) {
+	handle := func(ctx context.Context) (response any, err error) {
 		defer func() {
 			if r := recover(); r != nil {
 				response, err = nil, g.panicked(info.FullMethod, r)
 			}
 		}()
-		return handler(administrative.Context(withPermit(ctx, permit{c, world})), request)
-	}()
-	if err == nil {
-		g.recorded(ctx, administrative)
+		return handler(ctx, request)
 	}
-	end(a, response, err)
+	permitted := withPermit(ctx, permit{c, world})
+	earlier, err := repeatable.Earlier(g.cfg.Store.View())
+	if err == nil && earlier == nil {
+		response, err = handle(repeatable.Context(administrative.Context(permitted)))
+		if err == nil {
+			g.recorded(ctx, administrative)
+		} else if e, other := repeatable.Earlier(g.cfg.Store.View()); e != nil || other != nil {
+			earlier, err = e, other // it was made at the same time, or this member had not applied it
+		}
+	}
+	if earlier != nil {
+		response, err = handle(repeat.Answering(permitted, earlier))
+		err = repeat.Gone(err)
+	}
+	end(a, response, earlier, err)
 	if err != nil {
 		return nil, plainStatus(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/access/record"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 // begin writes the line before a call, and refuses a call that cannot be audited. It returns nil for a call that needs
@@ -54,8 +55,8 @@ func (g *Guard) recorded(ctx context.Context, made *record.Call) {
 	}
 }
 
-// end writes the line after a call, if the call has lines.
-func end(a *audit.Action, response any, err error) {
+// end writes the line after a call, if the call has lines. If earlier is not nil, the call repeats that one.
+func end(a *audit.Action, response any, earlier *repeat.Made, err error) {
 	if a == nil {
 		return
 	}
@@ -63,6 +64,8 @@ func end(a *audit.Action, response any, err error) {
 	if err != nil {
 		s := status.Convert(plainStatus(err))
 		line.Detail = s.Code().String() + ": " + s.Message()
+	} else if earlier != nil {
+		line.Detail, line.Revision = "repeated: it was made before, and nothing is changed", uint64(earlier.Revision)
 	} else if r, ok := response.(interface{ GetRevision() uint64 }); ok {
 		line.Revision = r.GetRevision()
 	}

@@ -206,6 +206,8 @@ var rules = map[string]Rule{
 		Target: named((*v1.ApproveRelationshipRequest).GetTrustDomain)},
 	v1.FederationService_CreateInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named((*v1.CreateInvitationRequest).GetForeignTrustDomain)},
+	v1.FederationService_GetInvitation_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited,
+		Target: named((*v1.GetInvitationRequest).GetId)},
 	v1.FederationService_ListInvitations_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.FederationService_RevokeInvitation_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: named((*v1.RevokeInvitationRequest).GetId)},
@@ -292,6 +294,8 @@ var rules = map[string]Rule{
 	// Grants. The administrator of one domain grants roles in that domain only.
 	v1.AccessService_GrantRole_FullMethodName: {Roles: admins, Reach: Domain, Audit: AuditedDurably,
 		Target: on(func(m *v1.GrantRoleRequest) Target { return targetGrant(m.GetGrant()) })},
+	v1.AccessService_GetGrant_FullMethodName: {Roles: admins, Reach: Domain, Audit: Unaudited,
+		Target: inDomain[*v1.GetGrantRequest]()},
 	v1.AccessService_ListGrants_FullMethodName: {Roles: admins, Reach: Listing, Audit: Unaudited,
 		Prune: prune(func(m *v1.ListGrantsResponse, keep func(string) bool) {
 			m.Grants, m.ReservedServices = kept(m.GetGrants(), keep), nil

@@ -13,8 +13,10 @@ import (
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 // RegisterServices registers AccessService and AuditService.
@@ -32,11 +34,19 @@ type accessService struct {
 func (s *accessService) GrantRole(ctx context.Context, request *ententev1.GrantRoleRequest) (*ententev1.Grant, error) {
 	given, err := grant.Parse(request.GetGrant())
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(err)
 	}
 	warnings, err := s.guard.warnings(s.guard.cfg.Store.View(), given)
 	if err != nil {
 		return nil, plainStatus(err)
+	}
+	if repeat.Earlier(ctx) != nil {
+		found, err := grant.Get(s.guard.cfg.Store.View(), given)
+		if err != nil {
+			return nil, plainStatus(err)
+		}
+		found.Warnings = warnings
+		return found, nil
 	}
 	var created *ententev1.Grant
 	revision, err := s.guard.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -93,21 +103,40 @@ func (g *Guard) grantable(r raftstore.Reader, given grant.Grant) error {
 	return nil
 }
 
-// ListGrants returns all grants, ordered by caller.
-func (s *accessService) ListGrants(
-	ctx context.Context, request *ententev1.ListGrantsRequest,
-) (*ententev1.ListGrantsResponse, error) {
-	read := request.GetRead()
+// GetGrant returns one grant.
+func (s *accessService) GetGrant(ctx context.Context, request *ententev1.GetGrantRequest) (*ententev1.Grant, error) {
+	wanted, err := grant.Parse(request)
+	if err != nil {
+		return nil, apierror.Invalid(err)
+	}
+	view, err := s.read(ctx, request.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	found, err := grant.Get(view, wanted)
+	return found, plainStatus(err)
+}
+
+// read returns the state that a read is answered from.
+func (s *accessService) read(ctx context.Context, read *ententev1.ReadOptions) (*raftstore.View, error) {
 	if _, known := ententev1.Consistency_name[int32(read.GetConsistency())]; !known {
-		return nil, status.Errorf(codes.InvalidArgument, "consistency %d is unknown; use stale or linearizable",
-			int32(read.GetConsistency()))
+		return nil, apierror.Invalid(apierror.InField("read.consistency", fmt.Errorf(
+			"consistency %d is unknown; use stale or linearizable", int32(read.GetConsistency()))))
 	}
 	view, err := s.guard.cfg.Store.Read(ctx, raftstore.ReadOptions{
 		Linearizable: read.GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
 		MinRevision:  raftstore.Revision(read.GetMinRevision()),
 	})
+	return view, plainStatus(err)
+}
+
+// ListGrants returns all grants, ordered by caller.
+func (s *accessService) ListGrants(
+	ctx context.Context, request *ententev1.ListGrantsRequest,
+) (*ententev1.ListGrantsResponse, error) {
+	view, err := s.read(ctx, request.GetRead())
 	if err != nil {
-		return nil, plainStatus(err)
+		return nil, err
 	}
 	response := &ententev1.ListGrantsResponse{Revision: uint64(view.Revision())}
 	if response.Grants, err = grant.List(view); err != nil {
@@ -125,7 +154,7 @@ func (s *accessService) RevokeRole(
 ) (*ententev1.RevokeRoleResponse, error) {
 	given, err := grant.Parse(m)
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(err)
 	}
 	store := s.guard.cfg.Store
 	var warnings []string

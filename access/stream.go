@@ -19,6 +19,7 @@ import (
 	"github.com/ententehq/entente/access/record"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 // stream is one open streaming call. The guard decides on it before its handler runs, without a request, again at its
@@ -161,7 +162,7 @@ func (s *stream) end(err error) {
 	if err == nil && s.audit != nil {
 		s.guard.recorded(s.ctx, s.administrative)
 	}
-	end(s.audit, s.response, err)
+	end(s.audit, s.response, nil, err)
 }
 
 // recheck decides on an open stream again. It ends the stream if it is no longer allowed, or if its responses would now
@@ -204,6 +205,7 @@ func (g *Guard) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return g.recheckStreams(ctx) })
 	group.Go(func() error { return g.refusals.run(ctx) })
+	group.Go(func() error { return repeat.Sweep(ctx, g.cfg.Store, g.cfg.Now, g.cfg.Logger) })
 	return group.Wait()
 }
 

@@ -121,7 +121,7 @@ func (c *config) client() (*Client, error) {
 		grpc.WithResolvers(members),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
-		grpc.WithChainUnaryInterceptor(wrapUnary, turns.unary),
+		grpc.WithChainUnaryInterceptor(repeatUnary, wrapUnary, turns.unary),
 		grpc.WithChainStreamInterceptor(wrapStream, turns.stream),
 	}
 	if len(c.sockets) > 0 {

@@ -31,9 +31,10 @@ var (
 	// it about any resource; use another member, or repeat the call. An error that is ErrStarting is ErrUnavailable
 	// too.
 	ErrStarting = errors.New("starting")
-	// ErrUnknownOutcome means that the write may or may not have been made: read the resource before repeating it. The
-	// member reports it, or the connection broke, the deadline passed or the context was canceled after the request
-	// had left. In the latter cases the error is ErrUnavailable or the context's error too.
+	// ErrUnknownOutcome means that the write may or may not have been made: read the resource before repeating it. A
+	// call with a request id is repeated by the client for some time before it returns this error. The member reports
+	// it, or the connection broke, the deadline passed or the context was canceled after the request had left. In the
+	// latter cases the error is ErrUnavailable or the context's error too.
 	ErrUnknownOutcome = errors.New("unknown outcome")
 	// ErrDenied means that no role of the caller allows the call.
 	ErrDenied = errors.New("permission denied")
@@ -55,6 +56,9 @@ var (
 	ErrDeletionProtected = errors.New("deletion protected")
 	// ErrInvalidArgument means that the request is malformed. [Error.Field] names the field, where one is at fault.
 	ErrInvalidArgument = errors.New("invalid argument")
+	// ErrRequestReused means that the request id was used for another request. An error that is ErrRequestReused is
+	// ErrInvalidArgument too.
+	ErrRequestReused = errors.New("request id reused")
 	// ErrExhausted means that a limit or a rate is exceeded.
 	ErrExhausted = errors.New("exhausted")
 	// ErrWatchRestart means that a watch missed changes: read again and watch from there.
@@ -81,6 +85,7 @@ var kinds = map[string][]error{
 	apierror.FailedPrecondition: {ErrFailedPrecondition},
 	apierror.DeletionProtected:  {ErrDeletionProtected, ErrFailedPrecondition},
 	apierror.InvalidArgument:    {ErrInvalidArgument},
+	apierror.RequestReused:      {ErrRequestReused, ErrInvalidArgument},
 	apierror.Exhausted:          {ErrExhausted},
 	apierror.WatchRestart:       {ErrWatchRestart},
 	apierror.Unimplemented:      {ErrUnimplemented},

@@ -15,7 +15,7 @@ func TestDependencies(t *testing.T) {
 	const module = "github.com/ententehq/entente/"
 	own := map[string]bool{
 		"api/entente/v1": true, "api/entente/state/v1": true, "api/hintdiff": true,
-		"bundle": true, "client": true, "internal/apierror": true,
+		"bundle": true, "client": true, "internal/apierror": true, "internal/token": true,
 	}
 	for path := range strings.Lines(string(out)) {
 		path = strings.TrimSpace(path)

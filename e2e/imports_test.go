@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"internal/sealed":        {},
 	"internal/secretdir":     {},
 	"internal/shorttest":     {},
+	"internal/token":         {},
 
 	"bundle":                     {"bundle/internal"},
 	"bundle/internal/bundletest": {"bundle"},
@@ -41,13 +42,13 @@ var mayImport = map[string][]string{
 
 	"raftstore/internal":             {"raftstore/snapshot"},
 	"raftstore/snapshot":             {"raftstore/internal/row"},
-	"raftstore/token":                {},
+	"raftstore/repeat":               {"raftstore"},
 	"raftstore/feed":                 {"raftstore"},
 	"raftstore/membership/memberid":  {},
 	"raftstore/membership/memory":    {},
 	"raftstore/membership/directory": {"raftstore", "raftstore/membership/memberid"},
 	"raftstore/membership/join": {
-		"raftstore", "raftstore/token", "raftstore/membership/directory", "raftstore/membership/memberid",
+		"raftstore", "raftstore/membership/directory", "raftstore/membership/memberid",
 	},
 	"raftstore/membership":    {"raftstore"},
 	"raftstore/raftstoretest": {"raftstore"},
@@ -188,6 +189,7 @@ var everywhere = []string{
 	"internal/sealed",
 	"internal/secretdir",
 	"internal/shorttest",
+	"internal/token",
 }
 
 // roomOfPackage returns the room of a package. Tests outside of a package are in a room of their own if mayImport has

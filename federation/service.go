@@ -12,6 +12,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 // Service serves entente.v1.FederationService. Calls are authorized and audited before they reach it.
@@ -35,6 +36,9 @@ func (s *Service) CreateRelationship(
 	rel, err := relationship.Parse(want)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if repeat.Earlier(ctx) != nil {
+		return s.show(ctx, s.manager.config.Store.View(), want.GetTrustDomain())
 	}
 	bootstrap, err := relationship.ParseBootstrap(rel, req.GetBootstrapBundle())
 	if err != nil {
@@ -308,6 +312,14 @@ func (s *Service) CreateInvitation(
 	req *ententev1.CreateInvitationRequest,
 ) (*ententev1.CreateInvitationResponse, error) {
 	return s.manager.agreements.CreateInvitation(ctx, req)
+}
+
+// GetInvitation implements the API.
+func (s *Service) GetInvitation(
+	ctx context.Context,
+	req *ententev1.GetInvitationRequest,
+) (*ententev1.Invitation, error) {
+	return s.manager.agreements.GetInvitation(ctx, req)
 }
 
 // ListInvitations implements the API.

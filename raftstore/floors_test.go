@@ -30,18 +30,19 @@ var floors = map[string][]string{
 	},
 	"feed":                 {""},
 	"raftstoretest":        {"", "internal/machine"},
-	"token":                {},
+	"repeat":               {""},
 	"membership/memory":    {},
 	"membership/memberid":  {},
 	"membership/directory": {"", "membership/memberid"},
-	"membership/join":      {"", "membership/memberid", "membership/directory", "token"},
+	"membership/join":      {"", "membership/memberid", "membership/directory"},
 	"membership/recovery":  {"", "membership/memberid"},
 	"membership/removal":   {"", "membership/memberid"},
 	"membership/address": {
 		"", "membership/memberid", "membership/directory", "membership/join", "membership/removal",
 	},
 	"membership": {
-		"", "feed", "snapshot", "membership/memberid", "membership/directory", "membership/join", "membership/memory",
+		"", "feed", "repeat", "snapshot", "membership/memberid", "membership/directory", "membership/join",
+		"membership/memory",
 		"membership/recovery", "membership/address", "membership/removal",
 	},
 }

@@ -249,6 +249,21 @@ func WithCompanion(ctx context.Context, companion Companion) context.Context {
 	return context.WithValue(ctx, companionKey{}, companion)
 }
 
+// JoinCompanion returns a context like [WithCompanion], in which the companion of ctx, if it has one, runs before the
+// other.
+func JoinCompanion(ctx context.Context, companion Companion) context.Context {
+	first := companionOf(ctx)
+	if first == nil {
+		return WithCompanion(ctx, companion)
+	}
+	return WithCompanion(ctx, func(tx *Tx, writes bool) error {
+		if err := first(tx, writes); err != nil {
+			return err
+		}
+		return companion(tx, writes)
+	})
+}
+
 func companionOf(ctx context.Context) Companion {
 	companion, _ := ctx.Value(companionKey{}).(Companion)
 	return companion

@@ -7,13 +7,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/api/hintdiff"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/routing/plan"
@@ -184,14 +183,14 @@ func resultOf(p plan.Plan) string {
 
 func parseHintRequest(service string, locality *ententev1.Locality) (plan.Locality, error) {
 	if err := plan.CheckServiceName(service); err != nil {
-		return plan.Locality{}, invalid(err)
+		return plan.Locality{}, invalid(apierror.InField("service", err))
 	}
 	caller, err := plan.LocalityFromProto(locality)
 	if err != nil {
-		return plan.Locality{}, invalid(err)
+		return plan.Locality{}, invalid(apierror.InField("locality", err))
 	}
 	return caller, nil
 }
 
 // invalid returns the status for a request that does not parse.
-func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }
+func invalid(err error) error { return apierror.Invalid(err) }

@@ -15,8 +15,10 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
 )
@@ -41,22 +43,25 @@ type ruleServer struct {
 // configuration below it.
 func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest) (*ententev1.PutRulesResponse, error) {
 	if n := len(r.GetRules()); n == 0 || n > maxRulesAtOnce {
-		return nil, status.Errorf(codes.InvalidArgument, "the request has %d rules; send 1 to %d", n, maxRulesAtOnce)
+		return nil, invalid(apierror.InField("rules",
+			fmt.Errorf("the request has %d rules; send 1 to %d", n, maxRulesAtOnce)))
 	}
 	rows, etags := make(map[string]*statev1.RoutingRule), make(map[string]string)
-	for _, m := range r.GetRules() {
+	for i, m := range r.GetRules() {
 		row, err := plan.ParseRule(m)
 		if err != nil {
-			return nil, invalid(err)
+			return nil, invalid(apierror.InField(fmt.Sprintf("rules[%d]", i), err))
 		}
 		if rows[m.GetService()] != nil {
-			return nil, invalid(
-				fmt.Errorf("%w: there are two for %s; merge them into one", plan.ErrRule, m.GetService()),
-			)
+			return nil, invalid(apierror.InField(fmt.Sprintf("rules[%d].service", i),
+				fmt.Errorf("%w: there are two for %s; merge them into one", plan.ErrRule, m.GetService())))
 		}
 		rows[m.GetService()], etags[m.GetService()] = row, m.GetEtag()
 	}
 	names := slices.Sorted(maps.Keys(rows))
+	if earlier := repeat.Earlier(ctx); earlier != nil {
+		return s.putEarlier(names, earlier)
+	}
 	warnings, err := ruleWarnings(s.store.View(), names, rows)
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -77,6 +82,23 @@ func (s *ruleServer) PutRules(ctx context.Context, r *ententev1.PutRulesRequest)
 	for _, name := range names {
 		at := uint64(cmp.Or(present[name].Revision, revision))
 		response.Rules = append(response.Rules, plan.RuleProto(name, present[name].Value, at))
+	}
+	return response, nil
+}
+
+// putEarlier returns the rules that an earlier call with the same request id has put, as they are now.
+func (s *ruleServer) putEarlier(names []string, earlier *repeat.Made) (*ententev1.PutRulesResponse, error) {
+	view := s.store.View()
+	response := &ententev1.PutRulesResponse{Revision: uint64(earlier.Revision)}
+	for _, name := range names {
+		row, found, err := ruleTable.Get(view, name)
+		switch {
+		case err != nil:
+			return nil, raftstore.StatusError(err)
+		case !found:
+			return nil, status.Errorf(codes.NotFound, "the rule for %s was deleted", name)
+		}
+		response.Rules = append(response.Rules, plan.RuleProto(name, row.Value, uint64(row.Revision)))
 	}
 	return response, nil
 }

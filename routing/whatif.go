@@ -10,6 +10,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
@@ -31,15 +32,15 @@ func (s *whatIfServer) SimulateHint(
 ) (*ententev1.SimulateHintResponse, error) {
 	scenario, err := plan.ParseScenario(r.GetScenario())
 	if err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("scenario", err))
 	}
 	if err := plan.CheckServiceName(r.GetService()); err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("service", err))
 	}
 	var caller plan.Locality
 	if r.GetLocality() != nil || !r.GetAllCallers() {
 		if caller, err = plan.LocalityFromProto(r.GetLocality()); err != nil {
-			return nil, invalid(err)
+			return nil, invalid(apierror.InField("locality", err))
 		}
 	}
 	view, err := registry.Read(ctx, s.store, r.GetRead(), false)

@@ -7,6 +7,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 // maxIDBytes is the length of the longest SPIFFE ID.
@@ -58,7 +59,7 @@ func Parse(m Fields) (Grant, error) {
 	id, err := bundle.ParseID(caller)
 	switch {
 	case err != nil:
-		return g, err
+		return g, apierror.InField("spiffe_id", err)
 	case id.Path() == "":
 		return g, fmt.Errorf("spiffe_id %q names a whole trust domain: name one caller, as in spiffe://%s/ci",
 			caller, id.TrustDomain().Name())
@@ -66,7 +67,7 @@ func Parse(m Fields) (Grant, error) {
 	var td spiffeid.TrustDomain
 	if trustDomain != "" {
 		if td, err = bundle.ParseTrustDomain(trustDomain); err != nil {
-			return g, err
+			return g, apierror.InField("trust_domain", err)
 		}
 	}
 	if pathPrefix != "" {
@@ -90,15 +91,15 @@ func Parse(m Fields) (Grant, error) {
 	}
 	dns, err := ParseDNSPatterns(m.GetDnsNames())
 	if err != nil {
-		return g, err
+		return g, apierror.InField("dns_names", err)
 	}
 	mayIssue, err := parseMayIssue(role, m.GetMayIssue())
 	if err != nil {
-		return g, err
+		return g, apierror.InField("may_issue", err)
 	}
 	services, err := parseServices(role, m.GetServices())
 	if err != nil {
-		return g, err
+		return g, apierror.InField("services", err)
 	}
 	return Grant{
 		Role: role, Caller: id, TrustDomain: td, PathPrefix: pathPrefix, DNS: dns, MayIssue: mayIssue,

@@ -32,6 +32,7 @@ import (
 	"github.com/ententehq/entente/internal/dnsname"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 // maxDomains bounds the hosted trust domains: each costs every member two keys and their renewal.
@@ -87,8 +88,11 @@ func (s *Service) CreateDomain(ctx context.Context, r *ententev1.CreateDomainReq
 	if err != nil {
 		return nil, err
 	}
+	if repeat.Earlier(ctx) != nil {
+		return s.GetDomain(ctx, &ententev1.GetDomainRequest{TrustDomain: td.Name()})
+	}
 	if _, err := bundle.ParseHostedTrustDomain(td.Name()); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "%v", err)
+		return nil, apierror.Invalid(apierror.InField("trust_domain", err))
 	}
 	settings := s.config.Defaults
 	for _, f := range domainFields {

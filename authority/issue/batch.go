@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/authority/internal/request"
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 // MaxBatch bounds a batch: with the largest possible certificates, response and bundle stay below the 4 MiB that gRPC
@@ -88,7 +89,8 @@ func checkBatch(name string, requests int) (spiffeid.TrustDomain, error) {
 		return td, err
 	}
 	if requests < 1 || requests > MaxBatch {
-		return td, status.Errorf(codes.InvalidArgument, "the batch holds %d requests; send 1 to %d", requests, MaxBatch)
+		return td, apierror.Invalid(apierror.InField("requests",
+			fmt.Errorf("the batch holds %d requests; send 1 to %d", requests, MaxBatch)))
 	}
 	return td, nil
 }

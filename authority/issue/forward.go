@@ -19,6 +19,7 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/table"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -34,7 +35,7 @@ const (
 func lifetime(requested, domain time.Duration) (time.Duration, error) {
 	ttl, err := svid.Lifetime(requested, domain)
 	if err != nil {
-		return 0, status.Error(codes.InvalidArgument, err.Error())
+		return 0, apierror.Invalid(apierror.InField("ttl", err))
 	}
 	return ttl, nil
 }
@@ -46,7 +47,7 @@ func (i *Issuer) issueX509(
 ) (*ententev1.IssueX509SVIDResponse, error) {
 	parsed, err := svid.ParseX509Request(r)
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(err)
 	}
 	if err := i.checkName(parsed.ID, member); err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (i *Issuer) issueJWT(
 ) (*ententev1.IssueJWTSVIDResponse, error) {
 	parsed, err := svid.ParseJWTRequest(r)
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(err)
 	}
 	if err := i.checkName(parsed.ID, ""); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/dnsname"
 )
 
@@ -159,18 +160,18 @@ type X509Request struct {
 func ParseX509Request(r *ententev1.IssueX509SVIDRequest) (X509Request, error) {
 	id, err := ParseWorkloadID(r.GetSpiffeId())
 	if err != nil {
-		return X509Request{}, err
+		return X509Request{}, apierror.InField("spiffe_id", err)
 	}
 	key, err := ParseCSR(r.GetCsr())
 	if err != nil {
-		return X509Request{}, err
+		return X509Request{}, apierror.InField("csr", err)
 	}
 	if err := checkDNSNames(r.GetDnsNames()); err != nil {
-		return X509Request{}, err
+		return X509Request{}, apierror.InField("dns_names", err)
 	}
 	ttl, err := parseTTL(r.GetTtl())
 	if err != nil {
-		return X509Request{}, err
+		return X509Request{}, apierror.InField("ttl", err)
 	}
 	spki, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
@@ -190,14 +191,14 @@ type JWTRequest struct {
 func ParseJWTRequest(r *ententev1.IssueJWTSVIDRequest) (JWTRequest, error) {
 	id, err := ParseWorkloadID(r.GetSpiffeId())
 	if err != nil {
-		return JWTRequest{}, err
+		return JWTRequest{}, apierror.InField("spiffe_id", err)
 	}
 	if err := checkAudience(r.GetAudience()); err != nil {
-		return JWTRequest{}, err
+		return JWTRequest{}, apierror.InField("audience", err)
 	}
 	ttl, err := parseTTL(r.GetTtl())
 	if err != nil {
-		return JWTRequest{}, err
+		return JWTRequest{}, apierror.InField("ttl", err)
 	}
 	return JWTRequest{ID: id, Audience: r.GetAudience(), TTL: ttl}, nil
 }

@@ -12,8 +12,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 // TestRedeemable tests which requests may use an invitation.

@@ -11,8 +11,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 // receive stores the other side's consent to an agreement, and its announcement. If sure is true, the other side has or

@@ -20,8 +20,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 // inviting is a member of another cluster with a response that the test defines.

@@ -1,6 +1,7 @@
 package invitation
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -15,8 +16,9 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/token"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 // invitations are the invitations of this cluster, by ID. A row has only a digest of the secret.
@@ -55,7 +57,16 @@ func invitationShown(id string, row *statev1.Invitation, now time.Time) *entente
 		RevokeReason: row.GetRevokeReason(),
 	}
 	out.State, out.EndTime = invitationState(row, now)
+	out.PublicPart, _ = token.Public(token.InvitationPrefix, contentOf(id, row)) // a row encodes
 	return out
+}
+
+// contentOf returns the content of the token of an invitation, without its secret.
+func contentOf(id string, row *statev1.Invitation) *statev1.InvitationContent {
+	return &statev1.InvitationContent{
+		Id: id, TrustDomain: row.GetTrustDomain(), ForeignTrustDomain: row.GetForeignTrustDomain(),
+		Addresses: row.GetAddresses(), Identities: row.GetIdentities(), ExpireSeconds: row.GetExpireTime().GetSeconds(),
+	}
 }
 
 // CreateInvitation creates an invitation and returns its token.
@@ -65,6 +76,9 @@ func (m *Agreements) CreateInvitation(
 ) (*ententev1.CreateInvitationResponse, error) {
 	if m.config.Transport.Members == nil {
 		return nil, errDisabled
+	}
+	if earlier := repeat.Earlier(ctx); earlier != nil {
+		return m.createdEarlier(earlier)
 	}
 	own, err := relationship.ParseTrustDomain(req.GetTrustDomain())
 	if err != nil {
@@ -91,6 +105,10 @@ func (m *Agreements) CreateInvitation(
 	if err != nil {
 		return nil, err
 	}
+	secret, err := token.Choose(req.GetSecretSha256())
+	if err != nil {
+		return nil, err
+	}
 	roots, doubts, err := m.config.webRoots()
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
@@ -98,7 +116,6 @@ func (m *Agreements) CreateInvitation(
 	now, told := m.config.Now(), m.config.announcement(own.Name(), advertised)
 	t := Token{
 		ID:          token.NewID(),
-		Secret:      token.NewSecret(),
 		TrustDomain: own,
 		Foreign:     foreign,
 		Addresses:   told.Addresses,
@@ -107,13 +124,9 @@ func (m *Agreements) CreateInvitation(
 	for _, member := range m.config.Transport.Members() {
 		t.Identities = append(t.Identities, member.Identity)
 	}
-	text, err := t.Text()
-	if err != nil {
-		return nil, status.Errorf(codes.Internal, "create the invitation: %v", err)
-	}
-	digest := t.Secret.Digest()
 	row := &statev1.Invitation{
-		TrustDomain: own.Name(), ForeignTrustDomain: foreign.Name(), SecretSha256: digest[:],
+		TrustDomain: own.Name(), ForeignTrustDomain: foreign.Name(), SecretSha256: secret.Digest(),
+		Addresses:  told.Addresses,
 		CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(t.Expires),
 		Creator: access.CallerFrom(ctx).String(), ForeignHomeTrustDomain: req.GetForeignHomeTrustDomain(),
 		Approved: req.GetApprove() || m.config.Transport.NoApproval, Advertised: advertised,
@@ -121,6 +134,11 @@ func (m *Agreements) CreateInvitation(
 	for _, d := range t.Identities {
 		row.Identities = append(row.Identities, d[:])
 	}
+	text, err := secret.Text(token.InvitationPrefix, contentOf(t.ID, row))
+	if err := checkLength(text, err); err != nil {
+		return nil, status.Errorf(codes.Internal, "create the invitation: %v", err)
+	}
+	repeat.Generated(ctx, t.ID)
 	revision, err := m.config.Store.Update(ctx, func(tx *raftstore.Tx) error {
 		if err := m.agreeable(tx, own.Name(), foreign.Name()); err != nil {
 			return err
@@ -147,6 +165,25 @@ func (m *Agreements) CreateInvitation(
 		Revision:   uint64(revision),
 		Token:      text,
 		Invitation: invitationShown(t.ID, row, now),
+		Addresses:  told.Addresses, Urls: told.Urls, Warnings: doubts,
+		WebRootsSha256: hex.EncodeToString(endpoint.RootsDigest(roots)),
+	}, nil
+}
+
+// createdEarlier returns the invitation that an earlier call with the same request id has created, without its secret.
+func (m *Agreements) createdEarlier(call *repeat.Made) (*ententev1.CreateInvitationResponse, error) {
+	row, found, err := invitations.Get(m.config.Store.View(), call.Name)
+	if err != nil || !found {
+		return nil, cmp.Or(raftstore.StatusError(err), missing(call.Name))
+	}
+	roots, doubts, err := m.config.webRoots()
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	told := m.config.announcement(row.Value.GetTrustDomain(), row.Value.GetAdvertised())
+	return &ententev1.CreateInvitationResponse{
+		Revision:   uint64(call.Revision),
+		Invitation: invitationShown(row.Key, row.Value, m.config.Now()),
 		Addresses:  told.Addresses, Urls: told.Urls, Warnings: doubts,
 		WebRootsSha256: hex.EncodeToString(endpoint.RootsDigest(roots)),
 	}, nil
@@ -207,6 +244,36 @@ func deleteOldInvitations(tx *raftstore.Tx, now time.Time) error {
 	return nil
 }
 
+// GetInvitation returns one invitation with its state.
+func (m *Agreements) GetInvitation(
+	ctx context.Context,
+	req *ententev1.GetInvitationRequest,
+) (*ententev1.Invitation, error) {
+	if !token.IsID(req.GetId()) {
+		return nil, status.Errorf(codes.InvalidArgument,
+			"id %s is not that of an invitation, which has 32 hexadecimal digits; `entente federation invitations` "+
+				"lists all", relationship.Quote(req.GetId()))
+	}
+	view, err := m.read(ctx, req.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	row, found, err := invitations.Get(view, req.GetId())
+	switch {
+	case err != nil:
+		return nil, raftstore.StatusError(err)
+	case !found:
+		return nil, missing(req.GetId())
+	}
+	return invitationShown(row.Key, row.Value, m.config.Now()), nil
+}
+
+// missing is the error for an invitation that is not stored.
+func missing(id string) error {
+	return status.Errorf(codes.NotFound, "there is no invitation %s; `entente federation invitations` lists all",
+		relationship.Quote(id))
+}
+
 // ListInvitations returns all invitations of this cluster with their states.
 func (m *Agreements) ListInvitations(
 	ctx context.Context,
@@ -239,9 +306,7 @@ func (m *Agreements) RevokeInvitation(
 		case err != nil:
 			return err
 		case !found:
-			return status.Errorf(codes.NotFound,
-				"there is no invitation %s; `entente federation invitations` lists all",
-				relationship.Quote(req.GetId()))
+			return missing(req.GetId())
 		case row.Value.GetRedemption() != nil:
 			return status.Errorf(codes.FailedPrecondition,
 				"the invitation was used at %s; `entente federation delete %s` ends its agreement",

@@ -11,8 +11,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 // agreedRow returns a relationship that an agreement created, in force, with a domain of the cluster of

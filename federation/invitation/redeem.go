@@ -21,6 +21,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -42,7 +43,7 @@ func (m *Agreements) RedeemInvitation(
 	}
 	t, err := ParseToken(req.GetToken())
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(apierror.InField("token", err))
 	}
 	view, err := m.config.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {

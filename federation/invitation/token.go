@@ -11,8 +11,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 // Token is what one cluster's operator hands to another one, so that the two clusters federate. Its text is a secret
@@ -30,8 +30,6 @@ type Token struct {
 }
 
 const (
-	// invitationPrefix names the kind of the token and the version of its format.
-	invitationPrefix = "entente-federate-1-"
 	// maxUnixSeconds is the end of the year 9999.
 	maxUnixSeconds = 253402300799
 )
@@ -50,11 +48,16 @@ func (t Token) Text() (string, error) {
 	for _, d := range t.Identities {
 		content.Identities = append(content.Identities, d[:])
 	}
-	text, err := token.Encode(invitationPrefix, content)
+	text, err := token.Encode(token.InvitationPrefix, content)
+	return text, checkLength(text, err)
+}
+
+// checkLength returns err, or an error if a text is too long for [ParseToken].
+func checkLength(text string, err error) error {
 	if err == nil && len(text) > token.MaxText {
 		err = fmt.Errorf("the token would have %d characters; the limit is %d", len(text), token.MaxText)
 	}
-	return text, err
+	return err
 }
 
 // String returns the ID, without the secret.
@@ -64,7 +67,7 @@ func (t Token) String() string { return "invitation " + t.ID }
 // token, and [token.ErrNotAToken] for another text.
 func ParseToken(text string) (Token, error) {
 	var content statev1.InvitationContent
-	err := token.Decode(invitationPrefix, strings.TrimSpace(text), &content)
+	err := token.Decode(token.InvitationPrefix, strings.TrimSpace(text), &content)
 	if err == nil {
 		var t Token
 		if t, err = invitationTokenOf(&content); err == nil {

@@ -10,7 +10,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/federation/relationship"
-	"github.com/ententehq/entente/raftstore/token"
+	"github.com/ententehq/entente/internal/token"
 )
 
 func tokenText(t testing.TB, change func(*statev1.InvitationContent)) string {
@@ -23,7 +23,7 @@ func tokenText(t testing.TB, change func(*statev1.InvitationContent)) string {
 		}, Identities: [][]byte{make([]byte, 32)}, ExpireSeconds: 1_800_000_000,
 	}
 	change(content)
-	text, err := token.Encode(invitationPrefix, content)
+	text, err := token.Encode(token.InvitationPrefix, content)
 	require.NoError(t, err)
 	return text
 }
@@ -87,7 +87,7 @@ func TestInvitationToken(t *testing.T) {
 func FuzzParseToken(f *testing.F) {
 	f.Add(tokenText(f, func(*statev1.InvitationContent) {}))
 	f.Add(tokenText(f, func(c *statev1.InvitationContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }))
-	f.Add(invitationPrefix)
+	f.Add(token.InvitationPrefix)
 	f.Fuzz(func(t *testing.T, text string) {
 		parsed, err := ParseToken(text)
 		if err != nil {

@@ -1,6 +1,7 @@
 package apierror
 
 import (
+	"cmp"
 	"context"
 	"regexp"
 	"strings"
@@ -25,7 +26,12 @@ func Complete(err error, request proto.Message) error {
 	if reason := reasonOf[s.Code()]; reason != "" && infoOf(s) == nil {
 		details = append(details, &errdetails.ErrorInfo{Domain: Domain, Reason: reason})
 	}
-	if field := invalidField(s, request); field != "" {
+	if request != nil && hasBadRequest(s) {
+		if whole := qualified(s, request); !proto.Equal(whole.Proto(), s.Proto()) {
+			s, err = whole, whole.Err()
+		}
+	}
+	if field := cmp.Or(namedField(err, s, request), invalidField(s, request)); field != "" {
 		details = append(details, &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
 			{Field: field, Description: s.Message()},
 		}})
@@ -34,6 +40,16 @@ func Complete(err error, request proto.Message) error {
 		return err
 	}
 	return withDetails(s, details...).Err()
+}
+
+// namedField returns the path of the field that [InField] has put into an error, or "". A decision on a request that
+// has a list of names does not know that.
+func namedField(err error, s *status.Status, request proto.Message) string {
+	name := FieldOf(err)
+	if s.Code() != codes.InvalidArgument || request == nil || name == "" || hasBadRequest(s) {
+		return ""
+	}
+	return cmp.Or(pathIn(request, name), pathIn(request, name+"s"))
 }
 
 // withDetails adds details, and returns the status unchanged if they cannot be encoded.
@@ -53,18 +69,7 @@ func invalidField(s *status.Status, request proto.Message) string {
 	if s.Code() != codes.InvalidArgument || request == nil || name == "" || hasBadRequest(s) {
 		return ""
 	}
-	message := request.ProtoReflect().Descriptor()
-	if hasPath(message, name) {
-		return name
-	}
-	// Requests such as UpdateDomainRequest hold the resource in a field; messages name the resource's fields.
-	for i := range message.Fields().Len() {
-		field := message.Fields().Get(i)
-		if field.Kind() == protoreflect.MessageKind && !field.IsList() && hasPath(field.Message(), name) {
-			return string(field.Name()) + "." + name
-		}
-	}
-	return ""
+	return pathIn(request, name)
 }
 
 func hasPath(message protoreflect.MessageDescriptor, path string) bool {

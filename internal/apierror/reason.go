@@ -56,6 +56,8 @@ const (
 	Abandoned = "ABANDONED"
 	// Removed means that the calling member was removed from the cluster.
 	Removed = "REMOVED"
+	// RequestReused means that the request id was used for another request.
+	RequestReused = "REQUEST_REUSED"
 	// InvalidArgument means that the request is malformed, in any state of the system.
 	InvalidArgument = "INVALID_ARGUMENT"
 	// Exhausted means that a limit or a rate is exceeded.

@@ -11,6 +11,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
@@ -41,7 +42,7 @@ func (c *changes) addServer(ctx context.Context, m *ententev1.MemberIdentity) (*
 		err = memberid.CheckAddress(m.GetAddress())
 	}
 	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(apierror.InField("id", err))
 	}
 	joiner := entries[0]
 	if !c.leader.leads() {

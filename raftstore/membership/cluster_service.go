@@ -15,9 +15,11 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/join"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/raftstore/repeat"
 	"github.com/ententehq/entente/raftstore/snapshot"
 )
 
@@ -145,7 +147,7 @@ func (s clusterService) RemoveMember(
 	ctx context.Context, req *ententev1.RemoveMemberRequest,
 ) (*ententev1.RemoveMemberResponse, error) {
 	if err := memberid.CheckID(req.GetId()); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(apierror.InField("id", err))
 	}
 	if req.GetId() == s.self {
 		return nil, status.Errorf(codes.FailedPrecondition, "member %s cannot remove itself, "+
@@ -212,6 +214,9 @@ func (s clusterService) TransferLeadership(
 func (s clusterService) CreateJoinToken(
 	ctx context.Context, req *ententev1.CreateJoinTokenRequest,
 ) (*ententev1.CreateJoinTokenResponse, error) {
+	if earlier := repeat.Earlier(ctx); earlier != nil {
+		return s.tokens.earlier(earlier)
+	}
 	ttl := join.DefaultTTL
 	if req.GetTtl() != nil {
 		if d := req.GetTtl(); !d.IsValid() {
@@ -220,7 +225,7 @@ func (s clusterService) CreateJoinToken(
 		}
 		ttl = req.GetTtl().AsDuration()
 	}
-	return s.tokens.create(ctx, req.GetMemberId(), ttl, req.GetAutoApprove())
+	return s.tokens.create(ctx, req, ttl)
 }
 
 // ListJoinTokens implements ClusterService.
@@ -237,7 +242,7 @@ func (s clusterService) ListJoinTokens(
 	}
 	answer := &ententev1.ListJoinTokensResponse{Revision: uint64(v.Revision())}
 	for _, row := range rows {
-		answer.JoinTokens = append(answer.JoinTokens, tokenMessage(row.Key, row.Value))
+		answer.JoinTokens = append(answer.JoinTokens, s.tokens.message(row.Key, row.Value))
 	}
 	return answer, nil
 }

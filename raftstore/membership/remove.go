@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/membership/removal"
@@ -30,7 +31,7 @@ type Removal struct {
 // leader stops in between, the next one completes it.
 func (c *changes) remove(ctx context.Context, id string, compromised bool) (raftstore.Revision, error) {
 	if err := memberid.CheckID(id); err != nil {
-		return 0, status.Error(codes.InvalidArgument, err.Error())
+		return 0, apierror.Invalid(apierror.InField("id", err))
 	}
 	if !c.leader.leads() {
 		return 0, raftstore.ErrNotLeader

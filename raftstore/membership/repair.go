@@ -13,6 +13,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
@@ -27,7 +28,7 @@ import (
 // repair orders the repair of a member, on the leader. An order that is under way stays.
 func (c *changes) repair(ctx context.Context, id string, now time.Time) (raftstore.Revision, error) {
 	if err := memberid.CheckID(id); err != nil {
-		return 0, status.Error(codes.InvalidArgument, err.Error())
+		return 0, apierror.Invalid(apierror.InField("id", err))
 	}
 	if !c.leader.leads() {
 		return 0, raftstore.ErrNotLeader

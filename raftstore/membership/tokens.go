@@ -3,7 +3,6 @@ package membership
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"slices"
 	"time"
 
@@ -13,10 +12,13 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/join"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/raftstore/repeat"
 )
 
 const (
@@ -41,31 +43,38 @@ type tokens struct {
 
 // create makes a token that admits one member within ttl. It replaces the open token of that member.
 func (t *tokens) create(
-	ctx context.Context, id string, ttl time.Duration, autoApprove bool,
+	ctx context.Context, req *ententev1.CreateJoinTokenRequest, ttl time.Duration,
 ) (*ententev1.CreateJoinTokenResponse, error) {
+	id := req.GetMemberId()
 	if id == "" {
 		return nil, status.Error(codes.InvalidArgument,
 			"member_id is missing: a join token is for one member, as in `entente cluster join-token eu-2`")
 	}
 	if err := memberid.CheckID(id); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(apierror.InField("member_id", err))
 	}
 	if ttl < time.Second || ttl > join.MaxTTL {
 		return nil, status.Errorf(codes.InvalidArgument,
 			"ttl is %s; a join token lasts from 1s to %s", ttl, join.MaxTTL)
 	}
-	members, _ := t.directory.Members()
-	var identities []memberid.Digest
-	for _, m := range members {
-		identities = append(identities, m.Identity)
+	secret, err := token.Choose(req.GetSecretSha256())
+	if err != nil {
+		return nil, err
 	}
 	now := t.now()
-	token := join.NewToken(t.joins.cluster.Name, now.Add(ttl), identities)
-	text, err := token.Text()
+	made := join.NewToken(t.joins.cluster.Name, now.Add(ttl), t.identities())
+	row := &statev1.JoinToken{
+		SecretSha256: secret.Digest(), CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(made.Expires),
+		MemberId: id, AutoApprove: req.GetAutoApprove(), CreatedBy: t.administrator(ctx), CreatedOn: t.self,
+	}
+	for _, d := range made.Identities {
+		row.Identities = append(row.Identities, d[:])
+	}
+	text, err := secret.Text(token.JoinPrefix, t.contentOf(made.ID, row))
 	if err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
-	secret := sha256.Sum256(token.Secret[:])
+	repeat.Generated(ctx, made.ID)
 	revision, err := t.store.Update(ctx, func(tx *raftstore.Tx) error {
 		if _, found, err := Members.Get(tx, id); err != nil || found {
 			return cmp.Or(err, status.Errorf(codes.AlreadyExists, "the cluster has a member %s: if it lost its disk, "+
@@ -75,17 +84,36 @@ func (t *tokens) create(
 		if err := makeRoom(tx, id, now); err != nil {
 			return err
 		}
-		return joinTokens.Put(tx, token.ID, &statev1.JoinToken{
-			SecretSha256: secret[:], CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(token.Expires),
-			MemberId: id, AutoApprove: autoApprove, CreatedBy: t.administrator(ctx), CreatedOn: t.self,
-		})
+		return joinTokens.Put(tx, made.ID, row)
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
 	return &ententev1.CreateJoinTokenResponse{
-		Revision: uint64(revision), Token: text, ExpireTime: timestamppb.New(token.Expires),
+		Revision: uint64(revision), Token: text, ExpireTime: row.GetExpireTime(),
+		JoinToken: t.message(made.ID, row),
 	}, nil
+}
+
+// earlier returns the token that an earlier call with the same request id has made, without its secret.
+func (t *tokens) earlier(call *repeat.Made) (*ententev1.CreateJoinTokenResponse, error) {
+	row, found, err := joinTokens.Get(t.store.View(), call.Name)
+	if err != nil || !found {
+		return nil, cmp.Or(raftstore.StatusError(err), status.Error(codes.NotFound, "the token was revoked"))
+	}
+	return &ententev1.CreateJoinTokenResponse{
+		Revision: uint64(call.Revision), ExpireTime: row.Value.GetExpireTime(),
+		JoinToken: t.message(row.Key, row.Value),
+	}, nil
+}
+
+// identities returns the digests of the identity keys of the members.
+func (t *tokens) identities() (all []memberid.Digest) {
+	members, _ := t.directory.Members()
+	for _, m := range members {
+		all = append(all, m.Identity)
+	}
+	return all
 }
 
 // makeRoom deletes the open token of a member ID and all tokens that expired long ago. It refuses a new token while the
@@ -176,7 +204,7 @@ func voidAll(tx *raftstore.Tx) error {
 // revoke deletes the token of a member ID that can still admit it.
 func (t *tokens) revoke(ctx context.Context, id string) (*ententev1.RevokeJoinTokenResponse, error) {
 	if err := memberid.CheckID(id); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(apierror.InField("member_id", err))
 	}
 	var was *ententev1.JoinToken
 	revision, err := t.store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -189,7 +217,7 @@ func (t *tokens) revoke(ctx context.Context, id string) (*ententev1.RevokeJoinTo
 				"`entente cluster join-token list` shows those that can, and a member that has joined is removed with "+
 				"`entente cluster remove`", id)
 		}
-		was = tokenMessage(row.Key, row.Value)
+		was = t.message(row.Key, row.Value)
 		return joinTokens.Delete(tx, row.Key)
 	})
 	if err != nil {
@@ -201,7 +229,7 @@ func (t *tokens) revoke(ctx context.Context, id string) (*ententev1.RevokeJoinTo
 // approve makes the joiner with a member ID a member. It is added to Raft at its next request, a moment later.
 func (t *tokens) approve(ctx context.Context, id string, identity []byte) (*ententev1.ApproveMemberResponse, error) {
 	if err := memberid.CheckID(id); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+		return nil, apierror.Invalid(apierror.InField("id", err))
 	}
 	var member *ententev1.Member
 	revision, err := t.store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -237,6 +265,23 @@ func (t *tokens) approve(ctx context.Context, id string, identity []byte) (*ente
 		return nil, raftstore.StatusError(err)
 	}
 	return &ententev1.ApproveMemberResponse{Revision: uint64(revision), Member: member}, nil
+}
+
+// contentOf returns the content of a token, without its secret.
+func (t *tokens) contentOf(id string, row *statev1.JoinToken) *statev1.JoinTokenContent {
+	return &statev1.JoinTokenContent{
+		ClusterName: t.joins.cluster.Name, Id: id, ExpireSeconds: row.GetExpireTime().GetSeconds(),
+		Identities: row.GetIdentities(),
+	}
+}
+
+// message returns a token as the API shows it, with its public part.
+func (t *tokens) message(id string, row *statev1.JoinToken) *ententev1.JoinToken {
+	m := tokenMessage(id, row)
+	if len(row.GetIdentities()) > 0 { // a token of an earlier version has none
+		m.PublicPart, _ = token.Public(token.JoinPrefix, t.contentOf(id, row)) // a row encodes
+	}
+	return m
 }
 
 // tokenMessage returns a token as the API shows it.

@@ -7,14 +7,13 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
@@ -60,28 +59,30 @@ func exportKey(to, name string) string { return to + "/" + name }
 func parseExport(m *ententev1.ServiceExport) (serviceExport, error) {
 	var e serviceExport
 	if m == nil {
-		return e, fmt.Errorf("%w: the export is missing", errExport)
+		return e, apierror.InField("export", fmt.Errorf("%w: the export is missing", errExport))
 	}
 	e = serviceExport{Service: m.GetService(), Name: m.GetName(), PathPrefix: m.GetPathPrefix()}
 	if e.Name == "" {
 		e.Name = e.Service
 	}
-	for _, name := range []string{e.Service, e.Name} {
-		if err := plan.CheckServiceName(name); err != nil {
-			return e, err
-		}
+	if err := plan.CheckServiceName(e.Service); err != nil {
+		return e, apierror.InField("service", err)
+	}
+	if err := plan.CheckServiceName(e.Name); err != nil {
+		return e, apierror.InField("name", err)
 	}
 	var err error
 	if e.To, err = foreignDomain(m.GetTo()); err != nil {
-		return e, err
+		return e, apierror.InField("to", err)
 	}
 	if n := len(m.GetLocalities()); n > maxExportLocalities {
-		return e, fmt.Errorf("%w: the export names %d places; %d are allowed", errExport, n, maxExportLocalities)
+		return e, apierror.InField("localities",
+			fmt.Errorf("%w: the export names %d places; %d are allowed", errExport, n, maxExportLocalities))
 	}
-	for _, text := range m.GetLocalities() {
+	for i, text := range m.GetLocalities() {
 		locality, err := plan.ParseLocality(text)
 		if err != nil {
-			return e, err
+			return e, apierror.InField(fmt.Sprintf("localities[%d]", i), err)
 		}
 		if !slices.Contains(e.Localities, locality) {
 			e.Localities = append(e.Localities, locality)
@@ -91,16 +92,16 @@ func parseExport(m *ententev1.ServiceExport) (serviceExport, error) {
 	if m.GetTrustDomain() != "" {
 		td, err := bundle.ParseTrustDomain(m.GetTrustDomain())
 		if err != nil {
-			return e, err
+			return e, apierror.InField("trust_domain", err)
 		}
 		e.TrustDomain = td.Name()
 	}
 	if p := e.PathPrefix; p != "" {
 		if len(p) > maxPathPrefix || !strings.HasPrefix(p, "/") || p == "/" || strings.HasSuffix(p, "/") {
-			return e, fmt.Errorf(
+			return e, apierror.InField("path_prefix", fmt.Errorf(
 				"%w: the path %q does not consist of whole segments, such as /shop; leave it out for all paths",
 				errExport, plan.Clip(p),
-			)
+			))
 		}
 	}
 	return e, nil
@@ -164,4 +165,4 @@ func exportFromRow(row raftstore.Row[*statev1.ServiceExport]) (serviceExport, er
 func (e serviceExport) counts(a Agreement) bool { return e.relationshipCreated.Equal(a.Since) }
 
 // invalid returns the status for a request that does not parse.
-func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }
+func invalid(err error) error { return apierror.Invalid(err) }

@@ -11,8 +11,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
 )
@@ -36,6 +38,10 @@ func (s *ExportServer) ExportService(
 		return nil, invalid(err)
 	}
 	key := exportKey(wanted.To, wanted.Name)
+	if repeat.Earlier(ctx) != nil {
+		export, err := s.stored(ctx, s.store.View(), key)
+		return export, raftstore.StatusError(err)
+	}
 	others := 0
 	for row, err := range exportTable.All(s.store.View(), "") {
 		if err != nil {
@@ -223,11 +229,11 @@ func (s *ExportServer) UnexportService(
 	ctx context.Context, r *ententev1.UnexportServiceRequest,
 ) (*ententev1.UnexportServiceResponse, error) {
 	if err := plan.CheckServiceName(r.GetName()); err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("name", err))
 	}
 	to, err := foreignDomain(r.GetTo())
 	if err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("to", err))
 	}
 	of := removal{etag: r.GetEtag(), name: nameOfExport(r.GetName(), to), key: exportKey(to, r.GetName())}
 	of.missing = status.Errorf(codes.NotFound,

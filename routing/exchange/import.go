@@ -9,6 +9,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
@@ -48,20 +49,21 @@ func (i serviceImport) key() string { return registry.ImportKey(i.Service, i.Fro
 func parseImport(m *ententev1.ServiceImport) (serviceImport, error) {
 	var i serviceImport
 	if m == nil {
-		return i, fmt.Errorf("%w: the import is missing", errExport)
+		return i, apierror.InField("import", fmt.Errorf("%w: the import is missing", errExport))
 	}
 	i = serviceImport{Service: m.GetService(), Name: m.GetName()}
 	if i.Service == "" {
 		i.Service = i.Name
 	}
-	for _, name := range []string{i.Name, i.Service} {
-		if err := plan.CheckServiceName(name); err != nil {
-			return i, err
-		}
+	if err := plan.CheckServiceName(i.Name); err != nil {
+		return i, apierror.InField("name", err)
+	}
+	if err := plan.CheckServiceName(i.Service); err != nil {
+		return i, apierror.InField("service", err)
 	}
 	var err error
 	i.From, err = foreignDomain(m.GetFrom())
-	return i, err
+	return i, apierror.InField("from", err)
 }
 
 func (i serviceImport) row() *statev1.ServiceImport {

@@ -12,8 +12,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
 )
@@ -32,6 +34,10 @@ func (s *ImportServer) ImportService(
 	wanted, err := parseImport(r.GetImport())
 	if err != nil {
 		return nil, invalid(err)
+	}
+	if repeat.Earlier(ctx) != nil {
+		m, err := s.stored(s.store.View(), wanted.key())
+		return m, raftstore.StatusError(err)
 	}
 	id := rand.Text()[:12]
 	_, err = s.store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -178,11 +184,11 @@ func (s *ImportServer) UnimportService(
 	ctx context.Context, r *ententev1.UnimportServiceRequest,
 ) (*ententev1.UnimportServiceResponse, error) {
 	if err := plan.CheckServiceName(r.GetService()); err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("service", err))
 	}
 	from, err := foreignDomain(r.GetFrom())
 	if err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("from", err))
 	}
 	of := removal{
 		etag: r.GetEtag(), name: nameOfImport(r.GetService(), from), key: registry.ImportKey(r.GetService(), from),

@@ -10,6 +10,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/etag"
 )
 
@@ -28,10 +29,10 @@ var ErrRule = errors.New("not a rule")
 func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	if m.GetService() != AllServices {
 		if err := CheckServiceName(m.GetService()); err != nil {
-			return nil, fmt.Errorf(
+			return nil, apierror.InField("service", fmt.Errorf(
 				"%w: %w; a rule is for a service, or for %s, which stands for all",
 				ErrRule, err, AllServices,
-			)
+			))
 		}
 	}
 	// Absent and 0 differ: a setting of 0 is rejected and does not stand for the default.
@@ -40,17 +41,17 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 		percent *uint32
 	}{{"overprovisioning_factor", m.OverprovisioningFactor}, {"failover_threshold", m.FailoverThreshold}} {
 		if given.percent != nil && (*given.percent == 0 || *given.percent > maxOverprovisioning) {
-			return nil, fmt.Errorf(
+			return nil, apierror.InField(given.name, fmt.Errorf(
 				"%w: for %s: %s is %d; leave it out, or write a percentage",
 				ErrRule, m.GetService(), given.name, *given.percent,
-			)
+			))
 		}
 	}
 	if m.PanicThreshold != nil && m.GetPanicThreshold() > 100 {
-		return nil, fmt.Errorf(
+		return nil, apierror.InField("panic_threshold", fmt.Errorf(
 			"%w: for %s: panic_threshold is %d; it is a percentage from 0 (off) to 100",
 			ErrRule, m.GetService(), m.GetPanicThreshold(),
-		)
+		))
 	}
 	row := &statev1.RoutingRule{
 		OverprovisioningFactor: m.OverprovisioningFactor, FailoverThreshold: m.FailoverThreshold,
@@ -59,13 +60,13 @@ func ParseRule(m *ententev1.RoutingRule) (*statev1.RoutingRule, error) {
 	for _, f := range m.GetFailover() {
 		row.Failover = append(row.Failover, &statev1.FailoverRule{From: f.GetFrom(), To: f.GetTo()})
 	}
-	for _, d := range m.GetDistribution() {
+	for i, d := range m.GetDistribution() {
 		for _, place := range slices.Sorted(maps.Keys(d.GetTo())) {
 			if percent := d.GetTo()[place]; percent > 100 {
-				return nil, fmt.Errorf(
+				return nil, apierror.InField(fmt.Sprintf("distribution[%d].to", i), fmt.Errorf(
 					"%w: for %s: distribution from %s gives %s %d percent; write 1 to 100, or leave it out",
 					ErrRule, m.GetService(), Clip(d.GetFrom()), Clip(place), percent,
-				)
+				))
 			}
 		}
 		row.Distribution = append(row.Distribution, &statev1.DistributionRule{From: d.GetFrom(), To: d.GetTo()})

@@ -11,6 +11,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
@@ -49,48 +50,50 @@ func (i Instance) Key() string {
 func ParseInstance(m *ententev1.Instance) (Instance, error) {
 	var i Instance
 	if m == nil {
-		return i, fmt.Errorf("%w: it is missing", errInstance)
+		return i, apierror.InField("instance", fmt.Errorf("%w: it is missing", errInstance))
 	}
 	if err := plan.CheckServiceName(m.GetService()); err != nil {
-		return i, err
+		return i, apierror.InField("service", err)
 	}
 	address, err := plan.ParseAddress(m.GetAddress())
 	if err != nil {
-		return i, err
+		return i, apierror.InField("address", err)
 	}
 	locality, err := plan.LocalityFromProto(m.GetLocality())
 	if err != nil {
-		return i, err
+		return i, apierror.InField("locality", err)
 	}
 	if locality.Zone == "" {
-		return i, fmt.Errorf(
+		return i, apierror.InField("locality.zone", fmt.Errorf(
 			"%w: %q: an instance runs in a zone; write REGION/ZONE or REGION/ZONE/SUB-ZONE",
 			plan.ErrLocality, locality,
-		)
+		))
 	}
 	id, err := bundle.ParseID(m.GetSpiffeId())
 	if err != nil {
-		return i, err
+		return i, apierror.InField("spiffe_id", err)
 	}
 	if id.Path() == "" {
-		return i, fmt.Errorf("%w: the SPIFFE ID %s has no path; callers expect that of a workload", errInstance, id)
+		return i, apierror.InField("spiffe_id",
+			fmt.Errorf("%w: the SPIFFE ID %s has no path; callers expect that of a workload", errInstance, id))
 	}
 	if grant.HasPathPrefix(id.Path(), grant.ReservedPath) {
-		return i, fmt.Errorf(
+		return i, apierror.InField("spiffe_id", fmt.Errorf(
 			"%w: %s lies below %s/, which is reserved for members",
 			ErrReserved, id, grant.ReservedPath,
-		)
+		))
 	}
 	weight := m.GetWeight()
 	if weight == 0 {
 		weight = 1
 	}
 	if weight > plan.MaxWeight {
-		return i, fmt.Errorf("%w: the weight is %d; 1 to %d are allowed", errInstance, weight, plan.MaxWeight)
+		return i, apierror.InField("weight",
+			fmt.Errorf("%w: the weight is %d; 1 to %d are allowed", errInstance, weight, plan.MaxWeight))
 	}
 	health, err := healthFromProto(m.GetHealth(), plan.Healthy)
 	if err != nil {
-		return i, err
+		return i, apierror.InField("health", err)
 	}
 	return Instance{
 		Service:  m.GetService(),

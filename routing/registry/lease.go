@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -94,7 +95,7 @@ func ownerOf(c access.Caller) string {
 func ownedLease(r raftstore.Reader, secret string, caller access.Caller) (raftstore.Row[*statev1.Lease], error) {
 	digest, id, err := digestOf(secret)
 	if err != nil {
-		return raftstore.Row[*statev1.Lease]{}, invalid(err)
+		return raftstore.Row[*statev1.Lease]{}, invalid(apierror.InField("lease", err))
 	}
 	row, found, err := Leases.Get(r, id)
 	switch {

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry/preserve"
@@ -207,7 +208,7 @@ func (s *Registrar) EvictInstances(
 	ctx context.Context, r *ententev1.EvictInstancesRequest,
 ) (*ententev1.EvictInstancesResponse, error) {
 	if err := plan.CheckServiceName(r.GetService()); err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("service", err))
 	}
 	// The instances may have come to be kept at another member a moment ago.
 	view, err := s.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})

@@ -12,8 +12,10 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 	"github.com/ententehq/entente/routing/plan"
 )
 
@@ -51,6 +53,9 @@ func (s *Registrar) RegisterInstance(
 		return nil, raftstore.StatusError(err)
 	}
 	others := registeredAt(present, wanted.Address)
+	if repeat.Earlier(ctx) != nil {
+		return registeredEarlier(wanted, others)
+	}
 	if len(others) == 0 {
 		if err := s.catalog.checkQuota(view, map[string]int{wanted.Service: 1}); err != nil {
 			return nil, err
@@ -104,6 +109,15 @@ func (s *Registrar) RegisterInstance(
 		written.Revision = row.Revision
 	}
 	return written.Proto(), nil
+}
+
+// registeredEarlier returns the instance that an earlier call with the same request id has registered, as it is now.
+func registeredEarlier(wanted Instance, present []Instance) (*ententev1.Instance, error) {
+	if len(present) == 0 {
+		return nil, status.Errorf(codes.NotFound, "the instance of %s at %s was deregistered", wanted.Service,
+			wanted.Address)
+	}
+	return present[0].Proto(), nil
 }
 
 // put writes an instance into the generation of its set that counts, and returns the key of its row. An equal instance
@@ -207,11 +221,11 @@ func (s *Registrar) DeregisterInstance(
 	ctx context.Context, r *ententev1.DeregisterInstanceRequest,
 ) (*ententev1.DeregisterInstanceResponse, error) {
 	if err := plan.CheckServiceName(r.GetService()); err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("service", err))
 	}
 	address, err := plan.ParseAddress(r.GetAddress())
 	if err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("address", err))
 	}
 	for {
 		found, err := s.registered(ctx, r.GetService(), address)
@@ -381,7 +395,7 @@ func (s *Registrar) ListServices(
 // disowned, and come last. A service without any does not exist for the caller.
 func (s *Registrar) GetService(ctx context.Context, r *ententev1.GetServiceRequest) (*ententev1.Service, error) {
 	if err := plan.CheckServiceName(r.GetName()); err != nil {
-		return nil, invalid(err)
+		return nil, invalid(apierror.InField("name", err))
 	}
 	view, err := Read(ctx, s.store, r.GetRead(), true)
 	if err != nil {

@@ -12,10 +12,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/registry/preserve"
 )
@@ -116,8 +115,8 @@ func Read(
 	case ententev1.Consistency_CONSISTENCY_LINEARIZABLE:
 		linearizable = true
 	default:
-		return nil, status.Errorf(codes.InvalidArgument,
-			"consistency %d is not known; stale and linearizable are", int32(o.GetConsistency()))
+		return nil, invalid(apierror.InField("read.consistency",
+			fmt.Errorf("consistency %d is not known; stale and linearizable are", int32(o.GetConsistency()))))
 	}
 	view, err := s.Read(ctx, raftstore.ReadOptions{
 		Linearizable: linearizable, MinRevision: raftstore.Revision(o.GetMinRevision()),
@@ -126,4 +125,4 @@ func Read(
 }
 
 // invalid returns the status for a request that does not parse.
-func invalid(err error) error { return status.Error(codes.InvalidArgument, err.Error()) }
+func invalid(err error) error { return apierror.Invalid(err) }

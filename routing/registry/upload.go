@@ -11,6 +11,7 @@ import (
 
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 )
@@ -33,6 +34,7 @@ type upload struct {
 
 	received, rejected int
 	errs               []string
+	field              string // the first that was rejected, in its message
 }
 
 // newUpload starts the replacement that the first message of an upload describes.
@@ -47,14 +49,13 @@ func (p *Replacer) newUpload(ctx context.Context, target *ententev1.ReplaceTarge
 	secret, caller := target.GetLease(), access.CallerFrom(ctx)
 	switch {
 	case u.service == "" && secret == "":
-		return nil, status.Error(
-			codes.InvalidArgument,
+		return nil, invalid(apierror.InField("target", errors.New(
 			"the first message has to name what is replaced: set target.service, or target.lease for "+
 				"all that a lease has, or both",
-		)
+		)))
 	case u.service != "":
 		if err := plan.CheckServiceName(u.service); err != nil {
-			return nil, invalid(err)
+			return nil, invalid(apierror.InField("target.service", err))
 		}
 		u.wanted[u.service] = make(map[string]Instance)
 	}
@@ -80,12 +81,11 @@ func (p *Replacer) newUpload(ctx context.Context, target *ententev1.ReplaceTarge
 // once.
 func (u *upload) add(ctx context.Context, list []*ententev1.Instance) error {
 	if len(list) > maxUploadPart {
-		return status.Errorf(
-			codes.InvalidArgument,
+		return invalid(apierror.InField("instances", fmt.Errorf(
 			"a message has %d instances, and %d are allowed: send the rest in further messages",
 			len(list),
 			maxUploadPart,
-		)
+		)))
 	}
 	for _, m := range list {
 		index := u.received
@@ -95,6 +95,9 @@ func (u *upload) add(ctx context.Context, list []*ententev1.Instance) error {
 		}
 		i, err := u.parse(ctx, m)
 		if err != nil {
+			if u.rejected == 0 {
+				u.field = apierror.FieldOf(apierror.InField(fmt.Sprintf("instances[%d]", index), err))
+			}
 			if u.rejected++; u.rejected <= listedErrors {
 				u.errs = append(u.errs, fmt.Sprintf("instance %d: %v", index, err))
 			}
@@ -144,8 +147,8 @@ func (u *upload) rejection() error {
 	if more := u.rejected - len(u.errs); more > 0 {
 		text += fmt.Sprintf("; and %d more", more)
 	}
-	return status.Errorf(codes.InvalidArgument,
-		"nothing was replaced, because %d of %d instances are rejected: %s", u.rejected, u.received, text)
+	return invalid(apierror.InField(u.field, fmt.Errorf(
+		"nothing was replaced, because %d of %d instances are rejected: %s", u.rejected, u.received, text)))
 }
 
 // run writes the differences in one transaction, or stages the sets that differ if they do not fit into one. The

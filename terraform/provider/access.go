@@ -37,6 +37,13 @@ var accessGrant = kind[*ententev1.Grant]{
 		return made, made.GetWarnings(), err
 	},
 	read: func(ctx context.Context, c *client.Client, key *ententev1.Grant) (*ententev1.Grant, error) {
+		if key.GetCreateTime() != nil { // otherwise it is imported, and the ID has not all of its fields
+			return c.Access().GetGrant(ctx, &ententev1.GetGrantRequest{
+				Role: key.GetRole(), SpiffeId: key.GetSpiffeId(), TrustDomain: key.GetTrustDomain(),
+				PathPrefix: key.GetPathPrefix(), DnsNames: key.GetDnsNames(), MayIssue: key.GetMayIssue(),
+				Services: key.GetServices(),
+			})
+		}
 		all, err := c.Access().ListGrants(ctx, &ententev1.ListGrantsRequest{})
 		if err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -148,7 +149,7 @@ func (s *Service) history(
 	td = s.config.Catalog.Home()
 	if name != "" {
 		if td, err = bundle.ParseTrustDomain(name); err != nil {
-			return td, h, status.Error(codes.InvalidArgument, err.Error())
+			return td, h, apierror.Invalid(apierror.InField("trust_domain", err))
 		}
 	}
 	options, err := readOptions(read)

@@ -27,6 +27,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -109,7 +110,7 @@ func (s *Service) GetBundle(ctx context.Context, r *ententev1.GetBundleRequest) 
 	if name := r.GetTrustDomain(); name != "" {
 		var err error
 		if td, err = bundle.ParseTrustDomain(name); err != nil {
-			return nil, status.Error(codes.InvalidArgument, err.Error())
+			return nil, apierror.Invalid(apierror.InField("trust_domain", err))
 		}
 	}
 	options, err := readOptions(r.GetRead())
@@ -202,7 +203,8 @@ func readOptions(r *ententev1.ReadOptions) (ReadOptions, error) {
 	case ententev1.Consistency_CONSISTENCY_LINEARIZABLE:
 		o.Linearizable = true
 	default:
-		return o, status.Errorf(codes.InvalidArgument, "consistency %d is not known; use stale or linearizable", c)
+		return o, apierror.Invalid(apierror.InField("read.consistency",
+			fmt.Errorf("consistency %d is not known; use stale or linearizable", c)))
 	}
 	return o, nil
 }

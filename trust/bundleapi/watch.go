@@ -1,12 +1,15 @@
 package bundleapi
 
 import (
+	"fmt"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 // WatchBundles sends the present bundles, in a message even if there is none, and then each change.
@@ -52,18 +55,17 @@ func watchedNames(list []string) (map[string]bool, error) {
 		return nil, nil
 	}
 	if len(list) > maxWatchedDomains {
-		return nil, status.Errorf(
-			codes.InvalidArgument,
+		return nil, apierror.Invalid(apierror.InField("trust_domains", fmt.Errorf(
 			"a watch of %d trust domains is too large: name at most %d, or none to watch all",
 			len(list),
 			maxWatchedDomains,
-		)
+		)))
 	}
 	names := make(map[string]bool, len(list))
-	for _, name := range list {
+	for i, name := range list {
 		td, err := bundle.ParseTrustDomain(name)
 		if err != nil {
-			return nil, status.Error(codes.InvalidArgument, err.Error())
+			return nil, apierror.Invalid(apierror.InField(fmt.Sprintf("trust_domains[%d]", i), err))
 		}
 		names[td.Name()] = true
 	}

@@ -227,8 +227,12 @@ func (x *Grant) GetEtag() string {
 }
 
 type GrantRoleRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grant         *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Grant *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +274,114 @@ func (x *GrantRoleRequest) GetGrant() *Grant {
 	return nil
 }
 
+func (x *GrantRoleRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// GetGrantRequest names a grant by all that a client sets, as RevokeRoleRequest does.
+type GetGrantRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=entente.v1.Role" json:"role,omitempty"`
+	SpiffeId      string                 `protobuf:"bytes,2,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	TrustDomain   string                 `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	PathPrefix    string                 `protobuf:"bytes,4,opt,name=path_prefix,json=pathPrefix,proto3" json:"path_prefix,omitempty"`
+	DnsNames      []string               `protobuf:"bytes,5,rep,name=dns_names,json=dnsNames,proto3" json:"dns_names,omitempty"`
+	MayIssue      []Role                 `protobuf:"varint,6,rep,packed,name=may_issue,json=mayIssue,proto3,enum=entente.v1.Role" json:"may_issue,omitempty"`
+	Services      []string               `protobuf:"bytes,7,rep,name=services,proto3" json:"services,omitempty"`
+	Read          *ReadOptions           `protobuf:"bytes,8,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetGrantRequest) Reset() {
+	*x = GetGrantRequest{}
+	mi := &file_entente_v1_access_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetGrantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetGrantRequest) ProtoMessage() {}
+
+func (x *GetGrantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_access_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetGrantRequest.ProtoReflect.Descriptor instead.
+func (*GetGrantRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetGrantRequest) GetRole() Role {
+	if x != nil {
+		return x.Role
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *GetGrantRequest) GetSpiffeId() string {
+	if x != nil {
+		return x.SpiffeId
+	}
+	return ""
+}
+
+func (x *GetGrantRequest) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *GetGrantRequest) GetPathPrefix() string {
+	if x != nil {
+		return x.PathPrefix
+	}
+	return ""
+}
+
+func (x *GetGrantRequest) GetDnsNames() []string {
+	if x != nil {
+		return x.DnsNames
+	}
+	return nil
+}
+
+func (x *GetGrantRequest) GetMayIssue() []Role {
+	if x != nil {
+		return x.MayIssue
+	}
+	return nil
+}
+
+func (x *GetGrantRequest) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *GetGrantRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
 type ListGrantsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
@@ -279,7 +391,7 @@ type ListGrantsRequest struct {
 
 func (x *ListGrantsRequest) Reset() {
 	*x = ListGrantsRequest{}
-	mi := &file_entente_v1_access_proto_msgTypes[2]
+	mi := &file_entente_v1_access_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +403,7 @@ func (x *ListGrantsRequest) String() string {
 func (*ListGrantsRequest) ProtoMessage() {}
 
 func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_access_proto_msgTypes[2]
+	mi := &file_entente_v1_access_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +416,7 @@ func (x *ListGrantsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsRequest.ProtoReflect.Descriptor instead.
 func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_access_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListGrantsRequest) GetRead() *ReadOptions {
@@ -327,7 +439,7 @@ type ListGrantsResponse struct {
 
 func (x *ListGrantsResponse) Reset() {
 	*x = ListGrantsResponse{}
-	mi := &file_entente_v1_access_proto_msgTypes[3]
+	mi := &file_entente_v1_access_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -339,7 +451,7 @@ func (x *ListGrantsResponse) String() string {
 func (*ListGrantsResponse) ProtoMessage() {}
 
 func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_access_proto_msgTypes[3]
+	mi := &file_entente_v1_access_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -352,7 +464,7 @@ func (x *ListGrantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGrantsResponse.ProtoReflect.Descriptor instead.
 func (*ListGrantsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_access_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListGrantsResponse) GetRevision() uint64 {
@@ -396,7 +508,7 @@ type RevokeRoleRequest struct {
 
 func (x *RevokeRoleRequest) Reset() {
 	*x = RevokeRoleRequest{}
-	mi := &file_entente_v1_access_proto_msgTypes[4]
+	mi := &file_entente_v1_access_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +520,7 @@ func (x *RevokeRoleRequest) String() string {
 func (*RevokeRoleRequest) ProtoMessage() {}
 
 func (x *RevokeRoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_access_proto_msgTypes[4]
+	mi := &file_entente_v1_access_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +533,7 @@ func (x *RevokeRoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRoleRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRoleRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_access_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RevokeRoleRequest) GetRole() Role {
@@ -499,7 +611,7 @@ type RevokeRoleResponse struct {
 
 func (x *RevokeRoleResponse) Reset() {
 	*x = RevokeRoleResponse{}
-	mi := &file_entente_v1_access_proto_msgTypes[5]
+	mi := &file_entente_v1_access_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +623,7 @@ func (x *RevokeRoleResponse) String() string {
 func (*RevokeRoleResponse) ProtoMessage() {}
 
 func (x *RevokeRoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_access_proto_msgTypes[5]
+	mi := &file_entente_v1_access_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +636,7 @@ func (x *RevokeRoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRoleResponse.ProtoReflect.Descriptor instead.
 func (*RevokeRoleResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_access_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RevokeRoleResponse) GetRevision() uint64 {
@@ -559,7 +671,7 @@ type ReleaseServiceRequest struct {
 
 func (x *ReleaseServiceRequest) Reset() {
 	*x = ReleaseServiceRequest{}
-	mi := &file_entente_v1_access_proto_msgTypes[6]
+	mi := &file_entente_v1_access_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +683,7 @@ func (x *ReleaseServiceRequest) String() string {
 func (*ReleaseServiceRequest) ProtoMessage() {}
 
 func (x *ReleaseServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_access_proto_msgTypes[6]
+	mi := &file_entente_v1_access_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +696,7 @@ func (x *ReleaseServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServiceRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseServiceRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_access_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseServiceRequest) GetService() string {
@@ -611,7 +723,7 @@ type ReleaseServiceResponse struct {
 
 func (x *ReleaseServiceResponse) Reset() {
 	*x = ReleaseServiceResponse{}
-	mi := &file_entente_v1_access_proto_msgTypes[7]
+	mi := &file_entente_v1_access_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +735,7 @@ func (x *ReleaseServiceResponse) String() string {
 func (*ReleaseServiceResponse) ProtoMessage() {}
 
 func (x *ReleaseServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_access_proto_msgTypes[7]
+	mi := &file_entente_v1_access_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +748,7 @@ func (x *ReleaseServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServiceResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseServiceResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_access_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_access_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReleaseServiceResponse) GetRevision() uint64 {
@@ -673,9 +785,21 @@ const file_entente_v1_access_proto_rawDesc = "" +
 	"\bservices\x18\t \x03(\tR\bservices\x12\x1a\n" +
 	"\bwarnings\x18\n" +
 	" \x03(\tR\bwarnings\x12\x12\n" +
-	"\x04etag\x18\v \x01(\tR\x04etag\";\n" +
+	"\x04etag\x18\v \x01(\tR\x04etag\"Z\n" +
 	"\x10GrantRoleRequest\x12'\n" +
-	"\x05grant\x18\x01 \x01(\v2\x11.entente.v1.GrantR\x05grant\"@\n" +
+	"\x05grant\x18\x01 \x01(\v2\x11.entente.v1.GrantR\x05grant\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xad\x02\n" +
+	"\x0fGetGrantRequest\x12$\n" +
+	"\x04role\x18\x01 \x01(\x0e2\x10.entente.v1.RoleR\x04role\x12\x1b\n" +
+	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x12!\n" +
+	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12\x1f\n" +
+	"\vpath_prefix\x18\x04 \x01(\tR\n" +
+	"pathPrefix\x12\x1b\n" +
+	"\tdns_names\x18\x05 \x03(\tR\bdnsNames\x12-\n" +
+	"\tmay_issue\x18\x06 \x03(\x0e2\x10.entente.v1.RoleR\bmayIssue\x12\x1a\n" +
+	"\bservices\x18\a \x03(\tR\bservices\x12+\n" +
+	"\x04read\x18\b \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"@\n" +
 	"\x11ListGrantsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\x88\x01\n" +
 	"\x12ListGrantsResponse\x12\x1a\n" +
@@ -711,9 +835,10 @@ const file_entente_v1_access_proto_rawDesc = "" +
 	"\vROLE_ISSUER\x10\x03\x12\r\n" +
 	"\tROLE_PEER\x10\x04\x12\x12\n" +
 	"\x0eROLE_DISCOVERY\x10\x05\x12\x0f\n" +
-	"\vROLE_READER\x10\x062\xc0\x02\n" +
+	"\vROLE_READER\x10\x062\xfc\x02\n" +
 	"\rAccessService\x12<\n" +
-	"\tGrantRole\x12\x1c.entente.v1.GrantRoleRequest\x1a\x11.entente.v1.Grant\x12K\n" +
+	"\tGrantRole\x12\x1c.entente.v1.GrantRoleRequest\x1a\x11.entente.v1.Grant\x12:\n" +
+	"\bGetGrant\x12\x1b.entente.v1.GetGrantRequest\x1a\x11.entente.v1.Grant\x12K\n" +
 	"\n" +
 	"ListGrants\x12\x1d.entente.v1.ListGrantsRequest\x1a\x1e.entente.v1.ListGrantsResponse\x12K\n" +
 	"\n" +
@@ -733,45 +858,51 @@ func file_entente_v1_access_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_access_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entente_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_entente_v1_access_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_entente_v1_access_proto_goTypes = []any{
 	(Role)(0),                      // 0: entente.v1.Role
 	(*Grant)(nil),                  // 1: entente.v1.Grant
 	(*GrantRoleRequest)(nil),       // 2: entente.v1.GrantRoleRequest
-	(*ListGrantsRequest)(nil),      // 3: entente.v1.ListGrantsRequest
-	(*ListGrantsResponse)(nil),     // 4: entente.v1.ListGrantsResponse
-	(*RevokeRoleRequest)(nil),      // 5: entente.v1.RevokeRoleRequest
-	(*RevokeRoleResponse)(nil),     // 6: entente.v1.RevokeRoleResponse
-	(*ReleaseServiceRequest)(nil),  // 7: entente.v1.ReleaseServiceRequest
-	(*ReleaseServiceResponse)(nil), // 8: entente.v1.ReleaseServiceResponse
-	(*timestamppb.Timestamp)(nil),  // 9: google.protobuf.Timestamp
-	(*ReadOptions)(nil),            // 10: entente.v1.ReadOptions
-	(*Effect)(nil),                 // 11: entente.v1.Effect
+	(*GetGrantRequest)(nil),        // 3: entente.v1.GetGrantRequest
+	(*ListGrantsRequest)(nil),      // 4: entente.v1.ListGrantsRequest
+	(*ListGrantsResponse)(nil),     // 5: entente.v1.ListGrantsResponse
+	(*RevokeRoleRequest)(nil),      // 6: entente.v1.RevokeRoleRequest
+	(*RevokeRoleResponse)(nil),     // 7: entente.v1.RevokeRoleResponse
+	(*ReleaseServiceRequest)(nil),  // 8: entente.v1.ReleaseServiceRequest
+	(*ReleaseServiceResponse)(nil), // 9: entente.v1.ReleaseServiceResponse
+	(*timestamppb.Timestamp)(nil),  // 10: google.protobuf.Timestamp
+	(*ReadOptions)(nil),            // 11: entente.v1.ReadOptions
+	(*Effect)(nil),                 // 12: entente.v1.Effect
 }
 var file_entente_v1_access_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Grant.role:type_name -> entente.v1.Role
-	9,  // 1: entente.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: entente.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: entente.v1.Grant.may_issue:type_name -> entente.v1.Role
 	1,  // 3: entente.v1.GrantRoleRequest.grant:type_name -> entente.v1.Grant
-	10, // 4: entente.v1.ListGrantsRequest.read:type_name -> entente.v1.ReadOptions
-	1,  // 5: entente.v1.ListGrantsResponse.grants:type_name -> entente.v1.Grant
-	0,  // 6: entente.v1.RevokeRoleRequest.role:type_name -> entente.v1.Role
-	0,  // 7: entente.v1.RevokeRoleRequest.may_issue:type_name -> entente.v1.Role
-	11, // 8: entente.v1.RevokeRoleResponse.effects:type_name -> entente.v1.Effect
-	11, // 9: entente.v1.ReleaseServiceResponse.effects:type_name -> entente.v1.Effect
-	2,  // 10: entente.v1.AccessService.GrantRole:input_type -> entente.v1.GrantRoleRequest
-	3,  // 11: entente.v1.AccessService.ListGrants:input_type -> entente.v1.ListGrantsRequest
-	5,  // 12: entente.v1.AccessService.RevokeRole:input_type -> entente.v1.RevokeRoleRequest
-	7,  // 13: entente.v1.AccessService.ReleaseService:input_type -> entente.v1.ReleaseServiceRequest
-	1,  // 14: entente.v1.AccessService.GrantRole:output_type -> entente.v1.Grant
-	4,  // 15: entente.v1.AccessService.ListGrants:output_type -> entente.v1.ListGrantsResponse
-	6,  // 16: entente.v1.AccessService.RevokeRole:output_type -> entente.v1.RevokeRoleResponse
-	8,  // 17: entente.v1.AccessService.ReleaseService:output_type -> entente.v1.ReleaseServiceResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	0,  // 4: entente.v1.GetGrantRequest.role:type_name -> entente.v1.Role
+	0,  // 5: entente.v1.GetGrantRequest.may_issue:type_name -> entente.v1.Role
+	11, // 6: entente.v1.GetGrantRequest.read:type_name -> entente.v1.ReadOptions
+	11, // 7: entente.v1.ListGrantsRequest.read:type_name -> entente.v1.ReadOptions
+	1,  // 8: entente.v1.ListGrantsResponse.grants:type_name -> entente.v1.Grant
+	0,  // 9: entente.v1.RevokeRoleRequest.role:type_name -> entente.v1.Role
+	0,  // 10: entente.v1.RevokeRoleRequest.may_issue:type_name -> entente.v1.Role
+	12, // 11: entente.v1.RevokeRoleResponse.effects:type_name -> entente.v1.Effect
+	12, // 12: entente.v1.ReleaseServiceResponse.effects:type_name -> entente.v1.Effect
+	2,  // 13: entente.v1.AccessService.GrantRole:input_type -> entente.v1.GrantRoleRequest
+	3,  // 14: entente.v1.AccessService.GetGrant:input_type -> entente.v1.GetGrantRequest
+	4,  // 15: entente.v1.AccessService.ListGrants:input_type -> entente.v1.ListGrantsRequest
+	6,  // 16: entente.v1.AccessService.RevokeRole:input_type -> entente.v1.RevokeRoleRequest
+	8,  // 17: entente.v1.AccessService.ReleaseService:input_type -> entente.v1.ReleaseServiceRequest
+	1,  // 18: entente.v1.AccessService.GrantRole:output_type -> entente.v1.Grant
+	1,  // 19: entente.v1.AccessService.GetGrant:output_type -> entente.v1.Grant
+	5,  // 20: entente.v1.AccessService.ListGrants:output_type -> entente.v1.ListGrantsResponse
+	7,  // 21: entente.v1.AccessService.RevokeRole:output_type -> entente.v1.RevokeRoleResponse
+	9,  // 22: entente.v1.AccessService.ReleaseService:output_type -> entente.v1.ReleaseServiceResponse
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_access_proto_init() }
@@ -787,7 +918,7 @@ func file_entente_v1_access_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_access_proto_rawDesc), len(file_entente_v1_access_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AccessService_GrantRole_FullMethodName      = "/entente.v1.AccessService/GrantRole"
+	AccessService_GetGrant_FullMethodName       = "/entente.v1.AccessService/GetGrant"
 	AccessService_ListGrants_FullMethodName     = "/entente.v1.AccessService/ListGrants"
 	AccessService_RevokeRole_FullMethodName     = "/entente.v1.AccessService/RevokeRole"
 	AccessService_ReleaseService_FullMethodName = "/entente.v1.AccessService/ReleaseService"
@@ -32,6 +33,8 @@ const (
 // AccessService manages the grants that permit callers to use the API.
 type AccessServiceClient interface {
 	GrantRole(ctx context.Context, in *GrantRoleRequest, opts ...grpc.CallOption) (*Grant, error)
+	// GetGrant returns the one grant that has all these fields.
+	GetGrant(ctx context.Context, in *GetGrantRequest, opts ...grpc.CallOption) (*Grant, error)
 	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
 	RevokeRole(ctx context.Context, in *RevokeRoleRequest, opts ...grpc.CallOption) (*RevokeRoleResponse, error)
 	// ReleaseService makes the name of a service open again that is reserved because its last owner is gone.
@@ -50,6 +53,16 @@ func (c *accessServiceClient) GrantRole(ctx context.Context, in *GrantRoleReques
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Grant)
 	err := c.cc.Invoke(ctx, AccessService_GrantRole_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accessServiceClient) GetGrant(ctx context.Context, in *GetGrantRequest, opts ...grpc.CallOption) (*Grant, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Grant)
+	err := c.cc.Invoke(ctx, AccessService_GetGrant_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +106,8 @@ func (c *accessServiceClient) ReleaseService(ctx context.Context, in *ReleaseSer
 // AccessService manages the grants that permit callers to use the API.
 type AccessServiceServer interface {
 	GrantRole(context.Context, *GrantRoleRequest) (*Grant, error)
+	// GetGrant returns the one grant that has all these fields.
+	GetGrant(context.Context, *GetGrantRequest) (*Grant, error)
 	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)
 	RevokeRole(context.Context, *RevokeRoleRequest) (*RevokeRoleResponse, error)
 	// ReleaseService makes the name of a service open again that is reserved because its last owner is gone.
@@ -109,6 +124,9 @@ type UnimplementedAccessServiceServer struct{}
 
 func (UnimplementedAccessServiceServer) GrantRole(context.Context, *GrantRoleRequest) (*Grant, error) {
 	return nil, status.Error(codes.Unimplemented, "method GrantRole not implemented")
+}
+func (UnimplementedAccessServiceServer) GetGrant(context.Context, *GetGrantRequest) (*Grant, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetGrant not implemented")
 }
 func (UnimplementedAccessServiceServer) ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGrants not implemented")
@@ -154,6 +172,24 @@ func _AccessService_GrantRole_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AccessServiceServer).GrantRole(ctx, req.(*GrantRoleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AccessService_GetGrant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetGrantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccessServiceServer).GetGrant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccessService_GetGrant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccessServiceServer).GetGrant(ctx, req.(*GetGrantRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -222,6 +258,10 @@ var AccessService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GrantRole",
 			Handler:    _AccessService_GrantRole_Handler,
+		},
+		{
+			MethodName: "GetGrant",
+			Handler:    _AccessService_GetGrant_Handler,
 		},
 		{
 			MethodName: "ListGrants",

@@ -903,7 +903,14 @@ type CreateJoinTokenRequest struct {
 	// The id of the member to admit.
 	MemberId string `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
 	// Whether the holder of the token becomes a member without an approval.
-	AutoApprove   bool `protobuf:"varint,3,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
+	AutoApprove bool `protobuf:"varint,3,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// SHA-256 of a secret of 32 random bytes that the caller made and keeps. The response then has no token: the public
+	// part of the join token and the secret are joined into one. If empty, the server makes the secret.
+	SecretSha256  []byte `protobuf:"bytes,5,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -959,12 +966,29 @@ func (x *CreateJoinTokenRequest) GetAutoApprove() bool {
 	return false
 }
 
+func (x *CreateJoinTokenRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateJoinTokenRequest) GetSecretSha256() []byte {
+	if x != nil {
+		return x.SecretSha256
+	}
+	return nil
+}
+
 type CreateJoinTokenResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The secret token for the joiner's configuration, returned only once.
-	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The secret token for the joiner's configuration, returned only once. Empty if the request has secret_sha256, and in
+	// the response to a repeated request.
+	Token      string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What is stored of it.
+	JoinToken     *JoinToken `protobuf:"bytes,4,opt,name=join_token,json=joinToken,proto3" json:"join_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1020,6 +1044,13 @@ func (x *CreateJoinTokenResponse) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CreateJoinTokenResponse) GetJoinToken() *JoinToken {
+	if x != nil {
+		return x.JoinToken
+	}
+	return nil
+}
+
 // JoinToken describes a token without its secret.
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1033,7 +1064,9 @@ type JoinToken struct {
 	CreatedBy string `protobuf:"bytes,6,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	CreatedOn string `protobuf:"bytes,7,opt,name=created_on,json=createdOn,proto3" json:"created_on,omitempty"`
 	// The joiner that redeemed it and waits for approval; absent if the token is open.
-	Joiner        *Member `protobuf:"bytes,8,opt,name=joiner,proto3" json:"joiner,omitempty"`
+	Joiner *Member `protobuf:"bytes,8,opt,name=joiner,proto3" json:"joiner,omitempty"`
+	// The token without its secret; joined with the secret it is the token. Not secret.
+	PublicPart    string `protobuf:"bytes,9,opt,name=public_part,json=publicPart,proto3" json:"public_part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1122,6 +1155,13 @@ func (x *JoinToken) GetJoiner() *Member {
 		return x.Joiner
 	}
 	return nil
+}
+
+func (x *JoinToken) GetPublicPart() string {
+	if x != nil {
+		return x.PublicPart
+	}
+	return ""
 }
 
 type ListJoinTokensRequest struct {
@@ -1758,16 +1798,21 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\x85\x01\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\xc9\x01\n" +
 	"\x16CreateJoinTokenRequest\x12+\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
-	"\fauto_approve\x18\x03 \x01(\bR\vautoApprove\"\x88\x01\n" +
+	"\fauto_approve\x18\x03 \x01(\bR\vautoApprove\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12#\n" +
+	"\rsecret_sha256\x18\x05 \x01(\fR\fsecretSha256\"\xbe\x01\n" +
 	"\x17CreateJoinTokenResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xbf\x02\n" +
+	"expireTime\x124\n" +
+	"\n" +
+	"join_token\x18\x04 \x01(\v2\x15.entente.v1.JoinTokenR\tjoinToken\"\xe0\x02\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
@@ -1780,7 +1825,9 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"created_by\x18\x06 \x01(\tR\tcreatedBy\x12\x1d\n" +
 	"\n" +
 	"created_on\x18\a \x01(\tR\tcreatedOn\x12*\n" +
-	"\x06joiner\x18\b \x01(\v2\x12.entente.v1.MemberR\x06joiner\"D\n" +
+	"\x06joiner\x18\b \x01(\v2\x12.entente.v1.MemberR\x06joiner\x12\x1f\n" +
+	"\vpublic_part\x18\t \x01(\tR\n" +
+	"publicPart\"D\n" +
 	"\x15ListJoinTokensRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"l\n" +
 	"\x16ListJoinTokensResponse\x12\x1a\n" +
@@ -1893,41 +1940,42 @@ var file_entente_v1_cluster_proto_depIdxs = []int32{
 	26, // 15: entente.v1.AdministrativeChange.time:type_name -> google.protobuf.Timestamp
 	27, // 16: entente.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
 	26, // 17: entente.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	26, // 18: entente.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
-	26, // 19: entente.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 20: entente.v1.JoinToken.joiner:type_name -> entente.v1.Member
-	28, // 21: entente.v1.ListJoinTokensRequest.read:type_name -> entente.v1.ReadOptions
-	14, // 22: entente.v1.ListJoinTokensResponse.join_tokens:type_name -> entente.v1.JoinToken
-	14, // 23: entente.v1.RevokeJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
-	0,  // 24: entente.v1.ApproveMemberResponse.member:type_name -> entente.v1.Member
-	24, // 25: entente.v1.RestoreSnapshotRequest.snapshot:type_name -> entente.v1.SnapshotDescription
-	26, // 26: entente.v1.SnapshotDescription.time:type_name -> google.protobuf.Timestamp
-	30, // 27: entente.v1.RestoreSnapshotResponse.effects:type_name -> entente.v1.Effect
-	2,  // 28: entente.v1.ClusterService.ListMembers:input_type -> entente.v1.ListMembersRequest
-	4,  // 29: entente.v1.ClusterService.RemoveMember:input_type -> entente.v1.RemoveMemberRequest
-	8,  // 30: entente.v1.ClusterService.RepairMember:input_type -> entente.v1.RepairMemberRequest
-	10, // 31: entente.v1.ClusterService.TransferLeadership:input_type -> entente.v1.TransferLeadershipRequest
-	12, // 32: entente.v1.ClusterService.CreateJoinToken:input_type -> entente.v1.CreateJoinTokenRequest
-	15, // 33: entente.v1.ClusterService.ListJoinTokens:input_type -> entente.v1.ListJoinTokensRequest
-	17, // 34: entente.v1.ClusterService.RevokeJoinToken:input_type -> entente.v1.RevokeJoinTokenRequest
-	19, // 35: entente.v1.ClusterService.ApproveMember:input_type -> entente.v1.ApproveMemberRequest
-	21, // 36: entente.v1.ClusterService.SaveSnapshot:input_type -> entente.v1.SaveSnapshotRequest
-	23, // 37: entente.v1.ClusterService.RestoreSnapshot:input_type -> entente.v1.RestoreSnapshotRequest
-	3,  // 38: entente.v1.ClusterService.ListMembers:output_type -> entente.v1.ListMembersResponse
-	5,  // 39: entente.v1.ClusterService.RemoveMember:output_type -> entente.v1.RemoveMemberResponse
-	9,  // 40: entente.v1.ClusterService.RepairMember:output_type -> entente.v1.RepairMemberResponse
-	11, // 41: entente.v1.ClusterService.TransferLeadership:output_type -> entente.v1.TransferLeadershipResponse
-	13, // 42: entente.v1.ClusterService.CreateJoinToken:output_type -> entente.v1.CreateJoinTokenResponse
-	16, // 43: entente.v1.ClusterService.ListJoinTokens:output_type -> entente.v1.ListJoinTokensResponse
-	18, // 44: entente.v1.ClusterService.RevokeJoinToken:output_type -> entente.v1.RevokeJoinTokenResponse
-	20, // 45: entente.v1.ClusterService.ApproveMember:output_type -> entente.v1.ApproveMemberResponse
-	22, // 46: entente.v1.ClusterService.SaveSnapshot:output_type -> entente.v1.SaveSnapshotResponse
-	25, // 47: entente.v1.ClusterService.RestoreSnapshot:output_type -> entente.v1.RestoreSnapshotResponse
-	38, // [38:48] is the sub-list for method output_type
-	28, // [28:38] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	14, // 18: entente.v1.CreateJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
+	26, // 19: entente.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	26, // 20: entente.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 21: entente.v1.JoinToken.joiner:type_name -> entente.v1.Member
+	28, // 22: entente.v1.ListJoinTokensRequest.read:type_name -> entente.v1.ReadOptions
+	14, // 23: entente.v1.ListJoinTokensResponse.join_tokens:type_name -> entente.v1.JoinToken
+	14, // 24: entente.v1.RevokeJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
+	0,  // 25: entente.v1.ApproveMemberResponse.member:type_name -> entente.v1.Member
+	24, // 26: entente.v1.RestoreSnapshotRequest.snapshot:type_name -> entente.v1.SnapshotDescription
+	26, // 27: entente.v1.SnapshotDescription.time:type_name -> google.protobuf.Timestamp
+	30, // 28: entente.v1.RestoreSnapshotResponse.effects:type_name -> entente.v1.Effect
+	2,  // 29: entente.v1.ClusterService.ListMembers:input_type -> entente.v1.ListMembersRequest
+	4,  // 30: entente.v1.ClusterService.RemoveMember:input_type -> entente.v1.RemoveMemberRequest
+	8,  // 31: entente.v1.ClusterService.RepairMember:input_type -> entente.v1.RepairMemberRequest
+	10, // 32: entente.v1.ClusterService.TransferLeadership:input_type -> entente.v1.TransferLeadershipRequest
+	12, // 33: entente.v1.ClusterService.CreateJoinToken:input_type -> entente.v1.CreateJoinTokenRequest
+	15, // 34: entente.v1.ClusterService.ListJoinTokens:input_type -> entente.v1.ListJoinTokensRequest
+	17, // 35: entente.v1.ClusterService.RevokeJoinToken:input_type -> entente.v1.RevokeJoinTokenRequest
+	19, // 36: entente.v1.ClusterService.ApproveMember:input_type -> entente.v1.ApproveMemberRequest
+	21, // 37: entente.v1.ClusterService.SaveSnapshot:input_type -> entente.v1.SaveSnapshotRequest
+	23, // 38: entente.v1.ClusterService.RestoreSnapshot:input_type -> entente.v1.RestoreSnapshotRequest
+	3,  // 39: entente.v1.ClusterService.ListMembers:output_type -> entente.v1.ListMembersResponse
+	5,  // 40: entente.v1.ClusterService.RemoveMember:output_type -> entente.v1.RemoveMemberResponse
+	9,  // 41: entente.v1.ClusterService.RepairMember:output_type -> entente.v1.RepairMemberResponse
+	11, // 42: entente.v1.ClusterService.TransferLeadership:output_type -> entente.v1.TransferLeadershipResponse
+	13, // 43: entente.v1.ClusterService.CreateJoinToken:output_type -> entente.v1.CreateJoinTokenResponse
+	16, // 44: entente.v1.ClusterService.ListJoinTokens:output_type -> entente.v1.ListJoinTokensResponse
+	18, // 45: entente.v1.ClusterService.RevokeJoinToken:output_type -> entente.v1.RevokeJoinTokenResponse
+	20, // 46: entente.v1.ClusterService.ApproveMember:output_type -> entente.v1.ApproveMemberResponse
+	22, // 47: entente.v1.ClusterService.SaveSnapshot:output_type -> entente.v1.SaveSnapshotResponse
+	25, // 48: entente.v1.ClusterService.RestoreSnapshot:output_type -> entente.v1.RestoreSnapshotResponse
+	39, // [39:49] is the sub-list for method output_type
+	29, // [29:39] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_cluster_proto_init() }

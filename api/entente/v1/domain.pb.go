@@ -187,8 +187,12 @@ func (x *Domain) GetDeletionProtection() bool {
 }
 
 type CreateDomainRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Domain        *Domain                `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Domain *Domain                `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +232,13 @@ func (x *CreateDomainRequest) GetDomain() *Domain {
 		return x.Domain
 	}
 	return nil
+}
+
+func (x *CreateDomainRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 type ListDomainsRequest struct {
@@ -580,9 +591,11 @@ const file_entente_v1_domain_proto_rawDesc = "" +
 	"\x10name_constraints\x18\v \x01(\bR\x0fnameConstraints\x12C\n" +
 	"\x10peer_min_refresh\x18\f \x01(\v2\x19.google.protobuf.DurationR\x0epeerMinRefresh\x12\x12\n" +
 	"\x04etag\x18\r \x01(\tR\x04etag\x12/\n" +
-	"\x13deletion_protection\x18\x0e \x01(\bR\x12deletionProtection\"A\n" +
+	"\x13deletion_protection\x18\x0e \x01(\bR\x12deletionProtection\"`\n" +
 	"\x13CreateDomainRequest\x12*\n" +
-	"\x06domain\x18\x01 \x01(\v2\x12.entente.v1.DomainR\x06domain\"A\n" +
+	"\x06domain\x18\x01 \x01(\v2\x12.entente.v1.DomainR\x06domain\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"A\n" +
 	"\x12ListDomainsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"_\n" +
 	"\x13ListDomainsResponse\x12\x1a\n" +

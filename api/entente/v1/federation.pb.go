@@ -1312,8 +1312,12 @@ type CreateRelationshipRequest struct {
 	Relationship *Relationship          `protobuf:"bytes,1,opt,name=relationship,proto3" json:"relationship,omitempty"`
 	// The SPIFFE bundle document to start from. Required if an https_spiffe endpoint serves its own domain's bundle.
 	BootstrapBundle []byte `protobuf:"bytes,2,opt,name=bootstrap_bundle,json=bootstrapBundle,proto3" json:"bootstrap_bundle,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateRelationshipRequest) Reset() {
@@ -1358,6 +1362,13 @@ func (x *CreateRelationshipRequest) GetBootstrapBundle() []byte {
 		return x.BootstrapBundle
 	}
 	return nil
+}
+
+func (x *CreateRelationshipRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 type ListRelationshipsRequest struct {
@@ -2007,7 +2018,9 @@ type Invitation struct {
 	// Why it was revoked, if not by an operator; otherwise empty.
 	RevokeReason string `protobuf:"bytes,11,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	// The addresses that an operator gave for the other side to use. If empty, the members' own.
-	Advertised    []string `protobuf:"bytes,12,rep,name=advertised,proto3" json:"advertised,omitempty"`
+	Advertised []string `protobuf:"bytes,12,rep,name=advertised,proto3" json:"advertised,omitempty"`
+	// The token without its secret; joined with the secret it is the token. Not secret.
+	PublicPart    string `protobuf:"bytes,13,opt,name=public_part,json=publicPart,proto3" json:"public_part,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2126,6 +2139,13 @@ func (x *Invitation) GetAdvertised() []string {
 	return nil
 }
 
+func (x *Invitation) GetPublicPart() string {
+	if x != nil {
+		return x.PublicPart
+	}
+	return ""
+}
+
 type CreateInvitationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A hosted trust domain.
@@ -2141,7 +2161,14 @@ type CreateInvitationRequest struct {
 	ForeignHomeTrustDomain string `protobuf:"bytes,5,opt,name=foreign_home_trust_domain,json=foreignHomeTrustDomain,proto3" json:"foreign_home_trust_domain,omitempty"`
 	// HOST:PORT at which the other side reaches the cluster ports, for example of a load balancer; at most 9. The URLs of
 	// the bundle endpoints are at the same hosts, unless the configuration names others. If empty, the members' own.
-	Advertise     []string `protobuf:"bytes,6,rep,name=advertise,proto3" json:"advertise,omitempty"`
+	Advertise []string `protobuf:"bytes,6,rep,name=advertise,proto3" json:"advertise,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// SHA-256 of a secret of 32 random bytes that the caller made and keeps. The response then has no token: the public
+	// part of the invitation and the secret are joined into one. If empty, the server makes the secret.
+	SecretSha256  []byte `protobuf:"bytes,8,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2218,10 +2245,24 @@ func (x *CreateInvitationRequest) GetAdvertise() []string {
 	return nil
 }
 
+func (x *CreateInvitationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateInvitationRequest) GetSecretSha256() []byte {
+	if x != nil {
+		return x.SecretSha256
+	}
+	return nil
+}
+
 type CreateInvitationResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Secret, and returned only here.
+	// Secret, and returned only here. Empty if the request has secret_sha256, and in the response to a repeated request.
 	Token      string      `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	Invitation *Invitation `protobuf:"bytes,3,opt,name=invitation,proto3" json:"invitation,omitempty"`
 	// What the other side is going to use: the addresses in the token, the URLs of the bundle endpoints, and SHA-256 of
@@ -2314,6 +2355,58 @@ func (x *CreateInvitationResponse) GetWarnings() []string {
 	return nil
 }
 
+type GetInvitationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Read          *ReadOptions           `protobuf:"bytes,2,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetInvitationRequest) Reset() {
+	*x = GetInvitationRequest{}
+	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetInvitationRequest) ProtoMessage() {}
+
+func (x *GetInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetInvitationRequest.ProtoReflect.Descriptor instead.
+func (*GetInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetInvitationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GetInvitationRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
 type ListInvitationsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
@@ -2323,7 +2416,7 @@ type ListInvitationsRequest struct {
 
 func (x *ListInvitationsRequest) Reset() {
 	*x = ListInvitationsRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	mi := &file_entente_v1_federation_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2428,7 @@ func (x *ListInvitationsRequest) String() string {
 func (*ListInvitationsRequest) ProtoMessage() {}
 
 func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[23]
+	mi := &file_entente_v1_federation_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2441,7 @@ func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{23}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListInvitationsRequest) GetRead() *ReadOptions {
@@ -2368,7 +2461,7 @@ type ListInvitationsResponse struct {
 
 func (x *ListInvitationsResponse) Reset() {
 	*x = ListInvitationsResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[24]
+	mi := &file_entente_v1_federation_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2473,7 @@ func (x *ListInvitationsResponse) String() string {
 func (*ListInvitationsResponse) ProtoMessage() {}
 
 func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[24]
+	mi := &file_entente_v1_federation_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2486,7 @@ func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{24}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListInvitationsResponse) GetRevision() uint64 {
@@ -2419,7 +2512,7 @@ type RevokeInvitationRequest struct {
 
 func (x *RevokeInvitationRequest) Reset() {
 	*x = RevokeInvitationRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[25]
+	mi := &file_entente_v1_federation_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2524,7 @@ func (x *RevokeInvitationRequest) String() string {
 func (*RevokeInvitationRequest) ProtoMessage() {}
 
 func (x *RevokeInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[25]
+	mi := &file_entente_v1_federation_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2537,7 @@ func (x *RevokeInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInvitationRequest.ProtoReflect.Descriptor instead.
 func (*RevokeInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{25}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RevokeInvitationRequest) GetId() string {
@@ -2463,7 +2556,7 @@ type RevokeInvitationResponse struct {
 
 func (x *RevokeInvitationResponse) Reset() {
 	*x = RevokeInvitationResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[26]
+	mi := &file_entente_v1_federation_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2568,7 @@ func (x *RevokeInvitationResponse) String() string {
 func (*RevokeInvitationResponse) ProtoMessage() {}
 
 func (x *RevokeInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[26]
+	mi := &file_entente_v1_federation_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2581,7 @@ func (x *RevokeInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInvitationResponse.ProtoReflect.Descriptor instead.
 func (*RevokeInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{26}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RevokeInvitationResponse) GetRevision() uint64 {
@@ -2514,7 +2607,7 @@ type RedeemInvitationRequest struct {
 
 func (x *RedeemInvitationRequest) Reset() {
 	*x = RedeemInvitationRequest{}
-	mi := &file_entente_v1_federation_proto_msgTypes[27]
+	mi := &file_entente_v1_federation_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2619,7 @@ func (x *RedeemInvitationRequest) String() string {
 func (*RedeemInvitationRequest) ProtoMessage() {}
 
 func (x *RedeemInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[27]
+	mi := &file_entente_v1_federation_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2632,7 @@ func (x *RedeemInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedeemInvitationRequest.ProtoReflect.Descriptor instead.
 func (*RedeemInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{27}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RedeemInvitationRequest) GetToken() string {
@@ -2581,7 +2674,7 @@ type RedeemInvitationResponse struct {
 
 func (x *RedeemInvitationResponse) Reset() {
 	*x = RedeemInvitationResponse{}
-	mi := &file_entente_v1_federation_proto_msgTypes[28]
+	mi := &file_entente_v1_federation_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2686,7 @@ func (x *RedeemInvitationResponse) String() string {
 func (*RedeemInvitationResponse) ProtoMessage() {}
 
 func (x *RedeemInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_federation_proto_msgTypes[28]
+	mi := &file_entente_v1_federation_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2699,7 @@ func (x *RedeemInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedeemInvitationResponse.ProtoReflect.Descriptor instead.
 func (*RedeemInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_federation_proto_rawDescGZIP(), []int{28}
+	return file_entente_v1_federation_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RedeemInvitationResponse) GetRelationship() *Relationship {
@@ -2759,10 +2852,12 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x16\n" +
 	"\x06result\x18\x02 \x01(\tR\x06result\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12=\n" +
-	"\fattempt_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vattemptTime\"\x84\x01\n" +
+	"\fattempt_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vattemptTime\"\xa3\x01\n" +
 	"\x19CreateRelationshipRequest\x12<\n" +
 	"\frelationship\x18\x01 \x01(\v2\x18.entente.v1.RelationshipR\frelationship\x12)\n" +
-	"\x10bootstrap_bundle\x18\x02 \x01(\fR\x0fbootstrapBundle\"\x83\x01\n" +
+	"\x10bootstrap_bundle\x18\x02 \x01(\fR\x0fbootstrapBundle\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\x83\x01\n" +
 	"\x18ListRelationshipsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -2802,7 +2897,7 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\"?\n" +
 	"\x1aApproveRelationshipRequest\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\x8b\x04\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\"\xac\x04\n" +
 	"\n" +
 	"Invitation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
@@ -2821,14 +2916,19 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\rrevoke_reason\x18\v \x01(\tR\frevokeReason\x12\x1e\n" +
 	"\n" +
 	"advertised\x18\f \x03(\tR\n" +
-	"advertised\"\x8e\x02\n" +
+	"advertised\x12\x1f\n" +
+	"\vpublic_part\x18\r \x01(\tR\n" +
+	"publicPart\"\xd2\x02\n" +
 	"\x17CreateInvitationRequest\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
 	"\x14foreign_trust_domain\x18\x02 \x01(\tR\x12foreignTrustDomain\x12+\n" +
 	"\x03ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x18\n" +
 	"\aapprove\x18\x04 \x01(\bR\aapprove\x129\n" +
 	"\x19foreign_home_trust_domain\x18\x05 \x01(\tR\x16foreignHomeTrustDomain\x12\x1c\n" +
-	"\tadvertise\x18\x06 \x03(\tR\tadvertise\"\xfc\x01\n" +
+	"\tadvertise\x18\x06 \x03(\tR\tadvertise\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12#\n" +
+	"\rsecret_sha256\x18\b \x01(\fR\fsecretSha256\"\xfc\x01\n" +
 	"\x18CreateInvitationResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x126\n" +
@@ -2838,7 +2938,10 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04urls\x18\x05 \x03(\tR\x04urls\x12(\n" +
 	"\x10web_roots_sha256\x18\x06 \x01(\tR\x0ewebRootsSha256\x12\x1a\n" +
-	"\bwarnings\x18\a \x03(\tR\bwarnings\"E\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\"S\n" +
+	"\x14GetInvitationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
+	"\x04read\x18\x02 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"E\n" +
 	"\x16ListInvitationsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"o\n" +
 	"\x17ListInvitationsResponse\x12\x1a\n" +
@@ -2875,7 +2978,7 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x15INVITATION_STATE_OPEN\x10\x01\x12\x19\n" +
 	"\x15INVITATION_STATE_USED\x10\x02\x12\x1c\n" +
 	"\x18INVITATION_STATE_EXPIRED\x10\x03\x12\x1c\n" +
-	"\x18INVITATION_STATE_REVOKED\x10\x042\xb4\t\n" +
+	"\x18INVITATION_STATE_REVOKED\x10\x042\xff\t\n" +
 	"\x11FederationService\x12U\n" +
 	"\x12CreateRelationship\x12%.entente.v1.CreateRelationshipRequest\x1a\x18.entente.v1.Relationship\x12`\n" +
 	"\x11ListRelationships\x12$.entente.v1.ListRelationshipsRequest\x1a%.entente.v1.ListRelationshipsResponse\x12O\n" +
@@ -2886,7 +2989,8 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\x13SuspendRelationship\x12&.entente.v1.SuspendRelationshipRequest\x1a\x18.entente.v1.Relationship\x12U\n" +
 	"\x12ResumeRelationship\x12%.entente.v1.ResumeRelationshipRequest\x1a\x18.entente.v1.Relationship\x12W\n" +
 	"\x13ApproveRelationship\x12&.entente.v1.ApproveRelationshipRequest\x1a\x18.entente.v1.Relationship\x12]\n" +
-	"\x10CreateInvitation\x12#.entente.v1.CreateInvitationRequest\x1a$.entente.v1.CreateInvitationResponse\x12Z\n" +
+	"\x10CreateInvitation\x12#.entente.v1.CreateInvitationRequest\x1a$.entente.v1.CreateInvitationResponse\x12I\n" +
+	"\rGetInvitation\x12 .entente.v1.GetInvitationRequest\x1a\x16.entente.v1.Invitation\x12Z\n" +
 	"\x0fListInvitations\x12\".entente.v1.ListInvitationsRequest\x1a#.entente.v1.ListInvitationsResponse\x12]\n" +
 	"\x10RevokeInvitation\x12#.entente.v1.RevokeInvitationRequest\x1a$.entente.v1.RevokeInvitationResponse\x12]\n" +
 	"\x10RedeemInvitation\x12#.entente.v1.RedeemInvitationRequest\x1a$.entente.v1.RedeemInvitationResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
@@ -2904,7 +3008,7 @@ func file_entente_v1_federation_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_federation_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_entente_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_entente_v1_federation_proto_goTypes = []any{
 	(EndpointProfile)(0),               // 0: entente.v1.EndpointProfile
 	(RelationshipState)(0),             // 1: entente.v1.RelationshipState
@@ -2933,101 +3037,105 @@ var file_entente_v1_federation_proto_goTypes = []any{
 	(*Invitation)(nil),                 // 24: entente.v1.Invitation
 	(*CreateInvitationRequest)(nil),    // 25: entente.v1.CreateInvitationRequest
 	(*CreateInvitationResponse)(nil),   // 26: entente.v1.CreateInvitationResponse
-	(*ListInvitationsRequest)(nil),     // 27: entente.v1.ListInvitationsRequest
-	(*ListInvitationsResponse)(nil),    // 28: entente.v1.ListInvitationsResponse
-	(*RevokeInvitationRequest)(nil),    // 29: entente.v1.RevokeInvitationRequest
-	(*RevokeInvitationResponse)(nil),   // 30: entente.v1.RevokeInvitationResponse
-	(*RedeemInvitationRequest)(nil),    // 31: entente.v1.RedeemInvitationRequest
-	(*RedeemInvitationResponse)(nil),   // 32: entente.v1.RedeemInvitationResponse
-	(*durationpb.Duration)(nil),        // 33: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),      // 34: google.protobuf.Timestamp
-	(Freshness)(0),                     // 35: entente.v1.Freshness
-	(AuthorityKind)(0),                 // 36: entente.v1.AuthorityKind
-	(*ReadOptions)(nil),                // 37: entente.v1.ReadOptions
-	(*fieldmaskpb.FieldMask)(nil),      // 38: google.protobuf.FieldMask
-	(*Effect)(nil),                     // 39: entente.v1.Effect
+	(*GetInvitationRequest)(nil),       // 27: entente.v1.GetInvitationRequest
+	(*ListInvitationsRequest)(nil),     // 28: entente.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),    // 29: entente.v1.ListInvitationsResponse
+	(*RevokeInvitationRequest)(nil),    // 30: entente.v1.RevokeInvitationRequest
+	(*RevokeInvitationResponse)(nil),   // 31: entente.v1.RevokeInvitationResponse
+	(*RedeemInvitationRequest)(nil),    // 32: entente.v1.RedeemInvitationRequest
+	(*RedeemInvitationResponse)(nil),   // 33: entente.v1.RedeemInvitationResponse
+	(*durationpb.Duration)(nil),        // 34: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
+	(Freshness)(0),                     // 36: entente.v1.Freshness
+	(AuthorityKind)(0),                 // 37: entente.v1.AuthorityKind
+	(*ReadOptions)(nil),                // 38: entente.v1.ReadOptions
+	(*fieldmaskpb.FieldMask)(nil),      // 39: google.protobuf.FieldMask
+	(*Effect)(nil),                     // 40: entente.v1.Effect
 }
 var file_entente_v1_federation_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Relationship.profile:type_name -> entente.v1.EndpointProfile
 	1,  // 1: entente.v1.Relationship.state:type_name -> entente.v1.RelationshipState
-	33, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	33, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	34, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	35, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
-	34, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
-	34, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
-	34, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
-	33, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
+	34, // 2: entente.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	34, // 3: entente.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	35, // 4: entente.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	36, // 5: entente.v1.Relationship.freshness:type_name -> entente.v1.Freshness
+	35, // 6: entente.v1.Relationship.last_success_time:type_name -> google.protobuf.Timestamp
+	35, // 7: entente.v1.Relationship.last_attempt_time:type_name -> google.protobuf.Timestamp
+	35, // 8: entente.v1.Relationship.next_attempt_time:type_name -> google.protobuf.Timestamp
+	34, // 9: entente.v1.Relationship.refresh_interval:type_name -> google.protobuf.Duration
 	22, // 10: entente.v1.Relationship.alarms:type_name -> entente.v1.RelationshipAlarm
 	8,  // 11: entente.v1.Relationship.peer:type_name -> entente.v1.Peer
 	9,  // 12: entente.v1.Relationship.streams:type_name -> entente.v1.PeerStream
-	36, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
-	33, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	33, // 15: entente.v1.Relationship.poll_interval:type_name -> google.protobuf.Duration
+	37, // 13: entente.v1.Relationship.authority_kinds:type_name -> entente.v1.AuthorityKind
+	34, // 14: entente.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	34, // 15: entente.v1.Relationship.poll_interval:type_name -> google.protobuf.Duration
 	11, // 16: entente.v1.Relationship.endpoints:type_name -> entente.v1.EndpointAttempt
 	6,  // 17: entente.v1.Relationship.hub:type_name -> entente.v1.Hub
 	7,  // 18: entente.v1.Relationship.hub_status:type_name -> entente.v1.HubStatus
 	5,  // 19: entente.v1.Relationship.agreement:type_name -> entente.v1.Agreement
-	34, // 20: entente.v1.Relationship.suspend_time:type_name -> google.protobuf.Timestamp
-	34, // 21: entente.v1.Agreement.approve_time:type_name -> google.protobuf.Timestamp
-	34, // 22: entente.v1.Agreement.peer_approve_time:type_name -> google.protobuf.Timestamp
-	34, // 23: entente.v1.Agreement.end_time:type_name -> google.protobuf.Timestamp
-	35, // 24: entente.v1.HubStatus.freshness:type_name -> entente.v1.Freshness
-	34, // 25: entente.v1.HubStatus.last_success_time:type_name -> google.protobuf.Timestamp
-	34, // 26: entente.v1.HubStatus.last_attempt_time:type_name -> google.protobuf.Timestamp
+	35, // 20: entente.v1.Relationship.suspend_time:type_name -> google.protobuf.Timestamp
+	35, // 21: entente.v1.Agreement.approve_time:type_name -> google.protobuf.Timestamp
+	35, // 22: entente.v1.Agreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	35, // 23: entente.v1.Agreement.end_time:type_name -> google.protobuf.Timestamp
+	36, // 24: entente.v1.HubStatus.freshness:type_name -> entente.v1.Freshness
+	35, // 25: entente.v1.HubStatus.last_success_time:type_name -> google.protobuf.Timestamp
+	35, // 26: entente.v1.HubStatus.last_attempt_time:type_name -> google.protobuf.Timestamp
 	2,  // 27: entente.v1.PeerStream.direction:type_name -> entente.v1.PeerDirection
-	34, // 28: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
+	35, // 28: entente.v1.PeerStream.since:type_name -> google.protobuf.Timestamp
 	10, // 29: entente.v1.PeerStream.acknowledgements:type_name -> entente.v1.PeerStreamAcknowledgement
-	34, // 30: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
-	34, // 31: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
+	35, // 30: entente.v1.PeerStreamAcknowledgement.time:type_name -> google.protobuf.Timestamp
+	35, // 31: entente.v1.EndpointAttempt.attempt_time:type_name -> google.protobuf.Timestamp
 	4,  // 32: entente.v1.CreateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	37, // 33: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
+	38, // 33: entente.v1.ListRelationshipsRequest.read:type_name -> entente.v1.ReadOptions
 	4,  // 34: entente.v1.ListRelationshipsResponse.relationships:type_name -> entente.v1.Relationship
-	37, // 35: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
+	38, // 35: entente.v1.GetRelationshipRequest.read:type_name -> entente.v1.ReadOptions
 	4,  // 36: entente.v1.UpdateRelationshipRequest.relationship:type_name -> entente.v1.Relationship
-	38, // 37: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
-	39, // 38: entente.v1.DeleteRelationshipResponse.effects:type_name -> entente.v1.Effect
-	34, // 39: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
-	34, // 40: entente.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	34, // 41: entente.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	39, // 37: entente.v1.UpdateRelationshipRequest.update_mask:type_name -> google.protobuf.FieldMask
+	40, // 38: entente.v1.DeleteRelationshipResponse.effects:type_name -> entente.v1.Effect
+	35, // 39: entente.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	35, // 40: entente.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	35, // 41: entente.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
 	3,  // 42: entente.v1.Invitation.state:type_name -> entente.v1.InvitationState
-	34, // 43: entente.v1.Invitation.end_time:type_name -> google.protobuf.Timestamp
-	33, // 44: entente.v1.CreateInvitationRequest.ttl:type_name -> google.protobuf.Duration
+	35, // 43: entente.v1.Invitation.end_time:type_name -> google.protobuf.Timestamp
+	34, // 44: entente.v1.CreateInvitationRequest.ttl:type_name -> google.protobuf.Duration
 	24, // 45: entente.v1.CreateInvitationResponse.invitation:type_name -> entente.v1.Invitation
-	37, // 46: entente.v1.ListInvitationsRequest.read:type_name -> entente.v1.ReadOptions
-	24, // 47: entente.v1.ListInvitationsResponse.invitations:type_name -> entente.v1.Invitation
-	4,  // 48: entente.v1.RedeemInvitationResponse.relationship:type_name -> entente.v1.Relationship
-	12, // 49: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
-	13, // 50: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
-	15, // 51: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
-	16, // 52: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
-	17, // 53: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
-	19, // 54: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
-	20, // 55: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
-	21, // 56: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
-	23, // 57: entente.v1.FederationService.ApproveRelationship:input_type -> entente.v1.ApproveRelationshipRequest
-	25, // 58: entente.v1.FederationService.CreateInvitation:input_type -> entente.v1.CreateInvitationRequest
-	27, // 59: entente.v1.FederationService.ListInvitations:input_type -> entente.v1.ListInvitationsRequest
-	29, // 60: entente.v1.FederationService.RevokeInvitation:input_type -> entente.v1.RevokeInvitationRequest
-	31, // 61: entente.v1.FederationService.RedeemInvitation:input_type -> entente.v1.RedeemInvitationRequest
-	4,  // 62: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
-	14, // 63: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
-	4,  // 64: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
-	4,  // 65: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
-	18, // 66: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
-	4,  // 67: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
-	4,  // 68: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
-	4,  // 69: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
-	4,  // 70: entente.v1.FederationService.ApproveRelationship:output_type -> entente.v1.Relationship
-	26, // 71: entente.v1.FederationService.CreateInvitation:output_type -> entente.v1.CreateInvitationResponse
-	28, // 72: entente.v1.FederationService.ListInvitations:output_type -> entente.v1.ListInvitationsResponse
-	30, // 73: entente.v1.FederationService.RevokeInvitation:output_type -> entente.v1.RevokeInvitationResponse
-	32, // 74: entente.v1.FederationService.RedeemInvitation:output_type -> entente.v1.RedeemInvitationResponse
-	62, // [62:75] is the sub-list for method output_type
-	49, // [49:62] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	38, // 46: entente.v1.GetInvitationRequest.read:type_name -> entente.v1.ReadOptions
+	38, // 47: entente.v1.ListInvitationsRequest.read:type_name -> entente.v1.ReadOptions
+	24, // 48: entente.v1.ListInvitationsResponse.invitations:type_name -> entente.v1.Invitation
+	4,  // 49: entente.v1.RedeemInvitationResponse.relationship:type_name -> entente.v1.Relationship
+	12, // 50: entente.v1.FederationService.CreateRelationship:input_type -> entente.v1.CreateRelationshipRequest
+	13, // 51: entente.v1.FederationService.ListRelationships:input_type -> entente.v1.ListRelationshipsRequest
+	15, // 52: entente.v1.FederationService.GetRelationship:input_type -> entente.v1.GetRelationshipRequest
+	16, // 53: entente.v1.FederationService.UpdateRelationship:input_type -> entente.v1.UpdateRelationshipRequest
+	17, // 54: entente.v1.FederationService.DeleteRelationship:input_type -> entente.v1.DeleteRelationshipRequest
+	19, // 55: entente.v1.FederationService.RefreshRelationship:input_type -> entente.v1.RefreshRelationshipRequest
+	20, // 56: entente.v1.FederationService.SuspendRelationship:input_type -> entente.v1.SuspendRelationshipRequest
+	21, // 57: entente.v1.FederationService.ResumeRelationship:input_type -> entente.v1.ResumeRelationshipRequest
+	23, // 58: entente.v1.FederationService.ApproveRelationship:input_type -> entente.v1.ApproveRelationshipRequest
+	25, // 59: entente.v1.FederationService.CreateInvitation:input_type -> entente.v1.CreateInvitationRequest
+	27, // 60: entente.v1.FederationService.GetInvitation:input_type -> entente.v1.GetInvitationRequest
+	28, // 61: entente.v1.FederationService.ListInvitations:input_type -> entente.v1.ListInvitationsRequest
+	30, // 62: entente.v1.FederationService.RevokeInvitation:input_type -> entente.v1.RevokeInvitationRequest
+	32, // 63: entente.v1.FederationService.RedeemInvitation:input_type -> entente.v1.RedeemInvitationRequest
+	4,  // 64: entente.v1.FederationService.CreateRelationship:output_type -> entente.v1.Relationship
+	14, // 65: entente.v1.FederationService.ListRelationships:output_type -> entente.v1.ListRelationshipsResponse
+	4,  // 66: entente.v1.FederationService.GetRelationship:output_type -> entente.v1.Relationship
+	4,  // 67: entente.v1.FederationService.UpdateRelationship:output_type -> entente.v1.Relationship
+	18, // 68: entente.v1.FederationService.DeleteRelationship:output_type -> entente.v1.DeleteRelationshipResponse
+	4,  // 69: entente.v1.FederationService.RefreshRelationship:output_type -> entente.v1.Relationship
+	4,  // 70: entente.v1.FederationService.SuspendRelationship:output_type -> entente.v1.Relationship
+	4,  // 71: entente.v1.FederationService.ResumeRelationship:output_type -> entente.v1.Relationship
+	4,  // 72: entente.v1.FederationService.ApproveRelationship:output_type -> entente.v1.Relationship
+	26, // 73: entente.v1.FederationService.CreateInvitation:output_type -> entente.v1.CreateInvitationResponse
+	24, // 74: entente.v1.FederationService.GetInvitation:output_type -> entente.v1.Invitation
+	29, // 75: entente.v1.FederationService.ListInvitations:output_type -> entente.v1.ListInvitationsResponse
+	31, // 76: entente.v1.FederationService.RevokeInvitation:output_type -> entente.v1.RevokeInvitationResponse
+	33, // 77: entente.v1.FederationService.RedeemInvitation:output_type -> entente.v1.RedeemInvitationResponse
+	64, // [64:78] is the sub-list for method output_type
+	50, // [50:64] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_federation_proto_init() }
@@ -3047,7 +3155,7 @@ func file_entente_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_federation_proto_rawDesc), len(file_entente_v1_federation_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

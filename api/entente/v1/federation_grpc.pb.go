@@ -29,6 +29,7 @@ const (
 	FederationService_ResumeRelationship_FullMethodName  = "/entente.v1.FederationService/ResumeRelationship"
 	FederationService_ApproveRelationship_FullMethodName = "/entente.v1.FederationService/ApproveRelationship"
 	FederationService_CreateInvitation_FullMethodName    = "/entente.v1.FederationService/CreateInvitation"
+	FederationService_GetInvitation_FullMethodName       = "/entente.v1.FederationService/GetInvitation"
 	FederationService_ListInvitations_FullMethodName     = "/entente.v1.FederationService/ListInvitations"
 	FederationService_RevokeInvitation_FullMethodName    = "/entente.v1.FederationService/RevokeInvitation"
 	FederationService_RedeemInvitation_FullMethodName    = "/entente.v1.FederationService/RedeemInvitation"
@@ -57,6 +58,7 @@ type FederationServiceClient interface {
 	ApproveRelationship(ctx context.Context, in *ApproveRelationshipRequest, opts ...grpc.CallOption) (*Relationship, error)
 	// CreateInvitation returns a token with which one other cluster can make an agreement with this one, once.
 	CreateInvitation(ctx context.Context, in *CreateInvitationRequest, opts ...grpc.CallOption) (*CreateInvitationResponse, error)
+	GetInvitation(ctx context.Context, in *GetInvitationRequest, opts ...grpc.CallOption) (*Invitation, error)
 	// ListInvitations returns the open invitations, and closed ones for one day with their outcome.
 	ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error)
 	RevokeInvitation(ctx context.Context, in *RevokeInvitationRequest, opts ...grpc.CallOption) (*RevokeInvitationResponse, error)
@@ -173,6 +175,16 @@ func (c *federationServiceClient) CreateInvitation(ctx context.Context, in *Crea
 	return out, nil
 }
 
+func (c *federationServiceClient) GetInvitation(ctx context.Context, in *GetInvitationRequest, opts ...grpc.CallOption) (*Invitation, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Invitation)
+	err := c.cc.Invoke(ctx, FederationService_GetInvitation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *federationServiceClient) ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListInvitationsResponse)
@@ -226,6 +238,7 @@ type FederationServiceServer interface {
 	ApproveRelationship(context.Context, *ApproveRelationshipRequest) (*Relationship, error)
 	// CreateInvitation returns a token with which one other cluster can make an agreement with this one, once.
 	CreateInvitation(context.Context, *CreateInvitationRequest) (*CreateInvitationResponse, error)
+	GetInvitation(context.Context, *GetInvitationRequest) (*Invitation, error)
 	// ListInvitations returns the open invitations, and closed ones for one day with their outcome.
 	ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error)
 	RevokeInvitation(context.Context, *RevokeInvitationRequest) (*RevokeInvitationResponse, error)
@@ -271,6 +284,9 @@ func (UnimplementedFederationServiceServer) ApproveRelationship(context.Context,
 }
 func (UnimplementedFederationServiceServer) CreateInvitation(context.Context, *CreateInvitationRequest) (*CreateInvitationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateInvitation not implemented")
+}
+func (UnimplementedFederationServiceServer) GetInvitation(context.Context, *GetInvitationRequest) (*Invitation, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetInvitation not implemented")
 }
 func (UnimplementedFederationServiceServer) ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListInvitations not implemented")
@@ -482,6 +498,24 @@ func _FederationService_CreateInvitation_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FederationService_GetInvitation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetInvitationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FederationServiceServer).GetInvitation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FederationService_GetInvitation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FederationServiceServer).GetInvitation(ctx, req.(*GetInvitationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FederationService_ListInvitations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListInvitationsRequest)
 	if err := dec(in); err != nil {
@@ -582,6 +616,10 @@ var FederationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateInvitation",
 			Handler:    _FederationService_CreateInvitation_Handler,
+		},
+		{
+			MethodName: "GetInvitation",
+			Handler:    _FederationService_GetInvitation_Handler,
 		},
 		{
 			MethodName: "ListInvitations",

@@ -511,7 +511,11 @@ type RegisterInstanceRequest struct {
 	TakeOver bool `protobuf:"varint,2,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"`
 	// The etag of the instance at this address as the caller read it, or "0" if there must be none. If it
 	// moved since, the call is refused with ABORTED. If empty, the last write wins.
-	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -563,6 +567,13 @@ func (x *RegisterInstanceRequest) GetTakeOver() bool {
 func (x *RegisterInstanceRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *RegisterInstanceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -2877,8 +2888,12 @@ func (x *DistributionRule) GetTo() map[string]uint32 {
 }
 
 type PutRulesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rules         []*RoutingRule         `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Rules []*RoutingRule         `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2918,6 +2933,13 @@ func (x *PutRulesRequest) GetRules() []*RoutingRule {
 		return x.Rules
 	}
 	return nil
+}
+
+func (x *PutRulesRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 type PutRulesResponse struct {
@@ -3412,7 +3434,11 @@ type ExportServiceRequest struct {
 	Export *ServiceExport         `protobuf:"bytes,1,opt,name=export,proto3" json:"export,omitempty"`
 	// The etag of the export as the caller read it, or "0" if there must be none. If it
 	// moved since, the call is refused with ABORTED. If empty, the last write wins.
-	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3457,6 +3483,13 @@ func (x *ExportServiceRequest) GetExport() *ServiceExport {
 func (x *ExportServiceRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *ExportServiceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -3845,7 +3878,11 @@ type ImportServiceRequest struct {
 	Import *ServiceImport         `protobuf:"bytes,1,opt,name=import,proto3" json:"import,omitempty"`
 	// The etag of the import as the caller read it, or "0" if there must be none. If it
 	// moved since, the call is refused with ABORTED. If empty, the last write wins.
-	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3890,6 +3927,13 @@ func (x *ImportServiceRequest) GetImport() *ServiceImport {
 func (x *ImportServiceRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *ImportServiceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -4144,11 +4188,13 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"|\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\x9b\x01\n" +
 	"\x17RegisterInstanceRequest\x120\n" +
 	"\binstance\x18\x01 \x01(\v2\x14.entente.v1.InstanceR\binstance\x12\x1b\n" +
 	"\ttake_over\x18\x02 \x01(\bR\btakeOver\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"\xf4\x02\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"\xf4\x02\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12>\n" +
@@ -4329,9 +4375,11 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x03(\v2$.entente.v1.DistributionRule.ToEntryR\x02to\x1a5\n" +
 	"\aToEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"@\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"_\n" +
 	"\x0fPutRulesRequest\x12-\n" +
-	"\x05rules\x18\x01 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\"y\n" +
+	"\x05rules\x18\x01 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"y\n" +
 	"\x10PutRulesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12-\n" +
 	"\x05rules\x18\x02 \x03(\v2\x17.entente.v1.RoutingRuleR\x05rules\x12\x1a\n" +
@@ -4371,10 +4419,12 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\vanswer_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"answerTime\x12\x18\n" +
 	"\arefusal\x18\r \x01(\tR\arefusal\x12\x12\n" +
-	"\x04etag\x18\x0e \x01(\tR\x04etag\"]\n" +
+	"\x04etag\x18\x0e \x01(\tR\x04etag\"|\n" +
 	"\x14ExportServiceRequest\x121\n" +
 	"\x06export\x18\x01 \x01(\v2\x19.entente.v1.ServiceExportR\x06export\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"H\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"H\n" +
 	"\x19ListServiceExportsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"m\n" +
 	"\x1aListServiceExportsResponse\x12\x1a\n" +
@@ -4407,10 +4457,12 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\vexpire_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x16\n" +
 	"\x06digest\x18\r \x01(\tR\x06digest\x12\x12\n" +
-	"\x04etag\x18\x0e \x01(\tR\x04etag\"]\n" +
+	"\x04etag\x18\x0e \x01(\tR\x04etag\"|\n" +
 	"\x14ImportServiceRequest\x121\n" +
 	"\x06import\x18\x01 \x01(\v2\x19.entente.v1.ServiceImportR\x06import\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"H\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"H\n" +
 	"\x19ListServiceImportsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"m\n" +
 	"\x1aListServiceImportsResponse\x12\x1a\n" +

@@ -13,6 +13,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -24,7 +25,7 @@ func ParseDomain(name string) (spiffeid.TrustDomain, error) {
 	}
 	td, err := bundle.ParseTrustDomain(name)
 	if err != nil {
-		return td, status.Errorf(codes.InvalidArgument, "%v", err)
+		return td, apierror.Invalid(apierror.InField("trust_domain", err))
 	}
 	return td, nil
 }

@@ -15,8 +15,8 @@ import (
 
 // Command returns the noun with its verbs.
 func Command(env *cli.Env) *cobra.Command {
-	return cli.Group("access", "Roles of callers", grantCommand(env), listCommand(env), revokeCommand(env),
-		releaseCommand(env))
+	return cli.Group("access", "Roles of callers", grantCommand(env), listCommand(env), showCommand(env),
+		revokeCommand(env), releaseCommand(env))
 }
 
 // grantFlags are a grant without its role.
@@ -106,16 +106,49 @@ func grantCommand(env *cli.Env) *cobra.Command {
 			for _, warning := range made.GetWarnings() {
 				fmt.Fprintf(env.Stderr, "warning: %s\n", cli.Printable(warning))
 			}
-			return env.Print(made, func(t *cli.Table) {
-				t.Field("role", cli.EnumName(made.GetRole()))
-				t.Field("spiffe id", made.GetSpiffeId())
-				t.Field("domain", everyDomain(made.GetTrustDomain()))
-				t.Field("path", made.GetPathPrefix())
-				t.Field("dns names", strings.Join(made.GetDnsNames(), " "))
-				t.Field("more", more(made))
-				t.Field("granted", cli.Time(made.GetCreateTime()))
-				t.Field("revision", made.GetRevision())
+			return show(env, made)
+		}),
+	}
+	flags.add(cmd.Flags())
+	return cmd
+}
+
+// show prints a grant.
+func show(env *cli.Env, g *ententev1.Grant) error {
+	return env.Print(g, func(t *cli.Table) {
+		t.Field("role", cli.EnumName(g.GetRole()))
+		t.Field("spiffe id", g.GetSpiffeId())
+		t.Field("domain", everyDomain(g.GetTrustDomain()))
+		t.Field("path", g.GetPathPrefix())
+		t.Field("dns names", strings.Join(g.GetDnsNames(), " "))
+		t.Field("more", more(g))
+		t.Field("granted", cli.Time(g.GetCreateTime()))
+		t.Field("revision", g.GetRevision())
+	})
+}
+
+func showCommand(env *cli.Env) *cobra.Command {
+	var flags grantFlags
+	cmd := &cobra.Command{
+		Use:   "show ROLE --spiffe-id ID",
+		Short: "Show a granted role, named by the flags of the grant",
+		Long: `Show a granted role. A grant is named by all its flags: give them as 'entente access list' prints them. The
+etag, for 'entente access revoke --etag', is in the output as JSON or YAML.`,
+		Example: `  entente access show reader --spiffe-id spiffe://eu.example.org/ci
+  entente access show issuer --spiffe-id spiffe://eu.example.org/ci --domain eu.example.org -o json`,
+		Args:    roleArgument,
+		PreRunE: cli.Required("spiffe-id"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
+			of := flags.grant(args[0])
+			g, err := member.Access().GetGrant(ctx, &ententev1.GetGrantRequest{
+				Role: of.GetRole(), SpiffeId: of.GetSpiffeId(), TrustDomain: of.GetTrustDomain(),
+				PathPrefix: of.GetPathPrefix(), DnsNames: of.GetDnsNames(), MayIssue: of.GetMayIssue(),
+				Services: of.GetServices(),
 			})
+			if err != nil {
+				return err
+			}
+			return show(env, g)
 		}),
 	}
 	flags.add(cmd.Flags())

@@ -103,9 +103,10 @@ var roles = fixed(enumname.All(ententev1.Role(0).Descriptor())...)
 
 // arguments are the sources of arguments, by command. A command that is not here has no argument.
 var arguments = map[string]source{
-	"access grant": roles, "access revoke": roles, "access release": reservedServices,
-	"audit verify":       files("log", "end"),
-	"authority activate": authorities, "authority revoke": authorities, "authority taint": authorities,
+	"access grant": roles, "access revoke": roles, "access show": roles, "access release": reservedServices,
+	"federation invitations": invitations,
+	"audit verify":           files("log", "end"),
+	"authority activate":     authorities, "authority revoke": authorities, "authority taint": authorities,
 	"authority show": authoritiesAndAnchors, "authority approve": pendingAnchors,
 	"authority anchors": domains, "authority list": domains, "authority prepare": domains, "authority rotate": domains,
 	"bundle history": bundles, "bundle show": bundles, "bundle watch": bundles, "bundle verify": files("json", "pem"),
@@ -135,7 +136,8 @@ var flags = map[string]source{
 	"domain": domains, "bundle verify --domain": bundles, "against": bundles,
 	"to": relationships, "from": relationships,
 	"locality": localities, "service": services, "endpoint": endpoints, "lease": leases, "may-issue": roles,
-	"access grant --spiffe-id": callers, "access revoke --spiffe-id": callers, "anchor": anchors,
+	"access grant --spiffe-id": callers, "access revoke --spiffe-id": callers, "access show --spiffe-id": callers,
+	"anchor":                anchors,
 	"vault policy --member": members, "federation invitations --revoke": invitations,
 }
 

@@ -144,15 +144,20 @@ is lost, accept the same token again.`,
 func invitationsCommand(env *cli.Env) *cobra.Command {
 	var revoke string
 	cmd := &cobra.Command{
-		Use:   "invitations [--revoke ID]",
-		Short: "List the invitations and their states, or revoke one",
-		Long: `List the invitations and their states, or revoke an open one. The tokens themselves are secrets, and are
-not shown. ADVERTISED has the addresses that were given with --advertise, if any were.`,
+		Use:   "invitations [ID] [--revoke ID]",
+		Short: "List the invitations and their states, show one, or revoke one",
+		Long: `List the invitations and their states, show the one with an ID, or revoke an open one. The tokens
+themselves are secrets, and are not shown. ADVERTISED has the addresses that were given with --advertise, if any
+were.`,
 		Example: `  entente federation invitations
+  entente federation invitations 5d41402abc4b2a76b9719d911017c592 -o json
   entente federation invitations --revoke 5d41402a`,
-		Args: cli.Arguments(),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+		Args: cli.Arguments("[ID]"),
+		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			client := member.Federation()
+			if len(args) > 0 && revoke != "" {
+				return cli.Usagef("give an ID to show, or --revoke with the ID of one to revoke")
+			}
 			if revoke != "" {
 				done, err := client.RevokeInvitation(ctx, &ententev1.RevokeInvitationRequest{Id: revoke})
 				if err != nil {
@@ -160,13 +165,9 @@ not shown. ADVERTISED has the addresses that were given with --advertise, if any
 				}
 				return env.Print(done, func(t *cli.Table) { t.Otherwise("Invitation %s is revoked.", revoke) })
 			}
-			list, err := client.ListInvitations(ctx, &ententev1.ListInvitationsRequest{})
-			if err != nil {
-				return err
-			}
-			return env.Print(list, func(t *cli.Table) {
+			table := func(t *cli.Table, invitations ...*ententev1.Invitation) {
 				columns := []string{"ID", "DOMAIN", "FOR", "STATE", "APPROVED", "EXPIRES", "ENDED", "BY"}
-				advertised := slices.ContainsFunc(list.GetInvitations(), func(i *ententev1.Invitation) bool {
+				advertised := slices.ContainsFunc(invitations, func(i *ententev1.Invitation) bool {
 					return len(i.GetAdvertised()) > 0
 				})
 				if advertised {
@@ -174,7 +175,7 @@ not shown. ADVERTISED has the addresses that were given with --advertise, if any
 				}
 				t.Columns(columns...)
 				t.Wrap("BY", "ADVERTISED")
-				for _, i := range list.GetInvitations() {
+				for _, i := range invitations {
 					cells := []any{
 						i.GetId(), i.GetTrustDomain(), i.GetForeignTrustDomain(), cli.EnumName(i.GetState()),
 						cli.YesNo(i.GetApproved()), cli.Time(i.GetExpireTime()), cli.Time(i.GetEndTime()),
@@ -185,6 +186,20 @@ not shown. ADVERTISED has the addresses that were given with --advertise, if any
 					}
 					t.Row(cells...)
 				}
+			}
+			if len(args) > 0 {
+				one, err := client.GetInvitation(ctx, &ententev1.GetInvitationRequest{Id: args[0]})
+				if err != nil {
+					return err
+				}
+				return env.Print(one, func(t *cli.Table) { table(t, one) })
+			}
+			list, err := client.ListInvitations(ctx, &ententev1.ListInvitationsRequest{})
+			if err != nil {
+				return err
+			}
+			return env.Print(list, func(t *cli.Table) {
+				table(t, list.GetInvitations()...)
 				t.Otherwise("There are no invitations: 'entente federation invite' makes one.")
 			})
 		}),

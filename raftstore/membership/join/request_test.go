@@ -21,7 +21,7 @@ func joinRequest(t testing.TB) *ententev1.JoinRequest {
 	return &ententev1.JoinRequest{
 		Id: "eu-2", Region: "eu-west-1", Zone: "eu-west-1b", Address: "eu-2.example.org:7440", Version: "1.0",
 		CommandVersion:      1,
-		IdentityCertificate: identity.Certificate.Certificate[0], TokenId: strings.Repeat("ab", tokenIDBytes),
+		IdentityCertificate: identity.Certificate.Certificate[0], TokenId: strings.Repeat("ab", 16),
 		TokenSecret: make([]byte, 32),
 		ClusterName: "eu", HomeTrustDomain: "eu.example.org",
 	}

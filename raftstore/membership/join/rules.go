@@ -12,10 +12,10 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 // CheckRequest checks the form of a request to join, and returns the digest of the joiner's identity key.
@@ -29,7 +29,7 @@ func CheckRequest(req *ententev1.JoinRequest) (memberid.Digest, error) {
 	); err != nil {
 		return memberid.Digest{}, err
 	}
-	if len(req.GetTokenId()) != 2*tokenIDBytes || len(req.GetTokenSecret()) > maxSecret {
+	if !token.IsID(req.GetTokenId()) || len(req.GetTokenSecret()) > maxSecret {
 		return memberid.Digest{}, errors.New("the token's id or secret is malformed")
 	}
 	return memberid.ParseCertificate(req.GetIdentityCertificate())

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 // Token lets one member join a cluster, once. The operator gives its text to the joiner; the cluster keeps only the
@@ -27,10 +27,6 @@ type Token struct {
 }
 
 const (
-	// tokenPrefix names the kind of the text and the version of its format.
-	tokenPrefix  = "entente-join-1-"
-	tokenIDBytes = 16
-
 	// DefaultTTL is how long a token waits for its joiner by default.
 	DefaultTTL = 10 * time.Minute
 	// MaxTTL bounds that time: a token is made when it is needed, and not in advance.
@@ -56,7 +52,7 @@ func (t Token) Text() (string, error) {
 	for _, d := range t.Identities {
 		content.Identities = append(content.Identities, d[:])
 	}
-	return token.Encode(tokenPrefix, content)
+	return token.Encode(token.JoinPrefix, content)
 }
 
 // String names the token without revealing it.
@@ -79,7 +75,7 @@ func ParseToken(text string) (Token, error) {
 
 func parseToken(text string) (Token, error) {
 	var content statev1.JoinTokenContent
-	if err := token.Decode(tokenPrefix, text, &content); err != nil {
+	if err := token.Decode(token.JoinPrefix, text, &content); err != nil {
 		return Token{}, err
 	}
 	return tokenOf(&content)

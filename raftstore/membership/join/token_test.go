@@ -8,19 +8,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
-	"github.com/ententehq/entente/raftstore/token"
 )
 
 func tokenText(t testing.TB, change func(*statev1.JoinTokenContent)) string {
 	t.Helper()
 	content := &statev1.JoinTokenContent{
-		ClusterName: "eu", Id: strings.Repeat("ab", tokenIDBytes), Secret: make([]byte, 32), ExpireSeconds: noon.Unix(),
+		ClusterName: "eu", Id: strings.Repeat("ab", 16), Secret: make([]byte, 32), ExpireSeconds: noon.Unix(),
 		Identities: [][]byte{make([]byte, 32)},
 	}
 	change(content)
-	text, err := token.Encode(tokenPrefix, content)
+	text, err := token.Encode(token.JoinPrefix, content)
 	require.NoError(t, err)
 	return text
 }
@@ -75,7 +75,7 @@ func TestTokenText(t *testing.T) {
 			require.ErrorIs(t, err, ErrMalformedToken)
 			require.ErrorContains(t, err, c.want)
 			if len(c.text) > 60 {
-				assert.NotContains(t, err.Error(), c.text[len(tokenPrefix):60], "an error does not reveal the token")
+				assert.NotContains(t, err.Error(), c.text[len(token.JoinPrefix):60], "an error does not reveal the token")
 			}
 		})
 	}
@@ -88,7 +88,7 @@ func FuzzParseToken(f *testing.F) {
 	f.Add(text)
 	f.Add(tokenText(f, func(*statev1.JoinTokenContent) {}))
 	f.Add(tokenText(f, func(c *statev1.JoinTokenContent) { c.ProtoReflect().SetUnknown([]byte{0x78, 1}) }))
-	f.Add(tokenPrefix)
+	f.Add(token.JoinPrefix)
 	f.Fuzz(func(t *testing.T, text string) {
 		token, err := ParseToken(text)
 		if err != nil {

@@ -541,7 +541,9 @@ type Invitation struct {
 	// Why it was revoked; empty if an operator revoked it.
 	RevokeReason string `protobuf:"bytes,12,opt,name=revoke_reason,json=revokeReason,proto3" json:"revoke_reason,omitempty"`
 	// HOST:PORT that an operator gave for the other side to use. If empty, those of the members.
-	Advertised    []string `protobuf:"bytes,13,rep,name=advertised,proto3" json:"advertised,omitempty"`
+	Advertised []string `protobuf:"bytes,13,rep,name=advertised,proto3" json:"advertised,omitempty"`
+	// The addresses in the token.
+	Addresses     []string `protobuf:"bytes,14,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -663,6 +665,13 @@ func (x *Invitation) GetRevokeReason() string {
 func (x *Invitation) GetAdvertised() []string {
 	if x != nil {
 		return x.Advertised
+	}
+	return nil
+}
+
+func (x *Invitation) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
 	}
 	return nil
 }
@@ -1607,7 +1616,7 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"advertised\x18\x0f \x03(\tR\n" +
 	"advertised\x12(\n" +
 	"\x10web_roots_sha256\x18\x10 \x01(\fR\x0ewebRootsSha256\x12*\n" +
-	"\x11pending_web_roots\x18\x11 \x01(\fR\x0fpendingWebRoots\"\xdb\x04\n" +
+	"\x11pending_web_roots\x18\x11 \x01(\fR\x0fpendingWebRoots\"\xf9\x04\n" +
 	"\n" +
 	"Invitation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
@@ -1632,7 +1641,8 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\rrevoke_reason\x18\f \x01(\tR\frevokeReason\x12\x1e\n" +
 	"\n" +
 	"advertised\x18\r \x03(\tR\n" +
-	"advertised\"f\n" +
+	"advertised\x12\x1c\n" +
+	"\taddresses\x18\x0e \x03(\tR\taddresses\"f\n" +
 	"\x14InvitationRedemption\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +

@@ -596,7 +596,9 @@ type JoinToken struct {
 	CreatedBy string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	CreatedOn string `protobuf:"bytes,8,opt,name=created_on,json=createdOn,proto3" json:"created_on,omitempty"`
 	// When the joiner was approved and became a member; absent before.
-	ApproveTime   *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
+	ApproveTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
+	// The digests of the members' identity keys in the token.
+	Identities    [][]byte `protobuf:"bytes,10,rep,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,6 +692,13 @@ func (x *JoinToken) GetCreatedOn() string {
 func (x *JoinToken) GetApproveTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ApproveTime
+	}
+	return nil
+}
+
+func (x *JoinToken) GetIdentities() [][]byte {
+	if x != nil {
+		return x.Identities
 	}
 	return nil
 }
@@ -921,7 +930,7 @@ const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"\x04peer\x18\x03 \x01(\tR\x04peer\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"?\n" +
 	"\vAliveMember\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xa5\x03\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc5\x03\n" +
 	"\tJoinToken\x12#\n" +
 	"\rsecret_sha256\x18\x01 \x01(\fR\fsecretSha256\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -937,7 +946,11 @@ const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"created_by\x18\a \x01(\tR\tcreatedBy\x12\x1d\n" +
 	"\n" +
 	"created_on\x18\b \x01(\tR\tcreatedOn\x12=\n" +
-	"\fapprove_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vapproveTime\"\xfe\x01\n" +
+	"\fapprove_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\vapproveTime\x12\x1e\n" +
+	"\n" +
+	"identities\x18\n" +
+	" \x03(\fR\n" +
+	"identities\"\xfe\x01\n" +
 	"\n" +
 	"Redemption\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1a\n" +

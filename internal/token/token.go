@@ -6,6 +6,9 @@
 // is used. A damaged token is distinguished from a text that is not a token of that kind: see [ErrDamaged] and
 // [ErrNotAToken].
 //
+// The secret is made by the server, or by the caller, which then sends its digest only and joins the token itself: see
+// [Join].
+//
 // A token is a secret. No error of this package contains a part of one.
 package token
 
