@@ -113,13 +113,13 @@ func ephemerals() []func() ephemeral.EphemeralResource {
 			text: "A random secret of 256 bits, made on this machine. No cluster is called.",
 			attributes: map[string]schema.Attribute{
 				"value":  hidden("The secret: 43 characters of unpadded base64url."),
-				"sha256": made("The SHA-256 of the value, in hexadecimal."),
+				"sha256": made("The SHA-256 of the 32 bytes of the secret, in hexadecimal."),
 			},
 			open: func(_ context.Context, _ *client.Client, m *secretModel) error {
 				value := make([]byte, secretBytes)
 				_, _ = rand.Read(value) // never fails
 				text := base64.RawURLEncoding.EncodeToString(value)
-				sum := sha256.Sum256([]byte(text))
+				sum := sha256.Sum256(value)
 				m.Value, m.SHA256 = types.StringValue(text), types.StringValue(hex.EncodeToString(sum[:]))
 				return nil
 			},

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/types"
 
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/client"
 )
 
 // pure is a function of the provider: texts in, one value out, no call of a cluster.
@@ -113,6 +114,23 @@ func functions() []func() function.Function {
 					out.RefreshHint = &hint
 				}
 				return out, 0, nil
+			},
+		},
+		{
+			name: "invitation_token", text: "The token of an `entente_federation_invitation` or an `entente_join_token`: " +
+				"its public part, joined with the secret that it was made from.",
+			parameters: []function.Parameter{
+				text("public_part", "The `public_part` of the resource."),
+				text("secret", "The `value` of the ephemeral `entente_secret` that the resource has as `secret_wo`."),
+			},
+			returns: function.StringReturn{},
+			of: func(args []string) (any, int64, error) {
+				secret, err := parseSecret(args[1])
+				if err != nil {
+					return nil, 1, err
+				}
+				joined, err := client.JoinToken(args[0], secret)
+				return joined, 0, err
 			},
 		},
 		{

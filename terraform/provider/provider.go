@@ -195,7 +195,8 @@ func configured(data any, d *diag.Diagnostics) *client.Client {
 func (p *entente) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{
 		resourceOf(trustDomain), resourceOf(relationship), resourceOf(accessGrant), resourceOf(routingRule),
-		resourceOf(serviceExport), resourceOf(serviceImport), resourceOf(serviceInstance),
+		resourceOf(serviceExport), resourceOf(serviceImport), resourceOf(serviceInstance), resourceOf(service),
+		resourceOf(federationInvitation), resourceOf(federationAgreement), resourceOf(joinToken),
 	}
 }
 

@@ -87,6 +87,9 @@ func etagIn(ctx context.Context, p private, d *diag.Diagnostics) (etag string) {
 // etagOf returns the etag of a message, as the private state has it.
 func etagOf(m proto.Message) []byte {
 	field := m.ProtoReflect().Descriptor().Fields().ByName(etagKey)
+	if field == nil { // what no call changes has none
+		return []byte(`""`)
+	}
 	text, _ := json.Marshal(m.ProtoReflect().Get(field).String()) // a text always encodes
 	return text
 }

@@ -1,0 +1,1 @@
+terraform import entente_federation_agreement.asia 'asia.example.org'

@@ -1,0 +1,1 @@
+terraform import entente_federation_invitation.us '5d41402abc4b2a76b9719d911017c592'

@@ -1,0 +1,1 @@
+terraform import entente_service.web 'web'

@@ -1,0 +1,140 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
+)
+
+var service = kind[*ententev1.Service]{
+	name: "service",
+	text: "A service with all of its instances that have no lease. They are replaced together, so that callers see " +
+		"either the earlier set or the new one; an instance that somebody else has added without a lease is removed. " +
+		"Use `entente_service_instance` where several configurations add instances to one service; one service has one " +
+		"or the other. Instances under a lease and imported ones are left alone.",
+	key: []string{"name"},
+	attributes: []attribute{
+		{name: "name", mode: required, replaces: true, text: "The name of the service."},
+		{name: "instances", mode: required, text: "The instances, at least one.", parts: []attribute{
+			{name: "address", mode: required, text: "`IP:PORT`, with a literal IP address."},
+			{name: "locality", mode: required, text: "Where it is.", parts: []attribute{
+				{name: "region", mode: required, text: "The region."},
+				{name: "zone", mode: required, text: "The zone."},
+				{name: "sub_zone", mode: optional, text: "The part of the zone."},
+			}},
+			{name: "spiffe_id", mode: required, checks: []validator.String{spiffeID},
+				text: "The SPIFFE ID that a caller must expect."},
+			{name: "weight", mode: optional, text: "Its share among the instances of its locality. Default: 1."},
+			{name: "health", mode: optional, text: "Its health. Default: `healthy`."},
+		}},
+	},
+	create: func(ctx context.Context, c *client.Client, wanted *ententev1.Service, _ given) (
+		*ententev1.Service, []string, error,
+	) {
+		if is, err := readService(ctx, c, wanted); err == nil {
+			return nil, nil, fmt.Errorf("%s has %d instances without a lease: %w", is.GetName(), len(is.GetInstances()),
+				client.ErrAlreadyExists)
+		}
+		is, err := replaceInstances(ctx, c, wanted)
+		return is, nil, err
+	},
+	read: readService,
+	update: func(ctx context.Context, c *client.Client, wanted *ententev1.Service, _ []string, _ given) (
+		*ententev1.Service, []string, error,
+	) {
+		is, err := replaceInstances(ctx, c, wanted)
+		return is, nil, err
+	},
+	remove: func(ctx context.Context, c *client.Client, stored *ententev1.Service, _ string) error {
+		return sendInstances(ctx, c, stored.GetName(), nil)
+	},
+}
+
+// readService returns a service with its instances that have no lease, those of key first and in their order. What key
+// leaves to the server it leaves out again.
+func readService(ctx context.Context, c *client.Client, key *ententev1.Service) (*ententev1.Service, error) {
+	is, err := c.Routing().GetService(ctx, &ententev1.GetServiceRequest{Name: key.GetName()})
+	if err != nil {
+		return nil, err
+	}
+	own := slices.DeleteFunc(is.GetInstances(), func(i *ententev1.Instance) bool {
+		return i.GetOrigin() != "" || i.GetLease() != ""
+	})
+	if len(own) == 0 {
+		return nil, client.ErrNotFound
+	}
+	place := func(i *ententev1.Instance) int {
+		at := slices.IndexFunc(key.GetInstances(), func(wanted *ententev1.Instance) bool {
+			return wanted.GetAddress() == i.GetAddress()
+		})
+		if at < 0 {
+			return len(key.GetInstances())
+		}
+		return at
+	}
+	slices.SortStableFunc(own, func(a, b *ententev1.Instance) int { return place(a) - place(b) })
+	for _, i := range own {
+		wanted := &ententev1.Instance{}
+		if at := place(i); at < len(key.GetInstances()) {
+			wanted = key.GetInstances()[at]
+		}
+		if wanted.GetWeight() == 0 && i.GetWeight() == 1 {
+			i.Weight = 0
+		}
+		if wanted.GetHealth() == ententev1.Health_HEALTH_UNSPECIFIED &&
+			i.GetHealth() == ententev1.Health_HEALTH_HEALTHY {
+			i.Health = ententev1.Health_HEALTH_UNSPECIFIED
+		}
+	}
+	is.Instances = own
+	return is, nil
+}
+
+// replaceInstances replaces the instances of a service, and returns them as they are then.
+func replaceInstances(ctx context.Context, c *client.Client, wanted *ententev1.Service) (*ententev1.Service, error) {
+	if len(wanted.GetInstances()) == 0 {
+		return nil, status.Error(codes.InvalidArgument, "instances is empty: a service is its instances; name at least "+
+			"one, or remove the resource")
+	}
+	var all []*ententev1.Instance
+	for _, i := range wanted.GetInstances() {
+		own := proto.CloneOf(i)
+		own.Service = wanted.GetName()
+		all = append(all, own)
+	}
+	if err := sendInstances(ctx, c, wanted.GetName(), all); err != nil {
+		return nil, err
+	}
+	return readService(ctx, c, wanted)
+}
+
+// partSize bounds the instances of one message.
+const partSize = 1000
+
+// sendInstances replaces the instances of a service that have no lease.
+func sendInstances(ctx context.Context, c *client.Client, name string, all []*ententev1.Instance) error {
+	stream, err := c.Routing().ReplaceInstances(ctx)
+	if err != nil {
+		return err
+	}
+	first := &ententev1.ReplaceInstancesRequest{Target: &ententev1.ReplaceTarget{Service: name}}
+	err = stream.Send(first)
+	for part := range slices.Chunk(all, partSize) {
+		if err == nil {
+			err = stream.Send(&ententev1.ReplaceInstancesRequest{Instances: part})
+		}
+	}
+	// If a message could not be sent, the answer has the reason.
+	if _, answered := stream.CloseAndRecv(); answered != nil {
+		return answered
+	}
+	return err
+}
