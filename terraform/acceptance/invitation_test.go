@@ -143,7 +143,8 @@ resource "entente_federation_relationship" "eu" {
 }
 
 func TestJoinToken(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	config := `
 ephemeral "entente_secret" "nine" {}
 resource "entente_join_token" "nine" {
@@ -184,7 +185,8 @@ resource "entente_join_token" "nine" {
 }
 
 func TestService(t *testing.T) {
-	w, c := newWorkspace(t), administrator(t)
+	w := newWorkspace(t)
+	c := w.administrator()
 	instance := func(address, more string) string {
 		return fmt.Sprintf(`
     { address = %q, spiffe_id = "spiffe://dev.example.org/whole", locality = { region = "r", zone = "z" }%s },`,
