@@ -19,6 +19,8 @@ type World struct {
 	Home spiffeid.TrustDomain
 	// Hosted reports whether the cluster is the authority for a trust domain.
 	Hosted func(spiffeid.TrustDomain) bool
+	// Agent reports whether the agent with an ID is attested and not banned. If nil, there is none.
+	Agent func(spiffeid.ID) bool
 	// GrantsOf returns the grants of a SPIFFE ID. If nil, none has any.
 	GrantsOf func(spiffeid.ID) ([]grant.Grant, error)
 }
@@ -54,7 +56,8 @@ func Decide(c Call, w World) error {
 		return refuse(ReasonReserved, "%s is never issued through the API: only the server itself issues IDs below "+
 			"%s/; choose another path", s.id, grant.ReservedPath)
 	}
-	if c.Caller.Kind() == Socket || c.Rule.PeerMembers && isPeerMember(c.Caller, w) {
+	if c.Caller.Kind() == Socket || c.Rule.PeerMembers && isPeerMember(c.Caller, w) ||
+		c.Rule.Agents && isAgent(c.Caller, w) {
 		return nil
 	}
 	return c.decide(s, w)
@@ -69,6 +72,13 @@ func isPeerMember(c Caller, w World) bool {
 	}
 	name, ok := strings.CutPrefix(id.Path(), grant.MemberPath)
 	return ok && name != "" && !strings.Contains(name, "/")
+}
+
+// isAgent reports whether the caller is an agent that is attested and not banned.
+func isAgent(c Caller, w World) bool {
+	id, ok := c.SPIFFEID()
+	return ok && w.Agent != nil && id.TrustDomain() == w.Home && strings.HasPrefix(id.Path(), grant.AgentPath) &&
+		w.Agent(id)
 }
 
 // decide returns nil if a grant of the caller meets the requirement, and otherwise a [Refusal].
@@ -253,7 +263,7 @@ func (c Call) missing(s requirement, w World) string {
 // visible returns a function that reports whether the caller may see a trust domain in a response: whether a grant of
 // one of the rule's roles covers it. It returns nil if the caller may see everything.
 func visible(c Call, w World) func(trustDomain string) bool {
-	if c.Caller.Kind() == Socket {
+	if c.Caller.Kind() == Socket || c.Rule.Agents && isAgent(c.Caller, w) {
 		return nil
 	}
 	everything := requirement{everywhere: true}

@@ -22,6 +22,10 @@
 //     callers from there.
 //   - Anywhere: a grant for any domain suffices. Services and hints are of this kind: an instance belongs to no domain.
 //
+// An agent has no grant: [Rule.Agents] names the few methods that it may call, by an ID that the server issues to
+// agents alone and while it is attested and not banned. What it may have issued is decided by its entries, in package
+// registration.
+//
 // If the SPIFFE ID that a call affects is known only inside its transaction, the room calls [Permits] there. A room
 // whose responses depend on the domains that a caller may see calls [ScopeFrom]. The API issues no ID below /entente/
 // to any caller.

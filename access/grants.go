@@ -29,11 +29,23 @@ func (g *Guard) countingGrants(c Caller) (of []grant.Grant, attested bool, err e
 	return of, len(of) < len(all), nil
 }
 
-// HasGrant reports whether a caller has a role that counts, by this member's state. Grants that cannot be read do not
-// count.
+// isAgent reports whether the agent with an ID is attested and not banned, by this member's state.
+func (c GuardConfig) isAgent(id spiffeid.ID) bool {
+	if c.Agent == nil {
+		return false
+	}
+	attested, err := c.Agent(c.Store.View(), id)
+	if err != nil {
+		c.Logger.Error("cannot read whether an agent is attested; its calls are refused", "agent", id, "error", err)
+	}
+	return err == nil && attested
+}
+
+// HasGrant reports whether a caller has a role that counts, or is an agent that is attested and not banned, by this
+// member's state. What cannot be read does not count.
 func (g *Guard) HasGrant(id spiffeid.ID) bool {
 	counting, _, err := g.countingGrants(SVIDCaller(id))
-	return err == nil && len(counting) > 0
+	return err == nil && len(counting) > 0 || isAgent(SVIDCaller(id), g.world())
 }
 
 // IsPeerMember reports whether an ID is that of a member of another cluster.

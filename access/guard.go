@@ -39,6 +39,10 @@ type GuardConfig struct {
 	// other domains are known by the attestation of a hub, which could issue itself their IDs: their grants of the
 	// roles admin, operator, issuer and peer do not count. If nil, every domain is direct. It is called as Hosted is.
 	Direct func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
+	// Agent reports whether the agent with an ID is attested and not banned, and Agents is the prefix of the table that
+	// decides it. If nil, there are no agents. It is called as Hosted is.
+	Agent  func(raftstore.Reader, spiffeid.ID) (bool, error)
+	Agents raftstore.Prefix
 	// LongestSVID returns how long an SVID of a hosted trust domain can be valid that is issued before this member's
 	// state reaches the others. If nil, new grants have no warnings.
 	LongestSVID func(raftstore.Reader, spiffeid.TrustDomain) (time.Duration, error)
@@ -306,6 +310,7 @@ func (g *Guard) world() World {
 			}
 			return hosted
 		},
+		Agent:    g.cfg.isAgent,
 		GrantsOf: func(id spiffeid.ID) ([]grant.Grant, error) { return g.grants.Of(g.cfg.Store.View(), id) },
 	}
 }

@@ -52,6 +52,9 @@ type Rule struct {
 	// PeerMembers admits the members of other clusters without a grant, by their X509-SVIDs. The room then checks the
 	// relationships, which name the peers.
 	PeerMembers bool
+	// Agents admits attested agents without a grant, by the IDs that the server issues to agents alone. They see every
+	// trust domain. The room then decides by the entries of the agent.
+	Agents bool
 	// DefaultsToHome is set if a request without a trust domain means the home domain.
 	DefaultsToHome bool
 	// Scoped is set for streams whose responses depend on the caller's grants although Prune does not reduce them: see

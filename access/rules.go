@@ -10,14 +10,15 @@ import (
 
 // Sets of roles.
 var (
-	admins      = []grant.Role{grant.Admin}
-	operators   = []grant.Role{grant.Operator, grant.Admin}
-	readers     = []grant.Role{grant.Reader, grant.Operator, grant.Admin}
-	issuers     = []grant.Role{grant.Issuer, grant.Admin}
-	peers       = []grant.Role{grant.Peer, grant.Admin}
-	registrars  = []grant.Role{grant.Discovery, grant.Operator, grant.Admin}
-	discoverers = []grant.Role{grant.Discovery, grant.Reader, grant.Operator, grant.Admin}
-	everyRole   = []grant.Role{grant.Reader, grant.Discovery, grant.Issuer, grant.Peer, grant.Operator, grant.Admin}
+	admins       = []grant.Role{grant.Admin}
+	operators    = []grant.Role{grant.Operator, grant.Admin}
+	readers      = []grant.Role{grant.Reader, grant.Operator, grant.Admin}
+	issuers      = []grant.Role{grant.Issuer, grant.Admin}
+	peers        = []grant.Role{grant.Peer, grant.Admin}
+	registrars   = []grant.Role{grant.Discovery, grant.Operator, grant.Admin}
+	discoverers  = []grant.Role{grant.Discovery, grant.Reader, grant.Operator, grant.Admin}
+	entryReaders = []grant.Role{grant.Reader, grant.Issuer, grant.Operator, grant.Admin}
+	everyRole    = []grant.Role{grant.Reader, grant.Discovery, grant.Issuer, grant.Peer, grant.Operator, grant.Admin}
 )
 
 // The methods of xDS, whose service is Envoy's.
@@ -136,13 +137,45 @@ var rules = map[string]Rule{
 	v1.SVIDService_IssueJWTSVIDs_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedByRoom, IssuesEach: true,
 		Target: on(func(m *v1.IssueJWTSVIDsRequest) Target { return targetBatch(m.GetTrustDomain()) })},
 	// Distrusted authorities are as public as the bundles that held them.
-	v1.SVIDService_WatchAuthorities_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
+	v1.SVIDService_WatchAuthorities_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, Agents: true,
 		Target: on(func(m *v1.WatchAuthoritiesRequest) Target {
 			return Target{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
 		}),
 		Prune: prune(func(m *v1.WatchAuthoritiesResponse, keep func(string) bool) {
 			m.Distrusted = kept(m.GetDistrusted(), keep)
 		})},
+
+	// Entries. An entry issues its ID to workloads, so that who writes one must be able to issue that ID. The room
+	// calls Permits for the ID that an entry has had, and shows a caller what is in its scope.
+	v1.EntryService_CreateEntry_FullMethodName: {Roles: issuers, Reach: Domain, Audit: AuditedDurably, Issues: true,
+		Target: on(func(m *v1.CreateEntryRequest) Target {
+			e := m.GetEntry()
+			return Target{SPIFFEID: e.GetSpiffeId(), DNSNames: e.GetDnsNames(), Object: e.GetSpiffeId()}
+		})},
+	v1.EntryService_UpdateEntry_FullMethodName: {Roles: issuers, Reach: Anywhere, Audit: AuditedDurably,
+		IssuesEach: true, Target: named(func(m *v1.UpdateEntryRequest) string { return m.GetEntry().GetId() })},
+	v1.EntryService_DeleteEntry_FullMethodName: {Roles: issuers, Reach: Anywhere, Audit: AuditedDurably,
+		IssuesEach: true, Target: named((*v1.DeleteEntryRequest).GetId)},
+	v1.EntryService_ListEntries_FullMethodName: {Roles: entryReaders, Reach: Anywhere, Audit: Unaudited},
+	v1.EntryService_GetEntry_FullMethodName:    {Roles: entryReaders, Reach: Anywhere, Audit: Unaudited},
+
+	// Agents. An agent has the SVIDs of every entry for it, whoever wrote them. Hence only an administrator admits
+	// agents.
+	v1.AgentService_CreateAgentToken_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably,
+		Target: named((*v1.CreateAgentTokenRequest).GetAgent)},
+	v1.AgentService_ListAgents_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.AgentService_GetAgent_FullMethodName:   {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.AgentService_EvictAgent_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		Target: named((*v1.EvictAgentRequest).GetName)},
+	v1.AgentService_BanAgent_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
+		Target: named((*v1.BanAgentRequest).GetName)},
+	// What agents call themselves. The room refuses every caller that is none.
+	v1.NodeService_RenewAgent_FullMethodName:   {Roles: admins, Reach: Anywhere, Audit: AuditedByRoom, Agents: true},
+	v1.NodeService_WatchEntries_FullMethodName: {Roles: admins, Reach: Anywhere, Audit: Unaudited, Agents: true},
+	v1.NodeService_IssueEntryX509SVIDs_FullMethodName: {Roles: admins, Reach: Anywhere, Audit: AuditedByRoom,
+		Agents: true},
+	v1.NodeService_IssueEntryJWTSVID_FullMethodName: {Roles: admins, Reach: Anywhere, Audit: AuditedByRoom,
+		Agents: true},
 
 	// Bundles.
 	v1.BundleService_GetBundle_FullMethodName: {
@@ -177,7 +210,7 @@ var rules = map[string]Rule{
 		DefaultsToHome: true,
 		Target:         inDomain[*v1.ListBundleStatementsRequest](),
 	},
-	v1.BundleService_WatchBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited,
+	v1.BundleService_WatchBundles_FullMethodName: {Roles: everyRole, Reach: Bundles, Audit: Unaudited, Agents: true,
 		Target: on(func(m *v1.WatchBundlesRequest) Target {
 			return Target{TrustDomains: m.GetTrustDomains(), Object: strings.Join(m.GetTrustDomains(), " ")}
 		}),

@@ -17,11 +17,12 @@ import (
 
 // elsewhere lists the services that are served under other protocols.
 var elsewhere = map[protoreflect.FullName]bool{
-	"entente.v1.StoreService":      true,
-	"entente.v1.MemberService":     true,
-	"entente.v1.SigningService":    true,
-	"entente.v1.JoinService":       true,
-	"entente.v1.InvitationService": true,
+	"entente.v1.StoreService":       true,
+	"entente.v1.MemberService":      true,
+	"entente.v1.SigningService":     true,
+	"entente.v1.JoinService":        true,
+	"entente.v1.InvitationService":  true,
+	"entente.v1.AttestationService": true,
 }
 
 // methods returns all methods of the API and of xDS, by full gRPC method name.

@@ -199,8 +199,8 @@ func (g *Guard) close(s *stream) {
 	delete(g.streams, s)
 }
 
-// Run rechecks open streams after every change of grants, writes the lines of the refusals of [Guard.Tap], and sums up
-// refused calls in the audit log. It returns the error of the context when that ends.
+// Run rechecks open streams after every change of grants and of agents, writes the lines of the refusals of
+// [Guard.Tap], and sums up refused calls in the audit log. It returns the error of the context when that ends.
 func (g *Guard) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return g.recheckStreams(ctx) })
@@ -210,7 +210,11 @@ func (g *Guard) Run(ctx context.Context) error {
 }
 
 func (g *Guard) recheckStreams(ctx context.Context) error {
-	return feed.Latest(ctx, g.cfg.Store, []raftstore.Prefix{grant.Prefix()}, func(*raftstore.View) error {
+	over := []raftstore.Prefix{grant.Prefix()}
+	if g.cfg.Agent != nil {
+		over = append(over, g.cfg.Agents)
+	}
+	return feed.Latest(ctx, g.cfg.Store, over, func(*raftstore.View) error {
 		g.mu.Lock()
 		open := make([]*stream, 0, len(g.streams))
 		for s := range g.streams {

@@ -219,6 +219,13 @@ func (m *Manager) SVIDService() ententev1.SVIDServiceServer { return m.issuer.SV
 // SigningService returns the service that signs for other members; see [issue.Issuer.SigningService].
 func (m *Manager) SigningService() ententev1.SigningServiceServer { return m.issuer.SigningService() }
 
+// IssueAgentX509 signs the X509-SVID of an agent; see [issue.Issuer.IssueAgentX509].
+func (m *Manager) IssueAgentX509(
+	ctx context.Context, id spiffeid.ID, csr []byte, caller string,
+) (*ententev1.IssueX509SVIDResponse, error) {
+	return m.issuer.IssueAgentX509(ctx, id, csr, caller)
+}
+
 // MemberSVID returns the SVID of this member; see [issue.OwnSVIDs.Member].
 func (m *Manager) MemberSVID() (*tls.Certificate, error) { return m.own.Member() }
 

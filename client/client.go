@@ -193,5 +193,15 @@ func (c *Client) Routing() ententev1.RoutingServiceClient {
 	return ententev1.NewRoutingServiceClient(c.conn)
 }
 
+// Agents returns the service that manages agents.
+func (c *Client) Agents() ententev1.AgentServiceClient {
+	return ententev1.NewAgentServiceClient(c.conn)
+}
+
+// Entries returns the service that manages registration entries.
+func (c *Client) Entries() ententev1.EntryServiceClient {
+	return ententev1.NewEntryServiceClient(c.conn)
+}
+
 // SVIDs returns the service that issues SVIDs.
 func (c *Client) SVIDs() ententev1.SVIDServiceClient { return ententev1.NewSVIDServiceClient(c.conn) }

@@ -130,6 +130,11 @@ var mayImport = map[string][]string{
 	"routing/xds_test": {"trust", "raftstore", "access", "routing"},
 	"routing":          {"trust", "raftstore", "access", "routing"},
 
+	"registration/agenttoken": {"raftstore/token"},
+	"registration/entry":      {"bundle", "access/grant"},
+	"registration":            {"bundle", "raftstore", "access", "registration"},
+	"registration_test":       {"raftstore", "access", "authority/svid", "registration"},
+
 	"vaultca/vault":     {},
 	"vaultca/vaulttest": {},
 	"vaultca/transit":   {"authority/keys", "vaultca/vault", "vaultca/vaulttest"},
@@ -154,15 +159,18 @@ var mayImport = map[string][]string{
 	},
 	"node/nodetest": {"node"},
 	"node": {
-		"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "vaultca", "node",
+		"trust", "bundle", "raftstore", "access", "authority", "federation", "registration", "routing", "vaultca",
+		"node",
 	},
 
 	"client":                         {"bundle"},
 	"client_test":                    {"client", "node/nodetest"},
 	"examples":                       {"client"},
 	"examples_test":                  {"client", "node/nodetest"},
+	"agent":                          {"bundle", "client", "registration/agenttoken"},
+	"agent_test":                     {"agent", "client", "node/nodetest"},
 	"cmd/entente/demo":               {"client"},
-	"cmd/entente":                    {"client", "node", "cmd/entente/demo"},
+	"cmd/entente":                    {"agent", "client", "node", "cmd/entente/demo"},
 	"terraform":                      {"bundle", "client"},
 	"terraform/acceptance":           {"client", "node/nodetest", "terraform"},
 	"cmd/terraform-provider-entente": {"terraform"},

@@ -38,7 +38,12 @@ func buildAuthority(m *member) error {
 		Keys: keys, RootTTL: m.cfg.SelfSigned.RootTTL, JWTKeyTTL: c.JWTKeyTTL, Upstream: upstream,
 		Contact: m.members, Conn: m.port.Conn, IsForeign: relationship.IsForeign,
 		Ends: func(tx *raftstore.Tx, td spiffeid.TrustDomain) ([]*ententev1.Effect, func(), error) {
-			return m.federation.EndHosted(tx, td)
+			effects, done, err := m.federation.EndHosted(tx, td)
+			if err != nil {
+				return nil, nil, err
+			}
+			deleted, err := endEntries(tx, td)
+			return append(effects, deleted...), done, err
 		},
 		Depends:        effects{m}.ofDeletion,
 		AnchorApproval: m.cfg.AnchorApproval, Acknowledgements: acknowledgements{m},

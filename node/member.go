@@ -25,6 +25,7 @@ import (
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/registration"
 	"github.com/ententehq/entente/routing"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/trust"
@@ -64,6 +65,8 @@ type member struct {
 	handler    *endpoint.Handler
 	publisher  *publisher.Publisher
 	bundles    *bundleapi.Service
+	// registration has the agents and the entries.
+	registration *registration.Room
 	// serving is set once the API serves callers on the port.
 	serving atomic.Bool
 	// removed is true once this member stops because it was removed.
@@ -79,6 +82,7 @@ func (m *member) build() error {
 	m.operations = operations.New(m.registry, m.log.Named("operations"))
 	for _, step := range []func(*member) error{
 		openFiles, openPort, openStore, buildMembership, buildAccess, buildAuthority, buildFederation, buildRouting,
+		buildRegistration,
 		buildEndpoint,
 	} {
 		if err := step(m); err != nil {
@@ -147,6 +151,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		{"federation", m.federation.Run},
 		{"routing", m.routing.Run},
 		{"xds", m.xds.Run},
+		{"registration", m.registration.Run},
 		{"bundle watches", m.bundles.Run},
 		{"access", m.guard.Run},
 		{"record of changes", m.copier().Run},

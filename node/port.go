@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership/directory"
+	"github.com/ententehq/entente/registration"
 	"github.com/ententehq/entente/trust"
 )
 
@@ -119,10 +120,11 @@ func recheckCallers(m *member) func(context.Context) error {
 	}
 }
 
-// reclassifyCallers counts open connections towards other limits after each change of grants.
+// reclassifyCallers counts open connections towards other limits after each change of grants and of agents.
 func reclassifyCallers(m *member) func(context.Context) error {
 	return func(ctx context.Context) error {
-		return feed.Latest(ctx, m.store, []raftstore.Prefix{grant.Prefix()}, func(*raftstore.View) error {
+		over := []raftstore.Prefix{grant.Prefix(), registration.AgentsPrefix()}
+		return feed.Latest(ctx, m.store, over, func(*raftstore.View) error {
 			m.port.Reclassify()
 			return nil
 		})

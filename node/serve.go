@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/registration"
 	"github.com/ententehq/entente/routing"
 	"github.com/ententehq/entente/trust"
 )
@@ -29,6 +30,10 @@ func buildAccess(m *member) (err error) {
 			d, err := trustSources().Decide(r, td.Name())
 			return d.Origin == trust.ByHosting || d.Origin == trust.ByRelationship, err
 		},
+		Agent: func(r raftstore.Reader, id spiffeid.ID) (bool, error) {
+			return registration.Attested(r, m.cfg.Cluster.TrustDomain, id)
+		},
+		Agents: registration.AgentsPrefix(),
 		// A member that is cut off signs by its old state for as long as signing_grace allows.
 		LongestSVID: func(r raftstore.Reader, td spiffeid.TrustDomain) (time.Duration, error) {
 			row, _, err := table.Domains.Get(r, td.Name())
@@ -68,10 +73,11 @@ func serveMembers(m *member) {
 	m.life.Start("service for members", serveGRPC(members, m.port.Listener(port.Member)))
 
 	options = append(joinOptions(port.Credentials(), reception),
-		grpc.ChainUnaryInterceptor(m.refuseStarting, m.recordJoin))
+		grpc.ChainUnaryInterceptor(m.refuseStarting, m.recordJoin, m.recordAttestation))
 	joiners := grpc.NewServer(options...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
 	ententev1.RegisterInvitationServiceServer(joiners, invitation.NewService(m.federation.Agreements()))
+	ententev1.RegisterAttestationServiceServer(joiners, m.registration.AttestationService())
 	m.life.Start("service for joiners", serveGRPC(joiners, m.port.Listener(port.Join)))
 }
 
@@ -128,6 +134,7 @@ func newAPI(m *member, options []grpc.ServerOption) *grpc.Server {
 	ententev1.RegisterFederationServiceServer(s, federation.NewService(m.federation))
 	ententev1.RegisterPeerServiceServer(s, peer.NewService(m.federation.Streams()))
 	ententev1.RegisterRoutingServiceServer(s, routing.NewServer(m.routing))
+	m.registration.RegisterServices(s)
 	m.xds.Register(s)
 	return s
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/membership/join"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
+	"github.com/ententehq/entente/registration"
 )
 
 // openStore opens the replicated store. It resumes with the state in the data folder. If that is damaged, and the
@@ -99,6 +100,7 @@ func buildMembership(m *member) (err error) {
 				m.authority.RemoveMember(tx, r.MemberID, r.Compromised),
 				m.federation.Agreements().RemoveMember(tx, r.MemberID, r.Compromised),
 				grant.RemoveMember(tx, r.MemberID, r.Compromised, time.Now()),
+				registration.RemoveMember(tx, r.MemberID, r.Compromised, time.Now()),
 			)
 		}},
 		Report: m.reportRemoval, Undone: effects{m}.ofRestore,

@@ -49,6 +49,9 @@ const ReservedPath = "/entente"
 // MemberPath is the prefix of a member's ID in the path of its X509-SVID.
 const MemberPath = ReservedPath + "/member/"
 
+// AgentPath is the prefix of an agent's ID in the path of its X509-SVID.
+const AgentPath = ReservedPath + "/agent/"
+
 // Parse returns the grant that a message names. The error is one sentence that names the field and the remedy.
 func Parse(m Fields) (Grant, error) {
 	var g Grant

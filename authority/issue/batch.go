@@ -42,7 +42,7 @@ func (s *svidService) IssueX509SVIDs(
 		one := r.GetRequests()[i]
 		err := s.issuer.admit(ctx, plan.X509, td, one.GetSpiffeId(), one.GetDnsNames()...)
 		if err == nil {
-			issued[i], err = s.issuer.issueX509(ctx, one, access.CallerFrom(ctx).String(), "")
+			issued[i], err = s.issuer.issueX509(ctx, one, access.CallerFrom(ctx).String(), requester{})
 		}
 		response.Results[i] = &ententev1.X509SVIDResult{Result: &ententev1.X509SVIDResult_Svid{Svid: issued[i]}}
 		if err != nil {

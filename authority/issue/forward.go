@@ -40,20 +40,21 @@ func lifetime(requested, domain time.Duration) (time.Duration, error) {
 	return ttl, nil
 }
 
-// issueX509 returns an X509-SVID that this member or another one signed. member is set if a member requests it for
-// itself.
+// issueX509 returns an X509-SVID that this member or another one signed.
 func (i *Issuer) issueX509(
-	ctx context.Context, r *ententev1.IssueX509SVIDRequest, caller, member string,
+	ctx context.Context, r *ententev1.IssueX509SVIDRequest, caller string, by requester,
 ) (*ententev1.IssueX509SVIDResponse, error) {
 	parsed, err := svid.ParseX509Request(r)
 	if err != nil {
 		return nil, apierror.Invalid(err)
 	}
-	if err := i.checkName(parsed.ID, member); err != nil {
+	if err := i.checkName(parsed.ID, by); err != nil {
 		return nil, err
 	}
 	// The key has to be the one that was checked here, so the request is forwarded as it came.
-	forwarded := &ententev1.SignX509SVIDRequest{Request: r, Caller: caller, ForMember: member != ""}
+	forwarded := &ententev1.SignX509SVIDRequest{
+		Request: r, Caller: caller, ForMember: by.member != "", ForAgent: by.agent,
+	}
 	return signOrForward(ctx, i, parsed.ID.TrustDomain(), plan.X509,
 		func(d *Domain) (*ententev1.IssueX509SVIDResponse, error) { return i.signX509(d, parsed, caller) },
 		func(ctx context.Context, c ententev1.SigningServiceClient) (*ententev1.IssueX509SVIDResponse, error) {
@@ -69,7 +70,7 @@ func (i *Issuer) issueJWT(
 	if err != nil {
 		return nil, apierror.Invalid(err)
 	}
-	if err := i.checkName(parsed.ID, ""); err != nil {
+	if err := i.checkName(parsed.ID, requester{}); err != nil {
 		return nil, err
 	}
 	forwarded := &ententev1.SignJWTSVIDRequest{Request: r, Caller: caller}

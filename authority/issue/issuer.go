@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/access/grant"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/keys"
 	"github.com/ententehq/entente/authority/svid"
@@ -138,21 +141,35 @@ func (i *Issuer) CanSign() error {
 	return nil
 }
 
-// checkName refuses the names that a caller must not have. member is the member that requests for itself, or empty for
-// every other caller, who gets no name below /entente/.
-func (i *Issuer) checkName(id spiffeid.ID, member string) error {
+// requester is for whom an SVID is issued. The zero value is every caller that gets no name below /entente/.
+type requester struct {
+	// member is the member that requests a name of its own, or empty.
+	member string
+	// agent is set for the agent that this member or another one has attested.
+	agent bool
+}
+
+// checkName refuses the names that a requester must not have.
+func (i *Issuer) checkName(id spiffeid.ID, by requester) error {
+	if by.agent {
+		name, ok := strings.CutPrefix(id.Path(), grant.AgentPath)
+		if !ok || id.TrustDomain() != i.config.Home || name == "" || strings.Contains(name, "/") {
+			return status.Errorf(codes.PermissionDenied, "%s is not the ID of an agent of %s", id, i.config.Home.Name())
+		}
+		return nil
+	}
 	if !svid.Reserved(id) {
-		if member != "" {
+		if by.member != "" {
 			return status.Errorf(codes.PermissionDenied,
 				"%s is not below /%s/; members request no other names for themselves", id, svid.ReservedSegment)
 		}
 		return nil
 	}
-	if member == "" {
+	if by.member == "" {
 		return status.Errorf(codes.PermissionDenied,
 			"%s is below /%s/, which only the server itself issues; choose another path", id, svid.ReservedSegment)
 	}
-	own, err := svid.MemberID(i.config.Home, member)
+	own, err := svid.MemberID(i.config.Home, by.member)
 	if err != nil {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
@@ -161,8 +178,18 @@ func (i *Issuer) checkName(id spiffeid.ID, member string) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
 	if id != own && id != endpoint {
-		return status.Errorf(codes.PermissionDenied, "member %s cannot have %s; only %s and %s", member, id, own,
+		return status.Errorf(codes.PermissionDenied, "member %s cannot have %s; only %s and %s", by.member, id, own,
 			endpoint)
 	}
 	return nil
+}
+
+// IssueAgentX509 signs the X509-SVID of an agent, which the caller of this method has attested. caller is for the audit
+// log.
+func (i *Issuer) IssueAgentX509(
+	ctx context.Context, id spiffeid.ID, csr []byte, caller string,
+) (*ententev1.IssueX509SVIDResponse, error) {
+	request := &ententev1.IssueX509SVIDRequest{SpiffeId: id.String(), Csr: csr}
+	response, err := i.issueX509(ctx, request, caller, requester{agent: true})
+	return response, signingError(err)
 }

@@ -160,7 +160,8 @@ func (o *OwnSVIDs) renew(ctx context.Context, id spiffeid.ID) (time.Time, error)
 		return plan.Never, fmt.Errorf("make a request for %s: %w", id, err)
 	}
 	request := &ententev1.IssueX509SVIDRequest{SpiffeId: id.String(), Csr: csr}
-	signed, err := o.issuer.issueX509(ctx, request, "member "+config.Member, config.Member)
+	signed, err := o.issuer.issueX509(ctx, request, "member "+config.Member,
+		requester{member: config.Member})
 	if err != nil {
 		return plan.Never, fmt.Errorf("renew %s: %w", id, err)
 	}

@@ -31,7 +31,7 @@ func (s *svidService) IssueX509SVID(
 	if err := s.issuer.limiter.admit(access.CallerFrom(ctx), plan.X509); err != nil {
 		return nil, err
 	}
-	response, err := s.issuer.issueX509(ctx, r, access.CallerFrom(ctx).String(), "")
+	response, err := s.issuer.issueX509(ctx, r, access.CallerFrom(ctx).String(), requester{})
 	return response, signingError(err)
 }
 
@@ -78,11 +78,11 @@ func (s *signingService) SignX509SVID(
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	forItself := ""
+	by := requester{agent: r.GetForAgent()}
 	if r.GetForMember() {
-		forItself = member
+		by = requester{member: member}
 	}
-	if err := s.issuer.checkName(request.ID, forItself); err != nil {
+	if err := s.issuer.checkName(request.ID, by); err != nil {
 		return nil, err
 	}
 	d, err := s.issuer.signingDomain(request.ID.TrustDomain(), plan.X509)
@@ -105,7 +105,7 @@ func (s *signingService) SignJWTSVID(
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := s.issuer.checkName(request.ID, ""); err != nil {
+	if err := s.issuer.checkName(request.ID, requester{}); err != nil {
 		return nil, err
 	}
 	d, err := s.issuer.signingDomain(request.ID.TrustDomain(), plan.JWT)

@@ -27,7 +27,7 @@ const (
 type Effect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What loses something: member, authority, svids, grant, relationship, peer, instances, service, rule, token,
-	// changes.
+	// changes, agent.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Its name: an id, a trust domain, a SPIFFE ID, a service, or a number of them.
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`

@@ -725,7 +725,9 @@ type SignX509SVIDRequest struct {
 	// The caller of the forwarding member, for the audit log.
 	Caller string `protobuf:"bytes,2,opt,name=caller,proto3" json:"caller,omitempty"`
 	// Whether the member requests an ID below /entente/ for itself.
-	ForMember     bool `protobuf:"varint,3,opt,name=for_member,json=forMember,proto3" json:"for_member,omitempty"`
+	ForMember bool `protobuf:"varint,3,opt,name=for_member,json=forMember,proto3" json:"for_member,omitempty"`
+	// Whether it is for an agent that the member has attested, which has an ID below /entente/agent/.
+	ForAgent      bool `protobuf:"varint,4,opt,name=for_agent,json=forAgent,proto3" json:"for_agent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -777,6 +779,13 @@ func (x *SignX509SVIDRequest) GetCaller() string {
 func (x *SignX509SVIDRequest) GetForMember() bool {
 	if x != nil {
 		return x.ForMember
+	}
+	return false
+}
+
+func (x *SignX509SVIDRequest) GetForAgent() bool {
+	if x != nil {
+		return x.ForAgent
 	}
 	return false
 }
@@ -1061,12 +1070,13 @@ const file_entente_v1_svid_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12:\n" +
 	"\vretry_delay\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryDelay\"\x88\x01\n" +
+	"retryDelay\"\xa5\x01\n" +
 	"\x13SignX509SVIDRequest\x12:\n" +
 	"\arequest\x18\x01 \x01(\v2 .entente.v1.IssueX509SVIDRequestR\arequest\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\x12\x1d\n" +
 	"\n" +
-	"for_member\x18\x03 \x01(\bR\tforMember\"g\n" +
+	"for_member\x18\x03 \x01(\bR\tforMember\x12\x1b\n" +
+	"\tfor_agent\x18\x04 \x01(\bR\bforAgent\"g\n" +
 	"\x12SignJWTSVIDRequest\x129\n" +
 	"\arequest\x18\x01 \x01(\v2\x1f.entente.v1.IssueJWTSVIDRequestR\arequest\x12\x16\n" +
 	"\x06caller\x18\x02 \x01(\tR\x06caller\">\n" +

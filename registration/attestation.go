@@ -1,0 +1,173 @@
+package registration
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/ententehq/entente/access"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/token"
+	"github.com/ententehq/entente/registration/agenttoken"
+)
+
+// attestationService serves entente.v1.AttestationService.
+type attestationService struct {
+	ententev1.UnimplementedAttestationServiceServer
+	room *Room
+}
+
+// AttestationService returns the service that admits agents, for callers without a certificate.
+func (r *Room) AttestationService() ententev1.AttestationServiceServer {
+	return &attestationService{room: r}
+}
+
+// byToken is the name of the attestation by a token, also in selectors.
+const byToken = "join_token"
+
+// AttestAgent issues an agent its SVID: by the key that it was attested with before, or else by a token.
+func (s *attestationService) AttestAgent(
+	ctx context.Context, m *ententev1.AttestAgentRequest,
+) (*ententev1.AttestAgentResponse, error) {
+	key, err := s.room.parseCSR(m.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	binding, ok := s.room.cfg.Binding(ctx)
+	if !ok {
+		return nil, status.Error(codes.FailedPrecondition, "agents attest themselves under entente-join/1 alone")
+	}
+	if !agenttoken.Proved(key, binding, m.GetProof()) {
+		return nil, status.Error(codes.PermissionDenied,
+			"proof is not the signature of the agent's key over this TLS session")
+	}
+	identity, err := agenttoken.Identity(key)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	name, err := s.known(ctx, identity)
+	if err == nil && name == "" {
+		name, err = s.redeem(ctx, m.GetToken(), identity)
+	}
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	svid, err := s.room.issueAgent(ctx, name, key, m.GetCsr())
+	if err != nil {
+		return nil, err
+	}
+	id, err := AgentID(s.room.cfg.Home, name)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	return &ententev1.AttestAgentResponse{Svid: svid, SpiffeId: id.String(), Servers: s.room.servers()}, nil
+}
+
+// known returns the name of the agent with a key, or "". A member that is behind asks the leader before it finds none.
+func (s *attestationService) known(ctx context.Context, identity [32]byte) (string, error) {
+	name, err := byIdentity(s.room.cfg.Store.View(), identity)
+	if err != nil || name != "" {
+		return name, err
+	}
+	view, err := s.room.cfg.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
+	if err != nil {
+		return "", err
+	}
+	return byIdentity(view, identity)
+}
+
+// redeem makes the agent of a token.
+func (s *attestationService) redeem(
+	ctx context.Context, evidence *ententev1.AgentTokenEvidence, identity [32]byte,
+) (name string, err error) {
+	const remedy = "make a new one with 'entente agent token' on a member"
+	if evidence == nil {
+		return "", status.Error(codes.PermissionDenied, "no agent has this key: it was evicted, or never attested; "+
+			"give "+
+			"it a token, and "+remedy)
+	}
+	void := status.Error(codes.PermissionDenied, "this cluster has no such token for an agent: it was used, "+
+		"replaced by "+
+		"a newer one, void after a restore or the removal of a member, or it has expired; "+remedy)
+	if !token.IsID(evidence.GetId()) {
+		return "", void
+	}
+	_, err = s.room.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		row, found, err := agentTokens.Get(tx, evidence.GetId())
+		if err != nil {
+			return err
+		}
+		now := s.room.cfg.Now()
+		if !found || !token.Proves(evidence.GetSecret(), row.Value.GetSecretSha256()) ||
+			!now.Before(row.Value.GetExpireTime().AsTime()) {
+			return void
+		}
+		name = row.Value.GetAgent()
+		if err := free(tx, name); err != nil {
+			return err
+		}
+		if err := agentTokens.Delete(tx, evidence.GetId()); err != nil {
+			return err
+		}
+		if err := evicted.Delete(tx, name); err != nil {
+			return err
+		}
+		return s.room.putAgent(tx, &statev1.Agent{
+			Name: name, Identity: identity[:], Attestation: byToken, AttestTime: timestamppb.New(now),
+			Selectors: []string{"agent:attestation:" + byToken, "agent:name:" + name},
+		})
+	})
+	return name, err
+}
+
+// parseCSR returns the key of an agent's certificate request.
+func (r *Room) parseCSR(der []byte) (*ecdsa.PublicKey, error) {
+	key, err := r.cfg.ParseCSR(der)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return keyOf(key)
+}
+
+// issueAgent signs the SVID of an agent for its own key.
+func (r *Room) issueAgent(
+	ctx context.Context, name string, key *ecdsa.PublicKey, csr []byte,
+) (*ententev1.IssueX509SVIDResponse, error) {
+	row, found, err := agents.Get(r.cfg.Store.View(), name)
+	if err == nil && !found { // this member is behind
+		var view *raftstore.View
+		if view, err = r.cfg.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true}); err == nil {
+			row, found, err = agents.Get(view, name)
+		}
+	}
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	identity, err := agenttoken.Identity(key)
+	switch {
+	case err != nil:
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case !found || string(row.Value.GetIdentity()) != string(identity[:]):
+		return nil, status.Errorf(codes.PermissionDenied,
+			"agent %s was attested with another key, or was evicted", name)
+	case row.Value.GetBan() != nil:
+		return nil, status.Errorf(codes.PermissionDenied, "agent %s is banned; an operator ends that with 'entente "+
+			"agent "+
+			"evict %s'", name, name)
+	}
+	id, err := AgentID(r.cfg.Home, name)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	by := access.CallerFrom(ctx).String()
+	if _, ok := access.CallerFrom(ctx).SPIFFEID(); !ok {
+		by = fmt.Sprintf("agent %s by its key %x", name, identity[:8])
+	}
+	return r.cfg.Signer.IssueAgentX509(ctx, id, csr, by)
+}

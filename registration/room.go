@@ -1,0 +1,151 @@
+package registration
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/feed"
+	"github.com/ententehq/entente/registration/agenttoken"
+)
+
+const (
+	// maxAgents and maxEntries bound the memory of a member: an entry takes about 1 KiB there.
+	maxAgents  = 20_000
+	maxEntries = 100_000
+	// maxTokens bounds the open tokens, so that those of a forgotten script do not fill the table.
+	maxTokens = 1024
+	// maxPageBytes leaves room for the rest of a response below the 4 MiB that gRPC clients accept in one message.
+	maxPageBytes = 3 << 20
+)
+
+// Signer signs SVIDs. It is called from many goroutines.
+type Signer interface {
+	// IssueAgentX509 signs the X509-SVID of an agent. caller is for the audit log.
+	IssueAgentX509(ctx context.Context, id spiffeid.ID, csr []byte, caller string) (
+		*ententev1.IssueX509SVIDResponse, error)
+	// SVIDService signs the SVIDs of workloads, within the rate of the caller in the context, which is the agent.
+	SVIDService() ententev1.SVIDServiceServer
+}
+
+// Lifetimes are the longest lifetimes of SVIDs in a trust domain.
+type Lifetimes struct {
+	X509, JWT time.Duration
+}
+
+// Config configures a [Room]. All fields are required but Logger and Now.
+type Config struct {
+	Store *raftstore.Store
+	// Home is the home trust domain.
+	Home   spiffeid.TrustDomain
+	Signer Signer
+	// Lifetimes returns those of a trust domain, and false if it is not hosted.
+	Lifetimes func(raftstore.Reader, spiffeid.TrustDomain) (Lifetimes, bool, error)
+	// Servers returns the present members, as agents reach them.
+	Servers func() []agenttoken.Server
+	// ParseCSR returns the key of a certificate request that its signature proves.
+	ParseCSR func(der []byte) (crypto.PublicKey, error)
+	// Binding returns the value that both ends derive from the TLS session of a call under entente-join/1.
+	Binding func(context.Context) ([]byte, bool)
+	Logger  hclog.Logger
+	Now     func() time.Time
+}
+
+// Room has the agents and the entries of a cluster, and the services for them.
+type Room struct {
+	cfg   Config
+	index *Index
+}
+
+// New returns a room. Its services wait until [Room.Run] runs.
+func New(cfg Config) *Room {
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.NewNullLogger()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	cfg.Store.Snapshots().Survive("registration", surviveRestore)
+	return &Room{cfg: cfg, index: newIndex(cfg.Logger)}
+}
+
+// Run follows the tables until ctx ends, and returns its error.
+func (r *Room) Run(ctx context.Context) error {
+	over := []raftstore.Prefix{entries.Prefix(""), agents.Prefix("")}
+	return feed.Batches(ctx, r.cfg.Store, over, r.index.load, r.index.apply)
+}
+
+// RegisterServices registers the services that the API has of this room.
+func (r *Room) RegisterServices(s grpc.ServiceRegistrar) {
+	ententev1.RegisterAgentServiceServer(s, &agentService{room: r})
+	ententev1.RegisterEntryServiceServer(s, &entryService{room: r})
+	ententev1.RegisterNodeServiceServer(s, &nodeService{room: r})
+}
+
+// view returns the state for a read of resources: linearizable unless the request allows a stale one.
+func (r *Room) view(ctx context.Context, o *ententev1.ReadOptions) (*raftstore.View, error) {
+	if _, known := ententev1.Consistency_name[int32(o.GetConsistency())]; !known {
+		return nil, status.Errorf(codes.InvalidArgument, "consistency %d is unknown; use stale or linearizable",
+			int32(o.GetConsistency()))
+	}
+	view, err := r.cfg.Store.Read(ctx, raftstore.ReadOptions{
+		Linearizable: o.GetConsistency() != ententev1.Consistency_CONSISTENCY_STALE,
+		MinRevision:  raftstore.Revision(o.GetMinRevision()),
+	})
+	return view, raftstore.StatusError(err)
+}
+
+func checkPageSize(n int32) error {
+	if n < 0 {
+		return status.Error(codes.InvalidArgument,
+			"page_size is negative; leave it out for as many as fit into one message")
+	}
+	return nil
+}
+
+// servers returns the members as messages have them.
+func (r *Room) servers() (servers []*ententev1.AgentServer) {
+	for _, s := range r.cfg.Servers() {
+		servers = append(servers, &ententev1.AgentServer{Address: s.Address, Identity: s.Identity[:]})
+	}
+	return servers
+}
+
+// privileged returns the roles of an ID that an entry does not give away by itself.
+func privileged(r raftstore.Reader, id spiffeid.ID) (grant.RoleSet, error) {
+	held, err := grant.Of(r, id)
+	if err != nil {
+		return 0, fmt.Errorf("read the roles of %s: %w", id, err)
+	}
+	var roles grant.RoleSet
+	for _, g := range held {
+		if grant.Privileged.Has(g.Role) {
+			roles |= grant.NewRoleSet(g.Role)
+		}
+	}
+	return roles, nil
+}
+
+// caller returns who makes a call, for rows.
+func caller(ctx context.Context) string { return access.CallerFrom(ctx).String() }
+
+// keyOf returns the key of an agent's certificate request, of which only P-256 is accepted.
+func keyOf(key any) (*ecdsa.PublicKey, error) {
+	public, ok := key.(*ecdsa.PublicKey)
+	if !ok || public.Curve.Params().BitSize != 256 {
+		return nil, status.Error(codes.InvalidArgument, "csr has a key that no agent makes: it is ECDSA P-256")
+	}
+	return public, nil
+}
