@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclparse"
+
+	"github.com/ententehq/entente/agent/sds"
+)
+
+// The defaults of [Config].
+const (
+	DefaultDataDir = "/var/lib/entente-agent"
+	DefaultSocket  = "/run/entente-agent/public/api.sock"
+	DefaultAdmin   = "/run/entente-agent/admin.sock"
+)
+
+// Config configures an agent. The HCL of a configuration file has the same names.
+type Config struct {
+	// DataDir holds the agent's key.
+	DataDir string `hcl:"data_dir,optional"`
+	// Socket is the socket of the workloads, which every user of the node can connect to. AdminSocket answers 'entente
+	// agent health', to the agent's own user alone. They are in different folders.
+	Socket      string `hcl:"socket,optional"`
+	AdminSocket string `hcl:"admin_socket,optional"`
+	// Addresses are HOST:PORT of members, where the token names others that cannot be reached from here.
+	Addresses []string `hcl:"addresses,optional"`
+	// Token is the text of a token, or file:PATH or env:NAME of one. It is needed until the agent was attested.
+	Token string `hcl:"token,optional"`
+	// LogLevel is trace, debug, info, warn or error. LogFormat is text or json.
+	LogLevel  string `hcl:"log_level,optional"`
+	LogFormat string `hcl:"log_format,optional"`
+	// Listen is HOST:PORT for /metrics, /live and /ready over HTTP. If empty, they are on the admin socket alone.
+	Listen string `hcl:"listen,optional"`
+	SDS    *SDS   `hcl:"sds,block"`
+}
+
+// SDS has the names of secrets that do not follow from SPIFFE IDs.
+type SDS struct {
+	DefaultSVIDName      string `hcl:"default_svid_name,optional"`
+	DefaultBundleName    string `hcl:"default_bundle_name,optional"`
+	DefaultAllBundleName string `hcl:"default_all_bundles_name,optional"`
+}
+
+// Load reads a configuration file. A name that is unknown is an error with its line.
+func Load(path string) (Config, error) {
+	var c Config
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("read the configuration: %w", err)
+	}
+	file, diags := hclparse.NewParser().ParseHCL(content, path)
+	if !diags.HasErrors() {
+		diags = gohcl.DecodeBody(file.Body, nil, &c)
+	}
+	if diags.HasErrors() {
+		return c, fmt.Errorf("read the configuration: %w", diags)
+	}
+	return c, nil
+}
+
+// withDefaults returns the configuration with defaults for what is empty, or an error that names a setting.
+func (c Config) withDefaults() (Config, error) {
+	for _, s := range []struct {
+		value *string
+		def   string
+	}{
+		{&c.DataDir, DefaultDataDir}, {&c.Socket, DefaultSocket}, {&c.AdminSocket, DefaultAdmin}, {&c.LogLevel, "info"},
+		{&c.LogFormat, "text"},
+	} {
+		if *s.value == "" {
+			*s.value = s.def
+		}
+	}
+	for _, path := range []*string{&c.DataDir, &c.Socket, &c.AdminSocket} {
+		absolute, err := filepath.Abs(*path)
+		if err != nil {
+			return c, err
+		}
+		*path = absolute
+	}
+	if filepath.Dir(c.Socket) == filepath.Dir(c.AdminSocket) {
+		return c, fmt.Errorf("socket and admin_socket are both in %s: give the admin socket a folder of its own, "+
+			"since "+
+			"every user can enter that of the workloads", filepath.Dir(c.Socket))
+	}
+	const longest = 107 // of the path of a Unix socket
+	for _, path := range []string{c.Socket, c.AdminSocket} {
+		if len(path) > longest {
+			return c, fmt.Errorf("the path of the socket %s has %d bytes: %d is the limit", path, len(path), longest)
+		}
+	}
+	for _, a := range c.Addresses {
+		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
+			return c, fmt.Errorf("addresses has %q: write HOST:PORT, such as eu-1.example.org:7440", a)
+		}
+	}
+	var err error
+	c.Token, err = tokenText(c.Token)
+	return c, err
+}
+
+// tokenText returns a secret that is given as file:PATH, env:NAME or itself. A file that is gone is an empty secret: an
+// agent that was attested needs its token no more.
+func tokenText(s string) (string, error) {
+	if path, ok := strings.CutPrefix(s, "file:"); ok {
+		content, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return "", nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("read the token: %w", err)
+		}
+		return strings.TrimSpace(string(content)), nil
+	}
+	if name, ok := strings.CutPrefix(s, "env:"); ok {
+		return os.Getenv(name), nil
+	}
+	return s, nil
+}
+
+// names returns the names of SDS.
+func (c Config) names() sds.Names {
+	n := sds.DefaultNames
+	if c.SDS == nil {
+		return n
+	}
+	if c.SDS.DefaultSVIDName != "" {
+		n.Default = c.SDS.DefaultSVIDName
+	}
+	if c.SDS.DefaultBundleName != "" {
+		n.Bundle = c.SDS.DefaultBundleName
+	}
+	if c.SDS.DefaultAllBundleName != "" {
+		n.All = c.SDS.DefaultAllBundleName
+	}
+	return n
+}

@@ -1,0 +1,233 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
+
+	secret "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
+	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/ententehq/entente/agent/attest"
+	"github.com/ententehq/entente/agent/cache"
+	"github.com/ententehq/entente/agent/sds"
+	"github.com/ententehq/entente/agent/workload"
+	"github.com/ententehq/entente/agent/workloadapi"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/logthrottle"
+)
+
+// Options are what a process gives its agent beside the configuration.
+type Options struct {
+	Version   string
+	LogOutput io.Writer
+	// Started is called once the socket of the workloads is served. It may be nil.
+	Started func()
+}
+
+// agent is a running agent.
+type agent struct {
+	cfg     Config
+	log     hclog.Logger
+	node    *attest.Node
+	client  *client.Client
+	cache   *cache.Cache
+	metrics *metrics
+}
+
+// Run runs an agent until ctx ends, and then returns nil. It returns an error if the agent cannot start, or if the
+// cluster refuses it before it has started.
+func Run(ctx context.Context, cfg Config, opts Options) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	log, throttle := logthrottle.New(hclog.New(&hclog.LoggerOptions{
+		Name: "agent", Level: hclog.LevelFromString(cfg.LogLevel), JSONFormat: cfg.LogFormat == "json",
+		Output: opts.LogOutput,
+	}))
+	defer throttle.Close()
+	a := &agent{cfg: cfg, log: log}
+	a.node, err = attest.Open(attest.Config{
+		Dir: cfg.DataDir, Token: cfg.Token, Addresses: cfg.Addresses, Version: opts.Version,
+		Logger: a.log.Named("attest"),
+	})
+	if err != nil {
+		return err
+	}
+	a.cache = cache.New(issuer{a}, a.log.Named("cache"))
+	a.metrics = newMetrics(a)
+	admin, err := a.listenAdmin()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.serveAdmin(ctx, admin) })
+	group.Go(func() error { return a.run(ctx, opts) })
+	err = group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// run attests the agent, and then follows the cluster and serves the workloads.
+func (a *agent) run(ctx context.Context, opts Options) error {
+	if err := a.node.Attest(ctx); err != nil {
+		return err
+	}
+	a.log.Info("the agent is attested", "spiffe_id", a.node.ID(), "until", a.node.Expiry())
+	var err error
+	a.client, err = client.New(ctx, client.WithAddresses(a.node.Addresses()...),
+		client.WithSource(a.node.ID().TrustDomain(), a.node, a.node))
+	if err != nil {
+		return err
+	}
+	defer a.client.Close()
+	bundles, err := client.NewBundleSource(ctx, a.client, client.BundleSourceConfig{OnEvent: func(e client.Event) {
+		a.log.Warn("bundles: "+e.Message, "error", e.Err)
+	}})
+	if err != nil {
+		return err
+	}
+	defer bundles.Close() //nolint:errcheck // the process ends
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.node.KeepFresh(ctx, a.client.Node(), nil) })
+	group.Go(func() error { return a.cache.Run(ctx) })
+	group.Go(func() error { return a.followBundles(ctx, bundles) })
+	group.Go(func() error { return a.followEntries(ctx) })
+	group.Go(func() error { return a.followDistrusted(ctx) })
+	group.Go(func() error { return a.serve(ctx, opts.Started) })
+	return group.Wait()
+}
+
+func (a *agent) followBundles(ctx context.Context, bundles *client.BundleSource) error {
+	for {
+		all := bundles.Bundles()
+		for _, b := range all {
+			a.node.SetBundle(b)
+		}
+		a.cache.SetBundles(all)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-bundles.Updated():
+		}
+	}
+}
+
+func (a *agent) followEntries(ctx context.Context) error {
+	broken := func(err error) {
+		a.log.Warn("receives no changes of entries until the stream is open again", "error", err)
+	}
+	for entries, err := range a.client.WatchEntries(ctx, broken) {
+		if err != nil {
+			return err
+		}
+		a.cache.SetEntries(entries)
+	}
+	return ctx.Err()
+}
+
+func (a *agent) followDistrusted(ctx context.Context) error {
+	broken := func(err error) {
+		a.log.Warn("receives no changes of authorities until the stream is open again", "error", err)
+	}
+	for ids, err := range a.client.WatchDistrusted(ctx, broken) {
+		if err != nil {
+			return err
+		}
+		a.cache.SetDistrusted(ids)
+	}
+	return ctx.Err()
+}
+
+// issuer has SVIDs signed by the cluster.
+type issuer struct{ a *agent }
+
+// IssueX509SVIDs implements [cache.Issuer].
+func (i issuer) IssueX509SVIDs(
+	ctx context.Context, requests []*ententev1.EntryX509Request,
+) ([]*ententev1.X509SVIDResult, error) {
+	answer, err := i.a.client.Node().IssueEntryX509SVIDs(ctx, &ententev1.IssueEntryX509SVIDsRequest{Requests: requests})
+	return answer.GetResults(), err
+}
+
+// IssueJWTSVID implements [cache.Issuer].
+func (i issuer) IssueJWTSVID(
+	ctx context.Context, entryID string, audience []string,
+) (*ententev1.IssueJWTSVIDResponse, error) {
+	return i.a.client.Node().IssueEntryJWTSVID(ctx, &ententev1.IssueEntryJWTSVIDRequest{
+		EntryId: entryID, Audience: audience,
+	})
+}
+
+const (
+	// maxMessage bounds what a workload sends: a token to validate, or the names of secrets.
+	maxMessage = 1 << 20
+	// streamsEach bounds the calls under way on one connection. A library has four.
+	streamsEach = 100
+	graceful    = time.Second
+)
+
+// serve serves the workloads until ctx ends.
+func (a *agent) serve(ctx context.Context, started func()) error {
+	l, err := listenWorkloads(a.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	identifier := &workloadapi.Identifier{
+		Cache: a.cache, Attestors: []workload.Attestor{workload.Unix{Uses: a.cache.Uses}},
+		Logger: a.log.Named("workloads"), Attested: a.metrics.attested,
+	}
+	// Most streams are idle, so that connections have small buffers.
+	options := append(workloadapi.ServerOptions(),
+		grpc.Creds(workload.Credentials()), grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(streamsEach),
+		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime: 5 * time.Second, PermitWithoutStream: true,
+		}))
+	s := grpc.NewServer(options...)
+	workloadpb.RegisterSpiffeWorkloadAPIServer(s, workloadapi.New(identifier, a.metrics.pushed))
+	secret.RegisterSecretDiscoveryServiceServer(s, sds.New(identifier, a.cfg.names(), a.metrics.pushed))
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	a.log.Info("serves the Workload API and SDS", "socket", a.cfg.Socket)
+	if started != nil {
+		started()
+	}
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve %s: %w", a.cfg.Socket, err)
+	case <-ctx.Done():
+	}
+	timer := time.AfterFunc(graceful, s.Stop) // streams do not end by themselves
+	defer timer.Stop()
+	s.GracefulStop()
+	return errors.Join(ctx.Err(), <-served)
+}
+
+// Identity attests the agent of a data folder, and returns the source of its X509-SVID and of the bundle of the home
+// trust domain. The SVID is not renewed.
+func Identity(ctx context.Context, cfg Config) (*attest.Node, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	node, err := attest.Open(attest.Config{
+		Dir: cfg.DataDir, Token: cfg.Token, Addresses: cfg.Addresses, Logger: hclog.NewNullLogger(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return node, node.Attest(ctx)
+}
