@@ -29,12 +29,13 @@ func completed(t *testing.T, args ...string) (values []string, directive string)
 
 // free are the arguments and flags whose values nobody knows before.
 var free = []string{
-	"domain create", "federation accept", "federation create", "service import",
+	"agent token", "domain create", "federation accept", "federation create", "service import",
 	"--advertise", "--as", "--audience", "--cluster", "--diff", "--dns", "--endpoint-host", "--endpoint-spiffe-id",
 	"--etag", "--for",
 	"--for-home", "--home", "--hub-exclude", "--hub-include", "--hub-url", "--identity", "--issuer", "--key-prefix",
 	"--mount", "--node-id", "--oidc-issuer", "--path", "--peer-address", "--peer-domain", "--transit-mount", "--url",
-	"--what-if",
+	"--what-if", "--metrics-listen", "--hint", "--selector", "--parent-selector", "--id",
+	"entry create --spiffe-id", "entry list --spiffe-id", "entry update --spiffe-id",
 	"service register --spiffe-id", "svid x509 --spiffe-id",
 	"svid jwt --spiffe-id",
 }

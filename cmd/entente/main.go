@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ententehq/entente/cmd/entente/access"
+	"github.com/ententehq/entente/cmd/entente/agent"
 	"github.com/ententehq/entente/cmd/entente/audit"
 	"github.com/ententehq/entente/cmd/entente/authority"
 	"github.com/ententehq/entente/cmd/entente/bundle"
@@ -22,6 +23,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/complete"
 	"github.com/ententehq/entente/cmd/entente/demo"
 	"github.com/ententehq/entente/cmd/entente/domain"
+	"github.com/ententehq/entente/cmd/entente/entry"
 	"github.com/ententehq/entente/cmd/entente/federation"
 	"github.com/ententehq/entente/cmd/entente/hint"
 	"github.com/ententehq/entente/cmd/entente/rule"
@@ -71,7 +73,8 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 		server.Command(env), server.ValidateCommand(env), status.Command(env), cluster.Command(env),
 		domain.Command(env), bundle.Command(env),
 		federation.Command(env), authority.Command(env), svid.Command(env), service.Command(env), rule.Command(env),
-		hint.Command(env), xds.Command(env), access.Command(env), audit.Command(env), vault.Command(env),
+		hint.Command(env), xds.Command(env), agent.Command(env), entry.Command(env), access.Command(env),
+		audit.Command(env), vault.Command(env),
 		demoCommand(env), versionCommand(env),
 	)
 	env.Prepare(root)

@@ -103,6 +103,8 @@ var roles = fixed(enumname.All(ententev1.Role(0).Descriptor())...)
 
 // arguments are the sources of arguments, by command. A command that is not here has no argument.
 var arguments = map[string]source{
+	"agent token": none, "agent show": agents, "agent evict": agents, "agent ban": agents,
+	"entry show": entries, "entry update": entries, "entry delete": entries,
 	"access grant": roles, "access revoke": roles, "access show": roles, "access release": reservedServices,
 	"federation invitations": invitations,
 	"audit verify":           files("log", "end"),
@@ -133,6 +135,8 @@ var flags = map[string]source{
 	"cert": files("pem"), "key": files("key", "pem"), "bundle": files("pem"), "config": files("hcl"),
 	"bootstrap": files("json", "pem"), "serving-bundle": files("json", "pem"), "web-roots": files("pem", "crt"),
 	"statements": files("json"), "dir": folders, "listen": files("sock"), "relay": files("sock"),
+	"agent": agents, "agent-socket": files("sock"), "workload-socket": files("sock"), "token-file": files(),
+	"data-dir": folders, "log-level": fixed("trace", "debug", "info", "warn", "error"), "federates-with": bundles,
 	"domain": domains, "bundle verify --domain": bundles, "against": bundles,
 	"to": relationships, "from": relationships,
 	"locality": localities, "service": services, "endpoint": endpoints, "lease": leases, "may-issue": roles,

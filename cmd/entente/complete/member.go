@@ -101,6 +101,22 @@ var tokens = listing(
 	func(t *ententev1.JoinToken) cobra.Completion { return t.GetMemberId() },
 )
 
+var agents = listing(
+	func(ctx context.Context, m *cli.Member) (*ententev1.ListAgentsResponse, error) {
+		return m.Agents().ListAgents(ctx, &ententev1.ListAgentsRequest{Read: stale})
+	},
+	(*ententev1.ListAgentsResponse).GetAgents,
+	func(a *ententev1.Agent) cobra.Completion { return described(a.GetName(), cli.EnumName(a.GetState())) },
+)
+
+var entries = listing(
+	func(ctx context.Context, m *cli.Member) (*ententev1.ListEntriesResponse, error) {
+		return m.Entries().ListEntries(ctx, &ententev1.ListEntriesRequest{Read: stale})
+	},
+	(*ententev1.ListEntriesResponse).GetEntries,
+	func(e *ententev1.Entry) cobra.Completion { return described(e.GetId(), e.GetSpiffeId(), e.GetAgent()) },
+)
+
 func listAuthorities(ctx context.Context, m *cli.Member) (*ententev1.ListAuthoritiesResponse, error) {
 	return m.Authorities().ListAuthorities(ctx, &ententev1.ListAuthoritiesRequest{Read: stale})
 }
