@@ -130,7 +130,7 @@ var mayImport = map[string][]string{
 	"routing/xds_test": {"trust", "raftstore", "access", "routing"},
 	"routing":          {"trust", "raftstore", "access", "routing"},
 
-	"registration/agenttoken": {"raftstore/token"},
+	"registration/agenttoken": {},
 	"registration/entry":      {"bundle", "access/grant"},
 	"registration":            {"bundle", "raftstore", "access", "registration"},
 	"registration_test":       {"raftstore", "access", "authority/svid", "registration"},

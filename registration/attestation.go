@@ -12,8 +12,8 @@ import (
 	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/token"
 	"github.com/ententehq/entente/registration/agenttoken"
 )
 

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
-	"github.com/ententehq/entente/raftstore/token"
+	"github.com/ententehq/entente/internal/token"
 )
 
 const (

@@ -18,6 +18,7 @@ import (
 	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/dnsname"
 )
 
 const (
@@ -188,7 +189,7 @@ func checkDNSNames(names []string) error {
 		return fmt.Errorf("dns_names lists %d: %d is the limit", len(names), maxDNSNames)
 	}
 	for i, name := range names {
-		if err := grant.CheckDNSName(name); err != nil {
+		if err := dnsname.Check(name); err != nil {
 			return fmt.Errorf("dns_names: %w", err)
 		}
 		if slices.Contains(names[:i], name) {
