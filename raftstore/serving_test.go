@@ -1,12 +1,18 @@
 package raftstore_test
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
@@ -171,4 +177,79 @@ func TestOlderLogIsRefused(t *testing.T) {
 		"open the store: the log is damaged, or an older copy: this member had applied revision ")
 	require.ErrorContains(t, err, "; run 'entente cluster repair m1' against another member, then start this one "+
 		"again: it is rebuilt from the others and keeps its id and keys")
+}
+
+// A member with 47,000 rows that is killed and started again serves nothing before it has all of them: whoever looks at
+// any moment sees that it is starting, or everything.
+func TestManyRowsOverARestart(t *testing.T) {
+	const rows, perWrite = 47_000, 1_000
+	l := newLoopback(t)
+	s, stop, err := l.open("m1")
+	require.NoError(t, err)
+	require.NoError(t, s.Bootstrap())
+	awaitLeadership(t.Context(), t, s)
+	for from := 0; from < rows; from += perWrite {
+		_, err := s.Update(t.Context(), func(tx *raftstore.Tx) error {
+			for n := from; n < from+perWrite; n++ {
+				if err := words.Put(tx, fmt.Sprintf("row/%05d", n), wrapperspb.String("small")); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	published := s.View().Revision()
+	require.NoError(t, stop())
+
+	s, stop, err = l.open("m1")
+	require.NoError(t, err)
+	looks, starting := 0, 0
+	for served := false; !served; looks++ {
+		if err := s.Serving().Err(); err != nil {
+			require.ErrorContains(t, err, "starting: ")
+			_, err = s.Read(t.Context(), raftstore.ReadOptions{MinRevision: published})
+			if err != nil { // it can have been loaded meanwhile
+				require.ErrorContains(t, err, "starting: ")
+			}
+			starting++
+			runtime.Gosched()
+			continue
+		}
+		served = true
+		require.GreaterOrEqual(t, s.View().Revision(), published)
+		list, err := words.List(s.View(), "row/")
+		require.NoError(t, err)
+		require.Len(t, list, rows)
+	}
+	t.Logf("%d of %d looks saw it starting", starting, looks)
+	require.NoError(t, stop())
+}
+
+// What only a leader may do, such as ending leases and relationships, nobody does on a member that has none: it serves
+// what it had, for as long as that lasts, and leads nothing.
+func TestNothingIsLedWithoutAMajority(t *testing.T) {
+	c := raftstoretest.NewCluster(t, 3, impatient)
+	put(t, c.Store(0), "k", "v")
+	for i := range 3 {
+		c.Kill(i)
+	}
+	s := c.Restart(0)
+	var led atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	var loop sync.WaitGroup
+	loop.Go(func() { _ = s.WhileLeading(ctx, func(context.Context) { led.Add(1) }) })
+	defer loop.Wait()
+	defer cancel()
+	require.NoError(t, s.Serving().Await(t.Context()))
+	_, unconfirmed := s.Serving().Unconfirmed()
+	require.True(t, unconfirmed)
+	// It stands for election meanwhile, again and again: writes wait for the outcome.
+	for range 3 {
+		_, err := s.Update(t.Context(), func(tx *raftstore.Tx) error { return words.Delete(tx, "k") })
+		require.ErrorIs(t, err, raftstore.ErrNoLeader)
+	}
+	require.Zero(t, led.Load())
+	require.False(t, s.IsLeader())
+	require.Equal(t, "v", value(t, s, "k"))
 }

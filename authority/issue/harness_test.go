@@ -66,12 +66,20 @@ func (l *auditLog) last() audit.Event {
 	return slices.Clone(l.events)[len(l.events)-1]
 }
 
-// contact is always in contact.
-type contact struct{}
+// contact is always in contact, unless a test sets another one.
+type contact struct {
+	last    func() time.Time // nil: now
+	suspect bool             // the clock is not plausible
+}
 
-func (contact) LastContact() time.Time { return time.Now() }
-func (contact) ClockSane() bool        { return true }
-func (contact) ClockPlausible() bool   { return true }
+func (c contact) LastContact() time.Time {
+	if c.last != nil {
+		return c.last()
+	}
+	return time.Now()
+}
+func (c contact) ClockSane() bool      { return !c.suspect }
+func (c contact) ClockPlausible() bool { return !c.suspect }
 
 // certificateAuthority returns a CA of the home domain.
 func certificateAuthority(t *testing.T, key crypto.Signer, now time.Time) *x509.Certificate {

@@ -37,3 +37,26 @@ func TestSVIDsEndWithTheirAuthority(t *testing.T) {
 	require.NoError(t, err)
 	require.LessOrEqual(t, token.GetExpireTime().AsTime().Sub(h.now), 2*time.Minute)
 }
+
+// TestWithoutAKnownClockNothingIsSigned: a member signs within its grace after a contact, and not if there is none by
+// which its clock is right, or if its clock is not plausible.
+func TestWithoutAKnownClockNothingIsSigned(t *testing.T) {
+	h := newHarness(t)
+	at := func(ago time.Duration) func() time.Time { return func() time.Time { return h.now.Add(-ago) } }
+	for refusal, c := range map[string]contact{
+		"": {last: at(plan.DefaultSigningGrace)},
+		"this member's last contact to the leader was 1h0m1s ago, and it signs for 1h0m0s without": {
+			last: at(plan.DefaultSigningGrace + time.Second),
+		},
+		"this member has had no contact to the leader since it started, and has recorded none from before by which its " +
+			"clock is right": {last: func() time.Time { return time.Time{} }},
+		"this member's clock is not known to be that of the others": {last: at(0), suspect: true},
+	} {
+		h.Issuer.config.Contact = c
+		if err := h.CanSign(); refusal != "" {
+			require.EqualError(t, err, refusal)
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}
