@@ -36,7 +36,8 @@ func readiness(m *member) []operations.Check {
 }
 
 // readinessToWrite returns the conditions under which /ready/write answers 200: the member reaches a leader that can
-// commit, it has a vote, and its own disk keeps votes and the audit log. All are read from memory.
+// commit, it has a vote and is not far behind the leader, and its own disk keeps votes and the audit log. All are read
+// from memory.
 func readinessToWrite(m *member) []operations.Check {
 	return []operations.Check{
 		{Name: "leader", Test: func() error {
@@ -53,6 +54,7 @@ func readinessToWrite(m *member) []operations.Check {
 			}
 			return errors.New("this member has no vote yet; the leader gives it one when it has caught up")
 		}},
+		{Name: "lag", Test: m.members.Behind},
 		{Name: "disk", Test: m.store.Disk().Err},
 		{Name: "audit", Test: m.audit.Err},
 		{Name: "signing", Test: func() error {

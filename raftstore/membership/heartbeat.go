@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type heartbeats struct {
 	// disk returns why the disk of this member accepts no writes, or nil.
 	disk   func() error
 	health leaderHealth
+	lag    lag
 
 	mu      sync.Mutex
 	contact time.Time
@@ -174,6 +176,7 @@ func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation
 		return fmt.Errorf("member %s answered for term %d, not %d", to.leader, answer.GetTerm(), to.term)
 	}
 	h.health.set(to, sent, answer.GetCannotCommit())
+	h.lag.observe(raftstore.Revision(answer.GetAppliedRevision()), time.Now())
 	h.diverged.judge(ctx, answer.GetDigests())
 	received := h.now()
 	middle := sent.Add(received.Sub(sent) / 2)
@@ -218,6 +221,58 @@ func (h *heartbeats) obstacle() string {
 	default:
 		return h.health.get(to)
 	}
+}
+
+// maxLag is how far behind the leader, in time, a member may be that is ready to write. A write through it is committed
+// by the others and answered once the member has applied it, so that its callers wait for that long and longer.
+const maxLag = 2 * time.Second
+
+// maxMarks bounds the revisions that lag remembers: those of a minute of heartbeats.
+const maxMarks = 64
+
+// lag measures how far this member is behind the leader: it remembers which revision the leader had applied when it
+// answered a heartbeat, until this member has applied that too.
+type lag struct {
+	mu    sync.Mutex
+	marks []mark // in the order of their revisions
+}
+
+type mark struct {
+	revision raftstore.Revision
+	at       time.Time // by the monotonic clock
+}
+
+// observe records what the leader has applied.
+func (l *lag) observe(leader raftstore.Revision, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.marks); n == maxMarks || n > 0 && leader <= l.marks[n-1].revision {
+		return
+	}
+	l.marks = append(l.marks, mark{leader, at})
+}
+
+// of returns how long ago the leader had applied what a member at this revision has not, and the newest such revision
+// that is known. It is 0 if there is none.
+func (l *lag) of(applied raftstore.Revision, now time.Time) (time.Duration, raftstore.Revision) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marks = slices.DeleteFunc(l.marks, func(m mark) bool { return m.revision <= applied })
+	if len(l.marks) == 0 {
+		return 0, 0
+	}
+	return now.Sub(l.marks[0].at), l.marks[len(l.marks)-1].revision
+}
+
+// behind returns an error while this member is more than maxLag behind the leader.
+func (h *heartbeats) behind() error {
+	applied := h.store.View().Revision()
+	late, leader := h.lag.of(applied, time.Now())
+	if late <= maxLag {
+		return nil
+	}
+	return fmt.Errorf("this member is at revision %d and %s behind the leader, which is at %d or later: see its disk, "+
+		"and use another member until it has caught up", applied, late.Round(100*time.Millisecond), leader)
 }
 
 // lastOther returns which member other than this one led last, and when it last answered; "" if none has since this

@@ -124,3 +124,71 @@ func TestUnprovedLeadIsNoContact(t *testing.T) {
 	require.False(t, h.beat(t.Context(), self, true, 1))
 	require.Equal(t, contact, h.lastContact())
 }
+
+// TestLag: a member is behind by the time since the leader had applied what the member has not, however long that
+// lasts, and no longer than that.
+func TestLag(t *testing.T) {
+	var l lag
+	start := time.Now()
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	behind := func(applied raftstore.Revision, seconds int) time.Duration {
+		late, _ := l.of(applied, at(seconds))
+		return late
+	}
+	require.Zero(t, behind(0, 0), "nothing is known")
+	l.observe(10, at(0))
+	require.Equal(t, time.Second, behind(9, 1))
+	require.Zero(t, behind(10, 2), "it has caught up")
+	// The leader goes on by ten revisions a second, and the member is five seconds behind all the time.
+	for second := range 300 {
+		l.observe(raftstore.Revision(20+10*second), at(second))
+		if second >= 10 {
+			require.Equal(t, 4*time.Second, behind(raftstore.Revision(20+10*(second-5)), second), second)
+		}
+	}
+	l.observe(3010, at(301))
+	require.Zero(t, behind(3010, 302))
+	// A member that applies nothing for an hour remembers since when.
+	for second := range 3600 {
+		l.observe(raftstore.Revision(4000+second), at(400+second))
+	}
+	late, leader := l.of(3999, at(4000))
+	require.Equal(t, time.Hour, late)
+	require.Equal(t, raftstore.Revision(4000+maxMarks-1), leader)
+	require.Len(t, l.marks, maxMarks)
+	require.Zero(t, behind(9999, 4001))
+}
+
+// aheadLeader answers heartbeats as one that has applied a revision.
+type aheadLeader struct {
+	grpc.ClientConnInterface
+	applied uint64
+}
+
+func (a aheadLeader) Conn(string) (grpc.ClientConnInterface, error) { return a, nil }
+
+func (a aheadLeader) Invoke(_ context.Context, _ string, request, answer any, _ ...grpc.CallOption) error {
+	r := answer.(*ententev1.HeartbeatResponse)
+	r.Term, r.AppliedRevision = request.(*ententev1.HeartbeatRequest).GetTerm(), a.applied
+	return nil
+}
+
+// A member that does not reach what the leader had applied reports that, and no other does.
+func TestMemberBehindItsLeader(t *testing.T) {
+	store := raftstoretest.New(t)
+	for applied, behind := range map[uint64]bool{uint64(store.View().Revision()): false, 1 << 40: true} {
+		h := newHeartbeats(t, store, "another", time.Now, aheadLeader{applied: applied})
+		to, ok := h.target()
+		require.True(t, ok)
+		require.NoError(t, h.send(t.Context(), to, false, 1))
+		require.NoError(t, h.behind(), "it has two seconds")
+		for i := range h.lag.marks {
+			h.lag.marks[i].at = time.Now().Add(-time.Minute)
+		}
+		if err := h.behind(); behind {
+			require.ErrorContains(t, err, "behind the leader, which is at 1099511627776 or later")
+		} else {
+			require.NoError(t, err)
+		}
+	}
+}

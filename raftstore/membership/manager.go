@@ -283,6 +283,10 @@ func (m *Manager) CanCommit() error {
 	return nil
 }
 
+// Behind returns an error while this member is more than two seconds behind the leader, so that writes through it are
+// answered late or with an unknown outcome. It reads memory alone.
+func (m *Manager) Behind() error { return m.heartbeats.behind() }
+
 // ClockPlausible reports whether this member's clock is sane, or, until heartbeats were answered, whether it is not
 // before the last contact that was recorded.
 func (m *Manager) ClockPlausible() bool {

@@ -65,6 +65,7 @@ func (s memberService) Heartbeat(
 	}
 	answer := &ententev1.HeartbeatResponse{
 		Clock: timestamppb.New(now), Term: req.GetTerm(), CannotCommit: s.leader.obstacle(),
+		AppliedRevision: uint64(s.leader.store.View().Revision()),
 	}
 	if known {
 		answer.ClockDistance = durationpb.New(distance)

@@ -252,9 +252,11 @@ type HeartbeatResponse struct {
 	// All members' digests at one index, if the caller's is not the same as that of every other member.
 	Digests []*StateDigest `protobuf:"bytes,20,rep,name=digests,proto3" json:"digests,omitempty"`
 	// Why the leader cannot commit because of disks, its own or those of a majority. Empty: it can.
-	CannotCommit  string `protobuf:"bytes,30,opt,name=cannot_commit,json=cannotCommit,proto3" json:"cannot_commit,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CannotCommit string `protobuf:"bytes,30,opt,name=cannot_commit,json=cannotCommit,proto3" json:"cannot_commit,omitempty"`
+	// What the leader has applied.
+	AppliedRevision uint64 `protobuf:"varint,40,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
@@ -320,6 +322,13 @@ func (x *HeartbeatResponse) GetCannotCommit() string {
 		return x.CannotCommit
 	}
 	return ""
+}
+
+func (x *HeartbeatResponse) GetAppliedRevision() uint64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
 }
 
 type AnnounceHealthRequest struct {
@@ -1103,13 +1112,14 @@ const file_entente_v1_member_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x16\n" +
 	"\x06format\x18\x04 \x01(\rR\x06format\x12\x10\n" +
-	"\x03sum\x18\x05 \x01(\fR\x03sum\"\xf3\x01\n" +
+	"\x03sum\x18\x05 \x01(\fR\x03sum\"\x9e\x02\n" +
 	"\x11HeartbeatResponse\x120\n" +
 	"\x05clock\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05clock\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12@\n" +
 	"\x0eclock_distance\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rclockDistance\x121\n" +
 	"\adigests\x18\x14 \x03(\v2\x17.entente.v1.StateDigestR\adigests\x12#\n" +
-	"\rcannot_commit\x18\x1e \x01(\tR\fcannotCommit\"P\n" +
+	"\rcannot_commit\x18\x1e \x01(\tR\fcannotCommit\x12)\n" +
+	"\x10applied_revision\x18( \x01(\x04R\x0fappliedRevision\"P\n" +
 	"\x15AnnounceHealthRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12#\n" +
 	"\rcannot_commit\x18\x02 \x01(\tR\fcannotCommit\"\x18\n" +
