@@ -150,6 +150,11 @@ func TestQueryAndImportByIdentity(t *testing.T) {
 		Role: ententev1.Role_ROLE_ISSUER, SpiffeId: "spiffe://dev.example.org/query", TrustDomain: "dev.example.org",
 	}})
 	require.NoError(t, err)
+	_, err = c.Routing().RegisterInstance(t.Context(), &ententev1.RegisterInstanceRequest{Instance: &ententev1.Instance{
+		Service: "query", Address: "10.7.0.9:443", SpiffeId: "spiffe://dev.example.org/query",
+		Locality: &ententev1.Locality{Region: "eu", Zone: "a"},
+	}})
+	require.NoError(t, err)
 	grant := map[string]string{
 		"role": "issuer", "spiffe_id": "spiffe://dev.example.org/query", "trust_domain": "dev.example.org",
 	}
@@ -158,6 +163,7 @@ func TestQueryAndImportByIdentity(t *testing.T) {
 			{"trust_domain": "one.query.example"}, {"trust_domain": "two.query.example"},
 		},
 		"entente_access_grant": {grant},
+		"entente_service":      {{"name": "query"}},
 	} {
 		identities, resources := s.list(name, 0)
 		for _, identity := range wanted {

@@ -213,7 +213,7 @@ func (p *entente) EphemeralResources(context.Context) []func() ephemeral.Ephemer
 
 // ListResources implements provider.ProviderWithListResources.
 func (p *entente) ListResources(context.Context) []func() list.ListResource {
-	return []func() list.ListResource{listOf(relationship), listOf(accessGrant)}
+	return []func() list.ListResource{listOf(relationship), listOf(accessGrant), listOf(service)}
 }
 
 var (

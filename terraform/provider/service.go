@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
@@ -46,6 +47,7 @@ var service = kind[*ententev1.Service]{
 		is, err := replaceInstances(ctx, c, wanted)
 		return is, nil, err
 	},
+	list: services,
 	read: readService,
 	update: func(ctx context.Context, c *client.Client, wanted *ententev1.Service, _ []string, _ given) (
 		*ententev1.Service, []string, error,
@@ -58,19 +60,41 @@ var service = kind[*ententev1.Service]{
 	},
 }
 
-// readService returns a service with its instances that have no lease, those of key first and in their order. What key
-// leaves to the server it leaves out again.
+// readService returns a service as key declares it: see [asDeclared].
 func readService(ctx context.Context, c *client.Client, key *ententev1.Service) (*ententev1.Service, error) {
 	is, err := c.Routing().GetService(ctx, &ententev1.GetServiceRequest{Name: key.GetName()})
 	if err != nil {
 		return nil, err
 	}
+	if is = asDeclared(is, key); len(is.GetInstances()) == 0 {
+		return nil, client.ErrNotFound
+	}
+	return is, nil
+}
+
+// services returns all services that have instances without a lease.
+func services(ctx context.Context, c *client.Client) iter.Seq2[*ententev1.Service, error] {
+	return func(push func(*ententev1.Service, error) bool) {
+		all, err := c.Routing().ListServices(ctx, &ententev1.ListServicesRequest{})
+		if err != nil {
+			push(nil, err)
+			return
+		}
+		for _, is := range all.GetServices() {
+			is = asDeclared(is, &ententev1.Service{Name: is.GetName()})
+			if len(is.GetInstances()) > 0 && !push(is, nil) {
+				return
+			}
+		}
+	}
+}
+
+// asDeclared reduces a service to its instances that have no lease, those of key first and in their order. What key
+// leaves to the server it leaves out again.
+func asDeclared(is, key *ententev1.Service) *ententev1.Service {
 	own := slices.DeleteFunc(is.GetInstances(), func(i *ententev1.Instance) bool {
 		return i.GetOrigin() != "" || i.GetLease() != ""
 	})
-	if len(own) == 0 {
-		return nil, client.ErrNotFound
-	}
 	place := func(i *ententev1.Instance) int {
 		at := slices.IndexFunc(key.GetInstances(), func(wanted *ententev1.Instance) bool {
 			return wanted.GetAddress() == i.GetAddress()
@@ -95,7 +119,7 @@ func readService(ctx context.Context, c *client.Client, key *ententev1.Service) 
 		}
 	}
 	is.Instances = own
-	return is, nil
+	return is
 }
 
 // replaceInstances replaces the instances of a service, and returns them as they are then.
