@@ -146,7 +146,8 @@ func (g *Guard) Tap(ctx context.Context, info *tap.Info) (context.Context, error
 			g.metrics.called(info.FullMethodName, status.Code(err))
 			return ctx, apierror.Complete(err, nil)
 		}
-		return admission.Receive(ctx, t, g.cfg.ReceiveTimeout, func() { g.tooSlow(info.FullMethodName) }), nil
+		tooSlow := func() { g.metrics.denied(info.FullMethodName, ReasonSlow) }
+		return admission.Receive(ctx, t, g.cfg.ReceiveTimeout, tooSlow), nil
 	}
 	g.metrics.called(info.FullMethodName, status.Code(err))
 	g.refusals.writeLater(g.refusals.count(c, err))
@@ -157,8 +158,6 @@ func (g *Guard) Tap(ctx context.Context, info *tap.Info) (context.Context, error
 	}
 	return ctx, apierror.Complete(err, nil)
 }
-
-func (g *Guard) tooSlow(method string) { g.metrics.denied(method, ReasonSlow) }
 
 // unread closes the connection of a stream whose caller does not read what it watches.
 func (g *Guard) unread(ctx context.Context, method string) {
