@@ -17,9 +17,9 @@ func TestOwnSVIDsOverARestart(t *testing.T) {
 	h := newHarness(t)
 	folder, err := keys.OpenFolder(filepath.Join(t.TempDir(), "keys"))
 	require.NoError(t, err)
-	h.Issuer.config.Keys = folder
+	h.config.Keys = folder
 	h.domain.document = []byte("{}")
-	h.Issuer.state.Store(&State{Domains: map[spiffeid.TrustDomain]*Domain{home: h.domain}})
+	h.state.Store(&State{Domains: map[spiffeid.TrustDomain]*Domain{home: h.domain}})
 
 	first := NewOwnSVIDs(h.Issuer)
 	require.NoError(t, first.Restore(), "a new member has none")
@@ -37,18 +37,18 @@ func TestOwnSVIDsOverARestart(t *testing.T) {
 		return o
 	}
 	second := restarted()
-	h.Issuer.state.Store(&State{})
+	h.state.Store(&State{})
 	_, err = second.Reconcile(t.Context())
 	require.NoError(t, err, "no state is loaded yet")
-	h.Issuer.state.Store(&State{Domains: map[spiffeid.TrustDomain]*Domain{home: h.domain}})
+	h.state.Store(&State{Domains: map[spiffeid.TrustDomain]*Domain{home: h.domain}})
 	had, err := second.Member()
 	require.NoError(t, err)
 	require.Equal(t, member, had)
 	had, err = second.Endpoint(home)
 	require.NoError(t, err)
 	require.Equal(t, endpoint, had)
-	require.EqualError(t, second.Renewed(), "spiffe://eu.example.org/entente/member/eu-1 was signed before this member "+
-		"started, and not renewed since")
+	require.EqualError(t, second.Renewed(), "spiffe://eu.example.org/entente/member/eu-1 was signed before this "+
+		"member started, and not renewed since")
 
 	h.audit.refuse = true
 	_, err = second.Reconcile(t.Context())
@@ -79,7 +79,7 @@ func TestOwnSVIDsOverARestart(t *testing.T) {
 func TestRestoredSVIDsAreThoseOfTheMember(t *testing.T) {
 	h := newHarness(t)
 	h.domain.document = []byte("{}")
-	h.Issuer.state.Store(&State{Domains: map[spiffeid.TrustDomain]*Domain{home: h.domain}})
+	h.state.Store(&State{Domains: map[spiffeid.TrustDomain]*Domain{home: h.domain}})
 	inMemory := NewOwnSVIDs(h.Issuer)
 	_, err := inMemory.Reconcile(t.Context())
 	require.NoError(t, err)
@@ -89,10 +89,10 @@ func TestRestoredSVIDsAreThoseOfTheMember(t *testing.T) {
 
 	folder, err := keys.OpenFolder(filepath.Join(t.TempDir(), "keys"))
 	require.NoError(t, err)
-	h.Issuer.config.Keys = folder
+	h.config.Keys = folder
 	inMemory.unsaved = true
 	require.NoError(t, inMemory.save())
-	h.Issuer.config.Member = "eu-2"
+	h.config.Member = "eu-2"
 	other := NewOwnSVIDs(h.Issuer)
 	require.ErrorContains(t, other.Restore(),
 		"the SVID is that of spiffe://eu.example.org/entente/member/eu-1, not of this member")

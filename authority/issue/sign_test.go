@@ -48,11 +48,11 @@ func TestWithoutAKnownClockNothingIsSigned(t *testing.T) {
 		"this member's last contact to the leader was 1h0m1s ago, and it signs for 1h0m0s without": {
 			last: at(plan.DefaultSigningGrace + time.Second),
 		},
-		"this member has had no contact to the leader since it started, and has recorded none from before by which its " +
-			"clock is right": {last: func() time.Time { return time.Time{} }},
+		"this member has had no contact to the leader since it started, and has recorded none from before by which " +
+			"its clock is right": {last: func() time.Time { return time.Time{} }},
 		"this member's clock is not known to be that of the others": {last: at(0), suspect: true},
 	} {
-		h.Issuer.config.Contact = c
+		h.config.Contact = c
 		if err := h.CanSign(); refusal != "" {
 			require.EqualError(t, err, refusal)
 		} else {

@@ -128,7 +128,8 @@ func TestApart(t *testing.T) {
 		first, second Kind
 		want          bool
 	}{
-		{SlowSync, Flip, true}, {Ahead, Cut, true}, {Full, SlowSync, true}, {SlowSync, Roll, false}, {Ahead, Kill, false},
+		{SlowSync, Flip, true}, {Ahead, Cut, true}, {Full, SlowSync, true},
+		{SlowSync, Roll, false}, {Ahead, Kill, false},
 	} {
 		require.Equal(t, c.want, Apart(c.first, c.second), "%s, then %s", c.first, c.second)
 	}

@@ -119,8 +119,8 @@ func (c *Call) Earlier(r raftstore.Reader) (*Made, error) {
 		return nil, nil
 	case !slices.Equal(earlier.GetRequestSha256(), c.request):
 		return nil, apierror.New(codes.InvalidArgument, apierror.RequestReused, "request_id was used at %s for "+
-			"another request, and nothing is changed by this one: make a new UUID for each call, and use it again only "+
-			"to repeat that call", earlier.GetTime().AsTime().Format(time.RFC3339))
+			"another request, and nothing is changed by this one: make a new UUID for each call, and use it again "+
+			"only to repeat that call", earlier.GetTime().AsTime().Format(time.RFC3339))
 	}
 	return &Made{Name: earlier.GetName(), Revision: row.Revision, Time: earlier.GetTime().AsTime()}, nil
 }

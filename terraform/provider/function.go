@@ -117,8 +117,8 @@ func functions() []func() function.Function {
 			},
 		},
 		{
-			name: "invitation_token", text: "The token of an `entente_federation_invitation` or an `entente_join_token`: " +
-				"its public part, joined with the secret that it was made from.",
+			name: "invitation_token", text: "The token of an `entente_federation_invitation` or an " +
+				"`entente_join_token`: its public part, joined with the secret that it was made from.",
 			parameters: []function.Parameter{
 				text("public_part", "The `public_part` of the resource."),
 				text("secret", "The `value` of the ephemeral `entente_secret` that the resource has as `secret_wo`."),

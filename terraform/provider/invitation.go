@@ -66,8 +66,8 @@ func (g given) digest(ctx context.Context) ([]byte, error) {
 func parseSecret(text string) ([]byte, error) {
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(secret) != secretBytes {
-		return nil, fmt.Errorf("the secret is not the value of an ephemeral entente_secret, which is %d random bytes in "+
-			"unpadded base64url", secretBytes)
+		return nil, fmt.Errorf("the secret is not the value of an ephemeral entente_secret, which is %d random bytes "+
+			"in unpadded base64url", secretBytes)
 	}
 	return secret, nil
 }
@@ -90,8 +90,8 @@ func over(expires *timestamppb.Timestamp) bool {
 var federationInvitation = kind[*ententev1.Invitation]{
 	name: "federation_invitation",
 	text: "The inviter's half of an agreement between two clusters. The cluster of the foreign trust domain accepts " +
-		"it, once, as `entente_federation_agreement`. An invitation that is used or has expired stays in the state, so " +
-		"that no plan makes another one; `terraform apply -replace` does. Destroying a used one ends its agreement.",
+		"it, once, as `entente_federation_agreement`. An invitation that is used or has expired stays in the state, " +
+		"so that no plan makes another one; `terraform apply -replace` does. Destroying a used one ends its agreement.",
 	key: []string{"id"},
 	attributes: []attribute{
 		{name: "id", mode: computed, text: "The ID of the invitation."},
@@ -101,11 +101,11 @@ var federationInvitation = kind[*ententev1.Invitation]{
 			text: "The only trust domain that can accept."},
 		{name: "foreign_home_trust_domain", mode: optional, replaces: true,
 			checks: []validator.String{trustDomainName},
-			text: "The home trust domain of the accepting cluster, if it is another one and has no relationship here: " +
-				"it is trusted too."},
+			text: "The home trust domain of the accepting cluster, if it is another one and has no relationship " +
+				"here: it is trusted too."},
 		{name: "approved", mode: defaulted, replaces: true,
-			text: "Whether this side approves the agreement in advance. Default: `false`, and an operator approves it " +
-				"once it is accepted."},
+			text: "Whether this side approves the agreement in advance. Default: `false`, and an operator approves " +
+				"it once it is accepted."},
 		{name: "advertised", mode: optional, replaces: true,
 			text: "`HOST:PORT` at which the other side reaches the cluster ports, such as that of a load balancer. " +
 				"Default: those of the members."},
@@ -190,8 +190,8 @@ var federationAgreement = kind[*ententev1.Relationship]{
 				"operator approves it. What is approved cannot be taken back other than by destroying it.",
 		},
 		homeDomainName: schema.StringAttribute{
-			Optional: true, MarkdownDescription: "The home trust domain of the inviting cluster, if it is another one " +
-				"and has no relationship here: it is trusted too.",
+			Optional: true, MarkdownDescription: "The home trust domain of the inviting cluster, if it is another " +
+				"one and has no relationship here: it is trusted too.",
 			Validators:    []validator.String{trustDomainName},
 			PlanModifiers: []planmodifier.String{stringplanmodifier.RequiresReplace()},
 		},
@@ -271,10 +271,10 @@ func checkInviter(text, trustDomain string) error {
 
 var joinToken = kind[*ententev1.JoinToken]{
 	name: "join_token",
-	text: "A token that admits one member to the cluster, once. The function `invitation_token` joins its public part " +
-		"with the secret into the token for the member's configuration. A token that is used or has expired stays in " +
-		"the state, so that no plan makes another one; `terraform apply -replace` does. Destroying it does not remove " +
-		"the member.",
+	text: "A token that admits one member to the cluster, once. The function `invitation_token` joins its public " +
+		"part with the secret into the token for the member's configuration. A token that is used or has expired " +
+		"stays in the state, so that no plan makes another one; `terraform apply -replace` does. Destroying it does " +
+		"not remove the member.",
 	key: []string{"member_id"},
 	attributes: []attribute{
 		{name: "member_id", mode: required, replaces: true, text: "The ID of the only member that it admits."},

@@ -19,8 +19,8 @@ var service = kind[*ententev1.Service]{
 	name: "service",
 	text: "A service with all of its instances that have no lease. They are replaced together, so that callers see " +
 		"either the earlier set or the new one; an instance that somebody else has added without a lease is removed. " +
-		"Use `entente_service_instance` where several configurations add instances to one service; one service has one " +
-		"or the other. Instances under a lease and imported ones are left alone.",
+		"Use `entente_service_instance` where several configurations add instances to one service; one service has " +
+		"one or the other. Instances under a lease and imported ones are left alone.",
 	key: []string{"name"},
 	attributes: []attribute{
 		{name: "name", mode: required, replaces: true, text: "The name of the service."},
@@ -125,8 +125,8 @@ func asDeclared(is, key *ententev1.Service) *ententev1.Service {
 // replaceInstances replaces the instances of a service, and returns them as they are then.
 func replaceInstances(ctx context.Context, c *client.Client, wanted *ententev1.Service) (*ententev1.Service, error) {
 	if len(wanted.GetInstances()) == 0 {
-		return nil, status.Error(codes.InvalidArgument, "instances is empty: a service is its instances; name at least "+
-			"one, or remove the resource")
+		return nil, status.Error(codes.InvalidArgument, "instances is empty: a service is its instances; name at "+
+			"least one, or remove the resource")
 	}
 	var all []*ententev1.Instance
 	for _, i := range wanted.GetInstances() {

@@ -132,8 +132,8 @@ func showCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ROLE --spiffe-id ID",
 		Short: "Show a granted role, named by the flags of the grant",
-		Long: `Show a granted role. A grant is named by all its flags: give them as 'entente access list' prints them. The
-etag, for 'entente access revoke --etag', is in the output as JSON or YAML.`,
+		Long: `Show a granted role. A grant is named by all its flags: give them as 'entente access list' prints them.
+The etag, for 'entente access revoke --etag', is in the output as JSON or YAML.`,
 		Example: `  entente access show reader --spiffe-id spiffe://eu.example.org/ci
   entente access show issuer --spiffe-id spiffe://eu.example.org/ci --domain eu.example.org -o json`,
 		Args:    roleArgument,

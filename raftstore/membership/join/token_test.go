@@ -75,7 +75,8 @@ func TestTokenText(t *testing.T) {
 			require.ErrorIs(t, err, ErrMalformedToken)
 			require.ErrorContains(t, err, c.want)
 			if len(c.text) > 60 {
-				assert.NotContains(t, err.Error(), c.text[len(token.JoinPrefix):60], "an error does not reveal the token")
+				assert.NotContains(t, err.Error(), c.text[len(token.JoinPrefix):60],
+					"an error does not reveal the token")
 			}
 		})
 	}
