@@ -73,8 +73,9 @@ lint: tools
 	golangci-lint run ./...
 	buf lint
 
-generate: tools terraform/docs
+generate: tools
 	buf generate
+	$(MAKE) --no-print-directory terraform/docs
 
 # The documentation of the provider is made from what the provider tells terraform of itself.
 .PHONY: terraform/docs

@@ -191,6 +191,7 @@ var comments = map[string]string{
 	"entente.v1.HeartbeatRequest.incarnation":                      "Distinguishes this run of the process from earlier ones.",
 	"entente.v1.HeartbeatRequest.sections":                         "The report of each section, by the section's name.",
 	"entente.v1.HeartbeatRequest.term":                             "The term of the leader that this heartbeat addresses.",
+	"entente.v1.HeartbeatResponse.applied_revision":                "What the leader has applied.",
 	"entente.v1.HeartbeatResponse.cannot_commit":                   "Why the leader cannot commit because of disks, its own or those of a majority. Empty: it can.",
 	"entente.v1.HeartbeatResponse.clock_distance":                  "The distance of the member's clock from a majority's: the smallest distance that covers a majority of the clocks, its own included. Absent while the leader has no heartbeats from a majority.",
 	"entente.v1.HeartbeatResponse.digests":                         "All members' digests at one index, if the caller's is not the same as that of every other member.",
