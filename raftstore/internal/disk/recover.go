@@ -66,8 +66,9 @@ func (s *Store) latestTerm(last uint64) (uint64, error) {
 // appliedKey has the applied revision as it was when the log was written last.
 var appliedKey = []byte("entente.applied")
 
-// coverLog lets the record of the applied revision, if there is one, cover what the log has of it, and both cover a
-// recovery. A loss of power can have taken what the record had since.
+// coverLog lets the record of the applied revision, if there is one, cover what the log has of it: a loss of power can
+// have taken what the record had since. A recovery is covered without a record too, as long as nothing was written to
+// the log after it.
 func (s *Store) coverLog() error {
 	published, err := s.number(appliedKey)
 	if err != nil {
@@ -80,7 +81,9 @@ func (s *Store) coverLog() error {
 	if err != nil {
 		return err
 	}
-	s.Applied.Cover(recovered)
+	if recovered > published || s.Applied.Last().Known {
+		s.Applied.Cover(recovered)
+	}
 	s.file.Accompany(appliedKey, s.Applied.Revision)
 	return nil
 }

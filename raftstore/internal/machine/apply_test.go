@@ -198,12 +198,12 @@ func TestUnknownCommandVersionStops(t *testing.T) {
 	for _, c := range []struct{ name, data, want string }{
 		{
 			"newer", "\x08\x63",
-			"member stopped: log entry 3 has command version 99, and this build applies 1 to 3: run the version " +
+			"member stopped: log entry 3 has command version 99, and this build applies 1 to 4: run the version " +
 				"that the other members run",
 		},
 		{
 			"none", "",
-			"member stopped: log entry 3 has command version 0, and this build applies 1 to 3: run the version " +
+			"member stopped: log entry 3 has command version 0, and this build applies 1 to 4: run the version " +
 				"that the other members run",
 		},
 		{"damaged", "\xff", "member stopped: log entry 3 does not decode, which means that the log is damaged"},
