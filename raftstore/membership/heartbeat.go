@@ -176,7 +176,7 @@ func (h *heartbeats) send(ctx context.Context, to target, full bool, incarnation
 		return fmt.Errorf("member %s answered for term %d, not %d", to.leader, answer.GetTerm(), to.term)
 	}
 	h.health.set(to, sent, answer.GetCannotCommit())
-	h.lag.observe(raftstore.Revision(answer.GetAppliedRevision()), time.Now())
+	h.lag.observe(raftstore.Revision(answer.GetAppliedRevision()), h.store.View().Revision(), time.Now())
 	h.diverged.judge(ctx, answer.GetDigests())
 	received := h.now()
 	middle := sent.Add(received.Sub(sent) / 2)
@@ -242,10 +242,11 @@ type mark struct {
 	at       time.Time // by the monotonic clock
 }
 
-// observe records what the leader has applied.
-func (l *lag) observe(leader raftstore.Revision, at time.Time) {
+// observe records what the leader has applied, and forgets what this member, which is at a revision, has applied too.
+func (l *lag) observe(leader, applied raftstore.Revision, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.forget(applied)
 	if n := len(l.marks); n == maxMarks || n > 0 && leader <= l.marks[n-1].revision {
 		return
 	}
@@ -257,11 +258,15 @@ func (l *lag) observe(leader raftstore.Revision, at time.Time) {
 func (l *lag) of(applied raftstore.Revision, now time.Time) (time.Duration, raftstore.Revision) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.marks = slices.DeleteFunc(l.marks, func(m mark) bool { return m.revision <= applied })
+	l.forget(applied)
 	if len(l.marks) == 0 {
 		return 0, 0
 	}
 	return now.Sub(l.marks[0].at), l.marks[len(l.marks)-1].revision
+}
+
+func (l *lag) forget(applied raftstore.Revision) {
+	l.marks = slices.DeleteFunc(l.marks, func(m mark) bool { return m.revision <= applied })
 }
 
 // behind returns an error while this member is more than maxLag behind the leader.

@@ -136,27 +136,32 @@ func TestLag(t *testing.T) {
 		return late
 	}
 	require.Zero(t, behind(0, 0), "nothing is known")
-	l.observe(10, at(0))
+	l.observe(10, 0, at(0))
 	require.Equal(t, time.Second, behind(9, 1))
 	require.Zero(t, behind(10, 2), "it has caught up")
 	// The leader goes on by ten revisions a second, and the member is five seconds behind all the time.
 	for second := range 300 {
-		l.observe(raftstore.Revision(20+10*second), at(second))
+		l.observe(raftstore.Revision(20+10*second), 0, at(second))
 		if second >= 10 {
 			require.Equal(t, 4*time.Second, behind(raftstore.Revision(20+10*(second-5)), second), second)
 		}
 	}
-	l.observe(3010, at(301))
+	l.observe(3010, 0, at(301))
 	require.Zero(t, behind(3010, 302))
 	// A member that applies nothing for an hour remembers since when.
 	for second := range 3600 {
-		l.observe(raftstore.Revision(4000+second), at(400+second))
+		l.observe(raftstore.Revision(4000+second), 0, at(400+second))
 	}
 	late, leader := l.of(3999, at(4000))
 	require.Equal(t, time.Hour, late)
 	require.Equal(t, raftstore.Revision(4000+maxMarks-1), leader)
 	require.Len(t, l.marks, maxMarks)
 	require.Zero(t, behind(9999, 4001))
+	// What was applied is forgotten although nobody requests the lag.
+	for second := range 3600 {
+		l.observe(raftstore.Revision(10_000+second), raftstore.Revision(10_000+second-1), at(5000+second))
+	}
+	require.Len(t, l.marks, 1)
 }
 
 // aheadLeader answers heartbeats as one that has applied a revision.
