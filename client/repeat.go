@@ -62,13 +62,20 @@ func repeatUnary(
 			return err
 		case errors.Is(err, ErrUnknownOutcome):
 			unknown = err
-		case unknown == nil || !transient(err):
+		case unknown == nil || !transient(err) && !behind(err):
 			return err
 		}
 		if time.Since(begun) > repeatFor || pause(ctx, delay(err, retry)) != nil {
 			return unknown
 		}
 	}
+}
+
+// behind reports whether a member can have refused a repeated call because it has not applied yet what the member had
+// that received the call before. The refusal says nothing of what became of that call.
+func behind(err error) bool {
+	code := status.Code(err)
+	return code == codes.PermissionDenied || code == codes.Unauthenticated
 }
 
 // chooseSecret sets the digest of a new secret in a request for a token that has none, and returns the function that

@@ -257,8 +257,11 @@ func (l *lossy) CreateDomain(_ context.Context, r *ententev1.CreateDomainRequest
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls = append(l.calls, r.GetRequestId())
-	if len(l.calls) == 1 {
+	switch len(l.calls) {
+	case 1:
 		return nil, status.Error(codes.Unavailable, "error reading from server: EOF") // as gRPC has it
+	case 2: // by a member that has not applied the caller's grant yet
+		return nil, status.Error(codes.PermissionDenied, "no grant")
 	}
 	return r.GetDomain(), nil
 }
@@ -287,7 +290,7 @@ func TestLostAnswer(t *testing.T) {
 	made, err := c.Domains().CreateDomain(t.Context(), request)
 	require.NoError(t, err)
 	require.Equal(t, "pay.test", made.GetTrustDomain())
-	require.Len(t, member.calls, 2)
+	require.Len(t, member.calls, 3)
 	require.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, member.calls[0])
 	require.Equal(t, member.calls[0], member.calls[1])
 	require.Empty(t, request.GetRequestId(), "the request belongs to the caller")

@@ -113,11 +113,13 @@ func (s *Registrar) RegisterInstance(
 
 // registeredEarlier returns the instance that an earlier call with the same request id has registered, as it is now.
 func registeredEarlier(wanted Instance, present []Instance) (*ententev1.Instance, error) {
-	if len(present) == 0 {
-		return nil, status.Errorf(codes.NotFound, "the instance of %s at %s was deregistered", wanted.Service,
-			wanted.Address)
+	for _, i := range present {
+		if i.ID == wanted.ID {
+			return i.Proto(), nil
+		}
 	}
-	return present[0].Proto(), nil
+	return nil, status.Errorf(codes.NotFound, "the instance of %s at %s was deregistered", wanted.Service,
+		wanted.Address)
 }
 
 // put writes an instance into the generation of its set that counts, and returns the key of its row. An equal instance

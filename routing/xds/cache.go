@@ -102,7 +102,7 @@ func NewCache(config Config) (*Cache, error) {
 	}
 	c := &Cache{
 		builder: builder{config: config, returning: returning{
-			absent: map[spiffeid.TrustDomain]bool{}, until: map[spiffeid.TrustDomain]time.Time{},
+			absent: map[spiffeid.TrustDomain]time.Time{}, until: map[spiffeid.TrustDomain]time.Time{},
 		}},
 		affected: feed.NewSet[string](), streams: map[string]*stream{},
 		variants: map[variantKey]*variant{}, retry: map[*stream]map[Type]bool{},

@@ -27,7 +27,7 @@ func TestReturning(t *testing.T) {
 	}
 	both := []string{"1 eu/a healthy", "2 us/a healthy"}
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	b := returning{absent: map[spiffeid.TrustDomain]bool{}, until: map[spiffeid.TrustDomain]time.Time{}}
+	b := returning{absent: map[spiffeid.TrustDomain]time.Time{}, until: map[spiffeid.TrustDomain]time.Time{}}
 	for _, step := range []struct {
 		what  string
 		after time.Duration
@@ -48,6 +48,8 @@ func TestReturning(t *testing.T) {
 		{"suspended before it is due", 1, planned(trust.Suspended, both...), false},
 		{"resumed after that", rootsLead, planned(trust.Fresh, both...), true},
 		{"due at last", rootsLead, planned(trust.Fresh, both...), false},
+		{"suspended, and nobody subscribes", 0, planned(trust.Suspended, both...), false},
+		{"long resumed when it is planned", recheck + rootsLead, planned(trust.Fresh, both...), false},
 	} {
 		now = now.Add(step.after)
 		require.Equal(t, step.early, b.observe(step.plan, now), step.what)

@@ -29,8 +29,8 @@ const (
 // returning delays the instances of domains that can be verified again, for clients that read roots from files. The
 // cache's lock guards it.
 type returning struct {
-	// absent are the domains that a plan has left out because they could not be verified.
-	absent map[spiffeid.TrustDomain]bool
+	// absent has when a plan left out a domain last because it could not be verified.
+	absent map[spiffeid.TrustDomain]time.Time
 	// until is when the roots of a domain that is back are in the files of every client.
 	until map[spiffeid.TrustDomain]time.Time
 }
@@ -39,7 +39,7 @@ type returning struct {
 func (b *returning) observe(p plan.Plan, now time.Time) (early bool) {
 	for _, x := range p.Excluded {
 		if td := x.Endpoint.ID.TrustDomain(); !x.Endpoint.Trust.Verifiable() {
-			b.absent[td] = true
+			b.absent[td] = now
 			delete(b.until, td)
 		}
 	}
@@ -47,9 +47,12 @@ func (b *returning) observe(p plan.Plan, now time.Time) (early bool) {
 		for _, l := range priority.Localities {
 			for _, e := range l.Endpoints {
 				td := e.ID.TrustDomain()
-				if b.absent[td] {
+				if last, was := b.absent[td]; was {
 					delete(b.absent, td)
-					b.until[td] = now.Add(rootsLead)
+					// A service that is subscribed is planned again within recheck: an older plan says nothing.
+					if now.Sub(last) < recheck+rootsLead {
+						b.until[td] = now.Add(rootsLead)
+					}
 				}
 				early = early || !b.due(td, now)
 			}
