@@ -31,6 +31,7 @@ type stream struct {
 	method string
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	sent   int // the size of the last message sent; only the handler's goroutine that sends uses it
 
 	mu      sync.Mutex
 	request proto.Message // the first message received
@@ -150,9 +151,20 @@ func (s *stream) SendMsg(m any) error {
 	if response, ok := m.(proto.Message); ok {
 		m = pruned(c, s.guard.world(), response)
 	}
-	timer := time.AfterFunc(s.guard.cfg.SendTimeout, func() { s.guard.unread(s.ctx, s.method) })
+	timer := time.AfterFunc(s.sendTimeout(), func() { s.guard.unread(s.ctx, s.method) })
 	defer timer.Stop()
+	if message, ok := m.(proto.Message); ok {
+		s.sent = proto.Size(message)
+	}
 	return s.ServerStream.SendMsg(m)
+}
+
+// slowest is how many bytes a second a caller reads at least whose connection stays open.
+const slowest = 4 << 10
+
+// sendTimeout is the limit for the next message, which waits until the caller has read the one before.
+func (s *stream) sendTimeout() time.Duration {
+	return s.guard.cfg.SendTimeout + time.Duration(s.sent/slowest)*time.Second
 }
 
 // end records the outcome of the call.
