@@ -232,7 +232,7 @@ func (l *load) fetch(p *process) {
 	sequence, err := p.sequence()
 	if err == nil {
 		l.seen(call, p, "bundle", sequence)
-	} else if strings.Contains(err.Error(), "503") || strings.Contains(err.Error(), "remote error: tls") {
+	} else if strings.HasPrefix(err.Error(), "503 ") || strings.Contains(err.Error(), "remote error: tls") {
 		asked.Refusal = err.Error()
 	}
 	after := before && p.ready() == nil

@@ -77,7 +77,13 @@ func TestHistoryOnBothSides(t *testing.T) {
 		)
 	}
 	require.Empty(t, rel(t, eu, us.domain).GetAlarms())
-	require.Equal(t, own[0].GetSequence(), rel(t, eu, us.domain).GetStatedSequence())
+	eventually(t, "the newest version is stated", func() error {
+		newest, stated := history(t, us, us.domain)[0].GetSequence(), rel(t, eu, us.domain).GetStatedSequence()
+		if newest != stated {
+			return fmt.Errorf("us is at %d, and eu has the statement on %d", newest, stated)
+		}
+		return nil
+	})
 }
 
 // impostor is an endpoint with a certificate of its own, which serves what a test sets.

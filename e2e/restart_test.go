@@ -75,7 +75,7 @@ func observe(t *testing.T, p *process) *observer {
 				}
 				o.highest = sequence
 				o.answers++
-			case ready && strings.Contains(err.Error(), "503"):
+			case ready && strings.HasPrefix(err.Error(), "503 "): // a URL can have 503 in its port
 				o.problems = append(o.problems, "ready, and "+err.Error())
 			}
 			o.mu.Unlock()
