@@ -29,6 +29,7 @@ type Caller struct {
 	pid    int32
 	member string
 	id     spiffeid.ID
+	key    [32]byte
 }
 
 // SocketCaller returns the caller for a process that the kernel has identified on the admin socket.
@@ -39,6 +40,18 @@ func MemberCaller(id string) Caller { return Caller{kind: Member, member: id} }
 
 // SVIDCaller returns the caller for the holder of a verified X509-SVID.
 func SVIDCaller(id spiffeid.ID) Caller { return Caller{kind: SVID, id: id} }
+
+// WithKey returns the caller with the SHA-256 of the SubjectPublicKeyInfo of its X509-SVID. An agent is known by both.
+func (c Caller) WithKey(digest [32]byte) Caller {
+	c.key = digest
+	return c
+}
+
+// known returns the caller without what changes from one of its connections or certificates to the next.
+func (c Caller) known() Caller {
+	c.pid, c.key = 0, [32]byte{}
+	return c
+}
 
 // Kind returns the way in which the caller was identified.
 func (c Caller) Kind() Kind { return c.kind }

@@ -19,8 +19,8 @@ type World struct {
 	Home spiffeid.TrustDomain
 	// Hosted reports whether the cluster is the authority for a trust domain.
 	Hosted func(spiffeid.TrustDomain) bool
-	// Agent reports whether the agent with an ID is attested and not banned. If nil, there is none.
-	Agent func(spiffeid.ID) bool
+	// Agent reports whether the agent with an ID is attested with a key and not banned. If nil, there is none.
+	Agent func(id spiffeid.ID, key [32]byte) bool
 	// GrantsOf returns the grants of a SPIFFE ID. If nil, none has any.
 	GrantsOf func(spiffeid.ID) ([]grant.Grant, error)
 }
@@ -48,6 +48,10 @@ func Decide(c Call, w World) error {
 		return refuse(ReasonAnonymous, "%s requires an authenticated caller: present an X509-SVID, or use the admin "+
 			"socket", shortMethod(c.Method))
 	}
+	if hasAgentID(c.Caller, w) && !isAgent(c.Caller, w) {
+		return refuse(ReasonNoGrant, "%s may not call %s: no agent is attested under this name with the key of that "+
+			"X509-SVID, or it is banned; 'entente agent list' shows the agents", c.Caller, shortMethod(c.Method))
+	}
 	s, err := requirementOf(c.Rule, c.Target, w)
 	if err != nil {
 		return apierror.InField(apierror.FieldOf(err), &Refusal{ReasonMalformed, err.Error()})
@@ -74,11 +78,15 @@ func isPeerMember(c Caller, w World) bool {
 	return ok && name != "" && !strings.Contains(name, "/")
 }
 
-// isAgent reports whether the caller is an agent that is attested and not banned.
-func isAgent(c Caller, w World) bool {
+// hasAgentID reports whether the caller has the ID of an agent of this cluster.
+func hasAgentID(c Caller, w World) bool {
 	id, ok := c.SPIFFEID()
-	return ok && w.Agent != nil && id.TrustDomain() == w.Home && strings.HasPrefix(id.Path(), grant.AgentPath) &&
-		w.Agent(id)
+	return ok && id.TrustDomain() == w.Home && strings.HasPrefix(id.Path(), grant.AgentPath)
+}
+
+// isAgent reports whether the caller is an agent that is attested, with the key of its SVID, and not banned.
+func isAgent(c Caller, w World) bool {
+	return hasAgentID(c, w) && w.Agent != nil && w.Agent(c.id, c.key)
 }
 
 // decide returns nil if a grant of the caller meets the requirement, and otherwise a [Refusal].

@@ -70,7 +70,7 @@ func (d *denials) omit(c Caller, calls int) {
 
 // budget returns the budget of a caller. The zero Caller of a domain has the shared one.
 func (d *denials) budget(c Caller) *denialBudget {
-	c.pid = 0 // processes of one user are one caller
+	c = c.known() // processes of one user, and certificates of one workload, are one caller
 	callers := d.domains[c.id.TrustDomain()]
 	if callers == nil {
 		callers = make(map[Caller]*denialBudget)

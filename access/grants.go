@@ -29,12 +29,12 @@ func (g *Guard) countingGrants(c Caller) (of []grant.Grant, attested bool, err e
 	return of, len(of) < len(all), nil
 }
 
-// isAgent reports whether the agent with an ID is attested and not banned, by this member's state.
-func (c GuardConfig) isAgent(id spiffeid.ID) bool {
+// isAgent reports whether the agent with an ID is attested with a key and not banned, by this member's state.
+func (c GuardConfig) isAgent(id spiffeid.ID, key [32]byte) bool {
 	if c.Agent == nil {
 		return false
 	}
-	attested, err := c.Agent(c.Store.View(), id)
+	attested, err := c.Agent(c.Store.View(), id, key)
 	if err != nil {
 		c.Logger.Error("cannot read whether an agent is attested; its calls are refused", "agent", id, "error", err)
 	}
@@ -43,10 +43,14 @@ func (c GuardConfig) isAgent(id spiffeid.ID) bool {
 
 // HasGrant reports whether a caller has a role that counts, or is an agent that is attested and not banned, by this
 // member's state. What cannot be read does not count.
-func (g *Guard) HasGrant(id spiffeid.ID) bool {
-	counting, _, err := g.countingGrants(SVIDCaller(id))
-	return err == nil && len(counting) > 0 || isAgent(SVIDCaller(id), g.world())
+func (g *Guard) HasGrant(c Caller) bool {
+	world := g.world()
+	if hasAgentID(c, world) {
+		return isAgent(c, world)
+	}
+	counting, _, err := g.countingGrants(c)
+	return err == nil && len(counting) > 0
 }
 
-// IsPeerMember reports whether an ID is that of a member of another cluster.
-func (g *Guard) IsPeerMember(id spiffeid.ID) bool { return isPeerMember(SVIDCaller(id), g.world()) }
+// IsPeerMember reports whether a caller is a member of another cluster.
+func (g *Guard) IsPeerMember(c Caller) bool { return isPeerMember(c, g.world()) }

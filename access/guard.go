@@ -39,9 +39,10 @@ type GuardConfig struct {
 	// other domains are known by the attestation of a hub, which could issue itself their IDs: their grants of the
 	// roles admin, operator, issuer and peer do not count. If nil, every domain is direct. It is called as Hosted is.
 	Direct func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
-	// Agent reports whether the agent with an ID is attested and not banned, and Agents is the prefix of the table that
-	// decides it. If nil, there are no agents. It is called as Hosted is.
-	Agent  func(raftstore.Reader, spiffeid.ID) (bool, error)
+	// Agent reports whether the agent with an ID is attested with a key, of which it gets the SHA-256 of the
+	// SubjectPublicKeyInfo, and not banned. Agents is the prefix of the table that decides it. If nil, there are no
+	// agents. It is called as Hosted is.
+	Agent  func(r raftstore.Reader, id spiffeid.ID, key [32]byte) (bool, error)
 	Agents raftstore.Prefix
 	// LongestSVID returns how long an SVID of a hosted trust domain can be valid that is issued before this member's
 	// state reaches the others. If nil, new grants have no warnings.
@@ -179,7 +180,7 @@ func (g *Guard) enter(c Call) (*admission.Ticket, error) {
 	if id, ok := by.SPIFFEID(); ok && load == admission.Peering {
 		by = SVIDCaller(id.TrustDomain().ID())
 	}
-	return g.admission.Enter(load, by)
+	return g.admission.Enter(load, by.known())
 }
 
 // Unary is the guard as an interceptor of unary calls.

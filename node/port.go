@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/access/grant"
@@ -32,7 +30,7 @@ func openPort(m *member) error {
 		Listener: listener, Self: m.cfg.Member.ID, Identity: m.identity.Certificate,
 		Members: m.directory, Certificates: serverCertificates{m}, Trust: m.trust,
 		Starting:   func() bool { return !m.serving.Load() },
-		Privilege:  func(id spiffeid.ID) port.Privilege { return privilegeOf(m.guard, id) },
+		Privilege:  func(c access.Caller) port.Privilege { return privilegeOf(m.guard, c) },
 		Refused:    m.refusals.add,
 		MaxClients: min(maxClients, endpoint.OpenFiles()/2),
 		Logger:     m.log.Named("port"), Registerer: m.registry,
@@ -49,11 +47,11 @@ func openPort(m *member) error {
 const maxClients = 16384
 
 // privilegeOf returns what the access rules know of a caller before it calls anything.
-func privilegeOf(guard *access.Guard, id spiffeid.ID) port.Privilege {
+func privilegeOf(guard *access.Guard, c access.Caller) port.Privilege {
 	switch {
-	case guard.HasGrant(id):
+	case guard.HasGrant(c):
 		return port.Granted
-	case guard.IsPeerMember(id):
+	case guard.IsPeerMember(c):
 		return port.Peer
 	}
 	return port.Stranger

@@ -30,8 +30,8 @@ func buildAccess(m *member) (err error) {
 			d, err := trustSources().Decide(r, td.Name())
 			return d.Origin == trust.ByHosting || d.Origin == trust.ByRelationship, err
 		},
-		Agent: func(r raftstore.Reader, id spiffeid.ID) (bool, error) {
-			return registration.Attested(r, m.cfg.Cluster.TrustDomain, id)
+		Agent: func(r raftstore.Reader, id spiffeid.ID, key [32]byte) (bool, error) {
+			return registration.Attested(r, m.cfg.Cluster.TrustDomain, id, key)
 		},
 		Agents: registration.AgentsPrefix(),
 		// A member that is cut off signs by its old state for as long as signing_grace allows.

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"fmt"
@@ -109,6 +110,10 @@ func (s *attestationService) redeem(
 			return void
 		}
 		name = row.Value.GetAgent()
+		if of, err := byIdentity(tx, identity); err != nil || of != "" {
+			return cmp.Or(err, status.Errorf(codes.AlreadyExists, "agent %s is attested with this key: each agent "+
+				"makes a key of its own; move data_dir of this one away, so that it does", of))
+		}
 		if err := free(tx, name); err != nil {
 			return err
 		}

@@ -51,8 +51,10 @@ func (s *entryService) CreateEntry(ctx context.Context, m *ententev1.CreateEntry
 				"entry "+
 				"update', or choose another ID", e.ID))
 		}
-		row.Generation = raftstore.NextGeneration(tx, 0)
-		return s.room.put(ctx, tx, e, row)
+		if err := s.room.fill(ctx, tx, e, row); err != nil {
+			return err
+		}
+		return s.room.putEntry(tx, row)
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -67,8 +69,15 @@ func newID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// put stores an entry, if the caller may and what it names exists.
-func (r *Room) put(ctx context.Context, tx *raftstore.Tx, e entry.Entry, row *statev1.RegistrationEntry) error {
+// putEntry stores an entry, with a new generation.
+func (r *Room) putEntry(tx *raftstore.Tx, row *statev1.RegistrationEntry) error {
+	row.WrittenOn, row.RestoredOn = r.cfg.Store.MemberID(), ""
+	row.Generation = raftstore.NextGeneration(tx, row.GetGeneration())
+	return entries.Put(tx, row.GetId(), row)
+}
+
+// fill makes the row of an entry and reserves its content, if the caller may write it and what it names exists.
+func (r *Room) fill(ctx context.Context, tx *raftstore.Tx, e entry.Entry, row *statev1.RegistrationEntry) error {
 	if err := access.Permits(ctx, e.SPIFFEID, e.DNSNames...); err != nil {
 		return err
 	}
@@ -104,14 +113,8 @@ func (r *Room) put(ctx context.Context, tx *raftstore.Tx, e entry.Entry, row *st
 			"'entente entry update'", same.Value.GetId(), e.SPIFFEID)
 	}
 	e.SetRow(row)
-	row.Roles = nil
-	for _, role := range held.List() {
-		row.Roles = append(row.Roles, int32(role))
-	}
-	if err := contents.Put(tx, e.Content(), &statev1.EntryContent{Id: e.ID}); err != nil {
-		return err
-	}
-	return entries.Put(tx, e.ID, row)
+	row.Held = held
+	return contents.Put(tx, e.Content(), &statev1.EntryContent{Id: e.ID})
 }
 
 // deleteEntry deletes an entry.
@@ -133,9 +136,6 @@ func stored(ctx context.Context, tx *raftstore.Tx, id, requested string) (*state
 	if !found {
 		return nil, missing(id)
 	}
-	if err := etag.Check(requested, "the entry "+id, etag.Of(row.Value.GetGeneration())); err != nil {
-		return nil, err
-	}
 	of, err := spiffeid.FromString(row.Value.GetSpiffeId())
 	if err != nil {
 		return nil, fmt.Errorf("the entry %s: %w", id, err)
@@ -143,7 +143,10 @@ func stored(ctx context.Context, tx *raftstore.Tx, id, requested string) (*state
 	if !access.ScopeFrom(ctx).Includes(of.TrustDomain()) {
 		return nil, missing(id)
 	}
-	return row.Value, access.Permits(ctx, of, row.Value.GetDnsNames()...)
+	if err := access.Permits(ctx, of, row.Value.GetDnsNames()...); err != nil {
+		return nil, err
+	}
+	return row.Value, etag.Check(requested, "the entry "+id, etag.Of(row.Value.GetGeneration()))
 }
 
 func missing(id string) error {
@@ -196,16 +199,15 @@ func (s *entryService) UpdateEntry(ctx context.Context, m *ententev1.UpdateEntry
 				return err
 			}
 		}
-		if err := s.room.put(ctx, tx, e, row); err != nil {
+		if err := s.room.fill(ctx, tx, e, row); err != nil {
 			return err
 		}
 		unchanged = 0
-		if proto.Equal(row, was) {
+		if proto.Equal(row, was) && was.GetRestoredOn() == "" {
 			unchanged, _ = entries.RevisionOf(tx, id)
 			return nil
 		}
-		row.Generation = raftstore.NextGeneration(tx, was.GetGeneration())
-		return entries.Put(tx, id, row)
+		return s.room.putEntry(tx, row)
 	})
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -349,8 +351,8 @@ func (r *Room) issuable(agent, id string) (entry.Entry, Lifetimes, error) {
 	if err != nil {
 		return entry.Entry{}, none, err
 	}
-	for _, role := range held.List() {
-		if !slices.Contains(row.Value.GetRoles(), int32(role)) {
+	for _, role := range held {
+		if !slices.ContainsFunc(row.Value.GetHeld(), func(had *statev1.HeldRole) bool { return covers(had, role) }) {
 			return entry.Entry{}, none, status.Errorf(codes.PermissionDenied, "%s was given a role after entry %s was "+
 				"written, whose author could not issue it: who may issue it writes the entry again with 'entente "+
 				"entry "+

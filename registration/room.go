@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -12,9 +13,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/grant"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
@@ -123,19 +126,27 @@ func (r *Room) servers() (servers []*ententev1.AgentServer) {
 	return servers
 }
 
-// privileged returns the roles of an ID that an entry does not give away by itself.
-func privileged(r raftstore.Reader, id spiffeid.ID) (grant.RoleSet, error) {
+// privileged returns the roles of an ID that an entry does not give away by itself, each with the trust domain of the
+// grant.
+func privileged(r raftstore.Reader, id spiffeid.ID) (roles []*statev1.HeldRole, err error) {
 	held, err := grant.Of(r, id)
 	if err != nil {
-		return 0, fmt.Errorf("read the roles of %s: %w", id, err)
+		return nil, fmt.Errorf("read the roles of %s: %w", id, err)
 	}
-	var roles grant.RoleSet
 	for _, g := range held {
-		if grant.Privileged.Has(g.Role) {
-			roles |= grant.NewRoleSet(g.Role)
+		role := &statev1.HeldRole{Role: int32(g.Role), TrustDomain: g.TrustDomain.Name()}
+		known := slices.ContainsFunc(roles, func(had *statev1.HeldRole) bool { return proto.Equal(had, role) })
+		if grant.Privileged.Has(g.Role) && !known {
+			roles = append(roles, role)
 		}
 	}
 	return roles, nil
+}
+
+// covers reports whether a role that an ID had includes another one: the same, in the same domain or in every one.
+func covers(had, role *statev1.HeldRole) bool {
+	return had.GetRole() == role.GetRole() &&
+		(had.GetTrustDomain() == "" || had.GetTrustDomain() == role.GetTrustDomain())
 }
 
 // caller returns who makes a call, for rows.

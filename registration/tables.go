@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -30,16 +31,17 @@ var (
 	// agentTokens are the open tokens by ID.
 	agentTokens = raftstore.NewTable[*statev1.AgentToken]("agent_tokens", raftstore.RecordsNow)
 	// entries are the registration entries by ID, and contents their IDs by what makes them unique.
-	entries  = raftstore.NewTable[*statev1.RegistrationEntry]("registration_entries")
+	entries = raftstore.NewTable[*statev1.RegistrationEntry]("registration_entries").
+		NamesWriter(entryWrittenOn, func(e *statev1.RegistrationEntry, member string) { e.RestoredOn = member })
 	contents = raftstore.NewTable[*statev1.EntryContent]("registration_contents")
 )
 
 // writtenOn returns the member that wrote an agent's row, or restored it.
-func writtenOn(a *statev1.Agent) string {
-	if on := a.GetRestoredOn(); on != "" {
-		return on
-	}
-	return a.GetWrittenOn()
+func writtenOn(a *statev1.Agent) string { return cmp.Or(a.GetRestoredOn(), a.GetWrittenOn()) }
+
+// entryWrittenOn returns the member that wrote an entry's row, or restored it.
+func entryWrittenOn(e *statev1.RegistrationEntry) string {
+	return cmp.Or(e.GetRestoredOn(), e.GetWrittenOn())
 }
 
 // AgentsPrefix returns the prefix of all agents, for those that follow their changes.
@@ -56,14 +58,16 @@ func nameOf(home spiffeid.TrustDomain, id spiffeid.ID) (string, bool) {
 	return name, ok && id.TrustDomain() == home && entry.CheckName("agent", name) == nil
 }
 
-// Attested reports whether the agent with a SPIFFE ID is attested and not banned.
-func Attested(r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID) (bool, error) {
+// Attested reports whether the agent with a SPIFFE ID is attested with a key and not banned. key is the SHA-256 of the
+// SubjectPublicKeyInfo of the agent's SVID, which is always for the key that it is attested with: the SVID of an agent
+// that was evicted is worth nothing when its name has a new key.
+func Attested(r raftstore.Reader, home spiffeid.TrustDomain, id spiffeid.ID, key [32]byte) (bool, error) {
 	name, ok := nameOf(home, id)
 	if !ok {
 		return false, nil
 	}
 	row, found, err := agents.Get(r, name)
-	return found && row.Value.GetBan() == nil, err
+	return found && row.Value.GetBan() == nil && string(row.Value.GetIdentity()) == string(key[:]), err
 }
 
 // agentMessage returns an agent as the API shows it.
@@ -141,9 +145,9 @@ func evict(tx *raftstore.Tx, a *statev1.Agent, by string, now time.Time) error {
 // evictedLife is how long an eviction is kept: longer than the age of any snapshot that is still restored.
 const evictedLife = 2 * 366 * 24 * time.Hour
 
-// RemoveMember is part of the transaction that removes a member. If the member is compromised, it evicts each agent
-// whose row that member wrote, and voids every token: who holds a member could have admitted agents of its own, and
-// tokens name the member as one to send the secret to.
+// RemoveMember is part of the transaction that removes a member. It voids every token, since tokens name the member as
+// one to send the secret to. If the member is compromised, it evicts each agent whose row that member wrote or
+// restored, and deletes each such entry: who holds a member could have admitted agents, and entered IDs, of its own.
 func RemoveMember(tx *raftstore.Tx, member string, compromised bool, now time.Time) error {
 	tokens, err := agentTokens.List(tx, "")
 	if err != nil {
@@ -166,6 +170,18 @@ func RemoveMember(tx *raftstore.Tx, member string, compromised bool, now time.Ti
 			continue
 		}
 		if err := evict(tx, row.Value, "removal of member "+member+" as compromised", now); err != nil {
+			return err
+		}
+	}
+	of, err := entries.List(tx, "")
+	if err != nil {
+		return err
+	}
+	for _, row := range of {
+		if row.Value.GetWrittenOn() != member && row.Value.GetRestoredOn() != member {
+			continue
+		}
+		if err := deleteEntry(tx, row.Value); err != nil {
 			return err
 		}
 	}
@@ -208,7 +224,7 @@ func surviveRestore(before, _ *raftstore.View, tx *raftstore.Tx) error {
 			return err
 		}
 		restored, found, err := agents.Get(tx, row.Key)
-		if err == nil && found && string(restored.Value.GetIdentity()) == string(row.Value.GetIdentity()) {
+		if err == nil && found { // whatever its key: the name may have been evicted more than once
 			err = deleteAgent(tx, restored.Value)
 		}
 		if err == nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/ententehq/entente/internal/origin"
 )
 
-// Identity is the SHA-256 of the SubjectPublicKeyInfo of an identity key.
+// Identity is the SHA-256 of the SubjectPublicKeyInfo of a key.
 type Identity = [32]byte
 
 // IdentityOf returns the identity of the key in a certificate. It ignores all other fields.
@@ -23,8 +23,9 @@ func IdentityOf(c *x509.Certificate) Identity { return sha256.Sum256(c.RawSubjec
 // Caller is the other end of a connection, as verified in the handshake.
 type Caller struct {
 	Protocol Protocol
-	// MemberID and Identity are set under entente-raft/1 and entente-member/1.
+	// MemberID is set under entente-raft/1 and entente-member/1.
 	MemberID string
+	// Identity is that of the key that the caller has proved: its identity key there, and under h2 that of its SVID.
 	Identity Identity
 	// SPIFFEID is set under h2. Expires is the end of the certificates that prove it.
 	SPIFFEID spiffeid.ID

@@ -71,7 +71,7 @@ func (p *Port) classOf(c Caller) class {
 		return ofStranger
 	case GRPC:
 	}
-	switch p.privilege(c.SPIFFEID) {
+	switch p.privilege(c.access()) {
 	case Granted:
 		return ofGranted
 	case Peer:

@@ -126,6 +126,7 @@ func (a *admission) verify(state tls.ConnectionState) error {
 			return a.refuse(err)
 		}
 		a.caller.SPIFFEID, a.caller.Expires = svid.ID, svid.Until
+		a.caller.Identity = IdentityOf(state.PeerCertificates[0])
 		return nil
 	}
 	identity, err := presentedIdentity(state)

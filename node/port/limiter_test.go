@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
@@ -44,7 +44,7 @@ func serveClients(t *testing.T, change func(*port.Config)) *served {
 	cfg := port.Config{
 		Listener: l, Self: "eu-1", Identity: id.Certificate, Members: directory.New("eu-1", nil),
 		Certificates: s.api, Trust: s.api, Registerer: s.registry,
-		Privilege: func(spiffeid.ID) port.Privilege { return port.Privilege(s.privilege.Load()) },
+		Privilege: func(access.Caller) port.Privilege { return port.Privilege(s.privilege.Load()) },
 	}
 	change(&cfg)
 	s.port, err = port.New(cfg)

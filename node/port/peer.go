@@ -57,7 +57,8 @@ func (p *Port) DialPeer(ctx context.Context, address string, home spiffeid.Trust
 		return nil, fmt.Errorf("connect to the peer %s at %s: %w", home.Name(), address, err)
 	}
 	c := &Conn{Conn: conn, outgoing: true, dialed: address, chain: chain, caller: Caller{
-		Protocol: GRPC, SPIFFEID: peer.ID, Expires: peer.Until, Remote: conn.RemoteAddr(),
+		Protocol: GRPC, SPIFFEID: peer.ID, Identity: IdentityOf(chain[0]), Expires: peer.Until,
+		Remote: conn.RemoteAddr(),
 	}}
 	if err := p.admit(c); err != nil {
 		_ = conn.Close() // refused

@@ -13,8 +13,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
+
+	"github.com/ententehq/entente/access"
 )
 
 // Members holds the other members of the cluster. The port calls it during handshakes and rechecks, from many
@@ -66,7 +67,7 @@ type Config struct {
 	MaxHandshakesPerAddress int
 	// Privilege returns what is known of a caller under h2. The port calls it during handshakes and rechecks, from many
 	// goroutines, and it must not block. If nil, all callers are Granted.
-	Privilege func(spiffeid.ID) Privilege
+	Privilege func(access.Caller) Privilege
 	// Refused receives samples of refused connections, at the rate of the log lines. It is called during handshakes and
 	// must not block. It may be nil.
 	Refused func(Sample)
@@ -107,7 +108,7 @@ type Port struct {
 	connections connections
 
 	places    *places
-	privilege func(spiffeid.ID) Privilege
+	privilege func(access.Caller) Privilege
 
 	mu         sync.Mutex
 	clients    map[string]*grpc.ClientConn // by member id
@@ -155,7 +156,7 @@ func New(cfg Config) (*Port, error) {
 		p.starting = func() bool { return false }
 	}
 	if p.privilege == nil {
-		p.privilege = func(spiffeid.ID) Privilege { return Granted }
+		p.privilege = func(access.Caller) Privilege { return Granted }
 	}
 	p.places = newPlaces(orDefault(cfg.MaxHandshakes, defaultMaxHandshakes),
 		orDefault(cfg.MaxHandshakesPerAddress, defaultMaxPerAddress), p.now)

@@ -446,9 +446,13 @@ type RegistrationEntry struct {
 	CreatedBy        string                 `protobuf:"bytes,13,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
 	// The number in the etag.
 	Generation uint64 `protobuf:"varint,14,opt,name=generation,proto3" json:"generation,omitempty"`
-	// The numbers of the privileged roles that the ID had when the entry was written. Its SVIDs are not issued while the
-	// ID has a further one: who wrote the entry was not permitted to give that away.
-	Roles         []int32 `protobuf:"varint,15,rep,packed,name=roles,proto3" json:"roles,omitempty"`
+	// The privileged roles that the ID had when the entry was written. Its SVIDs are not issued while the ID has a further
+	// one: who wrote the entry was not permitted to give that away.
+	Held []*HeldRole `protobuf:"bytes,16,rep,name=held,proto3" json:"held,omitempty"`
+	// The member that wrote the row last.
+	WrittenOn string `protobuf:"bytes,17,opt,name=written_on,json=writtenOn,proto3" json:"written_on,omitempty"`
+	// If a snapshot brought the row: the member that restored it.
+	RestoredOn    string `protobuf:"bytes,18,opt,name=restored_on,json=restoredOn,proto3" json:"restored_on,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -581,11 +585,80 @@ func (x *RegistrationEntry) GetGeneration() uint64 {
 	return 0
 }
 
-func (x *RegistrationEntry) GetRoles() []int32 {
+func (x *RegistrationEntry) GetHeld() []*HeldRole {
 	if x != nil {
-		return x.Roles
+		return x.Held
 	}
 	return nil
+}
+
+func (x *RegistrationEntry) GetWrittenOn() string {
+	if x != nil {
+		return x.WrittenOn
+	}
+	return ""
+}
+
+func (x *RegistrationEntry) GetRestoredOn() string {
+	if x != nil {
+		return x.RestoredOn
+	}
+	return ""
+}
+
+// HeldRole is a role of a SPIFFE ID.
+type HeldRole struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the role.
+	Role int32 `protobuf:"varint,1,opt,name=role,proto3" json:"role,omitempty"`
+	// The trust domain of the grant. If empty, every one.
+	TrustDomain   string `protobuf:"bytes,2,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldRole) Reset() {
+	*x = HeldRole{}
+	mi := &file_entente_state_v1_registration_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldRole) ProtoMessage() {}
+
+func (x *HeldRole) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_registration_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldRole.ProtoReflect.Descriptor instead.
+func (*HeldRole) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_registration_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HeldRole) GetRole() int32 {
+	if x != nil {
+		return x.Role
+	}
+	return 0
+}
+
+func (x *HeldRole) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
 }
 
 // EntryContent is the row of an entry by the digest of what makes it unique: whom it is for, its ID and its selectors.
@@ -598,7 +671,7 @@ type EntryContent struct {
 
 func (x *EntryContent) Reset() {
 	*x = EntryContent{}
-	mi := &file_entente_state_v1_registration_proto_msgTypes[6]
+	mi := &file_entente_state_v1_registration_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +683,7 @@ func (x *EntryContent) String() string {
 func (*EntryContent) ProtoMessage() {}
 
 func (x *EntryContent) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_registration_proto_msgTypes[6]
+	mi := &file_entente_state_v1_registration_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +696,7 @@ func (x *EntryContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryContent.ProtoReflect.Descriptor instead.
 func (*EntryContent) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_registration_proto_rawDescGZIP(), []int{6}
+	return file_entente_state_v1_registration_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EntryContent) GetId() string {
@@ -643,7 +716,7 @@ type AgentKey struct {
 
 func (x *AgentKey) Reset() {
 	*x = AgentKey{}
-	mi := &file_entente_state_v1_registration_proto_msgTypes[7]
+	mi := &file_entente_state_v1_registration_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +728,7 @@ func (x *AgentKey) String() string {
 func (*AgentKey) ProtoMessage() {}
 
 func (x *AgentKey) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_registration_proto_msgTypes[7]
+	mi := &file_entente_state_v1_registration_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +741,7 @@ func (x *AgentKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentKey.ProtoReflect.Descriptor instead.
 func (*AgentKey) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_registration_proto_rawDescGZIP(), []int{7}
+	return file_entente_state_v1_registration_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AgentKey) GetAgent() string {
@@ -724,7 +797,7 @@ const file_entente_state_v1_registration_proto_rawDesc = "" +
 	"\fEvictedAgent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
-	"\bidentity\x18\x03 \x01(\fR\bidentity\"\xb3\x04\n" +
+	"\bidentity\x18\x03 \x01(\fR\bidentity\"\x9a\x05\n" +
 	"\x11RegistrationEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12)\n" +
@@ -745,8 +818,15 @@ const file_entente_state_v1_registration_proto_rawDesc = "" +
 	"created_by\x18\r \x01(\tR\tcreatedBy\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x0e \x01(\x04R\n" +
-	"generation\x12\x14\n" +
-	"\x05roles\x18\x0f \x03(\x05R\x05roles\"\x1e\n" +
+	"generation\x12.\n" +
+	"\x04held\x18\x10 \x03(\v2\x1a.entente.state.v1.HeldRoleR\x04held\x12\x1d\n" +
+	"\n" +
+	"written_on\x18\x11 \x01(\tR\twrittenOn\x12\x1f\n" +
+	"\vrestored_on\x18\x12 \x01(\tR\n" +
+	"restoredOnJ\x04\b\x0f\x10\x10R\x05roles\"A\n" +
+	"\bHeldRole\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\x05R\x04role\x12!\n" +
+	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\"\x1e\n" +
 	"\fEntryContent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\" \n" +
 	"\bAgentKey\x12\x14\n" +
@@ -764,7 +844,7 @@ func file_entente_state_v1_registration_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_registration_proto_rawDescData
 }
 
-var file_entente_state_v1_registration_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_entente_state_v1_registration_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_entente_state_v1_registration_proto_goTypes = []any{
 	(*Agent)(nil),                 // 0: entente.state.v1.Agent
 	(*AgentBan)(nil),              // 1: entente.state.v1.AgentBan
@@ -772,26 +852,28 @@ var file_entente_state_v1_registration_proto_goTypes = []any{
 	(*AgentTokenContent)(nil),     // 3: entente.state.v1.AgentTokenContent
 	(*EvictedAgent)(nil),          // 4: entente.state.v1.EvictedAgent
 	(*RegistrationEntry)(nil),     // 5: entente.state.v1.RegistrationEntry
-	(*EntryContent)(nil),          // 6: entente.state.v1.EntryContent
-	(*AgentKey)(nil),              // 7: entente.state.v1.AgentKey
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(*HeldRole)(nil),              // 6: entente.state.v1.HeldRole
+	(*EntryContent)(nil),          // 7: entente.state.v1.EntryContent
+	(*AgentKey)(nil),              // 8: entente.state.v1.AgentKey
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
 }
 var file_entente_state_v1_registration_proto_depIdxs = []int32{
-	8, // 0: entente.state.v1.Agent.attest_time:type_name -> google.protobuf.Timestamp
-	1, // 1: entente.state.v1.Agent.ban:type_name -> entente.state.v1.AgentBan
-	8, // 2: entente.state.v1.AgentBan.time:type_name -> google.protobuf.Timestamp
-	8, // 3: entente.state.v1.AgentToken.create_time:type_name -> google.protobuf.Timestamp
-	8, // 4: entente.state.v1.AgentToken.expire_time:type_name -> google.protobuf.Timestamp
-	8, // 5: entente.state.v1.EvictedAgent.time:type_name -> google.protobuf.Timestamp
-	9, // 6: entente.state.v1.RegistrationEntry.x509_svid_ttl:type_name -> google.protobuf.Duration
-	9, // 7: entente.state.v1.RegistrationEntry.jwt_svid_ttl:type_name -> google.protobuf.Duration
-	8, // 8: entente.state.v1.RegistrationEntry.create_time:type_name -> google.protobuf.Timestamp
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	9,  // 0: entente.state.v1.Agent.attest_time:type_name -> google.protobuf.Timestamp
+	1,  // 1: entente.state.v1.Agent.ban:type_name -> entente.state.v1.AgentBan
+	9,  // 2: entente.state.v1.AgentBan.time:type_name -> google.protobuf.Timestamp
+	9,  // 3: entente.state.v1.AgentToken.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: entente.state.v1.AgentToken.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 5: entente.state.v1.EvictedAgent.time:type_name -> google.protobuf.Timestamp
+	10, // 6: entente.state.v1.RegistrationEntry.x509_svid_ttl:type_name -> google.protobuf.Duration
+	10, // 7: entente.state.v1.RegistrationEntry.jwt_svid_ttl:type_name -> google.protobuf.Duration
+	9,  // 8: entente.state.v1.RegistrationEntry.create_time:type_name -> google.protobuf.Timestamp
+	6,  // 9: entente.state.v1.RegistrationEntry.held:type_name -> entente.state.v1.HeldRole
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_registration_proto_init() }
@@ -805,7 +887,7 @@ func file_entente_state_v1_registration_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_registration_proto_rawDesc), len(file_entente_state_v1_registration_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
