@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -439,9 +440,8 @@ func TestAgentsLife(t *testing.T) {
 	require.NoError(t, err)
 	_, err = stream.Recv()
 	require.Equal(t, codes.PermissionDenied, status.Code(err), err)
-	_, err = asAgent.Node().IssueEntryJWTSVID(ctx, &ententev1.IssueEntryJWTSVIDRequest{
-		EntryId: whole.GetChanged()[0].GetId(), Audience: []string{"a"},
-	})
+	jwt := &ententev1.IssueEntryJWTSVIDRequest{EntryId: whole.GetChanged()[0].GetId(), Audience: []string{"a"}}
+	_, err = asAgent.Node().IssueEntryJWTSVID(ctx, jwt)
 	require.Equal(t, codes.PermissionDenied, status.Code(err), err)
 	r.end(t)
 	err = agent.Run(ctx, r.cfg, agent.Options{LogOutput: io.Discard})
@@ -453,8 +453,13 @@ func TestAgentsLife(t *testing.T) {
 	require.NoError(t, err)
 	err = agent.Run(ctx, r.cfg, agent.Options{LogOutput: io.Discard})
 	require.ErrorContains(t, err, "no agent has this key")
+	require.NoError(t, os.Rename(r.cfg.DataDir, r.cfg.DataDir+".stolen"))
 	r.cfg.Token = token(t, c, "node-1")
 	r.start(t)
+	_, err = agentClient(t, m, r).Node().IssueEntryJWTSVID(ctx, jwt)
+	require.NoError(t, err)
+	_, err = asAgent.Node().IssueEntryJWTSVID(ctx, jwt)
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "the SVID of before the eviction works again: %v", err)
 	r.end(t)
 }
 
@@ -688,6 +693,26 @@ func TestSDS(t *testing.T) {
 	require.NoError(t, delta.Send(&discovery.DeltaDiscoveryRequest{
 		TypeUrl: certificateType, ResponseNonce: whole.GetNonce(),
 	}))
+
+	// A request with too many names ends its stream before anything is done for one of them.
+	many := make([]string, 1025)
+	versions := map[string]string{}
+	for i := range many {
+		many[i] = fmt.Sprint("n", i)
+		versions[many[i]] = "1"
+	}
+	for what, m := range map[string]*discovery.DeltaDiscoveryRequest{
+		"subscribed":       {ResourceNamesSubscribe: many},
+		"unsubscribed":     {ResourceNamesUnsubscribe: many},
+		"initial versions": {InitialResourceVersions: versions},
+		"one name again":   {ResourceNamesSubscribe: slices.Repeat([]string{"default"}, len(many))},
+	} {
+		excessive, err := service.DeltaSecrets(ctx)
+		require.NoError(t, err)
+		require.NoError(t, excessive.Send(m))
+		_, err = excessive.Recv()
+		require.Equal(t, codes.InvalidArgument, status.Code(err), "%s: %v", what, err)
+	}
 
 	// A new certificate reaches both; as a difference without the validation context, which has not changed.
 	_, err = c.Entries().UpdateEntry(ctx, &ententev1.UpdateEntryRequest{

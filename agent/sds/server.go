@@ -187,20 +187,19 @@ func (s *Server) DeltaSecrets(stream secret.SecretDiscoveryService_DeltaSecretsS
 			if m.GetErrorDetail() != nil {
 				s.rejected(caller, m.GetErrorDetail())
 			}
+			if sub.exceeds(m) {
+				return errTooManyNames
+			}
 			if !asked {
 				sub.wildcard = len(m.GetResourceNamesSubscribe()) == 0
 				for name, version := range m.GetInitialResourceVersions() {
-					if len(sub.sent) < maxNames {
-						sub.sent[name] = version
-					}
+					sub.sent[name] = version
 				}
 			}
 			if asked && len(m.GetResourceNamesSubscribe()) == 0 && len(m.GetResourceNamesUnsubscribe()) == 0 {
 				continue // an acknowledgement
 			}
-			if sub.subscribe(m); len(sub.names) > maxNames {
-				return errTooManyNames
-			}
+			sub.subscribe(m)
 			force, asked = !asked, true
 		case <-changed:
 		}
@@ -214,6 +213,12 @@ func (s *Server) DeltaSecrets(stream secret.SecretDiscoveryService_DeltaSecretsS
 		}
 		force = false
 	}
+}
+
+// exceeds reports whether a request has more names than a stream may, before any work is done for one of them.
+func (s *subscription) exceeds(m *discovery.DeltaDiscoveryRequest) bool {
+	return len(s.names)+len(m.GetResourceNamesSubscribe()) > maxNames ||
+		len(m.GetResourceNamesUnsubscribe()) > maxNames || len(m.GetInitialResourceVersions()) > maxNames
 }
 
 // subscribe takes over the names of a request. A name that is subscribed again is sent again.
