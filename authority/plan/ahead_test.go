@@ -46,7 +46,8 @@ func TestJWTKeysAreAhead(t *testing.T) {
 						}
 					}
 					if action.Do == End {
-						s.Authorities = slices.DeleteFunc(s.Authorities, func(a Authority) bool { return a.ID == action.ID })
+						ended := func(a Authority) bool { return a.ID == action.ID }
+						s.Authorities = slices.DeleteFunc(s.Authorities, ended)
 					}
 					if action.Do == Prepare {
 						require.False(t, action.Held)
