@@ -282,7 +282,7 @@ func TestForeignWorkloadRegistersItself(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, codes.PermissionDenied, status.Code(give(ci, grant.Discovery, "us.test", "/db")),
-		"the administrator of one hosted domain has no say in a foreign one")
+		"the administrator of one hosted domain has no rights in a foreign one")
 
 	web := access.SVIDCaller(spiffeid.RequireFromString("spiffe://us.test/web"))
 	register := func(id string) error {

@@ -52,7 +52,7 @@ func previous(line []byte) (l link, ok bool) {
 }
 
 // end is the content of the file with the last link: the last line, and the file that has it. Without that, a log that
-// was cut to nothing could not be told from one that was just rotated.
+// was cut to nothing could not be distinguished from one that was just rotated.
 type end struct {
 	last link
 	in   fileID

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileID tells a file from others of its disk, also from one that gets its inode later. It is zero if the file system
-// returns neither.
+// fileID distinguishes a file from others of its disk, also from one that gets its inode later. It is zero if the file
+// system returns neither.
 type fileID struct {
 	inode uint64
 	born  uint64 // ns since 1970; 0: the file system does not keep it

@@ -101,7 +101,7 @@ func (s *Server) StreamSecrets(stream secret.SecretDiscoveryService_StreamSecret
 	}
 	requests := receive(ctx, stream.Recv)
 	sub := subscription{}
-	asked := false
+	requested := false
 	var changed <-chan struct{}
 	for {
 		select {
@@ -122,10 +122,10 @@ func (s *Server) StreamSecrets(stream secret.SecretDiscoveryService_StreamSecret
 				return errTooManyNames
 			}
 			same := slices.Equal(sub.names, m.GetResourceNames())
-			if asked && same {
+			if requested && same {
 				continue // an acknowledgement
 			}
-			asked, sub.names, sub.wildcard = true, m.GetResourceNames(), len(m.GetResourceNames()) == 0
+			requested, sub.names, sub.wildcard = true, m.GetResourceNames(), len(m.GetResourceNames()) == 0
 			sub.version = ""
 		case <-changed:
 		}
@@ -173,7 +173,7 @@ func (s *Server) DeltaSecrets(stream secret.SecretDiscoveryService_DeltaSecretsS
 	}
 	requests := receive(ctx, stream.Recv)
 	sub := subscription{sent: map[string]string{}}
-	asked, force := false, false
+	requested, force := false, false
 	var changed <-chan struct{}
 	for {
 		select {
@@ -190,17 +190,17 @@ func (s *Server) DeltaSecrets(stream secret.SecretDiscoveryService_DeltaSecretsS
 			if sub.exceeds(m) {
 				return errTooManyNames
 			}
-			if !asked {
+			if !requested {
 				sub.wildcard = len(m.GetResourceNamesSubscribe()) == 0
 				for name, version := range m.GetInitialResourceVersions() {
 					sub.sent[name] = version
 				}
 			}
-			if asked && len(m.GetResourceNamesSubscribe()) == 0 && len(m.GetResourceNamesUnsubscribe()) == 0 {
+			if requested && len(m.GetResourceNamesSubscribe()) == 0 && len(m.GetResourceNamesUnsubscribe()) == 0 {
 				continue // an acknowledgement
 			}
 			sub.subscribe(m)
-			force, asked = !asked, true
+			force, requested = !requested, true
 		case <-changed:
 		}
 		state, next, err := s.identifier.Await(ctx, caller, method)
