@@ -81,10 +81,9 @@ func TestProcessThatEndsIsNotAttested(t *testing.T) {
 	p, err := peerOf(server)
 	require.NoError(t, err)
 	defer p.release()
-	own := p.start
 	p.PID, p.start = int32(other.Process.Pid), start
 	require.NoError(t, p.alive())
-	p.start = own + 1
+	p.start = start + 1
 	require.ErrorIs(t, p.alive(), ErrGone, "another process has its PID")
 	p.start = start
 	require.NoError(t, other.Process.Kill())
