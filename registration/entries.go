@@ -119,7 +119,7 @@ func (r *Room) fill(ctx context.Context, tx *raftstore.Tx, e entry.Entry, row *s
 
 // deleteEntry deletes an entry.
 func deleteEntry(tx *raftstore.Tx, row *statev1.RegistrationEntry) error {
-	if e, err := entry.FromRow(row); err == nil {
+	if e, err := entry.Decode(row); err == nil {
 		if err := contents.Delete(tx, e.Content()); err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func (s *entryService) UpdateEntry(ctx context.Context, m *ententev1.UpdateEntry
 			return status.Error(codes.InvalidArgument, err.Error())
 		}
 		row = proto.CloneOf(was)
-		if before, err := entry.FromRow(was); err == nil && before.Content() != e.Content() {
+		if before, err := entry.Decode(was); err == nil && before.Content() != e.Content() {
 			if err := contents.Delete(tx, before.Content()); err != nil {
 				return err
 			}
@@ -343,7 +343,7 @@ func (r *Room) issuable(agent, id string) (entry.Entry, Lifetimes, error) {
 	if !found {
 		return entry.Entry{}, none, refused
 	}
-	e, err := entry.FromRow(row.Value)
+	e, err := entry.Decode(row.Value)
 	if err != nil || !e.For(agent, node.Value.GetSelectors()) {
 		return entry.Entry{}, none, errors.Join(refused, err)
 	}

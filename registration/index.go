@@ -131,7 +131,7 @@ func (x *Index) apply(_ *raftstore.View, batch raftstore.Batch) error {
 
 // put adds an entry. One that this version cannot read, because a later one wrote it, is left out. x.mu is held.
 func (x *Index) put(key string, row *statev1.RegistrationEntry, at raftstore.Revision) {
-	e, err := entry.FromRow(row)
+	e, err := entry.Decode(row)
 	if err != nil || e.ID != key {
 		x.logger.Error("an entry cannot be read, and is issued to nobody", "entry", key, "error", err)
 		return

@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 	require.Equal(t, time.Minute, e.JWTTTL)
 	row := &statev1.RegistrationEntry{}
 	e.SetRow(row)
-	again, err := entry.FromRow(row)
+	again, err := entry.Decode(row)
 	require.NoError(t, err)
 	require.Equal(t, e, again)
 }
@@ -132,7 +132,7 @@ func FuzzParse(f *testing.F) {
 		}
 		row := &statev1.RegistrationEntry{}
 		e.SetRow(row)
-		again, err := entry.FromRow(row)
+		again, err := entry.Decode(row)
 		require.NoError(t, err)
 		require.Equal(t, e, again)
 	})

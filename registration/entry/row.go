@@ -26,8 +26,8 @@ func duration(d time.Duration) *durationpb.Duration {
 	return durationpb.New(d)
 }
 
-// FromRow returns the entry of a row.
-func FromRow(row *statev1.RegistrationEntry) (Entry, error) { return Parse(Message(row, 0)) }
+// Decode returns the entry of a row.
+func Decode(row *statev1.RegistrationEntry) (Entry, error) { return Parse(Message(row, 0)) }
 
 // Message returns a row as the API shows it.
 func Message(row *statev1.RegistrationEntry, revision uint64) *ententev1.Entry {
