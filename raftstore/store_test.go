@@ -87,6 +87,37 @@ func TestUpdateWithoutChangeCommitsNothing(t *testing.T) {
 	require.Equal(t, at, s.View().Revision())
 }
 
+// TestOnCommit: what a run of a transaction passed is called once that run is committed, and else never.
+func TestOnCommit(t *testing.T) {
+	s := raftstoretest.New(t)
+	put(t, s, "k", "v")
+	runs, committed := 0, []int{}
+	_, err := s.Update(t.Context(), func(tx *raftstore.Tx) error {
+		runs++
+		run := runs
+		tx.OnCommit(func(context.Context) { committed = append(committed, run) })
+		if _, _, err := words.Get(tx, "k"); err != nil {
+			return err
+		}
+		if run == 1 {
+			put(t, s, "k", "another writer") // so that this run is rejected
+		}
+		return words.Put(tx, "k", wrapperspb.String("mine"))
+	})
+	require.NoError(t, err)
+	require.Equal(t, []int{2}, committed)
+
+	for name, fn := range map[string]func(*raftstore.Tx) error{
+		"an error":      func(tx *raftstore.Tx) error { return errors.Join(words.Delete(tx, "k"), errors.New("mine")) },
+		"nothing to do": func(*raftstore.Tx) error { return nil },
+	} {
+		_, _ = s.Update(t.Context(), func(tx *raftstore.Tx) error {
+			tx.OnCommit(func(context.Context) { t.Error(name) })
+			return fn(tx)
+		})
+	}
+}
+
 func TestLinearizableReadOnTheLeader(t *testing.T) {
 	s := raftstoretest.New(t)
 	at := put(t, s, "k", "v")

@@ -32,6 +32,8 @@ type Tx struct {
 	size     int
 	limit    int // of size: far past what a command holds, but before memory is filled
 	tooLarge error
+	// committed are called once the transaction is committed.
+	committed []func(ctx context.Context)
 }
 
 func newTx(s *machine.State) *Tx {
@@ -43,6 +45,10 @@ func newTx(s *machine.State) *Tx {
 		limit:   4 * machine.MaxCommand,
 	}
 }
+
+// OnCommit makes [Store.Update] call fn, with its context and before it returns, once what this run of the transaction
+// wrote is committed. If the transaction runs again, what its earlier runs passed is forgotten. fn must not block.
+func (tx *Tx) OnCommit(fn func(ctx context.Context)) { tx.committed = append(tx.committed, fn) }
 
 // Revision returns the revision of the state on which the transaction runs.
 func (tx *Tx) Revision() Revision { return Revision(tx.state.Revision) }
@@ -306,6 +312,11 @@ func (u *updating) attempt(ctx context.Context, fn func(tx *Tx) error) (_ Revisi
 				o.Revision, ErrUnknownOutcome, err)
 		}
 		return 0, false, err
+	}
+	if o.Applied {
+		for _, fn := range tx.committed {
+			fn(ctx)
+		}
 	}
 	return Revision(o.Revision), !o.Applied, nil
 }
