@@ -68,6 +68,7 @@ type cluster struct {
 	domain  string
 	extra   string // further HCL for every member
 	dnsName string // cluster.dns_name, unless it is empty
+	traces  string // the address of a collector on this machine; empty: none
 	timeout string // of heartbeats and elections; empty: a short one
 	env     []string
 	root    string // where the members' folders are; empty: where temporary files are
@@ -177,6 +178,10 @@ func (p *process) configure(c *cluster, token, address string) {
 	if c.dnsName != "" {
 		shared = fmt.Sprintf("  dns_name     = %q\n", c.dnsName)
 	}
+	traces := ""
+	if c.traces != "" {
+		traces = fmt.Sprintf("  traces {\n    address = %q\n    plain_loopback = true\n    ratio = 1\n  }\n", c.traces)
+	}
 	text := fmt.Sprintf(`
 cluster {
   name         = %q
@@ -189,12 +194,14 @@ member {
   data_dir = %q
   listen   = %q
 }
-telemetry { listen = %q }
+telemetry {
+  listen = %q
+%s}
 raft {
-  heartbeat_timeout = %[9]q
-  election_timeout  = %[9]q
+  heartbeat_timeout = %[10]q
+  election_timeout  = %[10]q
 }
-`, c.name, c.domain, c.name+"-region", shared, p.id, filepath.Join(p.dir, "data"), p.api, p.ops,
+`, c.name, c.domain, c.name+"-region", shared, p.id, filepath.Join(p.dir, "data"), p.api, p.ops, traces,
 		cmp.Or(c.timeout, "500ms"))
 	if !strings.Contains(c.extra, "bundle_endpoint") {
 		text += fmt.Sprintf("bundle_endpoint { listen = %q }\n", p.bundles)

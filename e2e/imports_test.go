@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"internal/sealed":        {},
 	"internal/secretdir":     {},
 	"internal/shorttest":     {},
+	"internal/span":          {},
 	"internal/token":         {},
 
 	"bundle":                     {"bundle/internal"},
@@ -153,6 +154,7 @@ var mayImport = map[string][]string{
 	},
 	"node/lifecycle":    {},
 	"node/operations":   {},
+	"node/tracing":      {},
 	"node/xdsbootstrap": {"bundle", "routing/xds"},
 	"node/inspect": {
 		"access/audit", "bundle", "federation/relationship", "raftstore/snapshot", "vaultca", "node/config",
@@ -197,6 +199,7 @@ var everywhere = []string{
 	"internal/sealed",
 	"internal/secretdir",
 	"internal/shorttest",
+	"internal/span",
 	"internal/token",
 }
 

@@ -55,13 +55,13 @@ bundle_endpoint {
 #:  listen = "0.0.0.0:443"
 #:  profile "https_web" {
 #:    acme {
-#:      hosts          = ["bundles.example.org"]
-#:      agree_to_terms = true
-#:      directory      = "https://acme-v02.api.letsencrypt.org/directory"
-#:      email          = "ops@example.org"
-#:      ca_file        = "/etc/entente/acme-roots.pem" # default: the roots of the system
-#:      eab_key_id     = "kid-1"                       # only if the ACME server requires an external account
-#:      eab_hmac_key   = "file:/etc/entente/eab-key"
+#:     hosts          = ["bundles.example.org"]
+#:     agree_to_terms = true
+#:     directory      = "https://acme-v02.api.letsencrypt.org/directory"
+#:     email          = "ops@example.org"
+#:     ca_file        = "/etc/entente/acme-roots.pem" # default: the roots of the system
+#:     eab_key_id     = "kid-1"                       # only if the ACME server requires an external account
+#:     eab_hmac_key   = "file:/etc/entente/eab-key"
 #:    }
 #:  }
 #:}
@@ -178,3 +178,14 @@ telemetry {
   log_level  = "info" # trace, debug, info, warn or error
   log_format = "text" # or json
 }
+
+# The same with traces, which go to an OpenTelemetry collector by OTLP over gRPC.
+#:telemetry {
+#:  traces {
+#:    address       = "otel.example.org:4317"
+#:    ratio         = 0.01                           # of all traces; give all clusters the same
+#:    ca_file       = "/etc/entente/otel-ca.pem"     # default: the roots of the system
+#:    authorization = "file:/etc/entente/otel-token" # the header authorization, such as: Bearer …
+#:    # plain_loopback = true                        # without TLS, to a collector on this machine
+#:  }
+#:}

@@ -1,8 +1,13 @@
 package node
 
 import (
+	"context"
+
 	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/internal/span"
 	"github.com/ententehq/entente/node/datadir"
+	"github.com/ententehq/entente/node/preflight"
+	"github.com/ententehq/entente/node/tracing"
 )
 
 // openFiles opens what the member keeps in its data folder beside the store: the audit log and the identity key.
@@ -21,4 +26,30 @@ func openFiles(m *member) (err error) {
 	m.life.Start("resumption of the audit log", m.audit.Run)
 	m.identity, err = m.dir.LoadIdentity()
 	return err
+}
+
+// openTraces begins to export traces, if the configuration names a collector. It comes before every part with spans.
+func openTraces(m *member) error {
+	t := m.cfg.Telemetry.Traces
+	if t == nil {
+		return nil
+	}
+	roots, err := preflight.TraceRoots(t)
+	if err != nil {
+		return err
+	}
+	cfg := tracing.Config{
+		Address: t.Address, Plain: t.Plain, Roots: roots, Ratio: t.Ratio,
+		Cluster: m.cfg.Cluster.Name, Member: m.cfg.Member.ID, Version: Version,
+		Logger: m.log.Named("traces"), Registerer: m.registry,
+	}
+	if t.Authorization != nil {
+		cfg.Authorization = t.Authorization.Read
+	}
+	if m.traces, err = tracing.Start(cfg); err != nil {
+		return err
+	}
+	m.life.OnStop("traces", m.traces.Stop)
+	m.life.Values(span.With(context.Background(), m.traces.Tracer()))
+	return nil
 }

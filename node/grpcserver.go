@@ -59,6 +59,14 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	}
 }
 
+// traced adds the options that make spans of calls, if traces are on.
+func (m *member) traced(options []grpc.ServerOption) []grpc.ServerOption {
+	if m.traces == nil {
+		return options
+	}
+	return append(options, m.traces.ServerOptions()...)
+}
+
 // joinOptions are the options of the server for joiners, whose messages are received within a limit.
 func joinOptions(creds credentials.TransportCredentials, within time.Duration) []grpc.ServerOption {
 	options := append(serverOptions(creds), grpc.MaxRecvMsgSize(maxJoinMessage),

@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/node/operations"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/node/recovery"
+	"github.com/ententehq/entente/node/tracing"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 	"github.com/ententehq/entente/raftstore/membership/directory"
@@ -50,6 +51,7 @@ type member struct {
 	directory  *directory.Directory
 	port       *port.Port
 	refusals   refusals
+	traces     *tracing.Exporter // nil if traces are off
 	store      *raftstore.Store
 	members    *membership.Manager
 	guard      *access.Guard
@@ -81,9 +83,8 @@ func (m *member) build() error {
 	)
 	m.operations = operations.New(m.registry, m.log.Named("operations"))
 	for _, step := range []func(*member) error{
-		openFiles, openPort, openStore, buildMembership, buildAccess, buildAuthority, buildFederation, buildRouting,
-		buildRegistration,
-		buildEndpoint,
+		openTraces, openFiles, openPort, openStore, buildMembership, buildAccess, buildAuthority, buildFederation,
+		buildRouting, buildRegistration, buildEndpoint,
 	} {
 		if err := step(m); err != nil {
 			if m.store != nil {

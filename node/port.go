@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"fmt"
 
+	"google.golang.org/grpc"
+
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/access/grant"
@@ -26,6 +28,10 @@ func openPort(m *member) error {
 	m.refusals = make(refusals, maxRefusals)
 	m.directory = directory.New(m.cfg.Member.ID, m.log.Named("membership"))
 	m.trust = trust.NewIndex(trustSources())
+	var dial []grpc.DialOption
+	if m.traces != nil {
+		dial = append(dial, m.traces.DialOption())
+	}
 	m.port, err = port.New(port.Config{
 		Listener: listener, Self: m.cfg.Member.ID, Identity: m.identity.Certificate,
 		Members: m.directory, Certificates: serverCertificates{m}, Trust: m.trust,
@@ -33,6 +39,7 @@ func openPort(m *member) error {
 		Privilege:  func(c access.Caller) port.Privilege { return privilegeOf(m.guard, c) },
 		Refused:    m.refusals.add,
 		MaxClients: min(maxClients, endpoint.OpenFiles()/2),
+		Dial:       dial,
 		Logger:     m.log.Named("port"), Registerer: m.registry,
 	})
 	if err != nil {

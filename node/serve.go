@@ -64,7 +64,7 @@ func serveOperations(m *member) error {
 
 // serveMembers serves the other members and joiners.
 func serveMembers(m *member) {
-	options := append(memberOptions(port.Credentials(), reception),
+	options := append(m.traced(memberOptions(port.Credentials(), reception)),
 		grpc.ChainUnaryInterceptor(m.refuseStarting, withMember))
 	members := grpc.NewServer(options...)
 	ententev1.RegisterStoreServiceServer(members, m.store.Service(port.MemberFrom))
@@ -72,7 +72,7 @@ func serveMembers(m *member) {
 	ententev1.RegisterSigningServiceServer(members, m.authority.SigningService())
 	m.life.Start("service for members", serveGRPC(members, m.port.Listener(port.Member)))
 
-	options = append(joinOptions(port.Credentials(), reception),
+	options = append(m.traced(joinOptions(port.Credentials(), reception)),
 		grpc.ChainUnaryInterceptor(m.refuseStarting, m.recordJoin, m.recordAttestation))
 	joiners := grpc.NewServer(options...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
@@ -124,7 +124,7 @@ func serveCallers(m *member) error {
 
 // newAPI returns a gRPC server with all services of the API, behind the guard.
 func newAPI(m *member, options []grpc.ServerOption) *grpc.Server {
-	s := grpc.NewServer(append(append(options, m.markOptions()...), m.guard.ServerOptions()...)...)
+	s := grpc.NewServer(append(append(m.traced(options), m.markOptions()...), m.guard.ServerOptions()...)...)
 	m.guard.RegisterServices(s)
 	ententev1.RegisterClusterServiceServer(s, m.members.ClusterService())
 	ententev1.RegisterDomainServiceServer(s, m.authority.DomainService())

@@ -11,7 +11,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"go.opentelemetry.io/otel/attribute"
 
+	"github.com/ententehq/entente/internal/span"
 	"github.com/ententehq/entente/raftstore/internal/commit"
 	"github.com/ententehq/entente/raftstore/internal/disk"
 	"github.com/ententehq/entente/raftstore/internal/machine"
@@ -207,8 +209,14 @@ func (s *Store) Read(ctx context.Context, o ReadOptions) (*View, error) {
 //
 // Other errors: [ErrNoLeader], [ErrBusy], [ErrTooLarge] and a [StartingError], after which nothing was written;
 // [ErrUnknownOutcome]; [ErrClosed] and the errors of ctx, after which nothing was written.
-func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (Revision, error) {
+func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) (revision Revision, err error) {
 	u := updating{machine: s.machine, sender: s.sender, by: s.sender.numbers.Next()}
+	ctx, transaction := span.Start(ctx, "transaction")
+	defer func() {
+		transaction.SetAttributes(attribute.Int64("entente.revision", int64(revision)), //nolint:gosec // below 1<<63
+			attribute.Int("entente.transaction.runs", int(u.rejections)+1))
+		span.End(transaction, err)
+	}()
 	for {
 		if err := s.serving.check(ctx); err != nil {
 			return 0, err

@@ -20,6 +20,7 @@ import (
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/internal/span"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -104,7 +105,9 @@ func signOrForward[R proto.Message](
 			}
 		case d.ready(kind, i.config.Now()):
 			if reason = i.CanSign(); reason == nil {
+				_, signing := span.Start(ctx, "sign "+kind.String()+"-svid", span.TrustDomain(td.Name()))
 				result, err := sign(d)
+				span.End(signing, err)
 				if !worthForwarding(err) || len(d.otherSigners[kind]) == 0 {
 					return result, err
 				}

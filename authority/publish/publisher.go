@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"time"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
@@ -9,6 +10,7 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/span"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -74,6 +76,10 @@ func (p *Publisher) put(tx *raftstore.Tx, b *bundle.Bundle, now time.Time) error
 	if err := table.HostedBundles.Put(tx, td, b.Row(now)); err != nil {
 		return err
 	}
+	sequence, _ := b.Sequence()
+	tx.OnCommit(func(ctx context.Context) {
+		span.Publish(ctx, span.Bundle{TrustDomain: td, Sequence: sequence}).End()
+	})
 	versions, err := record(tx, b, now)
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
@@ -31,6 +32,7 @@ import (
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/span"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -131,7 +133,12 @@ func (p *Poller) RefreshWithin(ctx context.Context, name string, bound time.Dura
 
 func (p *Poller) refresh(ctx context.Context, name string, w *Wait) (out intake.Outcome) {
 	began := p.now()
-	defer func() { out.Waited = w.spent }()
+	ctx, poll := span.Start(ctx, "poll", span.TrustDomain(name))
+	defer func() {
+		out.Waited = w.spent
+		poll.SetAttributes(attribute.String("entente.result", out.Result))
+		span.End(poll, out.Err)
+	}()
 	var generation uint64
 	for range maxAttempts {
 		b, err := p.config.Intake.BasisOf(p.config.Store.View(), name)

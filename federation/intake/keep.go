@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/statement"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/span"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -38,6 +40,8 @@ func (in *Intake) Keep(
 	next *bundle.Bundle,
 ) (revision raftstore.Revision, err error) {
 	var raised []relationship.Alarm
+	ctx, storing := span.StartOn(ctx, versionOf(next), "store bundle", attribute.String("entente.source", b.Source))
+	defer func() { span.End(storing, err) }()
 	err = audit.Do(in.config.Audit, audit.Event{
 		Caller: Caller, Action: ActionAccept, Object: name, Detail: Describe(next),
 	}, func(line *audit.Event) error {
@@ -69,6 +73,12 @@ func (in *Intake) Keep(
 	}
 	in.Announce(name, raised, revision)
 	return revision, nil
+}
+
+// versionOf returns the version of a bundle whose spans are in one trace.
+func versionOf(b *bundle.Bundle) span.Bundle {
+	sequence, ordered := b.Sequence()
+	return span.Bundle{TrustDomain: b.TrustDomain().Name(), Sequence: sequence, Unordered: !ordered, Digest: b.Digest()}
 }
 
 // put writes a bundle, the validity of its relationship where it changes, and an alarm where hubs show another bundle.

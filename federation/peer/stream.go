@@ -40,12 +40,14 @@ type stream struct {
 	mu      sync.Mutex
 	session *session.Session
 	// sending is when the message that waits to be taken was passed to the wire; zero if none waits.
-	sending time.Time
+	sending  time.Time
+	sendings sendings
 }
 
 func newStream(ctx context.Context, p *Streams, s *session.Session, w Wire) *stream {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stream := &stream{streams: p, wire: w, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, session: s}
+	stream := &stream{streams: p, wire: w, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel, session: s,
+		sendings: sendings{}}
 	stream.bundles = bundleIntake{stream: stream, refused: map[string]refusedDocument{}}
 	stream.changes = mapIntake{stream: stream, queue: make(chan queuedChanges, mapQueue)}
 	return stream
@@ -67,6 +69,7 @@ func (s *stream) signal() {
 func (s *stream) run() error {
 	defer s.cancel(nil)
 	defer s.maps.Close()
+	defer s.endSendings()
 	s.openPayload()
 	s.streams.work.Go(s.changes.run)
 	received := make(chan struct{})
@@ -138,6 +141,7 @@ func (s *stream) transmit() {
 		}
 		for _, m := range messages {
 			s.setSending(s.streams.config.Now())
+			s.sent(m)
 			if err := s.wire.Send(m); err != nil {
 				if !errors.Is(err, io.EOF) { // otherwise Recv returns the reason
 					s.cancel(lost(err))
@@ -224,6 +228,9 @@ func (s *stream) receive() error {
 		s.mu.Unlock()
 		if err != nil {
 			return err
+		}
+		if a := m.GetAcknowledgement(); a != nil {
+			s.acknowledged(a)
 		}
 		if isPayload(m) {
 			if err := s.receivePayload(m); err != nil {

@@ -161,8 +161,19 @@ type Raft struct {
 // Telemetry configures the operations listener and the log.
 type Telemetry struct {
 	Listen    string
-	LogLevel  string // trace, debug, info, warn or error
-	LogFormat string // text or json
+	LogLevel  string  // trace, debug, info, warn or error
+	LogFormat string  // text or json
+	Traces    *Traces // nil: no traces are exported
+}
+
+// Traces configures the export of traces to an OpenTelemetry collector, by OTLP over gRPC.
+type Traces struct {
+	Address string // host:port
+	// Plain is set if the connection is not encrypted. The collector is then on this machine.
+	Plain         bool
+	CAFile        string  // PEM; if empty, the roots of the system
+	Authorization *Secret // the header authorization; nil: none
+	Ratio         float64 // the part of all traces, from 0 to 1
 }
 
 const (

@@ -234,6 +234,20 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"port", validHead + `telemetry { listen = "127.0.0.1:0" }`,
 			`entente.hcl:11: telemetry.listen: "127.0.0.1:0" has no usable port; write host:port with a port from 1 ` +
 				`to 65535`},
+		{"traces without a collector", validHead + "telemetry {\n traces {}\n}",
+			`entente.hcl:12: The argument "address" is required, but no definition was found.`},
+		{"two collectors", validHead + "telemetry {\n traces { address = \"a:1\" }\n traces { address = \"b:1\" }\n}",
+			`entente.hcl:13: telemetry has two traces blocks; a member exports its traces to one collector`},
+		{"more traces than all", validHead + "telemetry {\n traces {\n address = \"a:1\"\n ratio = 1.5\n }\n}",
+			`entente.hcl:14: telemetry.traces.ratio: must be a number from 0 to 1`},
+		{"traces in the clear", validHead +
+			"telemetry {\n traces {\n address = \"otel.example.org:4317\"\n plain_loopback = true\n }\n}",
+			`entente.hcl:14: telemetry.traces.plain_loopback: otel.example.org:4317 is not an address of this ` +
+				`machine; a connection to another one is encrypted: remove plain_loopback`},
+		{"roots without TLS", validHead + "telemetry {\n traces {\n address = \"[::1]:4317\"\n " +
+			"plain_loopback = true\n ca_file = \"ca.pem\"\n }\n}",
+			`entente.hcl:15: telemetry.traces.ca_file: plain_loopback makes a connection without TLS; ` +
+				`remove one of them`},
 		{"imports that expire at once", validHead + `routing { import_ttl = "1s" }`,
 			`entente.hcl:11: routing.import_ttl: 1s is out of bounds; it must be from 10s to 168h0m0s`},
 		{"number", validHead + `routing { panic_threshold = 50.5 }`,

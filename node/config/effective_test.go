@@ -48,6 +48,14 @@ upstream "vault" {
 }
 authority {
   keys "vault_transit" {}
+}`, validHead+`
+telemetry {
+  traces {
+    address        = "127.0.0.1:4317"
+    plain_loopback = true
+    ratio          = 0.5
+    authorization  = "env:OTEL"
+  }
 }`)
 	for i, src := range files {
 		cfg, err := decode(t, src)

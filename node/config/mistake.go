@@ -128,6 +128,8 @@ func schemas() map[string]*hcl.BodySchema {
 	out := map[string]*hcl.BodySchema{
 		"":                    topSchema(),
 		"bundle_endpoint":     endpointSchema,
+		"telemetry":           telemetrySchema,
+		"traces":              tracesSchema.hcl(),
 		"profile":             webProfileSchema,
 		"acme":                acmeSchema.hcl(),
 		"upstream selfsigned": selfSignedSchema.hcl(),
@@ -149,7 +151,7 @@ func schemas() map[string]*hcl.BodySchema {
 
 func topSchema() *hcl.BodySchema {
 	top := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-		{Type: "bundle_endpoint"}, {Type: "upstream", LabelNames: []string{"name"}},
+		{Type: "bundle_endpoint"}, {Type: "telemetry"}, {Type: "upstream", LabelNames: []string{"name"}},
 	}}
 	for name := range blocks {
 		top.Blocks = append(top.Blocks, hcl.BlockHeaderSchema{Type: name})

@@ -47,8 +47,7 @@ var blocks = map[string]blockSchema{
 	"routing": {optional: []string{
 		"overprovisioning_factor", "panic_threshold", "stale", "import_ttl", "self_preservation",
 	}},
-	"raft":      {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
-	"telemetry": {optional: []string{"listen", "log_level", "log_format"}},
+	"raft": {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
 }
 
 // maxRootTTL is the longest life of what is in the bundle: of a root, and of the key of a JWT authority.
@@ -338,14 +337,5 @@ func (d *decoder) raft(cfg *Config) {
 	if cfg.Raft.ElectionTimeout < cfg.Raft.HeartbeatTimeout {
 		b.refuse("election_timeout", "%s is shorter than heartbeat_timeout, %s",
 			cfg.Raft.ElectionTimeout, cfg.Raft.HeartbeatTimeout)
-	}
-}
-
-func (d *decoder) telemetry(cfg *Config) {
-	b := d.block("telemetry", false)
-	cfg.Telemetry = Telemetry{
-		Listen:    b.hostPort("listen", defaultOpsListen),
-		LogLevel:  b.choice("log_level", "info", "trace", "debug", "info", "warn", "error"),
-		LogFormat: b.choice("log_format", "text", "text", "json"),
 	}
 }

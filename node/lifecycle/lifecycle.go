@@ -19,8 +19,9 @@ type Lifecycle struct {
 	log    hclog.Logger
 	failed chan error // holds the first failure
 
-	mu    sync.Mutex
-	parts []part
+	mu     sync.Mutex
+	parts  []part
+	values context.Context // nil: none
 }
 
 type part struct {
@@ -34,6 +35,13 @@ func New(log hclog.Logger) *Lifecycle {
 	return &Lifecycle{log: log, failed: make(chan error, 1)}
 }
 
+// Values gives the values of ctx to the contexts of the parts that are started from now on.
+func (l *Lifecycle) Values(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.values = context.WithoutCancel(ctx)
+}
+
 // Fail reports a failure. Failures after the first are dropped.
 func (l *Lifecycle) Fail(err error) {
 	select {
@@ -44,7 +52,13 @@ func (l *Lifecycle) Fail(err error) {
 
 // Start runs a part in a goroutine until Stop ends its context.
 func (l *Lifecycle) Start(name string, run func(ctx context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
+	l.mu.Lock()
+	base := l.values
+	l.mu.Unlock()
+	if base == nil {
+		base = context.Background()
+	}
+	ctx, cancel := context.WithCancel(base)
 	done := make(chan error, 1)
 	go func() {
 		err := run(ctx)

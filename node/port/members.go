@@ -38,7 +38,7 @@ func (p *Port) Conn(memberID string) (grpc.ClientConnInterface, error) {
 	if c := p.clients[memberID]; c != nil {
 		return c, nil
 	}
-	c, err := grpc.NewClient("passthrough:///"+memberID,
+	c, err := grpc.NewClient("passthrough:///"+memberID, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(Credentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			address, identity, known := p.members.Locate(memberID)
@@ -50,7 +50,7 @@ func (p *Port) Conn(memberID string) (grpc.ClientConnInterface, error) {
 		grpc.WithNoProxy(),
 		grpc.WithConnectParams(memberBackoff),
 		grpc.WithKeepaliveParams(memberKeepalive),
-	)
+	}, p.dialOptions...)...)
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection to member %s: %w", memberID, err)
 	}

@@ -55,6 +55,8 @@ type Config struct {
 	Starting   func() bool
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
+	// Dial holds further options of the gRPC connections to members.
+	Dial []grpc.DialOption
 	// Now is the clock. If nil, it is time.Now.
 	Now func() time.Time
 	// HandshakeTimeout is the limit for a handshake, including the wait for the protocol's server to accept the
@@ -97,6 +99,7 @@ type Port struct {
 	members      Members
 	certificates Certificates
 	trust        x509bundle.Source
+	dialOptions  []grpc.DialOption
 	starting     func() bool
 	logger       hclog.Logger
 	telemetry    *telemetry
@@ -139,6 +142,7 @@ func New(cfg Config) (*Port, error) {
 		identity:         cfg.Identity,
 		members:          cfg.Members,
 		certificates:     cfg.Certificates,
+		dialOptions:      cfg.Dial,
 		trust:            cfg.Trust,
 		starting:         cfg.Starting,
 		logger:           cfg.Logger,

@@ -52,6 +52,15 @@ func Check(cfg *config.Config) error {
 			errs = append(errs, err)
 		}
 	}
+	if t := cfg.Telemetry.Traces; t != nil {
+		_, err := TraceRoots(t)
+		errs = append(errs, err)
+		if t.Authorization != nil {
+			if _, err := t.Authorization.Read(); err != nil {
+				errs = append(errs, fmt.Errorf("telemetry.traces.authorization: %w", err))
+			}
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -109,6 +118,18 @@ func Roots(a *config.ACME) (*x509.CertPool, error) {
 	roots, err := readRoots(a.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("bundle_endpoint.profile.acme.ca_file: %w", err)
+	}
+	return roots, nil
+}
+
+// TraceRoots reads the roots for the connection to the collector of traces. It returns nil for the roots of the system.
+func TraceRoots(t *config.Traces) (*x509.CertPool, error) {
+	if t.CAFile == "" {
+		return nil, nil
+	}
+	roots, err := readRoots(t.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("telemetry.traces.ca_file: %w", err)
 	}
 	return roots, nil
 }

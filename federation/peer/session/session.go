@@ -102,6 +102,9 @@ type Received struct {
 	Ahead map[string]uint64
 }
 
+// Sent returns the version of a hosted bundle that was sent to the peer last.
+func (s *Session) Sent(td string) relationship.Version { return s.sent[td] }
+
 // Receive updates the session by a message of the peer. An error ends the stream.
 func (s *Session) Receive(m *ententev1.PeerMessage, w World, now time.Time) (Received, error) {
 	s.lastReceived = now
