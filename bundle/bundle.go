@@ -28,13 +28,15 @@ const (
 )
 
 // Content is the content of a bundle. X509Authorities are CA certificates with RSA, ECDSA or Ed25519 keys;
-// JWTAuthorities map a kid to an RSA or ECDSA key. A nil Sequence or RefreshHint is absent, which is not the same as
-// zero.
+// JWTAuthorities map a kid to an RSA or ECDSA key, and WITAuthorities to an RSA, ECDSA or Ed25519 key. A nil Sequence
+// or RefreshHint is absent, which is not the same as zero.
 type Content struct {
 	X509Authorities []*x509.Certificate
 	JWTAuthorities  map[string]crypto.PublicKey
-	Sequence        *uint64
-	RefreshHint     *time.Duration
+	// WITAuthorities verify WIT-SVIDs. This cluster verifies none: it carries the keys to readers that do.
+	WITAuthorities map[string]crypto.PublicKey
+	Sequence       *uint64
+	RefreshHint    *time.Duration
 }
 
 // Bundle is the trust bundle of one trust domain. It never changes, and is safe for concurrent use. The certificates
@@ -58,7 +60,7 @@ func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
 	if err := checkTrustDomain(td.Name()); err != nil {
 		return nil, err
 	}
-	if n := len(c.X509Authorities) + len(c.JWTAuthorities); n > MaxKeys {
+	if n := len(c.X509Authorities) + len(c.JWTAuthorities) + len(c.WITAuthorities); n > MaxKeys {
 		return nil, fmt.Errorf(
 			"bundle of %s: %w: %d authorities, at most %d are allowed",
 			td,
@@ -81,12 +83,18 @@ func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
 			)
 		}
 	}
-	for kid, key := range c.JWTAuthorities {
-		if err := jwk.CheckKeyID(kid); err != nil {
-			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %w", td, jwk.ErrKey, refusal.Clip(kid), err)
-		}
-		if why := jwk.UnusableJWTKey(key); why != "" {
-			return nil, fmt.Errorf("bundle of %s: %w: JWT authority %s: %s", td, jwk.ErrKey, refusal.Clip(kid), why)
+	for _, use := range keyUses {
+		for kid, key := range use.of(c) {
+			if err := jwk.CheckKeyID(kid); err != nil {
+				return nil, fmt.Errorf(
+					"bundle of %s: %w: %s authority %s: %w", td, jwk.ErrKey, use.noun, refusal.Clip(kid), err,
+				)
+			}
+			if why := use.unusable(key); why != "" {
+				return nil, fmt.Errorf(
+					"bundle of %s: %w: %s authority %s: %s", td, jwk.ErrKey, use.noun, refusal.Clip(kid), why,
+				)
+			}
 		}
 	}
 	if h := c.RefreshHint; h != nil && (*h < 0 || *h%time.Second != 0) {
@@ -116,9 +124,23 @@ func New(td spiffeid.TrustDomain, c Content) (*Bundle, error) {
 	return b, nil
 }
 
+// keyUse is a use of keys that have a kid and no certificate.
+type keyUse struct {
+	name, noun string
+	of         func(Content) map[string]crypto.PublicKey
+	unusable   func(crypto.PublicKey) string
+}
+
+// keyUses are the uses of keys without a certificate, in the order in which a document has them.
+var keyUses = []keyUse{
+	{jwk.UseJWT, "JWT", func(c Content) map[string]crypto.PublicKey { return c.JWTAuthorities }, jwk.UnusableJWTKey},
+	{jwk.UseWIT, "WIT", func(c Content) map[string]crypto.PublicKey { return c.WITAuthorities }, jwk.UnusableWITKey},
+}
+
 func (c Content) clone() Content {
 	c.X509Authorities = slices.Clone(c.X509Authorities)
 	c.JWTAuthorities = maps.Clone(c.JWTAuthorities)
+	c.WITAuthorities = maps.Clone(c.WITAuthorities)
 	if c.Sequence != nil {
 		c.Sequence = new(*c.Sequence)
 	}
@@ -144,6 +166,11 @@ func (b *Bundle) JWTAuthorities() map[string]crypto.PublicKey {
 	return maps.Clone(b.content.JWTAuthorities)
 }
 
+// WITAuthorities returns the public keys for WIT-SVIDs by kid.
+func (b *Bundle) WITAuthorities() map[string]crypto.PublicKey {
+	return maps.Clone(b.content.WITAuthorities)
+}
+
 // Sequence returns the number by which bundles of one domain are ordered. A bundle without one is unordered.
 func (b *Bundle) Sequence() (uint64, bool) {
 	if b.content.Sequence == nil {
@@ -161,7 +188,7 @@ func (b *Bundle) RefreshHint() (time.Duration, bool) {
 	return *b.content.RefreshHint, true
 }
 
-// Empty reports whether the bundle has no authority at all: nothing of its domain is trusted.
+// Empty reports whether the bundle has no authority that this cluster verifies with: nothing of its domain is trusted.
 func (b *Bundle) Empty() bool {
 	return len(b.content.X509Authorities) == 0 && len(b.content.JWTAuthorities) == 0
 }

@@ -55,6 +55,7 @@ func (p pool) content(t *rapid.T) bundle.Content {
 	c := bundle.Content{
 		X509Authorities: rapid.SliceOf(rapid.SampledFrom(p.certs)).Draw(t, "certs"),
 		JWTAuthorities:  rapid.MapOf(rapid.StringN(1, 8, 64), rapid.SampledFrom(p.keys)).Draw(t, "keys"),
+		WITAuthorities:  rapid.MapOf(rapid.StringN(1, 8, 64), rapid.SampledFrom(p.keys)).Draw(t, "wit keys"),
 		Sequence:        rapid.Ptr(rapid.Uint64(), true).Draw(t, "sequence"),
 	}
 	if seconds := rapid.Ptr(rapid.Int64Range(0, 9223372036), true).Draw(t, "hint"); seconds != nil {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -29,10 +30,12 @@ func MarshalMap(bundles []*Bundle) ([]byte, error) {
 	return MarshalEntries(entries)
 }
 
-// MapEntry is the bundle of a domain in a map: a document in strict form without refresh hint. [NewMapEntry] makes one.
+// MapEntry is the bundle of a domain in a map: a document in strict form without refresh hint, and the hint, which a
+// map leaves out. [NewMapEntry] makes one.
 type MapEntry struct {
 	TrustDomain spiffeid.TrustDomain
 	Document    []byte
+	RefreshHint *time.Duration
 }
 
 // NewMapEntry returns the entry of a bundle.
@@ -40,7 +43,17 @@ func NewMapEntry(b *Bundle) (MapEntry, error) {
 	c := b.content
 	c.RefreshHint = nil
 	document, err := marshalDocument(c)
-	return MapEntry{TrustDomain: b.td, Document: document}, err
+	return MapEntry{TrustDomain: b.td, Document: document, RefreshHint: b.content.RefreshHint}, err
+}
+
+// Alone returns the SPIFFE bundle document of the entry, as it is outside of a map: with its refresh hint.
+func (v MapEntry) Alone() []byte {
+	if v.RefreshHint == nil {
+		return v.Document
+	}
+	at := bytes.Index(v.Document, []byte(`"keys":`)) // in strict form only the sequence, a number, is before it
+	hint := fmt.Appendf(nil, `"spiffe_refresh_hint":%d,`, *v.RefreshHint/time.Second)
+	return slices.Concat(v.Document[:at], hint, v.Document[at:])
 }
 
 // MarshalEntries returns the map of entries, by name. It sorts entries, and fails if two of them have one domain.

@@ -2,7 +2,9 @@ package bundle
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
@@ -29,7 +31,7 @@ const (
 // Difference is one difference between two versions of a bundle.
 type Difference struct {
 	Kind DifferenceKind `json:"kind"`
-	// Use is "x509-svid" or "jwt-svid", or empty if the difference is not about an authority.
+	// Use is "x509-svid", "jwt-svid" or "wit-svid", or empty if the difference is not about an authority.
 	Use string `json:"use,omitempty"`
 	// KeyID is the subject key identifier of a certificate, in hexadecimal, or the kid of a JWT key.
 	KeyID string `json:"key_id,omitempty"`
@@ -37,8 +39,8 @@ type Difference struct {
 	Text string `json:"text"`
 }
 
-// Differences returns the differences between two versions of a bundle: X.509 authorities first, then JWT authorities,
-// then the refresh hint. Sequences are not compared. A nil from has no content.
+// Differences returns the differences between two versions of a bundle: X.509 authorities first, then JWT and WIT
+// authorities, then the refresh hint. Sequences are not compared. A nil from has no content.
 func Differences(from, to *Bundle) []Difference {
 	var was Content
 	if from != nil {
@@ -48,42 +50,8 @@ func Differences(from, to *Bundle) []Difference {
 	var all []Difference
 	all = appendCertificates(all, AuthorityRemoved, missing(was.X509Authorities, is.X509Authorities))
 	all = appendCertificates(all, AuthorityAdded, missing(is.X509Authorities, was.X509Authorities))
-	for _, kid := range slices.Sorted(maps.Keys(was.JWTAuthorities)) {
-		switch key, ok := is.JWTAuthorities[kid]; {
-		case !ok:
-			all = append(
-				all,
-				Difference{
-					AuthorityRemoved,
-					jwk.UseJWT,
-					kid,
-					fmt.Sprintf("JWT authority removed: key %s, %s", word(kid), KeyKind(was.JWTAuthorities[kid])),
-				},
-			)
-		case !samePublicKey(was.JWTAuthorities[kid], key):
-			all = append(
-				all,
-				Difference{
-					KeyReplaced,
-					jwk.UseJWT,
-					kid,
-					fmt.Sprintf("JWT authority replaced: key %s stands for another key, %s", word(kid), KeyKind(key)),
-				},
-			)
-		}
-	}
-	for _, kid := range slices.Sorted(maps.Keys(is.JWTAuthorities)) {
-		if _, ok := was.JWTAuthorities[kid]; !ok {
-			all = append(
-				all,
-				Difference{
-					AuthorityAdded,
-					jwk.UseJWT,
-					kid,
-					fmt.Sprintf("JWT authority added: key %s, %s", word(kid), KeyKind(is.JWTAuthorities[kid])),
-				},
-			)
-		}
+	for _, use := range keyUses {
+		all = append(all, use.differences(use.of(was), use.of(is))...)
 	}
 	if from != nil && hintOf(was) != hintOf(is) {
 		all = append(
@@ -93,6 +61,29 @@ func Differences(from, to *Bundle) []Difference {
 				Text: fmt.Sprintf("refresh hint changed from %s to %s", hintOf(was), hintOf(is)),
 			},
 		)
+	}
+	return all
+}
+
+// differences returns the differences between two sets of keys of one use, by kid: those that left or changed first.
+func (u keyUse) differences(was, is map[string]crypto.PublicKey) (all []Difference) {
+	for _, kid := range slices.Sorted(maps.Keys(was)) {
+		switch key, ok := is[kid]; {
+		case !ok:
+			text := fmt.Sprintf("%s authority removed: key %s, %s", u.noun, word(kid), KeyKind(was[kid]))
+			all = append(all, Difference{AuthorityRemoved, u.name, kid, text})
+		case !SameKey(was[kid], key):
+			text := fmt.Sprintf(
+				"%s authority replaced: key %s stands for another key, %s", u.noun, word(kid), KeyKind(key),
+			)
+			all = append(all, Difference{KeyReplaced, u.name, kid, text})
+		}
+	}
+	for _, kid := range slices.Sorted(maps.Keys(is)) {
+		if _, ok := was[kid]; !ok {
+			text := fmt.Sprintf("%s authority added: key %s, %s", u.noun, word(kid), KeyKind(is[kid]))
+			all = append(all, Difference{AuthorityAdded, u.name, kid, text})
+		}
 	}
 	return all
 }
@@ -147,16 +138,10 @@ func hintOf(c Content) string {
 	return c.RefreshHint.String()
 }
 
-func samePublicKey(a, b any) bool {
-	switch a := a.(type) {
-	case *ecdsa.PublicKey:
-		other, ok := b.(*ecdsa.PublicKey)
-		return ok && a.Equal(other)
-	case *rsa.PublicKey:
-		other, ok := b.(*rsa.PublicKey)
-		return ok && a.Equal(other)
-	}
-	return false
+// SameKey reports whether two public keys are equal.
+func SameKey(a, b crypto.PublicKey) bool {
+	key, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b)
 }
 
 // KeyKind returns the kind and size of a public key, such as "EC P-256".
@@ -166,6 +151,8 @@ func KeyKind(key any) string {
 		return "EC " + k.Params().Name
 	case *rsa.PublicKey:
 		return fmt.Sprintf("RSA %d", k.N.BitLen())
+	case ed25519.PublicKey:
+		return "Ed25519"
 	}
 	return fmt.Sprintf("%T", key)
 }

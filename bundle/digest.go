@@ -13,11 +13,11 @@ import (
 	"github.com/ententehq/entente/bundle/internal/refusal"
 )
 
-// Digest returns the SHA-256 of the set of usable keys. It does not depend on order, sequence, refresh hint or ignored
-// parts.
+// Digest returns the SHA-256 of the keys that this cluster verifies with, X.509 and JWT authorities. It does not depend
+// on order, sequence, refresh hint or ignored parts, nor on WIT authorities, which earlier versions leave out.
 func (b *Bundle) Digest() [32]byte { return b.digest }
 
-// SameKeys reports whether both bundles have the same set of usable keys.
+// SameKeys reports whether both bundles have the same keys to verify with, by their digests.
 func (b *Bundle) SameKeys(other *Bundle) bool { return b.digest == other.digest }
 
 // digestKeys hashes each authority with its kind and the lengths of its parts, so that no two sets have the same

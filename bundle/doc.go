@@ -8,8 +8,10 @@
 // document never trust different keys. [Bundle.Marshal] returns the same bytes for the same content, in whatever order
 // the keys came. [ReadMap] and [MarshalMap] do the same for SPIFFE bundle maps.
 //
-// The content that counts is the set of usable keys. [Bundle.Digest] and [Bundle.SameKeys] depend on nothing else: not
-// on the order, the refresh hint or the sequence.
+// The content that counts is the set of X.509 and JWT authorities. [Bundle.Digest] and [Bundle.SameKeys] depend on
+// nothing else: not on the order, the refresh hint or the sequence. WIT authorities are kept on the way.
+//
+// [Format] names the forms in which other programs read bundles: the document, PEM, a JWK Set and the map.
 //
 // [ParseTrustDomain] and [ParseID] parse names by the SPIFFE ID standard, lengths included. [Reason] turns the errors
 // of this package and of those below into labels of metrics.

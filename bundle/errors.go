@@ -22,7 +22,7 @@ var (
 	ErrTooManyKeys          error = refusal.New("too_many_keys", "the document has more keys than allowed")
 	ErrSequence             error = refusal.New("bad_sequence", "the sequence is not a whole number of at most 64 bits")
 	ErrRefreshHint          error = refusal.New("bad_refresh_hint", "the refresh hint is not a whole number of seconds")
-	ErrDuplicateKeyID       error = refusal.New("duplicate_kid", "two different JWT keys have the same kid")
+	ErrDuplicateKeyID       error = refusal.New("duplicate_kid", "two different keys of one use have the same kid")
 	ErrNoTrustDomains       error = refusal.New("no_trust_domains", "the bundle map has no trust_domains")
 	ErrDuplicateTrustDomain error = refusal.New("duplicate_trust_domain", "a trust domain occurs twice")
 	ErrTrustDomain          error = refusal.New("bad_trust_domain", "the name is not a valid trust domain")

@@ -11,13 +11,13 @@ const (
 	IgnoredParameter IgnoredKind = "parameter"
 	// IgnoredKeyType is a key with an unknown kty, or without one.
 	IgnoredKeyType IgnoredKind = "key_type"
-	// IgnoredUse is a key with a use other than x509-svid and jwt-svid, or with none.
+	// IgnoredUse is a key with a use other than x509-svid, jwt-svid and wit-svid, or with none.
 	IgnoredUse IgnoredKind = "use"
 	// IgnoredNoCertificate is an x509-svid key without x5c.
 	IgnoredNoCertificate IgnoredKind = "no_certificate"
 	// IgnoredMoreCertificates are the certificates of an x5c after the first, which counts.
 	IgnoredMoreCertificates IgnoredKind = "more_certificates"
-	// IgnoredNoKeyID is a jwt-svid key without kid.
+	// IgnoredNoKeyID is a jwt-svid or wit-svid key without kid.
 	IgnoredNoKeyID IgnoredKind = "no_key_id"
 	// IgnoredUnusable is a key that no verifier could use: not a CA certificate, an unknown curve, a size out of range.
 	IgnoredUnusable IgnoredKind = "unusable"

@@ -21,15 +21,15 @@ type document struct {
 	Keys        []jwk.Key `json:"keys"`
 }
 
-// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid. It
-// encodes one key at a time.
+// marshalDocument writes c, whose X.509 authorities are sorted: first those, then the JWT authorities by kid, then the
+// WIT authorities. It encodes one key at a time.
 func marshalDocument(c Content) ([]byte, error) {
 	d := document{Sequence: c.Sequence, Keys: []jwk.Key{}}
 	if c.RefreshHint != nil {
 		d.RefreshHint = new(int64(*c.RefreshHint / time.Second))
 	}
 	const about = 256 // bytes of a key without its certificate
-	size := about * (1 + len(c.X509Authorities) + len(c.JWTAuthorities))
+	size := about * (1 + len(c.X509Authorities) + len(c.JWTAuthorities) + len(c.WITAuthorities))
 	for _, cert := range c.X509Authorities {
 		size += base64.StdEncoding.EncodedLen(len(cert.Raw))
 	}
@@ -50,14 +50,19 @@ func marshalDocument(c Content) ([]byte, error) {
 			return nil, err
 		}
 	}
-	for i, kid := range slices.Sorted(maps.Keys(c.JWTAuthorities)) {
-		key, err := jwk.New(c.JWTAuthorities[kid])
-		if err != nil {
-			return nil, fmt.Errorf("JWT authority %s: %w", refusal.Clip(kid), err)
-		}
-		key.Use, key.KeyID = jwk.UseJWT, kid
-		if err := writeKey(&buf, i == 0 && len(c.X509Authorities) == 0, key); err != nil {
-			return nil, err
+	first := len(c.X509Authorities) == 0
+	for _, use := range keyUses {
+		keys := use.of(c)
+		for _, kid := range slices.Sorted(maps.Keys(keys)) {
+			key, err := jwk.New(keys[kid])
+			if err != nil {
+				return nil, fmt.Errorf("%s authority %s: %w", use.noun, refusal.Clip(kid), err)
+			}
+			key.Use, key.KeyID = use.name, kid
+			if err := writeKey(&buf, first, key); err != nil {
+				return nil, err
+			}
+			first = false
 		}
 	}
 	buf.WriteString(end)

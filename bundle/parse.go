@@ -51,7 +51,7 @@ func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error)
 		return nil, nil, err
 	}
 	r := reader{
-		jwt:      make(map[string]crypto.PublicKey),
+		keysOf:   map[string]map[string]crypto.PublicKey{jwk.UseJWT: {}, jwk.UseWIT: {}},
 		x509:     make(map[string]bool),
 		values:   make(map[string]json.RawMessage),
 		elements: jwk.MaxElements,
@@ -59,15 +59,15 @@ func parse(td spiffeid.TrustDomain, document []byte) (*Bundle, []Ignored, error)
 	if err := r.document(document); err != nil {
 		return nil, nil, err
 	}
-	r.content.JWTAuthorities = r.jwt
+	r.content.JWTAuthorities, r.content.WITAuthorities = r.keysOf[jwk.UseJWT], r.keysOf[jwk.UseWIT]
 	return r.bundle(td)
 }
 
 // reader collects the content of one document.
 type reader struct {
 	content Content
-	jwt     map[string]crypto.PublicKey
-	x509    map[string]bool // by DER
+	keysOf  map[string]map[string]crypto.PublicKey // by use and kid
+	x509    map[string]bool                        // by DER
 	left    leftOut
 	keys    int // the keys for SVIDs that were left out
 	split   strictjson.Splitter
@@ -86,9 +86,12 @@ func (r *reader) bundle(td spiffeid.TrustDomain) (*Bundle, []Ignored, error) {
 	return b, r.left.list(), nil
 }
 
-// leaveOut ignores a key that is meant for SVIDs.
+// leaveOut ignores the key that is being read, which is meant for SVIDs. One for WIT-SVIDs, of which this cluster
+// verifies none, is no loss.
 func (r *reader) leaveOut(kind IgnoredKind, key int, format string, args ...any) {
-	r.keys++
+	if use, _ := optionalString(r.values, "use"); use != jwk.UseWIT {
+		r.keys++
+	}
 	r.ignore(kind, key, format, args...)
 }
 
@@ -171,6 +174,7 @@ func parseHint(value json.RawMessage) (time.Duration, error) {
 
 // key reads one element of keys, and leaves it out if it is broken. An error refuses the document.
 func (r *reader) key(i int, element json.RawMessage) error {
+	clear(r.values)
 	if kind := strictjson.Kind(element); kind != "an object" {
 		r.leaveOut(IgnoredUnusable, i, "it is %s, not an object", kind)
 		return nil
@@ -197,7 +201,6 @@ func oneLine(text string) string {
 // readKey reads one key. [jwk.ErrKey] and [strictjson.ErrMalformed] are errors of this key alone: the text around it
 // was found to be JSON.
 func (r *reader) readKey(i int, element json.RawMessage) error {
-	clear(r.values)
 	values := r.values
 	err := r.split.Object(
 		element,
@@ -238,13 +241,16 @@ func (r *reader) readKey(i int, element json.RawMessage) error {
 	switch use {
 	case jwk.UseX509:
 		return r.x509Key(i, values)
-	case jwk.UseJWT:
-		return r.jwtKey(i, values)
 	case "":
 		r.ignore(IgnoredUse, i, "no use")
-	default:
-		r.ignore(IgnoredUse, i, "use %s is not %s or %s", refusal.Clip(use), jwk.UseX509, jwk.UseJWT)
+		return nil
 	}
+	for _, known := range keyUses {
+		if use == known.name {
+			return r.keyWithID(i, known, values)
+		}
+	}
+	r.ignore(IgnoredUse, i, "use %s is not %s, %s or %s", refusal.Clip(use), jwk.UseX509, jwk.UseJWT, jwk.UseWIT)
 	return nil
 }
 
@@ -325,7 +331,8 @@ func sameKeyAs(cert *x509.Certificate, values map[string]json.RawMessage) error 
 	return nil
 }
 
-func (r *reader) jwtKey(i int, values map[string]json.RawMessage) error {
+// keyWithID reads a key of a use without certificates.
+func (r *reader) keyWithID(i int, use keyUse, values map[string]json.RawMessage) error {
 	kid, err := optionalString(values, "kid")
 	if err != nil {
 		return err
@@ -350,18 +357,18 @@ func (r *reader) jwtKey(i int, values map[string]json.RawMessage) error {
 	if err != nil {
 		return fmt.Errorf("kid %s: %w", refusal.Clip(kid), err)
 	}
-	if why := jwk.UnusableJWTKey(key); why != "" {
+	if why := use.unusable(key); why != "" {
 		r.leaveOut(IgnoredUnusable, i, "kid %s: %s", refusal.Clip(kid), why)
 		return nil
 	}
-	if other, ok := r.jwt[kid]; ok {
+	if other, ok := r.keysOf[use.name][kid]; ok {
 		if same, ok := other.(interface{ Equal(crypto.PublicKey) bool }); !ok || !same.Equal(key) {
 			return fmt.Errorf("%w: %s", ErrDuplicateKeyID, refusal.Clip(kid))
 		}
 		r.ignore(IgnoredDuplicate, i, "kid %s occurs twice with the same key", refusal.Clip(kid))
 		return nil
 	}
-	r.jwt[kid] = key
+	r.keysOf[use.name][kid] = key
 	return nil
 }
 

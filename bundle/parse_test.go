@@ -82,10 +82,10 @@ func TestParseTolerantly(t *testing.T) {
 		{"no kty", `{"keys":[{"use":"x509-svid"}]}`, 0, 0, []string{`key 0: no kty (key_type)`}},
 		{"no use", `{"keys":[{"kty":"EC"}]}`, 0, 0, []string{`key 0: no use (use)`}},
 		{"another use", `{"keys":[{"kty":"EC","use":"wit-svid"},{"kty":"EC","use":"sig"}]}`, 0, 0, []string{
-			`key 0: use "wit-svid" is not x509-svid or jwt-svid (use)`,
-			`key 1: use "sig" is not x509-svid or jwt-svid (use)`}},
+			`key 0: no kid (no_key_id)`,
+			`key 1: use "sig" is not x509-svid, jwt-svid or wit-svid (use)`}},
 		{"use is case-sensitive", `{"keys":[{"kty":"EC","use":"JWT-SVID"}]}`, 0, 0,
-			[]string{`key 0: use "JWT-SVID" is not x509-svid or jwt-svid (use)`}},
+			[]string{`key 0: use "JWT-SVID" is not x509-svid, jwt-svid or wit-svid (use)`}},
 		{"no x5c", `{"keys":[{"kty":"EC","use":"x509-svid"}]}`, 0, 0, []string{`key 0: no x5c (no_certificate)`}},
 		{"empty x5c", `{"keys":[{"kty":"EC","use":"x509-svid","x5c":[]}]}`, 0, 0,
 			[]string{`key 0: x5c is empty (no_certificate)`}},
@@ -195,7 +195,7 @@ func TestParseRefusals(t *testing.T) {
 		{"a hint with a fraction", `{"keys":[],"spiffe_refresh_hint":0.5}`, "bad_refresh_hint",
 			`the refresh hint is not a whole number of seconds: spiffe_refresh_hint is "0.5"`},
 		{"two keys of one kid", `{"keys":[` + jwtKey(x, y) + `,` + jwtKey(x2, y2) + `]}`, "duplicate_kid",
-			`key 1: two different JWT keys have the same kid: "a"`},
+			`key 1: two different keys of one use have the same kid: "a"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b, ignored, err := bundle.Parse(bundletest.Home, []byte(test.document))
@@ -267,13 +267,14 @@ func TestBrokenKeyCostsNoOther(t *testing.T) {
 // TestLeftOutCountsKeysForSVIDs: keys of other uses and parameters are no loss.
 func TestLeftOutCountsKeysForSVIDs(t *testing.T) {
 	for keys, want := range map[string]int{
-		``:                                0,
-		`{"kty":"EC","use":"wit-svid"}`:   0,
-		`{"kty":"AKP","use":"wit-svid"}`:  0,
-		`{"kty":"AKP","use":"x509-svid"}`: 1,
-		`{"use":"jwt-svid"}`:              1,
-		`{"kty":"EC","use":"jwt-svid"},{"kty":"EC"}`: 1,
-		`7,{"kty":"EC","use":"x509-svid"}`:           2,
+		``:                               0,
+		`{"kty":"EC","use":"wit-svid"}`:  0,
+		`{"kty":"AKP","use":"wit-svid"}`: 0,
+		`{"kty":"EC","use":"wit-svid","kid":"w","crv":"P-256","x":"!","y":"!"}`: 0,
+		`{"kty":"AKP","use":"x509-svid"}`:                                       1,
+		`{"use":"jwt-svid"}`:                                                    1,
+		`{"kty":"EC","use":"jwt-svid"},{"kty":"EC"}`:                            1,
+		`7,{"kty":"EC","use":"x509-svid"}`:                                      2,
 	} {
 		b, _, err := bundle.Parse(bundletest.Home, []byte(`{"keys":[`+keys+`]}`))
 		require.NoError(t, err)

@@ -19,7 +19,9 @@ import (
 // Handler answers the requests of a bundle endpoint from memory:
 //
 //   - "/" with the home domain's bundle,
-//   - "/bundles/NAME" with the bundle of any hosted domain,
+//   - "/bundles/NAME" with the bundle of any hosted domain, or of a foreign one that the cluster attests to as a hub,
+//   - "/bundles/NAME/pem" with the X.509 authorities of a hosted domain in PEM, "/bundles/NAME/jwks" with its JWT
+//     authorities as a JWK Set,
 //   - "/bundles" with the bundle map,
 //   - "/bundles/NAME/statements?from=N" with the signed statements on a domain's bundle from sequence N on.
 //
@@ -193,7 +195,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	header["Content-Type"] = contentTypeField
+	header["Content-Type"] = a.contentType
 	header["Content-Length"] = a.lengths
 	h.requests[http.StatusOK].Inc()
 	if req.Method == http.MethodGet {
@@ -212,8 +214,12 @@ func (r *rendered) find(own *cachedDocument, host, path string) *cachedDocument 
 		return nil
 	case path == "/bundles":
 		return r.bundles()
+	case r.paths[path] != nil:
+		return r.paths[path]
+	case r.forms[path] != nil:
+		return r.forms[path]()
 	}
-	return r.paths[path]
+	return r.foreign.find(path)
 }
 
 func (h *Handler) refuse(w http.ResponseWriter, code int, sentence string) {

@@ -55,8 +55,16 @@ func TestHandler(t *testing.T) {
 		{"a domain with its own host is here too", "GET", "https://eu.test/bundles/bank.example", "eu.test", 200,
 			document("bank.example")},
 		{"the map", "GET", "https://eu.test/bundles", "eu.test", 200, string(everything)},
-		{"a foreign bundle is in the map alone", "GET", "https://eu.test/bundles/us.example.org", "eu.test", 404,
-			"no bundle is published at \"/bundles/us.example.org\"\n"},
+		{"a foreign bundle that a hub attests to", "GET", "https://eu.test/bundles/us.example.org", "eu.test", 200,
+			document("us.example.org")},
+		{"another foreign domain", "GET", "https://eu.test/bundles/asia.example.org", "eu.test", 404,
+			"no bundle is published at \"/bundles/asia.example.org\"\n"},
+		{"other forms of a foreign bundle", "GET", "https://eu.test/bundles/us.example.org/pem", "eu.test", 404,
+			"no bundle is published at \"/bundles/us.example.org/pem\"\n"},
+		{"a form that is none", "GET", "https://eu.test/bundles/shop.example/der", "eu.test", 404,
+			"no bundle is published at \"/bundles/shop.example/der\"\n"},
+		{"own host has no other forms", "GET", "https://bundle.bank.example/bundles/bank.example/pem",
+			"bundle.bank.example", 404, "no bundle is published at \"/bundles/bank.example/pem\"\n"},
 		{"unknown path", "GET", "https://eu.test/bundle.json", "eu.test", 404,
 			"no bundle is published at \"/bundle.json\"\n"},
 		{"trailing slash", "GET", "https://eu.test/bundles/", "eu.test", 404,
@@ -96,6 +104,36 @@ func TestHandler(t *testing.T) {
 				require.Empty(t, w.Header().Get("ETag"))
 			}
 		})
+	}
+}
+
+// TestHandlerForms: the other forms of a hosted bundle are served as the document is.
+func TestHandlerForms(t *testing.T) {
+	h, bundles := bundletest.NewHandler(t)
+	for format, contentType := range map[bundle.Format]string{
+		bundle.FormatPEM: "application/x-pem-file", bundle.FormatJWKS: "application/jwk-set+json",
+	} {
+		url := "https://eu.test/bundles/shop.example/" + string(format)
+		want, err := format.Marshal(bundles["shop.example"])
+		require.NoError(t, err)
+		get := func(method string, header ...string) *httptest.ResponseRecorder {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, request(method, url, "eu.test", header...))
+			require.Equal(t, "no-cache", w.Header().Get("Cache-Control"))
+			return w
+		}
+		whole := get("GET")
+		require.Equal(t, 200, whole.Code)
+		require.Equal(t, string(want), whole.Body.String())
+		require.Equal(t, contentType, whole.Header().Get("Content-Type"))
+		head := get("HEAD")
+		require.Equal(t, 200, head.Code)
+		require.Zero(t, head.Body.Len())
+		require.Equal(t, whole.Header(), head.Header())
+		require.Equal(t, 304, get("GET", "If-None-Match", whole.Header().Get("ETag")).Code)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, request("PUT", url, "eu.test"))
+		require.Equal(t, 405, w.Code)
 	}
 }
 

@@ -1,13 +1,10 @@
 package endpoint
 
 import (
-	"cmp"
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,63 +104,23 @@ type discovery struct {
 	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 }
 
-// oidcKey is a key in the form for verifiers of OpenID Connect.
-type oidcKey struct {
-	jwk.Key
-	Algorithm string `json:"alg"`
-}
-
 // documents returns the discovery document and the key set of an issuer whose tokens a bundle verifies.
 func (i Issuer) documents(b *bundle.Bundle) (config, keys []byte, err error) {
-	set := struct {
-		Keys []oidcKey `json:"keys"`
-	}{Keys: []oidcKey{}}
 	used := map[string]bool{}
-	for kid, key := range b.JWTAuthorities() {
-		algorithm := algorithmOf(key)
-		if algorithm == "" {
-			continue
+	for _, key := range b.JWTAuthorities() {
+		if algorithm := jwk.Algorithm(key); algorithm != "" {
+			used[algorithm] = true
 		}
-		members, err := jwk.New(key)
-		if err != nil {
-			return nil, nil, err
-		}
-		members.Use, members.KeyID = "sig", kid
-		set.Keys = append(set.Keys, oidcKey{members, algorithm})
-		used[algorithm] = true
 	}
-	slices.SortFunc(set.Keys, func(a, b oidcKey) int { return cmp.Compare(a.KeyID, b.KeyID) })
-	algorithms := make([]string, 0, len(used))
-	for algorithm := range used {
-		algorithms = append(algorithms, algorithm)
-	}
-	slices.Sort(algorithms)
 	config, err = json.Marshal(discovery{
-		Issuer: i.text, JWKS: i.text +
-			jwksPath, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, Algorithms: algorithms,
+		Issuer: i.text, JWKS: i.text + jwksPath, ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"},
+		Algorithms: append([]string{}, slices.Sorted(maps.Keys(used))...),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("write the discovery document of %s: %w", i, err)
 	}
-	if keys, err = json.Marshal(set); err != nil {
-		return nil, nil, fmt.Errorf("write the keys of %s: %w", i, err)
-	}
-	return config, keys, nil
-}
-
-// algorithmOf returns the algorithm that a hosted domain's key signs with, or "" for a key that does not sign.
-func algorithmOf(key crypto.PublicKey) string {
-	if key, ok := key.(*ecdsa.PublicKey); ok {
-		switch key.Curve {
-		case elliptic.P256():
-			return "ES256"
-		case elliptic.P384():
-			return "ES384"
-		case elliptic.P521():
-			return "ES512"
-		}
-	}
-	return ""
+	keys, err = b.JWKS()
+	return config, keys, err
 }
 
 // maxOIDCAge bounds the time for which a verifier caches the keys, and so the time for which a revoked key is accepted.

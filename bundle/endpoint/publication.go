@@ -21,8 +21,8 @@ type Publication struct {
 	Home spiffeid.TrustDomain
 	// Hosted are the bundles of the domains that the cluster hosts.
 	Hosted []Hosted
-	// Attested are the bundles that a hub attests to. They are in the map, and have no path of their own. Those that do
-	// not fit into the bounds of a map, the last by name, are left out.
+	// Attested are the bundles that a hub attests to. They have paths of their own, and are in the map. Those that do
+	// not fit into the bounds of a map, the last by name, are left out of it.
 	Attested []bundle.MapEntry
 }
 
@@ -48,6 +48,9 @@ type rendered struct {
 	// statements on bundles, by path
 	statements map[string]*statement.List
 	bundles    func() *cachedDocument // the map, rendered at the first request
+	// forms are the other forms of hosted bundles, by path, rendered at the first request.
+	forms   map[string]func() *cachedDocument
+	foreign foreign
 	// attested counts the foreign domains in the map, leftOut those that do not fit.
 	attested, leftOut int
 }
@@ -58,6 +61,7 @@ type cachedDocument struct {
 	etag               string
 	etagField, lengths []string
 	cacheControl       []string
+	contentType        []string
 }
 
 func newCachedDocument(body []byte) *cachedDocument {
@@ -69,7 +73,19 @@ func newCachedDocument(body []byte) *cachedDocument {
 		etagField:    []string{etag},
 		lengths:      []string{strconv.Itoa(len(body))},
 		cacheControl: cacheControlField,
+		contentType:  contentTypeField,
 	}
+}
+
+// newForm returns a document in a format.
+func newForm(b *bundle.Bundle, format bundle.Format) *cachedDocument {
+	body, err := format.Marshal(b)
+	if err != nil {
+		return nil // impossible: the keys of a bundle have been written before
+	}
+	a := newCachedDocument(body)
+	a.contentType = []string{format.ContentType()}
+	return a
 }
 
 // The header fields of bundles. With no-cache, a cache validates a document at each use: a revoked key has to go at
@@ -92,6 +108,7 @@ func render(p Publication) (*rendered, error) {
 		domains:    make(map[string]spiffeid.TrustDomain),
 		issuers:    make(map[string]*cachedDocument),
 		statements: make(map[string]*statement.List),
+		forms:      make(map[string]func() *cachedDocument, 2*len(p.Hosted)),
 	}
 	own := make([]bundle.MapEntry, 0, len(p.Hosted))
 	seen := make(map[spiffeid.TrustDomain]bool, len(p.Hosted)+len(p.Attested))
@@ -108,6 +125,11 @@ func render(p Publication) (*rendered, error) {
 		own = append(own, entry)
 		a := newCachedDocument(hosted.Bundle.Marshal())
 		r.paths["/bundles/"+td.Name()] = a
+		for _, format := range []bundle.Format{bundle.FormatPEM, bundle.FormatJWKS} {
+			r.forms["/bundles/"+td.Name()+"/"+string(format)] = sync.OnceValue(func() *cachedDocument {
+				return newForm(hosted.Bundle, format)
+			})
+		}
 		if td == p.Home {
 			r.paths["/"] = a
 		}
@@ -139,6 +161,7 @@ func render(p Publication) (*rendered, error) {
 	}
 	all, leftOut := bundle.FitMap(own, p.Attested)
 	r.attested, r.leftOut = len(all)-len(own), leftOut
+	r.foreign = newForeign(p.Attested)
 	r.bundles = sync.OnceValue(func() *cachedDocument {
 		body, err := bundle.MarshalEntries(all)
 		if err != nil {
@@ -172,6 +195,9 @@ func (r *rendered) addIssuer(hosted Hosted) error {
 		}
 		a := newCachedDocument(body)
 		a.cacheControl = caching
+		if path == jwksPath {
+			a.contentType = []string{bundle.FormatJWKS.ContentType()}
+		}
 		r.issuers[at] = a
 	}
 	return nil

@@ -88,6 +88,29 @@ func TestGoSPIFFEFetchesFromUs(t *testing.T) {
 	})
 }
 
+// TestGoSPIFFEFollowsAHub: a SPIRE server follows a foreign domain by the hub that attests to it, with its own hint.
+func TestGoSPIFFEFollowsAHub(t *testing.T) {
+	h, bundles := bundletest.NewHandler(t)
+	address, roots := bundletest.ServeWeb(t, h)
+	pool := x509.NewCertPool()
+	require.True(t, pool.AppendCertsFromPEM(roots))
+	got, err := federation.FetchBundle(
+		t.Context(),
+		bundletest.Foreign,
+		bundletest.LocalhostURL(address, "/bundles/us.example.org"),
+		federation.WithWebPKIRoots(pool),
+	)
+	require.NoError(t, err)
+	want := bundles["us.example.org"]
+	require.Equal(t, want.X509Authorities(), got.X509Authorities())
+	sequence, _ := want.Sequence()
+	n, _ := got.SequenceNumber()
+	require.Equal(t, sequence, n)
+	hint, _ := want.RefreshHint()
+	theirs, _ := got.RefreshHint()
+	require.Equal(t, hint, theirs)
+}
+
 func TestServerPresentsTheSVIDOfTheHost(t *testing.T) {
 	h, _ := bundletest.NewHandler(t)
 	cas := map[string]bundletest.Authority{

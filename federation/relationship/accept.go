@@ -3,6 +3,7 @@ package relationship
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/ententehq/entente/bundle"
@@ -58,10 +59,17 @@ func Accept(current, next *bundle.Bundle) error {
 		return nil
 	case now < was:
 		return ErrRollback
-	case now == was && !next.SameKeys(current):
+	case now == was && (!next.SameKeys(current) || contradictsWIT(current, next)):
 		return ErrEquivocation
 	}
 	return nil
+}
+
+// contradictsWIT reports whether two bundles have different WIT authorities. One without any does not contradict: a
+// member or a hub of an earlier version left them out.
+func contradictsWIT(current, next *bundle.Bundle) bool {
+	was, is := current.WITAuthorities(), next.WITAuthorities()
+	return len(was) > 0 && len(is) > 0 && !maps.EqualFunc(was, is, bundle.SameKey)
 }
 
 // namesAnother returns the SPIFFE ID of an X.509 authority that is of another trust domain than its bundle; empty:

@@ -1,6 +1,10 @@
 package relationship
 
 import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"testing"
 
@@ -10,6 +14,13 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
 )
+
+func signingKey(t *testing.T) crypto.PublicKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	return key.Public()
+}
 
 func TestAccept(t *testing.T) {
 	us, other := federationtest.NewAuthority(t, "us.example.org"), federationtest.NewAuthority(t, "other.example.org")
@@ -28,6 +39,12 @@ func TestAccept(t *testing.T) {
 	require.NoError(t, err)
 	parsed := func(keys string) *bundle.Bundle {
 		b, _, err := bundle.Parse(next.TrustDomain(), []byte(`{"keys":[`+keys+`],"spiffe_sequence":8}`))
+		require.NoError(t, err)
+		return b
+	}
+	keys := []crypto.PublicKey{signingKey(t), signingKey(t)}
+	wit := func(b *bundle.Bundle, key int) *bundle.Bundle {
+		b, err := b.With(func(c *bundle.Content) { c.WITAuthorities = map[string]crypto.PublicKey{"w": keys[key-1]} })
 		require.NoError(t, err)
 		return b
 	}
@@ -55,6 +72,11 @@ func TestAccept(t *testing.T) {
 		{"the first one, with another domain's authority", nil, mislabelled, ErrForeignAuthority},
 		{"a later one, with another domain's authority", at(old, 7), at(mislabelled, 8), ErrForeignAuthority},
 		{"no key at all revokes them", at(old, 7), parsed(``), nil},
+		{"keys for WIT-SVIDs that an earlier version left out", at(old, 7), wit(at(old, 7), 1), nil},
+		{"keys for WIT-SVIDs left out by a hub of an earlier version", wit(at(old, 7), 1), at(old, 7), nil},
+		{"the same keys for WIT-SVIDs", wit(at(old, 7), 1), wit(at(old, 7), 1), nil},
+		{"other keys for WIT-SVIDs under the same sequence", wit(at(old, 7), 1), wit(at(old, 7), 2), ErrEquivocation},
+		{"other keys for WIT-SVIDs later", wit(at(old, 7), 1), wit(at(old, 8), 2), nil},
 		{"keys for other uses alone", at(old, 7), parsed(`{"kty":"EC","use":"wit-svid"}`), nil},
 		{"keys that no verifier can use alone", at(old, 7), parsed(`{"kty":"AKP","use":"x509-svid"}`), ErrNoUsableKey},
 		{"the first one, with such keys", nil, parsed(`{"kty":"EC","use":"x509-svid","x5c":["AAAA"]}`), ErrNoUsableKey},

@@ -138,6 +138,7 @@ func Relied(row *statev1.Relationship, b *bundle.Bundle) (*bundle.Bundle, error)
 		if !k.JWT {
 			c.JWTAuthorities = nil
 		}
+		c.WITAuthorities = nil // no kind that can be named
 	})
 }
 

@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"cmp"
+	"crypto"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,7 +21,8 @@ type BundleReport struct {
 	RefreshHint     string          `json:"refresh_hint,omitempty"`
 	Digest          string          `json:"digest"`
 	X509Authorities []X509Authority `json:"x509_authorities"`
-	JWTAuthorities  []JWTAuthority  `json:"jwt_authorities"`
+	JWTAuthorities  []KeyAuthority  `json:"jwt_authorities"`
+	WITAuthorities  []KeyAuthority  `json:"wit_authorities,omitempty"`
 	// Ignored lists the parts without effect, with reasons. IgnoredKeys counts the keys for SVIDs among them.
 	Ignored     []string `json:"ignored"`
 	IgnoredKeys int      `json:"ignored_keys"`
@@ -36,8 +38,8 @@ type X509Authority struct {
 	NotAfter  time.Time `json:"not_after"`
 }
 
-// JWTAuthority is one JWT key of a bundle.
-type JWTAuthority struct {
+// KeyAuthority is one key of a bundle without a certificate.
+type KeyAuthority struct {
 	KeyID string `json:"key_id"`
 	Key   string `json:"key"`
 }
@@ -69,7 +71,8 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 	digest := b.Digest()
 	r := &BundleReport{
 		TrustDomain: trustDomain, Digest: hex.EncodeToString(digest[:]), PEM: b.PEM(), IgnoredKeys: b.LeftOut(),
-		X509Authorities: []X509Authority{}, JWTAuthorities: []JWTAuthority{}, Ignored: []string{},
+		X509Authorities: []X509Authority{}, JWTAuthorities: keys(b.JWTAuthorities()),
+		WITAuthorities: keys(b.WITAuthorities()), Ignored: []string{},
 	}
 	if n, ok := b.Sequence(); ok {
 		r.Sequence = &n
@@ -83,14 +86,20 @@ func ReadBundle(trustDomain string, document []byte) (*BundleReport, error) {
 			NotBefore: c.NotBefore, NotAfter: c.NotAfter,
 		})
 	}
-	for id, key := range b.JWTAuthorities() {
-		r.JWTAuthorities = append(r.JWTAuthorities, JWTAuthority{KeyID: id, Key: bundle.KeyKind(key)})
-	}
-	slices.SortFunc(r.JWTAuthorities, func(a, b JWTAuthority) int { return cmp.Compare(a.KeyID, b.KeyID) })
 	for _, i := range ignored {
 		r.Ignored = append(r.Ignored, i.String())
 	}
 	return r, nil
+}
+
+// keys describes keys by kid.
+func keys(of map[string]crypto.PublicKey) []KeyAuthority {
+	all := make([]KeyAuthority, 0, len(of))
+	for id, key := range of {
+		all = append(all, KeyAuthority{KeyID: id, Key: bundle.KeyKind(key)})
+	}
+	slices.SortFunc(all, func(a, b KeyAuthority) int { return cmp.Compare(a.KeyID, b.KeyID) })
+	return all
 }
 
 // listed returns the first ignored parts for an error.

@@ -34,6 +34,7 @@ const MaxKeyIDBytes = 256
 const (
 	UseX509 = "x509-svid"
 	UseJWT  = "jwt-svid"
+	UseWIT  = "wit-svid"
 )
 
 // RSA keys outside of these sizes are not used: smaller ones are forgeable, and Go's TLS refuses larger ones.
@@ -42,8 +43,8 @@ const (
 	maxRSABits = 8192
 )
 
-// Key is a key in its written form, with members in this order and no others. An x509-svid key has no kid, a jwt-svid
-// key no x5c.
+// Key is a key in its written form, with members in this order and no others. An x509-svid key has no kid, a key of
+// another use no x5c.
 type Key struct {
 	KeyType string   `json:"kty"`
 	Use     string   `json:"use"`
@@ -240,6 +241,29 @@ func UnusableJWTKey(key crypto.PublicKey) string {
 		return unusableRSA(key)
 	}
 	return fmt.Sprintf("keys of type %T do not verify JWT-SVIDs", key)
+}
+
+// UnusableWITKey returns the reason why key cannot verify WIT-SVIDs, or "".
+func UnusableWITKey(key crypto.PublicKey) string {
+	if _, ok := key.(ed25519.PublicKey); ok {
+		return ""
+	}
+	return strings.Replace(UnusableJWTKey(key), "JWT-SVIDs", "WIT-SVIDs", 1)
+}
+
+// Algorithm returns the JWS algorithm of an ECDSA key, which its curve decides, or "" for other keys.
+func Algorithm(key crypto.PublicKey) string {
+	if key, ok := key.(*ecdsa.PublicKey); ok {
+		switch key.Curve {
+		case elliptic.P256():
+			return "ES256"
+		case elliptic.P384():
+			return "ES384"
+		case elliptic.P521():
+			return "ES512"
+		}
+	}
+	return ""
 }
 
 func unusableCurve(key *ecdsa.PublicKey) string {

@@ -222,6 +222,9 @@ func reportTable(r *inspect.BundleReport) func(*cli.Table) {
 		for _, k := range r.JWTAuthorities {
 			t.Field("jwt authority", fmt.Sprintf("%s, %s", k.KeyID, k.Key))
 		}
+		for _, k := range r.WITAuthorities {
+			t.Field("wit authority", fmt.Sprintf("%s, %s", k.KeyID, k.Key))
+		}
 		if len(r.X509Authorities)+len(r.JWTAuthorities) == 0 {
 			t.Field("authorities", "none: everything from this domain is untrusted")
 		}
