@@ -27,12 +27,15 @@ var (
 // be reached the bundles stay as they are.
 type BundleSource struct {
 	known   *knownBundles
+	only    []string // trust domains; empty: all
 	onEvent func(Event)
 	tasks   tasks
 }
 
 // BundleSourceConfig configures a [BundleSource]. All fields may be left zero.
 type BundleSourceConfig struct {
+	// TrustDomains are the domains whose bundles the source has. If empty, all that the caller may see.
+	TrustDomains []spiffeid.TrustDomain
 	// OnEvent is called for each event, from one goroutine at a time. It must not block.
 	OnEvent func(Event)
 }
@@ -47,6 +50,9 @@ func newBundleSource(
 	ctx context.Context, bundles ententev1.BundleServiceClient, cfg BundleSourceConfig,
 ) (*BundleSource, error) {
 	s := &BundleSource{known: newKnownBundles(), onEvent: serialized(cfg.OnEvent)}
+	for _, td := range cfg.TrustDomains {
+		s.only = append(s.only, td.Name())
+	}
 	s.tasks.start(ctx, func(ctx context.Context) error { return s.follow(ctx, bundles) })
 	if err := s.tasks.wait(ctx, s.known.complete); err != nil {
 		return nil, errors.Join(fmt.Errorf("receive the bundles of the cluster: %w", err), s.Close())
@@ -86,7 +92,7 @@ func (s *BundleSource) GetJWTBundleForTrustDomain(td spiffeid.TrustDomain) (*jwt
 func (s *BundleSource) follow(ctx context.Context, bundles ententev1.BundleServiceClient) error {
 	return watch[ententev1.WatchBundlesResponse]{
 		open: func(ctx context.Context) (grpc.ServerStreamingClient[ententev1.WatchBundlesResponse], error) {
-			return bundles.WatchBundles(ctx, &ententev1.WatchBundlesRequest{})
+			return bundles.WatchBundles(ctx, &ententev1.WatchBundlesRequest{TrustDomains: s.only})
 		},
 		each: func(m *ententev1.WatchBundlesResponse, first bool) error {
 			for domain, err := range s.known.apply(m, first) {

@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"bundle/svid":                {"bundle"},
 	"bundle/endpoint":            {"bundle"},
 	"bundle/webcert":             {"bundle"},
+	"bundle/publish":             {"bundle"},
 
 	"raftstore/internal":             {"raftstore/snapshot"},
 	"raftstore/snapshot":             {"raftstore/internal/row"},
@@ -172,7 +173,8 @@ var mayImport = map[string][]string{
 	"agent":                          {"bundle", "client", "registration/agenttoken"},
 	"agent_test":                     {"agent", "client", "node/nodetest"},
 	"cmd/entente/demo":               {"client"},
-	"cmd/entente":                    {"agent", "client", "node", "cmd/entente/demo"},
+	"cmd/entente/sync":               {"bundle", "client", "cmd/entente/cli"},
+	"cmd/entente":                    {"agent", "client", "node", "cmd/entente/demo", "cmd/entente/sync"},
 	"terraform":                      {"bundle", "client"},
 	"terraform/acceptance":           {"client", "node/nodetest", "terraform"},
 	"cmd/terraform-provider-entente": {"terraform"},

@@ -38,6 +38,7 @@ var free = []string{
 	"entry create --spiffe-id", "entry list --spiffe-id", "entry update --spiffe-id",
 	"service register --spiffe-id", "svid x509 --spiffe-id",
 	"svid jwt --spiffe-id",
+	"sync --exec",
 }
 
 // TestCompletionOfAll: every argument and every flag with a value has values, or files, or is known to be free.

@@ -31,6 +31,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/service"
 	"github.com/ententehq/entente/cmd/entente/status"
 	"github.com/ententehq/entente/cmd/entente/svid"
+	"github.com/ententehq/entente/cmd/entente/sync"
 	"github.com/ententehq/entente/cmd/entente/vault"
 	"github.com/ententehq/entente/cmd/entente/xds"
 )
@@ -71,7 +72,7 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.AddCommand(
 		server.Command(env), server.ValidateCommand(env), status.Command(env), cluster.Command(env),
-		domain.Command(env), bundle.Command(env),
+		domain.Command(env), bundle.Command(env), sync.Command(env),
 		federation.Command(env), authority.Command(env), svid.Command(env), service.Command(env), rule.Command(env),
 		hint.Command(env), xds.Command(env), agent.Command(env), entry.Command(env), access.Command(env),
 		audit.Command(env), vault.Command(env),

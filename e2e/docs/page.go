@@ -147,7 +147,9 @@ var (
 		`entente [a-z]+ (list|show|members|imports|exports|invitations|history|verify|tail|anchors|leases) |` +
 		`spire-server [a-z]+ (list|show) |spire-server healthcheck |openssl x509 |istio-reader |curl |cat |ls )`)
 	// stays are the commands that do not end by themselves.
-	stays = regexp.MustCompile(`^(entente server |entente agent --|spire-server run |.* --watch |.* --ttl )`)
+	stays = regexp.MustCompile(
+		`^(entente server |entente agent --|entente sync --dir|spire-server run |.* --watch |.* --ttl )`,
+	)
 	// setting is a variable before a command.
 	setting = regexp.MustCompile(`^[A-Z_]+=\S+ +`)
 )
