@@ -6,6 +6,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/access/grant"
+	"github.com/ententehq/entente/raftstore"
 )
 
 // countingGrants reads a caller's grants from this member's state. A revocation on another member takes effect here
@@ -18,10 +19,20 @@ func (g *Guard) countingGrants(c Caller) (of []grant.Grant, attested bool, err e
 	}
 	view := g.cfg.Store.View()
 	all, err := g.grants.Of(view, id)
-	if err != nil || len(all) == 0 || g.cfg.Direct == nil {
-		return all, false, err
+	if err != nil {
+		return nil, false, err
 	}
-	direct, err := g.cfg.Direct(view, id.TrustDomain())
+	return g.cfg.counting(view, id, all)
+}
+
+// counting returns those of the grants of an ID that count in the state of a reader: see [Guard.countingGrants].
+func (c GuardConfig) counting(
+	r raftstore.Reader, id spiffeid.ID, all []grant.Grant,
+) (of []grant.Grant, attested bool, err error) {
+	if len(all) == 0 || c.Direct == nil {
+		return all, false, nil
+	}
+	direct, err := c.Direct(r, id.TrustDomain())
 	if err != nil || direct {
 		return all, false, err
 	}

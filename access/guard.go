@@ -22,6 +22,7 @@ import (
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/access/record"
+	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/repeat"
@@ -44,6 +45,9 @@ type GuardConfig struct {
 	// agents. It is called as Hosted is.
 	Agent  func(r raftstore.Reader, id spiffeid.ID, key [32]byte) (bool, error)
 	Agents raftstore.Prefix
+	// Dependents returns the effects of the revocation of a grant on what its holder wrote in other rooms, by the state
+	// of the reader before it. If nil, there are none.
+	Dependents func(r raftstore.Reader, revoked grant.Grant) ([]*ententev1.Effect, error)
 	// LongestSVID returns how long an SVID of a hosted trust domain can be valid that is issued before this member's
 	// state reaches the others. If nil, new grants have no warnings.
 	LongestSVID func(raftstore.Reader, spiffeid.TrustDomain) (time.Duration, error)
@@ -299,19 +303,29 @@ func (g *Guard) decide(method string, caller Caller, request proto.Message) (Cal
 
 // world returns the state of the cluster as this member has it now.
 func (g *Guard) world() World {
+	w := g.cfg.world(nil, func(id spiffeid.ID) ([]grant.Grant, error) { return g.grants.Of(g.cfg.Store.View(), id) })
+	w.Agent = g.cfg.isAgent
+	return w
+}
+
+// world returns the state of the cluster that a reader has, or that this member has at each question if r is nil. It
+// has no agents.
+func (c GuardConfig) world(r raftstore.Reader, grantsOf func(spiffeid.ID) ([]grant.Grant, error)) World {
 	return World{
-		Home: g.cfg.Home,
+		Home: c.Home, GrantsOf: grantsOf,
 		Hosted: func(td spiffeid.TrustDomain) bool {
-			hosted, err := g.cfg.Hosted(g.cfg.Store.View(), td)
+			of := r
+			if of == nil {
+				of = c.Store.View()
+			}
+			hosted, err := c.Hosted(of, td)
 			if err != nil {
-				g.cfg.Logger.Error("cannot read whether a trust domain is hosted; it is treated as hosted, which "+
+				c.Logger.Error("cannot read whether a trust domain is hosted; it is treated as hosted, which "+
 					"requires more", "trust_domain", td.Name(), "error", err)
 				return true
 			}
 			return hosted
 		},
-		Agent:    g.cfg.isAgent,
-		GrantsOf: func(id spiffeid.ID) ([]grant.Grant, error) { return g.grants.Of(g.cfg.Store.View(), id) },
 	}
 }
 

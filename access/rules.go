@@ -163,6 +163,9 @@ var rules = map[string]Rule{
 	// agents.
 	v1.AgentService_CreateAgentToken_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably,
 		Target: named((*v1.CreateAgentTokenRequest).GetAgent)},
+	v1.AgentService_ListAgentTokens_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Unaudited},
+	v1.AgentService_RevokeAgentToken_FullMethodName: {Roles: admins, Reach: Cluster, Audit: AuditedDurably,
+		Target: named((*v1.RevokeAgentTokenRequest).GetAgent)},
 	v1.AgentService_ListAgents_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.AgentService_GetAgent_FullMethodName:   {Roles: readers, Reach: Cluster, Audit: Unaudited},
 	v1.AgentService_EvictAgent_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,

@@ -157,6 +157,10 @@ func (s *accessService) RevokeRole(
 		return nil, apierror.Invalid(err)
 	}
 	store := s.guard.cfg.Store
+	effects, err := s.guard.dependents(store.View(), given)
+	if err != nil {
+		return nil, plainStatus(err)
+	}
 	var warnings []string
 	revoke := func(tx *raftstore.Tx) (err error) {
 		if err := grant.Revoke(tx, given, m.GetEtag(), CallerFrom(ctx).String(), s.guard.cfg.Now()); err != nil {
@@ -170,12 +174,15 @@ func (s *accessService) RevokeRole(
 			return nil, plainStatus(err)
 		}
 		return &ententev1.RevokeRoleResponse{
-			Revision: uint64(store.View().Revision()), Effects: revokeEffects(given, warnings),
+			Revision: uint64(store.View().Revision()), Effects: append(revokeEffects(given, warnings), effects...),
 		}, nil
 	}
 	revision, err := store.Update(ctx, revoke)
 	if err != nil {
 		return nil, plainStatus(err)
+	}
+	for _, e := range effects {
+		warnings = append(warnings, e.GetSubject()+": "+e.GetDetail())
 	}
 	return &ententev1.RevokeRoleResponse{Revision: uint64(revision), Warnings: warnings}, nil
 }

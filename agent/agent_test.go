@@ -443,6 +443,7 @@ func TestAgentsLife(t *testing.T) {
 	jwt := &ententev1.IssueEntryJWTSVIDRequest{EntryId: whole.GetChanged()[0].GetId(), Audience: []string{"a"}}
 	_, err = asAgent.Node().IssueEntryJWTSVID(ctx, jwt)
 	require.Equal(t, codes.PermissionDenied, status.Code(err), err)
+	r.refused(t)
 	r.end(t)
 	err = agent.Run(ctx, r.cfg, agent.Options{LogOutput: io.Discard})
 	require.ErrorIs(t, err, errRefused(err))
@@ -461,6 +462,90 @@ func TestAgentsLife(t *testing.T) {
 	_, err = asAgent.Node().IssueEntryJWTSVID(ctx, jwt)
 	require.Equal(t, codes.PermissionDenied, status.Code(err), "the SVID of before the eviction works again: %v", err)
 	r.end(t)
+}
+
+// refused waits until the agent knows that the cluster refuses it.
+func (r *running) refused(t *testing.T) {
+	t.Helper()
+	eventually(t, "a refused agent is not ready", func() bool {
+		h, err := agent.ReadHealth(context1(t), r.cfg.AdminSocket)
+		return err == nil && !h.Ready && strings.Contains(h.Reason, "the cluster refuses the agent: ") &&
+			strings.Contains(h.Reason, "no agent is attested under this name")
+	})
+}
+
+// TestHealthOfRefusedAgents tests that an evicted agent is not ready, that one is again which was admitted meanwhile,
+// and that an outage of the cluster makes no agent unready whose SVID is valid.
+func TestHealthOfRefusedAgents(t *testing.T) {
+	m, err := nodetest.Start()
+	require.NoError(t, err)
+	closed := false
+	t.Cleanup(func() {
+		if !closed {
+			_ = m.Close()
+		}
+	})
+	c, err := client.New(t.Context(), client.WithAdminSocket(m.Socket))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	evicted, kept := configured(t, token(t, c, "node-1")), configured(t, token(t, c, "node-2"))
+	evicted.start(t)
+	kept.start(t)
+	_, err = c.Agents().EvictAgent(context1(t), &ententev1.EvictAgentRequest{Name: "node-1"})
+	require.NoError(t, err)
+	evicted.refused(t)
+	evicted.end(t)
+	evicted.cfg.Token = token(t, c, "node-1")
+	evicted.start(t)
+	h, err := agent.ReadHealth(context1(t), evicted.cfg.AdminSocket)
+	require.NoError(t, err)
+	require.True(t, h.Ready, h.Reason)
+
+	closed = true
+	require.NoError(t, m.Close())
+	eventually(t, "the outage", func() bool {
+		return strings.Contains(kept.log.String(), "receives no changes of entries")
+	})
+	h, err = agent.ReadHealth(context1(t), kept.cfg.AdminSocket)
+	require.NoError(t, err)
+	require.True(t, h.Ready, h.Reason)
+	kept.end(t)
+	evicted.end(t)
+}
+
+// TestRepeatedCalls repeats calls that make something with their request ids: an entry whose ID the member chose, one
+// whose ID the caller chose, and a token, whose secret is returned once.
+func TestRepeatedCalls(t *testing.T) {
+	_, c := cluster(t)
+	ctx := context1(t)
+	for i, id := range []string{"", "web"} {
+		request := &ententev1.CreateEntryRequest{RequestId: client.NewRequestID(), Entry: &ententev1.Entry{
+			Id: id, Agent: "node-1", SpiffeId: fmt.Sprint("spiffe://", home, "/", i), Selectors: []string{own()},
+		}}
+		made, err := c.Entries().CreateEntry(ctx, request)
+		require.NoError(t, err)
+		again, err := c.Entries().CreateEntry(ctx, request)
+		require.NoError(t, err)
+		require.Equal(t, made.GetId(), again.GetId())
+		require.Equal(t, made.GetEtag(), again.GetEtag())
+	}
+	list, err := c.Entries().ListEntries(ctx, &ententev1.ListEntriesRequest{})
+	require.NoError(t, err)
+	require.Len(t, list.GetEntries(), 2)
+
+	request := &ententev1.CreateAgentTokenRequest{RequestId: client.NewRequestID(), Agent: "node-1"}
+	made, err := c.Agents().CreateAgentToken(ctx, request)
+	require.NoError(t, err)
+	require.NotEmpty(t, made.GetToken())
+	again, err := c.Agents().CreateAgentToken(ctx, request)
+	require.NoError(t, err)
+	require.Equal(t, made.GetAgentToken().GetId(), again.GetAgentToken().GetId())
+	require.Empty(t, again.GetToken())
+	_, err = c.Agents().RevokeAgentToken(ctx, &ententev1.RevokeAgentTokenRequest{Agent: "node-1"})
+	require.NoError(t, err)
+	_, err = c.Agents().CreateAgentToken(ctx, request)
+	require.Equal(t, codes.FailedPrecondition, status.Code(err), err)
+	require.ErrorContains(t, err, "what it made is gone")
 }
 
 // errRefused returns err if it is one of a decision of the cluster.
@@ -628,7 +713,7 @@ func TestRolesDoNotGrow(t *testing.T) {
 	require.NoError(t, err)
 	_, err = node.IssueEntryJWTSVID(ctx, request)
 	require.Equal(t, codes.PermissionDenied, status.Code(err), err)
-	require.ErrorContains(t, err, "was given a role after entry")
+	require.ErrorContains(t, err, issuer.String()+", who wrote entry "+id+", may not issue")
 	_, err = c.Entries().UpdateEntry(ctx, &ententev1.UpdateEntryRequest{ // the administrator permits it
 		Entry: &ententev1.Entry{Id: id, Hint: "x"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"hint"}},
 	})

@@ -16,7 +16,9 @@ import (
 
 // Health is what 'entente agent health' prints.
 type Health struct {
-	Ready    bool   `json:"ready"`
+	Ready bool `json:"ready"`
+	// Reason is why the agent is not ready.
+	Reason   string `json:"reason,omitempty"`
 	SPIFFEID string `json:"spiffe_id,omitempty"`
 	// Expiry is the end of the agent's own SVID.
 	Expiry *time.Time `json:"expiry,omitempty"`
@@ -28,13 +30,19 @@ type Health struct {
 
 // health returns the present state.
 func (a *agent) health() Health {
-	h := Health{}
+	h := Health{Reason: "the agent has no valid SVID of its own: its log has the reason"}
 	if id := a.node.ID(); !id.IsZero() {
 		h.SPIFFEID = id.String()
 	}
 	if end := a.node.Expiry(); !end.IsZero() {
 		h.Expiry = &end
 		h.Ready = time.Now().Before(end)
+	}
+	if why := a.refused.Load(); why != nil { // its SVIDs are valid until they expire, and the last ones
+		h.Ready, h.Reason = false, "the cluster refuses the agent: "+*why
+	}
+	if h.Ready {
+		h.Reason = ""
 	}
 	var first time.Time
 	if h.Entries, h.SVIDs, first = a.cache.Counts(); !first.IsZero() {
@@ -99,8 +107,8 @@ func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /live", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
-		if !m.a.health().Ready {
-			http.Error(w, "the agent is not attested", http.StatusServiceUnavailable)
+		if h := m.a.health(); !h.Ready {
+			http.Error(w, h.Reason, http.StatusServiceUnavailable)
 		}
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	secret "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
@@ -41,6 +43,8 @@ type agent struct {
 	client  *client.Client
 	cache   *cache.Cache
 	metrics *metrics
+	// refused is why the cluster refuses the agent: it is banned, or was evicted. It is nil if the cluster does not.
+	refused atomic.Pointer[string]
 }
 
 // Run runs an agent until ctx ends, and then returns nil. It returns an error if the agent cannot start, or if the
@@ -126,12 +130,25 @@ func (a *agent) followBundles(ctx context.Context, bundles *client.BundleSource)
 
 func (a *agent) followEntries(ctx context.Context) error {
 	broken := func(err error) {
+		if errors.Is(err, client.ErrDenied) {
+			reason := err.Error()
+			a.refused.Store(&reason)
+			a.log.Error("the cluster refuses this agent", "error", err)
+			return
+		}
 		a.log.Warn("receives no changes of entries until the stream is open again", "error", err)
 	}
-	for entries, err := range a.client.WatchEntries(ctx, broken) {
+	members := func(servers []*ententev1.AgentServer) {
+		if err := a.node.SetServers(servers); err != nil {
+			a.log.Error("the members of the cluster could not be stored", "error", err)
+		}
+		a.client.SetAddresses(a.node.Addresses()...)
+	}
+	for entries, err := range a.client.WatchEntries(ctx, members, broken) {
 		if err != nil {
 			return err
 		}
+		a.refused.Store(nil)
 		a.cache.SetEntries(entries)
 	}
 	return ctx.Err()
@@ -173,10 +190,23 @@ func (i issuer) IssueJWTSVID(
 const (
 	// maxMessage bounds what a workload sends: a token to validate, or the names of secrets.
 	maxMessage = 1 << 20
-	// streamsEach bounds the calls under way on one connection. A library has four.
-	streamsEach = 100
-	graceful    = time.Second
+	// callsEach bounds the calls under way on one connection. A library has four.
+	callsEach = 100
+	// maxConnections and maxCalls bound those of all workloads, of which one user has no more than are free: each call
+	// takes up to 30 KiB.
+	maxConnections, maxCalls = 8192, 16384
+	graceful                 = time.Second
 )
+
+// connections returns how many connections of workloads there can be. Each has two file descriptors.
+func connections() int {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return maxConnections
+	}
+	const others = 128
+	return int(min(max(files.Cur, 2*others)-others, 2*maxConnections) / 2) //nolint:gosec // at most maxConnections
+}
 
 // serve serves the workloads until ctx ends.
 func (a *agent) serve(ctx context.Context, started func()) error {
@@ -189,8 +219,9 @@ func (a *agent) serve(ctx context.Context, started func()) error {
 		Logger: a.log.Named("workloads"), Attested: a.metrics.attested,
 	}
 	// Most streams are idle, so that connections have small buffers.
-	options := append(workloadapi.ServerOptions(),
-		grpc.Creds(workload.Credentials()), grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(streamsEach),
+	options := append(workloadapi.ServerOptions(workload.NewShares(maxCalls), identifier.Logger),
+		grpc.Creds(workload.Credentials(workload.NewShares(connections()), identifier.Logger)),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(callsEach),
 		grpc.ReadBufferSize(4<<10), grpc.WriteBufferSize(4<<10),
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{

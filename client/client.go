@@ -28,7 +28,8 @@ const (
 
 // Client is a connection to a cluster.
 type Client struct {
-	conn *grpc.ClientConn
+	conn  *grpc.ClientConn
+	turns *rotation
 }
 
 // Option configures a client.
@@ -108,10 +109,7 @@ func New(ctx context.Context, options ...Option) (*Client, error) {
 
 func (c *config) client() (*Client, error) {
 	members := manual.NewBuilderWithScheme("entente")
-	var state resolver.State
-	for _, address := range c.addresses {
-		state.Addresses = append(state.Addresses, resolver.Address{Addr: address, ServerName: address})
-	}
+	state := resolver.State{Addresses: resolved(c.addresses)}
 	for _, socket := range c.sockets {
 		state.Addresses = append(state.Addresses, resolver.Address{Addr: socket, ServerName: "localhost"})
 	}
@@ -141,7 +139,22 @@ func (c *config) client() (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare the connection: %w", err)
 	}
-	return &Client{conn: conn}, nil
+	return &Client{conn: conn, turns: turns}, nil
+}
+
+// SetAddresses replaces the members that [WithAddresses] has named. A connection to one that is still among them stays.
+// No address changes nothing.
+func (c *Client) SetAddresses(addresses ...string) {
+	if len(addresses) > 0 {
+		c.turns.replace(resolved(addresses))
+	}
+}
+
+func resolved(addresses []string) (of []resolver.Address) {
+	for _, address := range addresses {
+		of = append(of, resolver.Address{Addr: address, ServerName: address})
+	}
+	return of
 }
 
 func dialUnix(ctx context.Context, path string) (net.Conn, error) {

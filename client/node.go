@@ -15,10 +15,13 @@ func (c *Client) Node() ententev1.NodeServiceClient { return ententev1.NewNodeSe
 
 // WatchEntries returns all entries of the calling agent by their IDs, and again after each change. The member sends
 // differences, of which whole states are made here; each map belongs to the caller, and the entries in it are shared.
-// broken is called once an outage with its error.
+// members is called with the members at first and whenever they have changed, before the entries of the same message.
+// broken is called once an outage with its error, and again with one by which the member refuses the agent.
 //
 // The sequence ends with the error of ctx when that ends. It can be used once.
-func (c *Client) WatchEntries(ctx context.Context, broken func(error)) iter.Seq2[map[string]*ententev1.Entry, error] {
+func (c *Client) WatchEntries(
+	ctx context.Context, members func([]*ententev1.AgentServer), broken func(error),
+) iter.Seq2[map[string]*ententev1.Entry, error] {
 	return func(yield func(map[string]*ententev1.Entry, error) bool) {
 		state := map[string]*ententev1.Entry{}
 		err := watch[ententev1.WatchEntriesResponse]{
@@ -26,6 +29,9 @@ func (c *Client) WatchEntries(ctx context.Context, broken func(error)) iter.Seq2
 				return c.Node().WatchEntries(ctx, &ententev1.WatchEntriesRequest{})
 			},
 			each: func(m *ententev1.WatchEntriesResponse, first bool) error {
+				if servers := m.GetServers(); len(servers) > 0 {
+					members(servers)
+				}
 				if first || m.GetWhole() {
 					state = map[string]*ententev1.Entry{}
 				}

@@ -100,6 +100,8 @@ func chooseSecret(request protoreflect.Message) func(response any) error {
 			public = made.GetInvitation().GetPublicPart()
 		case *ententev1.CreateJoinTokenResponse:
 			public = made.GetJoinToken().GetPublicPart()
+		case *ententev1.CreateAgentTokenResponse:
+			public = made.GetAgentToken().GetPublicPart()
 		}
 		text, err := token.Join(public, secret[:])
 		if err == nil {

@@ -347,8 +347,8 @@ func TestChosenSecrets(t *testing.T) {
 	}{
 		{join.GetJoinToken().GetPublicPart(), secret[1:], "the secret has 31 bytes, and that of a token has 32"},
 		{join.GetJoinToken().GetPublicPart()[:40], secret, "read the public part: "},
-		{token, secret, "read the public part: it begins with neither "},
-		{"", secret, "read the public part: it begins with neither "},
+		{token, secret, "read the public part: it begins with none of "},
+		{"", secret, "read the public part: it begins with none of "},
 	} {
 		_, err := client.JoinToken(test.public, test.secret)
 		require.ErrorContains(t, err, test.want)

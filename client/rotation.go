@@ -19,17 +19,36 @@ import (
 // nothing, so that gRPC alone would stay with it: with each turn, the client leaves the connection that it has, and the
 // first member of the order becomes the last one.
 type rotation struct {
-	resolver  *manual.Resolver
-	addresses []resolver.Address // in the given order
+	resolver *manual.Resolver
 
-	mu     sync.Mutex    // held while the resolver is updated
-	turns  atomic.Uint64 // made so far
-	turned atomic.Bool   // the order is not the given one
+	mu        sync.Mutex         // held while the resolver is updated
+	addresses []resolver.Address // in the given order
+	turns     atomic.Uint64      // made so far
+	turned    atomic.Bool        // the order is not the given one
 }
 
 // turnKey is the attribute of an address that changes with every turn: gRPC keeps a connection to an address that stays
 // in the list as it was.
 type turnKey struct{}
+
+// replace replaces the members. The present connection stays if it is to one of the new ones.
+func (r *rotation) replace(addresses []resolver.Address) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	same := func(a, b resolver.Address) bool { return a.Addr == b.Addr }
+	if slices.EqualFunc(r.addresses, addresses, same) {
+		return
+	}
+	r.addresses = addresses
+	r.turned.Store(false)
+	r.update(r.turns.Load(), slices.Clone(addresses))
+}
+
+func (r *rotation) size() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.addresses)
+}
 
 // next makes a turn, unless there was one since the call began.
 func (r *rotation) next(since uint64) {
@@ -74,7 +93,7 @@ func (r *rotation) unary(
 	ctx context.Context, method string, request, response any, conn *grpc.ClientConn, call grpc.UnaryInvoker,
 	options ...grpc.CallOption,
 ) (err error) {
-	for range r.addresses {
+	for range r.size() {
 		turns := r.turns.Load()
 		if err = call(ctx, method, request, response, conn, options...); !isStarting(err) {
 			if err == nil {

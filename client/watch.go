@@ -52,19 +52,20 @@ type watch[M any] struct {
 	open func(context.Context) (grpc.ServerStreamingClient[M], error)
 	// each handles a message. first is true for the first message since the stream was opened.
 	each func(m *M, first bool) error
-	// broken is called once an outage, with its error. If it returns an error, the watch ends with it.
+	// broken is called once an outage, with its error, and again with the first one by which a member refuses the
+	// caller. If it returns an error, the watch ends with it.
 	broken func(error) error
 }
 
 // run returns when ctx ends, or when each or broken returns an error.
 func (w watch[M]) run(ctx context.Context) error {
 	retry := newBackoff()
-	outage := false
+	outage, refused := false, false
 	for {
 		stopped := false
 		err := w.stream(ctx, func(m *M, first bool) error {
 			retry.Reset()
-			outage = false
+			outage, refused = false, false
 			err := w.each(m, first)
 			stopped = err != nil
 			return err
@@ -75,10 +76,11 @@ func (w watch[M]) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !outage {
+		if denied := errors.Is(err, ErrDenied); !outage || denied && !refused {
 			if err := w.broken(err); err != nil {
 				return err
 			}
+			refused = denied
 		}
 		outage = true
 		if err := pause(ctx, delay(err, retry)); err != nil {

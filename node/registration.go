@@ -27,7 +27,8 @@ func buildRegistration(m *member) error {
 			s := table.SettingsOf(row.Value)
 			return registration.Lifetimes{X509: s.X509SVIDTTL, JWT: s.JWTSVIDTTL}, found, err
 		},
-		Servers: m.agentServers, Binding: port.BindingFrom, Logger: m.log.Named("registration"),
+		AuthorMay: m.guard.AuthorMay, Servers: m.agentServers,
+		Binding: port.BindingFrom, Logger: m.log.Named("registration"),
 	})
 	return nil
 }

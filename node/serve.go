@@ -9,6 +9,7 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/access/record"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/table"
@@ -34,6 +35,9 @@ func buildAccess(m *member) (err error) {
 			return registration.Attested(r, m.cfg.Cluster.TrustDomain, id, key)
 		},
 		Agents: registration.AgentsPrefix(),
+		Dependents: func(r raftstore.Reader, revoked grant.Grant) ([]*ententev1.Effect, error) {
+			return m.registration.Dependents(r, revoked)
+		},
 		// A member that is cut off signs by its old state for as long as signing_grace allows.
 		LongestSVID: func(r raftstore.Reader, td spiffeid.TrustDomain) (time.Duration, error) {
 			row, _, err := table.Domains.Get(r, td.Name())

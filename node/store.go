@@ -112,6 +112,9 @@ func buildMembership(m *member) (err error) {
 // membersChanged is called after the membership, or where a member is, has changed.
 func (m *member) membersChanged() {
 	m.port.RecheckMembers()
+	if m.registration != nil { // it is built after the membership
+		m.registration.ServersChanged()
+	}
 	if err := m.directory.Save(m.dir.File(datadir.Members)); err != nil {
 		m.log.Warn("the members of the cluster could not be saved", "error", err)
 	}

@@ -2,8 +2,6 @@ package registration
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -14,65 +12,12 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/registration/agenttoken"
-	"github.com/ententehq/entente/registration/entry"
 )
 
 // agentService serves entente.v1.AgentService.
 type agentService struct {
 	ententev1.UnimplementedAgentServiceServer
 	room *Room
-}
-
-// CreateAgentToken makes a token for one agent. It replaces the open tokens of that agent.
-func (s *agentService) CreateAgentToken(
-	ctx context.Context, m *ententev1.CreateAgentTokenRequest,
-) (*ententev1.CreateAgentTokenResponse, error) {
-	if err := entry.CheckName("agent", m.GetAgent()); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	ttl := agenttoken.DefaultTTL
-	if m.GetTtl() != nil {
-		ttl = m.GetTtl().AsDuration()
-	}
-	if ttl < time.Second || ttl > agenttoken.MaxTTL || !m.GetTtl().IsValid() && m.GetTtl() != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "ttl is %s; a token lasts from 1s to %s", ttl,
-			agenttoken.MaxTTL)
-	}
-	if _, n := s.room.index.size(); n >= maxAgents {
-		return nil, status.Errorf(codes.ResourceExhausted, "the cluster has %d agents, the most that it can have: "+
-			"evict "+
-			"those of nodes that are gone", n)
-	}
-	id, err := AgentID(s.room.cfg.Home, m.GetAgent())
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
-	now := s.room.cfg.Now()
-	token := agenttoken.New(m.GetAgent(), s.room.cfg.Home.Name(), s.room.cfg.Servers(), now.Add(ttl))
-	text, err := token.Text()
-	if err != nil {
-		return nil, status.Error(codes.Internal, err.Error())
-	}
-	digest := token.Secret.Digest()
-	revision, err := s.room.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
-		if err := free(tx, m.GetAgent()); err != nil {
-			return err
-		}
-		if err := makeRoom(tx, m.GetAgent(), now); err != nil {
-			return err
-		}
-		return agentTokens.Put(tx, token.ID, &statev1.AgentToken{
-			SecretSha256: digest[:], Agent: m.GetAgent(), CreateTime: timestamppb.New(now),
-			ExpireTime: timestamppb.New(token.Expires), CreatedBy: caller(ctx),
-		})
-	})
-	if err != nil {
-		return nil, raftstore.StatusError(err)
-	}
-	return &ententev1.CreateAgentTokenResponse{
-		Revision: uint64(revision), Token: text, ExpireTime: timestamppb.New(token.Expires), SpiffeId: id.String(),
-	}, nil
 }
 
 // free returns an error if there is an agent with a name: a new one would take its place, and its entries.
@@ -88,28 +33,6 @@ func free(tx *raftstore.Tx, name string) error {
 	}
 	return status.Errorf(codes.AlreadyExists, "there is an agent %s, which attests itself by its key: if it has lost "+
 		"that, evict it with 'entente agent evict %s' first", name, name)
-}
-
-// makeRoom deletes the open tokens of an agent and those that have expired. It returns an error if there are too many.
-func makeRoom(tx *raftstore.Tx, agent string, now time.Time) error {
-	rows, err := agentTokens.List(tx, "")
-	if err != nil {
-		return err
-	}
-	open := 0
-	for _, row := range rows {
-		if row.Value.GetAgent() != agent && now.Before(row.Value.GetExpireTime().AsTime()) {
-			open++
-		} else if err := agentTokens.Delete(tx, row.Key); err != nil {
-			return err
-		}
-	}
-	if open >= maxTokens {
-		return status.Errorf(codes.ResourceExhausted, "%d tokens for agents are open, the most that there can be: "+
-			"wait "+
-			"until some are used or have expired", open)
-	}
-	return nil
 }
 
 // ListAgents returns a page of the agents.
@@ -222,21 +145,6 @@ func (s *agentService) effects(r raftstore.Reader, a *statev1.Agent, what string
 	if err != nil {
 		return nil, err
 	}
-	out := []*ententev1.Effect{{Kind: "agent", Subject: id.String(), Detail: what}}
-	of := s.room.index.Of(a.GetName(), a.GetSelectors())
-	const shown = 50
-	for i, e := range of {
-		if i == shown {
-			out = append(out, &ententev1.Effect{
-				Kind: "svids", Subject: fmt.Sprintf("%d more entries", len(of)-shown), Detail: "as those before",
-			})
-			break
-		}
-		lost, err := s.room.lost(r, e)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, lost...)
-	}
-	return out, nil
+	lost, err := s.room.lostOf(r, s.room.index.Of(a.GetName(), a.GetSelectors()))
+	return append([]*ententev1.Effect{{Kind: "agent", Subject: id.String(), Detail: what}}, lost...), err
 }

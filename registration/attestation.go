@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
 
 	"google.golang.org/grpc/codes"
@@ -110,6 +111,9 @@ func (s *attestationService) redeem(
 			return void
 		}
 		name = row.Value.GetAgent()
+		if err := s.authorOf(tx, row.Value); err != nil {
+			return err
+		}
 		if of, err := byIdentity(tx, identity); err != nil || of != "" {
 			return cmp.Or(err, status.Errorf(codes.AlreadyExists, "agent %s is attested with this key: each agent "+
 				"makes a key of its own; move data_dir of this one away, so that it does", of))
@@ -129,6 +133,17 @@ func (s *attestationService) redeem(
 		})
 	})
 	return name, err
+}
+
+// authorOf returns an error if whoever made a token may not admit agents any more.
+func (s *attestationService) authorOf(r raftstore.Reader, t *statev1.AgentToken) error {
+	err := s.room.cfg.AuthorMay(r, t.GetCreatedBy(), ententev1.AgentService_CreateAgentToken_FullMethodName,
+		&ententev1.CreateAgentTokenRequest{Agent: t.GetAgent()})
+	if errors.As(err, new(*access.Refusal)) {
+		return status.Errorf(codes.PermissionDenied, "the token was made by %s, who may not admit agents any more: "+
+			"an administrator makes a new one with 'entente agent token %s'", t.GetCreatedBy(), t.GetAgent())
+	}
+	return err
 }
 
 // parseCSR returns the key of an agent's certificate request.

@@ -18,10 +18,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/repeat"
 	"github.com/ententehq/entente/registration/entry"
 )
 
@@ -37,12 +39,15 @@ func (s *entryService) CreateEntry(ctx context.Context, m *ententev1.CreateEntry
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if n, _ := s.room.index.size(); n >= maxEntries {
-		return nil, status.Errorf(codes.ResourceExhausted, "the cluster has %d entries, the most that it can have", n)
+	if earlier := repeat.Earlier(ctx); earlier != nil {
+		return s.GetEntry(ctx, &ententev1.GetEntryRequest{Id: cmp.Or(e.ID, earlier.Name)})
 	}
-	given := e.ID != ""
-	if !given {
+	if err := s.room.index.admits(access.Author(ctx)); err != nil {
+		return nil, err
+	}
+	if e.ID == "" {
 		e.ID = newID()
+		repeat.Generated(ctx, e.ID)
 	}
 	row := &statev1.RegistrationEntry{CreateTime: timestamppb.New(s.room.cfg.Now()), CreatedBy: caller(ctx)}
 	revision, err := s.room.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -59,7 +64,7 @@ func (s *entryService) CreateEntry(ctx context.Context, m *ententev1.CreateEntry
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	return entry.Message(row, uint64(revision)), nil
+	return s.room.shown(row, uint64(revision)), nil
 }
 
 // newID returns a random ID of an entry.
@@ -113,7 +118,7 @@ func (r *Room) fill(ctx context.Context, tx *raftstore.Tx, e entry.Entry, row *s
 			"'entente entry update'", same.Value.GetId(), e.SPIFFEID)
 	}
 	e.SetRow(row)
-	row.Held = held
+	row.Held, row.WrittenBy = held, access.Author(ctx)
 	return contents.Put(tx, e.Content(), &statev1.EntryContent{Id: e.ID})
 }
 
@@ -212,7 +217,7 @@ func (s *entryService) UpdateEntry(ctx context.Context, m *ententev1.UpdateEntry
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	return entry.Message(row, uint64(cmp.Or(unchanged, revision))), nil
+	return s.room.shown(row, uint64(cmp.Or(unchanged, revision))), nil
 }
 
 // DeleteEntry deletes an entry. Its SVIDs stay valid until they expire.
@@ -253,6 +258,24 @@ func (r *Room) attempt(
 	return revision, raftstore.StatusError(err)
 }
 
+// lostOf returns the effects of the end of some entries, of which it names the first.
+func (r *Room) lostOf(of raftstore.Reader, all []*ententev1.Entry) (effects []*ententev1.Effect, err error) {
+	const named = 50
+	for i, e := range all {
+		if i == named {
+			return append(effects, &ententev1.Effect{
+				Kind: "svids", Subject: fmt.Sprintf("%d more entries", len(all)-named), Detail: "as those before",
+			}), nil
+		}
+		lost, err := r.lost(of, e)
+		if err != nil {
+			return nil, err
+		}
+		effects = append(effects, lost...)
+	}
+	return effects, nil
+}
+
 // lost returns the effect of the end of an entry for an agent: no new SVIDs, and the present ones until they expire.
 func (r *Room) lost(of raftstore.Reader, m *ententev1.Entry) ([]*ententev1.Effect, error) {
 	e, err := entry.Parse(m)
@@ -285,7 +308,20 @@ func (s *entryService) GetEntry(ctx context.Context, m *ententev1.GetEntryReques
 	if !found || !visible(access.ScopeFrom(ctx), row.Value) {
 		return nil, missing(m.GetId())
 	}
-	return entry.Message(row.Value, uint64(row.Revision)), nil
+	return s.room.shown(row.Value, uint64(row.Revision)), nil
+}
+
+// shown returns an entry as the API shows it: with the reason if nothing is issued by it.
+func (r *Room) shown(row *statev1.RegistrationEntry, at uint64) *ententev1.Entry {
+	m := entry.Message(row, at)
+	e, err := entry.FromRow(row)
+	if err == nil {
+		_, err = r.issues(r.cfg.Store.View(), e, row)
+	}
+	if err != nil {
+		m.Stopped = status.Convert(err).Message()
+	}
+	return m
 }
 
 // visible reports whether the ID of an entry is in the scope of a caller.
@@ -316,7 +352,7 @@ func (s *entryService) ListEntries(
 			m.GetSpiffeId() != "" && e.GetSpiffeId() != m.GetSpiffeId() || !visible(scope, e) {
 			continue
 		}
-		shown := entry.Message(e, uint64(row.Revision))
+		shown := s.room.shown(e, uint64(row.Revision))
 		n := len(out.GetEntries())
 		if size += proto.Size(shown); n > 0 && (size > maxPageBytes || n == int(m.GetPageSize())) {
 			out.NextPageToken = out.GetEntries()[n-1].GetId()
@@ -347,24 +383,83 @@ func (r *Room) issuable(agent, id string) (entry.Entry, Lifetimes, error) {
 	if err != nil || !e.For(agent, node.Value.GetSelectors()) {
 		return entry.Entry{}, none, errors.Join(refused, err)
 	}
-	held, err := privileged(view, e.SPIFFEID)
+	longest, err := r.issues(view, e, row.Value)
 	if err != nil {
 		return entry.Entry{}, none, err
-	}
-	for _, role := range held {
-		if !slices.ContainsFunc(row.Value.GetHeld(), func(had *statev1.HeldRole) bool { return covers(had, role) }) {
-			return entry.Entry{}, none, status.Errorf(codes.PermissionDenied, "%s was given a role after entry %s was "+
-				"written, whose author could not issue it: who may issue it writes the entry again with 'entente "+
-				"entry "+
-				"update %s'", e.SPIFFEID, id, id)
-		}
-	}
-	longest, hosted, err := r.cfg.Lifetimes(view, e.SPIFFEID.TrustDomain())
-	if err != nil || !hosted {
-		return entry.Entry{}, none, cmp.Or(err, status.Errorf(codes.FailedPrecondition,
-			"this cluster is no longer the authority for %s", e.SPIFFEID.TrustDomain().Name()))
 	}
 	return e, Lifetimes{
 		X509: min(cmp.Or(e.X509TTL, longest.X509), longest.X509), JWT: min(cmp.Or(e.JWTTTL, longest.JWT), longest.JWT),
 	}, nil
+}
+
+// confirm is the remedy for an entry that needs the consent of somebody else.
+const confirm = "who may issue it confirms the entry with 'entente entry update %s --confirm'"
+
+// issues returns the longest lifetimes by an entry in the state of a reader, or an error if nothing is issued by it:
+// its author may not issue its ID any more, the ID has a role that the author could not give away, or its trust domain
+// is gone. The grants in without do not count.
+func (r *Room) issues(
+	of raftstore.Reader, e entry.Entry, row *statev1.RegistrationEntry, without ...grant.Grant,
+) (Lifetimes, error) {
+	refused := func(format string, args ...any) error {
+		return status.Errorf(codes.PermissionDenied, format+": "+confirm, append(args, e.ID)...)
+	}
+	err := r.mayWrite(of, row, without...)
+	if errors.As(err, new(*access.Refusal)) {
+		return Lifetimes{}, refused("%s, who wrote entry %s, may not issue %s any more", author(row), e.ID, e.SPIFFEID)
+	}
+	if err != nil {
+		return Lifetimes{}, err
+	}
+	held, err := privileged(of, e.SPIFFEID)
+	if err != nil {
+		return Lifetimes{}, err
+	}
+	for _, role := range held {
+		if !slices.ContainsFunc(row.GetHeld(), func(had *statev1.HeldRole) bool { return covers(had, role) }) {
+			return Lifetimes{}, refused("%s was given a role after entry %s was written, whose author could not "+
+				"issue it", e.SPIFFEID, e.ID)
+		}
+	}
+	longest, hosted, err := r.cfg.Lifetimes(of, e.SPIFFEID.TrustDomain())
+	if err != nil || !hosted {
+		return longest, cmp.Or(err, status.Errorf(codes.FailedPrecondition,
+			"this cluster is no longer the authority for %s", e.SPIFFEID.TrustDomain().Name()))
+	}
+	return longest, nil
+}
+
+// author returns who wrote an entry last.
+func author(row *statev1.RegistrationEntry) string {
+	return cmp.Or(row.GetWrittenBy(), row.GetCreatedBy())
+}
+
+// mayWrite returns an [access.Refusal] if the author of an entry could not create it now.
+func (r *Room) mayWrite(of raftstore.Reader, row *statev1.RegistrationEntry, without ...grant.Grant) error {
+	return r.cfg.AuthorMay(of, author(row), ententev1.EntryService_CreateEntry_FullMethodName,
+		&ententev1.CreateEntryRequest{Entry: entry.Message(row, 0)}, without...)
+}
+
+// Dependents returns the effects of the revocation of a grant on the entries that its holder wrote.
+func (r *Room) Dependents(of raftstore.Reader, revoked grant.Grant) ([]*ententev1.Effect, error) {
+	var stopped []*ententev1.Entry
+	for _, id := range r.index.by(revoked.Caller.String()) {
+		row, found, err := entries.Get(of, id)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			continue
+		}
+		if err = r.mayWrite(of, row.Value); err == nil { // it counts now
+			err = r.mayWrite(of, row.Value, revoked)
+			if errors.As(err, new(*access.Refusal)) {
+				stopped, err = append(stopped, entry.Message(row.Value, 0)), nil
+			}
+		}
+		if err != nil && !errors.As(err, new(*access.Refusal)) {
+			return nil, err
+		}
+	}
+	return r.lostOf(of, stopped)
 }

@@ -2,11 +2,15 @@ package registration
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
+	"github.com/ententehq/entente/access"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
@@ -19,27 +23,32 @@ import (
 type Index struct {
 	logger hclog.Logger
 	loaded chan struct{} // closed after the first load
+	most   int           // of the entries
 
 	mu      sync.RWMutex
 	entries map[string]indexed
 	// byAgent and selecting have the IDs of the entries for one agent, and of those that select agents.
 	byAgent   map[string]map[string]struct{}
 	selecting map[string]struct{}
-	agents    map[string][]string // the selectors of an agent, by its name
-	streams   map[string]map[*feed.Set[string]]struct{}
+	// byAuthor has the IDs of the entries that a caller wrote last.
+	byAuthor map[string]map[string]struct{}
+	agents   map[string][]string // the selectors of an agent, by its name
+	streams  map[string]map[*feed.Set[string]]struct{}
 }
 
 // indexed is an entry in the index. Message is shared and never modified.
 type indexed struct {
 	entry   entry.Entry
+	author  string
 	message *ententev1.Entry
 }
 
-func newIndex(logger hclog.Logger) *Index {
+func newIndex(logger hclog.Logger, most int) *Index {
 	return &Index{
-		logger: logger, loaded: make(chan struct{}), entries: map[string]indexed{},
+		logger: logger, loaded: make(chan struct{}), most: most, entries: map[string]indexed{},
 		byAgent: map[string]map[string]struct{}{}, selecting: map[string]struct{}{}, agents: map[string][]string{},
-		streams: map[string]map[*feed.Set[string]]struct{}{},
+		byAuthor: map[string]map[string]struct{}{},
+		streams:  map[string]map[*feed.Set[string]]struct{}{},
 	}
 }
 
@@ -60,6 +69,7 @@ func (x *Index) load(view *raftstore.View) error {
 	clear(x.entries)
 	clear(x.byAgent)
 	clear(x.selecting)
+	clear(x.byAuthor)
 	clear(x.agents)
 	for row, err := range entries.All(view, "") {
 		if err != nil {
@@ -95,7 +105,7 @@ func (x *Index) apply(_ *raftstore.View, batch raftstore.Batch) error {
 		case entries.Name():
 			if was, ok := x.entries[change.Key]; ok {
 				x.wake(was.entry)
-				x.remove(was.entry)
+				x.remove(was)
 			}
 			if change.Value == nil {
 				continue
@@ -136,25 +146,35 @@ func (x *Index) put(key string, row *statev1.RegistrationEntry, at raftstore.Rev
 		x.logger.Error("an entry cannot be read, and is issued to nobody", "entry", key, "error", err)
 		return
 	}
-	x.entries[key] = indexed{entry: e, message: entry.Message(row, uint64(at))}
+	x.entries[key] = indexed{entry: e, author: author(row), message: entry.Message(row, uint64(at))}
+	add(x.byAuthor, author(row), key)
 	if e.Agent == "" {
 		x.selecting[key] = struct{}{}
 		return
 	}
-	if x.byAgent[e.Agent] == nil {
-		x.byAgent[e.Agent] = map[string]struct{}{}
+	add(x.byAgent, e.Agent, key)
+}
+
+func add(sets map[string]map[string]struct{}, of, key string) {
+	if sets[of] == nil {
+		sets[of] = map[string]struct{}{}
 	}
-	x.byAgent[e.Agent][key] = struct{}{}
+	sets[of][key] = struct{}{}
+}
+
+func drop(sets map[string]map[string]struct{}, of, key string) {
+	delete(sets[of], key)
+	if len(sets[of]) == 0 {
+		delete(sets, of)
+	}
 }
 
 // remove deletes an entry. x.mu is held.
-func (x *Index) remove(e entry.Entry) {
-	delete(x.entries, e.ID)
-	delete(x.selecting, e.ID)
-	delete(x.byAgent[e.Agent], e.ID)
-	if len(x.byAgent[e.Agent]) == 0 {
-		delete(x.byAgent, e.Agent)
-	}
+func (x *Index) remove(i indexed) {
+	delete(x.entries, i.entry.ID)
+	delete(x.selecting, i.entry.ID)
+	drop(x.byAgent, i.entry.Agent, i.entry.ID)
+	drop(x.byAuthor, i.author, i.entry.ID)
 }
 
 // wake adds an entry to the sets of the streams that it concerns. x.mu is held.
@@ -173,6 +193,20 @@ func (x *Index) wake(e entry.Entry) {
 		}
 	}
 }
+
+// serversChanged has every stream compare the members with those that it has sent.
+func (x *Index) serversChanged() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, streams := range x.streams {
+		for s := range streams {
+			s.Add(noEntry)
+		}
+	}
+}
+
+// noEntry is the ID of no entry.
+const noEntry = ""
 
 // subscribe returns a set that receives the IDs of entries that change for an agent, and all at first. The caller ends
 // it.
@@ -227,6 +261,31 @@ func (x *Index) Of(agent string, selectors []string) (of []*ententev1.Entry) {
 		}
 	}
 	return of
+}
+
+// by returns the IDs of the entries that a caller wrote last, sorted.
+func (x *Index) by(author string) []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Sorted(maps.Keys(x.byAuthor[author]))
+}
+
+// admits returns an error if an author can write no further entry: the table is full, or the author has as many as it
+// leaves free for all others. An admin socket fills the table.
+func (x *Index) admits(author string) error {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	all, own := len(x.entries), len(x.byAuthor[author])
+	switch {
+	case all >= x.most:
+		return status.Errorf(codes.ResourceExhausted, "the cluster has %d entries, the most that it can have: delete "+
+			"those of workloads that are gone", all)
+	case own >= x.most-all && !access.ByAdminSocket(author):
+		return status.Errorf(codes.ResourceExhausted, "%s has written %d entries, and %d are left for everybody: one "+
+			"caller has no more than it leaves for the others; delete some, or create more on the admin socket of a "+
+			"member", author, own, x.most-all)
+	}
+	return nil
 }
 
 // size returns the number of entries and of agents.

@@ -3,6 +3,7 @@ package registration
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -66,7 +67,9 @@ func (s *nodeService) WatchEntries(
 	}
 	set, end := s.room.index.subscribe(name)
 	defer end()
-	w := entryWatch{index: s.room.index, agent: name, sent: map[string]struct{}{}, send: stream.Send}
+	w := entryWatch{
+		index: s.room.index, servers: s.room.servers, agent: name, sent: map[string]struct{}{}, send: stream.Send,
+	}
 	return set.Each(ctx, feed.Pace{}, func(a feed.Affected[string]) error {
 		return w.deliver(uint64(s.room.cfg.Store.View().Revision()), a)
 	})
@@ -74,9 +77,12 @@ func (s *nodeService) WatchEntries(
 
 // entryWatch is the state of one stream of entries.
 type entryWatch struct {
-	index *Index
-	agent string
-	sent  map[string]struct{}
+	index   *Index
+	servers func() []*ententev1.AgentServer
+	agent   string
+	sent    map[string]struct{}
+	// named are the members that were sent last.
+	named []*ententev1.AgentServer
 	send  func(*ententev1.WatchEntriesResponse) error
 }
 
@@ -86,6 +92,9 @@ const maxWatchBytes = 512 << 10
 // deliver sends the whole state, or what changed.
 func (w *entryWatch) deliver(revision uint64, a feed.Affected[string]) error {
 	next := &ententev1.WatchEntriesResponse{Revision: revision, Whole: a.All}
+	if now := w.servers(); !slices.EqualFunc(now, w.named, sameServer) {
+		next.Servers, w.named = now, now
+	}
 	size := 0
 	add := func(e *ententev1.Entry) error {
 		if n := proto.Size(e); size > 0 && size+n > maxWatchBytes {
@@ -119,11 +128,13 @@ func (w *entryWatch) deliver(revision uint64, a feed.Affected[string]) error {
 			next.Deleted = append(next.Deleted, id)
 		}
 	}
-	if len(next.GetChanged()) == 0 && len(next.GetDeleted()) == 0 {
+	if len(next.GetChanged()) == 0 && len(next.GetDeleted()) == 0 && len(next.GetServers()) == 0 {
 		return nil
 	}
 	return w.send(next)
 }
+
+func sameServer(a, b *ententev1.AgentServer) bool { return proto.Equal(a, b) }
 
 // maxBatch bounds a batch of requests.
 const maxBatch = 100

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -48,7 +49,7 @@ type Lifetimes struct {
 	X509, JWT time.Duration
 }
 
-// Config configures a [Room]. All fields are required but Logger and Now.
+// Config configures a [Room]. All fields are required but MaxEntries, Logger and Now.
 type Config struct {
 	Store *raftstore.Store
 	// Home is the home trust domain.
@@ -58,12 +59,18 @@ type Config struct {
 	Lifetimes func(raftstore.Reader, spiffeid.TrustDomain) (Lifetimes, bool, error)
 	// Servers returns the present members, as agents reach them.
 	Servers func() []agenttoken.Server
+	// AuthorMay is [access.GuardConfig.AuthorMay].
+	AuthorMay func(
+		r raftstore.Reader, author, method string, request proto.Message, without ...grant.Grant,
+	) error
 	// ParseCSR returns the key of a certificate request that its signature proves.
 	ParseCSR func(der []byte) (crypto.PublicKey, error)
 	// Binding returns the value that both ends derive from the TLS session of a call under entente-join/1.
 	Binding func(context.Context) ([]byte, bool)
-	Logger  hclog.Logger
-	Now     func() time.Time
+	// MaxEntries bounds the entries. If 0, it is 100,000.
+	MaxEntries int
+	Logger     hclog.Logger
+	Now        func() time.Time
 }
 
 // Room has the agents and the entries of a cluster, and the services for them.
@@ -80,8 +87,11 @@ func New(cfg Config) *Room {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.MaxEntries == 0 {
+		cfg.MaxEntries = maxEntries
+	}
 	cfg.Store.Snapshots().Survive("registration", surviveRestore)
-	return &Room{cfg: cfg, index: newIndex(cfg.Logger)}
+	return &Room{cfg: cfg, index: newIndex(cfg.Logger, cfg.MaxEntries)}
 }
 
 // Run follows the tables until ctx ends, and returns its error.
@@ -118,11 +128,17 @@ func checkPageSize(n int32) error {
 	return nil
 }
 
-// servers returns the members as messages have them.
+// ServersChanged is called after a member was added, was removed or has moved. Agents have the new list at once.
+func (r *Room) ServersChanged() { r.index.serversChanged() }
+
+// servers returns the members as messages have them, sorted.
 func (r *Room) servers() (servers []*ententev1.AgentServer) {
 	for _, s := range r.cfg.Servers() {
 		servers = append(servers, &ententev1.AgentServer{Address: s.Address, Identity: s.Identity[:]})
 	}
+	slices.SortFunc(servers, func(a, b *ententev1.AgentServer) int {
+		return bytes.Compare(a.GetIdentity(), b.GetIdentity())
+	})
 	return servers
 }
 

@@ -62,6 +62,8 @@ type services struct {
 	attest  ententev1.AttestationServiceServer
 	signed  chan *ententev1.IssueX509SVIDRequest
 	store   *raftstore.Store
+	room    *registration.Room
+	guard   access.GuardConfig
 }
 
 // RegisterService implements grpc.ServiceRegistrar.
@@ -79,19 +81,28 @@ func (s *services) RegisterService(_ *grpc.ServiceDesc, service any) {
 const session = "a session"
 
 // room runs a room on a store of one member.
-func room(t *testing.T) *services {
+func room(t *testing.T, adjust ...func(*registration.Config)) *services {
 	t.Helper()
 	s := &services{store: raftstoretest.New(t), signed: make(chan *ententev1.IssueX509SVIDRequest, 100)}
-	r := registration.New(registration.Config{
+	s.guard = access.GuardConfig{
+		Home: home, Hosted: func(_ raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return td == home, nil },
+	}
+	cfg := registration.Config{
 		Store: s.store, Home: home, Signer: signer{requests: s.signed}, ParseCSR: svid.ParseCSR,
 		Lifetimes: func(_ raftstore.Reader, td spiffeid.TrustDomain) (registration.Lifetimes, bool, error) {
 			return registration.Lifetimes{X509: time.Hour, JWT: 5 * time.Minute}, td == home, nil
 		},
+		AuthorMay: s.guard.AuthorMay,
 		Servers: func() []agenttoken.Server {
 			return []agenttoken.Server{{Address: "10.0.0.1:7440", Identity: [32]byte{1}}}
 		},
 		Binding: func(context.Context) ([]byte, bool) { return []byte(session), true },
-	})
+	}
+	for _, f := range adjust {
+		f(&cfg)
+	}
+	r := registration.New(cfg)
+	s.room = r
 	r.RegisterServices(s)
 	s.attest = r.AttestationService()
 	ctx, cancel := context.WithCancel(t.Context())

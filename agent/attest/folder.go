@@ -24,8 +24,11 @@ const (
 
 // state is what the agent keeps of the cluster. The SPIFFE ID is empty until it was attested.
 type state struct {
-	SPIFFEID string              `json:"spiffe_id"`
-	Servers  []agenttoken.Server `json:"servers"`
+	SPIFFEID string `json:"spiffe_id"`
+	// Servers are the members that the cluster has named last.
+	Servers []agenttoken.Server `json:"servers"`
+	// Token is the ID of the token with which the agent was attested. Its members are not used again.
+	Token string `json:"token,omitempty"`
 }
 
 // loadKey returns the key in a folder, and makes one if there is none. The folder is made too.

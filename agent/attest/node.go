@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,11 +41,11 @@ type Config struct {
 // Node is the agent's identity. It is a source of its X509-SVID and of the bundle of the home trust domain. It is safe
 // for concurrent use.
 type Node struct {
-	cfg   Config
-	key   *ecdsa.PrivateKey
-	token *agenttoken.Token // nil if none was given
+	cfg Config
+	key *ecdsa.PrivateKey
 
 	mu     sync.RWMutex
+	token  *agenttoken.Token // nil if none was given, or it was used
 	state  state
 	svid   *x509svid.SVID
 	bundle *bundle.Bundle
@@ -69,7 +70,9 @@ func Open(cfg Config) (*Node, error) {
 		if err != nil && n.state.SPIFFEID == "" {
 			return nil, err
 		}
-		if err == nil {
+		// The members of a token that is old can have been removed meanwhile.
+		fresh := n.state.SPIFFEID == "" || time.Now().Before(t.Expires)
+		if err == nil && fresh && t.ID != n.state.Token {
 			n.token = &t
 		}
 	}
@@ -80,39 +83,25 @@ func Open(cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// servers returns the members to attest to: those that the cluster named last, and those of the token.
+// servers returns the members to attest to: those of a token that was not used yet, and from then on those that the
+// cluster named last. No others: a member that was removed since the one list was made is in the other one no more.
 func (n *Node) servers() []agenttoken.Server {
 	n.mu.RLock()
-	servers := append([]agenttoken.Server(nil), n.state.Servers...)
-	n.mu.RUnlock()
+	servers := slices.Clone(n.state.Servers)
 	if n.token != nil {
-		for _, s := range n.token.Servers {
-			if !containsServer(servers, s) {
-				servers = append(servers, s)
-			}
-		}
+		servers = slices.Clone(n.token.Servers)
 	}
+	n.mu.RUnlock()
 	if len(n.cfg.Addresses) == 0 {
 		return servers
 	}
 	var at []agenttoken.Server // any of them can be at any address
 	for _, address := range n.cfg.Addresses {
 		for _, s := range servers {
-			if s := (agenttoken.Server{Address: address, Identity: s.Identity}); !containsServer(at, s) {
-				at = append(at, s)
-			}
+			at = append(at, agenttoken.Server{Address: address, Identity: s.Identity})
 		}
 	}
 	return at
-}
-
-func containsServer(servers []agenttoken.Server, s agenttoken.Server) bool {
-	for _, known := range servers {
-		if known == s {
-			return true
-		}
-	}
-	return false
 }
 
 // Addresses returns where the members serve the API.
@@ -175,9 +164,11 @@ func (n *Node) attestAt(ctx context.Context, server agenttoken.Server) error {
 		if m.Proof, err = agenttoken.Prove(n.key, binding); err != nil {
 			return err
 		}
+		n.mu.RLock()
 		if n.token != nil {
 			m.Token = &ententev1.AgentTokenEvidence{Id: n.token.ID, Secret: n.token.Secret[:]}
 		}
+		n.mu.RUnlock()
 		answer, err = service.AttestAgent(ctx, m)
 		return err
 	})
@@ -209,26 +200,47 @@ func (n *Node) adopt(issued *ententev1.IssueX509SVIDResponse, servers []*entente
 	if err != nil {
 		return fmt.Errorf("read the bundle of %s: %w", svid.ID.TrustDomain().Name(), err)
 	}
-	next := state{SPIFFEID: svid.ID.String()}
-	for _, s := range servers {
-		if len(s.GetIdentity()) == len(agenttoken.Server{}.Identity) {
-			next.Servers = append(next.Servers, agenttoken.Server{
-				Address: s.GetAddress(), Identity: [32]byte(s.GetIdentity()),
-			})
-		}
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.state.SPIFFEID != "" && n.state.SPIFFEID != svid.ID.String() {
+		return fmt.Errorf("the member issued %s to this agent, which is %s", svid.ID, n.state.SPIFFEID)
+	}
+	next := state{SPIFFEID: svid.ID.String(), Servers: named(servers), Token: n.state.Token}
 	if len(next.Servers) == 0 {
 		next.Servers = n.state.Servers
 	}
-	if n.state.SPIFFEID != "" && n.state.SPIFFEID != next.SPIFFEID {
-		return fmt.Errorf("the member issued %s to this agent, which is %s", next.SPIFFEID, n.state.SPIFFEID)
+	if n.token != nil {
+		next.Token = n.token.ID
 	}
 	if err := next.save(n.cfg.Dir); err != nil {
 		return err
 	}
-	n.state, n.svid, n.bundle, n.at = next, svid, home, at
+	n.state, n.svid, n.bundle, n.at, n.token = next, svid, home, at, nil
+	return nil
+}
+
+// named returns the members of a message, those without an identity key left out.
+func named(servers []*ententev1.AgentServer) (of []agenttoken.Server) {
+	for _, s := range servers {
+		if len(s.GetIdentity()) == len(agenttoken.Server{}.Identity) {
+			of = append(of, agenttoken.Server{Address: s.GetAddress(), Identity: [32]byte(s.GetIdentity())})
+		}
+	}
+	return of
+}
+
+// SetServers takes over the members that the cluster names. The agent attests itself to no others from then on.
+func (n *Node) SetServers(servers []*ententev1.AgentServer) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next := n.state
+	if next.Servers = named(servers); len(next.Servers) == 0 || slices.Equal(next.Servers, n.state.Servers) {
+		return nil
+	}
+	if err := next.save(n.cfg.Dir); err != nil {
+		return err
+	}
+	n.state = next
 	return nil
 }
 

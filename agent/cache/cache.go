@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -47,7 +49,8 @@ type Cache struct {
 	known      bool // the entries have arrived once
 	bundles    map[string]*bundle.Bundle
 	distrusted map[string]bool
-	tokens     map[tokenKey]*token
+	kept       int // JWT-SVIDs of all entries
+	misses     *rate.Limiter
 }
 
 // held is an entry with its SVID.
@@ -60,6 +63,9 @@ type held struct {
 	at        time.Time
 	retry     time.Time
 	failures  int
+	// tokens are the JWT-SVIDs by audience. misses bounds those that are requested from members.
+	tokens map[string]*token
+	misses *rate.Limiter
 }
 
 // Identity is an entry with its SVID, which must not be modified.
@@ -82,7 +88,8 @@ type State struct {
 func New(issuer Issuer, logger hclog.Logger) *Cache {
 	return &Cache{
 		issuer: issuer, logger: logger, now: time.Now, wake: make(chan struct{}, 1), changed: make(chan struct{}),
-		entries: map[string]*held{}, bundles: map[string]*bundle.Bundle{}, tokens: map[tokenKey]*token{},
+		entries: map[string]*held{}, bundles: map[string]*bundle.Bundle{},
+		misses: rate.NewLimiter(missRate, missBurst),
 	}
 }
 
@@ -115,7 +122,9 @@ func (c *Cache) SetEntries(entries map[string]*ententev1.Entry) {
 	for id, e := range entries {
 		h := c.entries[id]
 		if h == nil || h.entry.GetSpiffeId() != e.GetSpiffeId() {
-			h = &held{}
+			h = &held{misses: rate.NewLimiter(entryMissRate, entryMissBurst)}
+		} else if h.entry.GetEtag() != e.GetEtag() {
+			clear(h.tokens)
 		}
 		h.entry = e
 		if h.etag != e.GetEtag() {
@@ -123,12 +132,8 @@ func (c *Cache) SetEntries(entries map[string]*ententev1.Entry) {
 		}
 		next[id] = h
 	}
-	for key := range c.tokens {
-		if e := entries[key.entry]; e == nil || e.GetEtag() != c.tokens[key].etag {
-			delete(c.tokens, key)
-		}
-	}
 	c.entries, c.known = next, true
+	c.count()
 	c.notify()
 	c.renew()
 }
@@ -150,16 +155,13 @@ func (c *Cache) SetDistrusted(authorities map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.distrusted = authorities
-	for key, t := range c.tokens {
-		if authorities[t.authority] {
-			delete(c.tokens, key)
-		}
-	}
 	for _, h := range c.entries {
 		if authorities[h.authority] {
 			h.retry = time.Time{}
 		}
+		maps.DeleteFunc(h.tokens, func(_ string, t *token) bool { return authorities[t.authority] })
 	}
+	c.count()
 	c.renew()
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"math/big"
 	"net/url"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/ententehq/entente/agent/cache"
@@ -49,6 +51,12 @@ func (i *issuer) set(err error, authority string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.err, i.authority = err, authority
+}
+
+func (i *issuer) issued() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.tokens
 }
 
 func (i *issuer) count(id string) int {
@@ -229,5 +237,55 @@ func TestOneEntryDoesNotHoldUpOthers(t *testing.T) {
 		entries, svids, _ := c.Counts()
 		require.Equal(t, 2, entries)
 		require.Equal(t, 1, svids)
+	})
+}
+
+// TestTokensOfOneEntryLeaveThoseOfOthers has one workload request a token for a new audience each time: it has its
+// share, another one has its own, and what is kept for another one stays.
+func TestTokensOfOneEntryLeaveThoseOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := newIssuer(t)
+		c := cache.New(i, hclog.NewNullLogger())
+		entries := map[string]*ententev1.Entry{}
+		for n := range 10 {
+			id := fmt.Sprint("e", n)
+			entries[id] = &ententev1.Entry{Id: id, SpiffeId: "spiffe://eu.example.org/" + id, Selectors: []string{"a"}}
+		}
+		c.SetEntries(entries)
+		request := func(id, audience string) error {
+			_, err := c.JWTSVID(t.Context(), entries[id], []string{audience})
+			return err
+		}
+		flood := func(id string) (signed int) {
+			for {
+				if err := request(id, fmt.Sprint("audience ", signed)); err != nil {
+					require.Equal(t, codes.ResourceExhausted, status.Code(err), err)
+					require.ErrorContains(t, err, "new JWT-SVIDs a second are requested for "+entries[id].GetSpiffeId())
+					return signed
+				}
+				signed++
+			}
+		}
+		require.NoError(t, request("e9", "kept"))
+		require.Equal(t, 200, flood("e0"))
+		require.NoError(t, request("e1", "another"))
+		before := i.issued()
+		for range 10 { // the first workload goes on, within its rate, until its tokens give way to each other
+			time.Sleep(4 * time.Second)
+			for n := range 200 {
+				require.NoError(t, request("e0", fmt.Sprint("later ", time.Now(), n)))
+			}
+		}
+		require.Equal(t, before+2000, i.issued())
+		require.NoError(t, request("e9", "kept"))
+		require.Equal(t, before+2000, i.issued(), "the token of another entry was kept")
+
+		// All together have half of what a member signs for the agent.
+		time.Sleep(time.Minute)
+		sum := 0
+		for n := range 9 {
+			sum += flood(fmt.Sprint("e", n))
+		}
+		require.Equal(t, 1000, sum)
 	})
 }

@@ -3,17 +3,25 @@ package workload
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"sync"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 )
 
 // Credentials are the transport credentials of a gRPC server on a Unix socket. They identify the process at the other
-// end of each connection, and refuse a connection whose process cannot be identified.
-func Credentials() credentials.TransportCredentials { return unixCredentials{} }
+// end of each connection, and refuse a connection whose process cannot be identified, or whose user has its share.
+func Credentials(shares *Shares, logger hclog.Logger) credentials.TransportCredentials {
+	return unixCredentials{shares, logger}
+}
 
-type unixCredentials struct{}
+type unixCredentials struct {
+	shares *Shares
+	logger hclog.Logger
+}
 
 // AuthInfo has the process of a connection.
 type AuthInfo struct {
@@ -24,19 +32,19 @@ type AuthInfo struct {
 // AuthType implements credentials.AuthInfo.
 func (AuthInfo) AuthType() string { return "unix" }
 
-// released is a connection that owns the descriptor of its process.
+// released is a connection that owns the descriptor of its process, and its place among those of its user.
 type released struct {
 	net.Conn
-	process Process
+	release func()
 }
 
 // Close closes the connection. It can be called more than once.
 func (c released) Close() error {
-	c.process.release()
+	c.release()
 	return c.Conn.Close()
 }
 
-func (unixCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (u unixCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	c, ok := conn.(*net.UnixConn)
 	if !ok {
 		return nil, nil, errors.New("workloads connect by a Unix socket alone")
@@ -45,10 +53,16 @@ func (unixCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.Aut
 	if err != nil {
 		return nil, nil, err
 	}
+	leave, ok := u.shares.Take(p.UID)
+	if !ok {
+		p.release()
+		u.logger.Warn("a user has too many connections: another one is refused", "uid", p.UID, "pid", p.PID)
+		return nil, nil, fmt.Errorf("user %d has as many connections as are left for all others", p.UID)
+	}
 	info := AuthInfo{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, Process: p,
 	}
-	return released{c, p}, info, nil
+	return released{c, sync.OnceFunc(func() { p.release(); leave() })}, info, nil
 }
 
 func (unixCredentials) ClientHandshake(
@@ -61,7 +75,7 @@ func (unixCredentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "unix"}
 }
 
-func (unixCredentials) Clone() credentials.TransportCredentials { return unixCredentials{} }
+func (u unixCredentials) Clone() credentials.TransportCredentials { return u }
 
 func (unixCredentials) OverrideServerName(string) error { return nil }
 

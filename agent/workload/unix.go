@@ -15,7 +15,8 @@ import (
 )
 
 // Unix is the attestor of what a Unix kernel knows of a process. Its selectors are uid, gid, user, group,
-// supplementary_gid, supplementary_group, path and sha256, of the program of the process.
+// supplementary_gid, supplementary_group, path and sha256, of the program of the process. The path is one of the
+// agent's own files: a program in a container or behind another mount, and one that was deleted, have none.
 type Unix struct {
 	// Uses reports whether an entry has a selector with a prefix. The digest of a program, which takes the longest, is
 	// computed only if one has. If nil, it always is.
@@ -56,7 +57,11 @@ func (u Unix) Attest(ctx context.Context, p Process) ([]string, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read the path of the program: %w", err)
 	}
-	selectors = append(selectors, "path:"+path)
+	if runs, err := sameFile(exe, path); err != nil {
+		return nil, err
+	} else if runs {
+		selectors = append(selectors, "path:"+path)
+	}
 	if u.Uses != nil && !u.Uses("unix:sha256:") {
 		return selectors, nil
 	}
@@ -65,6 +70,17 @@ func (u Unix) Attest(ctx context.Context, p Process) ([]string, error) {
 		return nil, err
 	}
 	return append(selectors, "sha256:"+digest), nil
+}
+
+// sameFile reports whether the program that a link leads to is the file that the agent has at a path. The kernel names
+// the path in the mount namespace of the process, in which its user can mount another file there.
+func sameFile(exe, path string) (bool, error) {
+	running, err := os.Stat(exe)
+	if err != nil {
+		return false, fmt.Errorf("read the program: %w", err)
+	}
+	own, err := os.Lstat(path)
+	return err == nil && os.SameFile(running, own), nil
 }
 
 // supplementary returns the supplementary groups of a process.

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,23 +26,20 @@ type Identifier struct {
 	// attested process. It may be nil.
 	Attested func(result string)
 
-	mu       sync.Mutex
-	limiters map[source]*rate.Limiter
+	once             sync.Once
+	processes, users *lru.Cache[int64, *rate.Limiter]
 }
 
 const (
 	// callRate and callBurst bound the calls of one process: a restart loop of a library calls a few times a second,
 	// and a program that wants a token for each of its requests some hundred times.
 	callRate, callBurst = 200, 400
-	// maxSources bounds the memory for limits. At the limit all are forgotten.
-	maxSources = 4096
+	// userRate and userBurst bound those of all processes of one user, which can start new ones: a thousand workloads
+	// that start together make four calls each.
+	userRate, userBurst = 2000, 8000
+	// maxLimiters bounds the memory for each kind of limit. The least recent one is forgotten.
+	maxLimiters = 4096
 )
-
-// source is whose calls are counted together.
-type source struct {
-	uid uint32
-	pid int32
-}
 
 // errNoIdentity is what a caller without an identity has. It is the same for every reason.
 var errNoIdentity = status.Error(codes.PermissionDenied, "no identity issued")
@@ -58,10 +56,11 @@ func (i *Identifier) Identify(ctx context.Context, method string) (Caller, error
 	if !ok {
 		return Caller{}, status.Error(codes.Internal, "the connection has no process")
 	}
-	if !i.limiter(source{p.UID, p.PID}).Allow() {
+	if !i.allow(p) {
 		i.Logger.Warn("a workload calls too often", "pid", p.PID, "uid", p.UID, "method", method)
-		return Caller{}, status.Errorf(codes.ResourceExhausted, "this process calls more than %d times a second: "+
-			"keep a stream open instead, or a token while it is valid", callRate)
+		return Caller{}, status.Errorf(codes.ResourceExhausted, "this process calls more than %d times a second, or "+
+			"all of its user more than %d times: keep a stream open instead, or a token while it is valid", callRate,
+			userRate)
 	}
 	selectors, err := workload.Attest(ctx, p, i.Attestors)
 	if err != nil {
@@ -79,16 +78,23 @@ func (i *Identifier) attested(result string) {
 	}
 }
 
-func (i *Identifier) limiter(of source) *rate.Limiter {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	l := i.limiters[of]
-	if l == nil {
-		if len(i.limiters) >= maxSources || i.limiters == nil {
-			i.limiters = map[source]*rate.Limiter{}
-		}
-		l = rate.NewLimiter(callRate, callBurst)
-		i.limiters[of] = l
+// allow reports whether a process may call now.
+func (i *Identifier) allow(p workload.Process) bool {
+	i.once.Do(func() {
+		i.processes, _ = lru.New[int64, *rate.Limiter](maxLimiters) // never fails
+		i.users, _ = lru.New[int64, *rate.Limiter](maxLimiters)
+	})
+	return limiter(i.users, int64(p.UID), userRate, userBurst).Allow() &&
+		limiter(i.processes, int64(p.PID), callRate, callBurst).Allow()
+}
+
+func limiter(of *lru.Cache[int64, *rate.Limiter], key int64, perSecond rate.Limit, burst int) *rate.Limiter {
+	if l, ok := of.Get(key); ok {
+		return l
+	}
+	l := rate.NewLimiter(perSecond, burst)
+	if earlier, ok, _ := of.PeekOrAdd(key, l); ok {
+		return earlier
 	}
 	return l
 }
@@ -128,28 +134,44 @@ func Header(ctx context.Context) error {
 	return nil
 }
 
-// ServerOptions returns options that require the security header of the calls of the Workload API.
-func ServerOptions() []grpc.ServerOption {
+// ServerOptions returns options that require the security header of the calls of the Workload API, and that bound the
+// calls under way of each user, those of other services included.
+func ServerOptions(shares *workload.Shares, logger hclog.Logger) []grpc.ServerOption {
 	const service = "/SpiffeWorkloadAPI/"
+	admit := func(ctx context.Context, method string) (leave func(), err error) {
+		if strings.HasPrefix(method, service) {
+			if err := Header(ctx); err != nil {
+				return nil, err
+			}
+		}
+		p, _ := workload.ProcessFrom(ctx)
+		leave, ok := shares.Take(p.UID)
+		if !ok {
+			logger.Warn("a user has too many calls under way: another one is refused", "uid", p.UID, "pid", p.PID)
+			return nil, status.Errorf(codes.ResourceExhausted, "user %d has as many calls under way as are left for "+
+				"all others: end some", p.UID)
+		}
+		return leave, nil
+	}
 	return []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(func(
 			ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 		) (any, error) {
-			if strings.HasPrefix(info.FullMethod, service) {
-				if err := Header(ctx); err != nil {
-					return nil, err
-				}
+			leave, err := admit(ctx, info.FullMethod)
+			if err != nil {
+				return nil, err
 			}
+			defer leave()
 			return handler(ctx, request)
 		}),
 		grpc.ChainStreamInterceptor(func(
 			server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler,
 		) error {
-			if strings.HasPrefix(info.FullMethod, service) {
-				if err := Header(stream.Context()); err != nil {
-					return err
-				}
+			leave, err := admit(stream.Context(), info.FullMethod)
+			if err != nil {
+				return err
 			}
+			defer leave()
 			return handler(server, stream)
 		}),
 	}

@@ -15,11 +15,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
 	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/internal/loop"
 	"github.com/ententehq/entente/authority/keys"
+	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/authority/svid"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -184,11 +186,14 @@ func (i *Issuer) checkName(id spiffeid.ID, by requester) error {
 	return nil
 }
 
-// IssueAgentX509 signs the X509-SVID of an agent, which the caller of this method has attested. caller is for the audit
-// log.
+// IssueAgentX509 signs the X509-SVID of an agent, which the caller of this method has attested, within the rate of the
+// agent. caller is for the audit log.
 func (i *Issuer) IssueAgentX509(
 	ctx context.Context, id spiffeid.ID, csr []byte, caller string,
 ) (*ententev1.IssueX509SVIDResponse, error) {
+	if err := i.limiter.admit(access.SVIDCaller(id), plan.X509); err != nil {
+		return nil, err
+	}
 	request := &ententev1.IssueX509SVIDRequest{SpiffeId: id.String(), Csr: csr}
 	response, err := i.issueX509(ctx, request, caller, requester{agent: true})
 	return response, signingError(err)

@@ -16,6 +16,7 @@ import (
 const (
 	JoinPrefix       = "entente-join-1-"
 	InvitationPrefix = "entente-federate-1-"
+	AgentPrefix      = "entente-agent-1-"
 )
 
 // publicPrefix comes before the prefix of the token in the text of a public part.
@@ -37,6 +38,7 @@ func Join(public string, secret []byte) (string, error) {
 	public = strings.TrimSpace(public)
 	for prefix, content := range map[string]proto.Message{
 		JoinPrefix: &statev1.JoinTokenContent{}, InvitationPrefix: &statev1.InvitationContent{},
+		AgentPrefix: &statev1.AgentTokenContent{},
 	} {
 		if !strings.HasPrefix(public, publicPrefix+prefix) {
 			continue
@@ -47,8 +49,8 @@ func Join(public string, secret []byte) (string, error) {
 		content.ProtoReflect().Set(secretField(content), protoreflect.ValueOfBytes(secret))
 		return Encode(prefix, content)
 	}
-	return "", fmt.Errorf("read the public part: it begins with neither %q nor %q: %w", publicPrefix+InvitationPrefix,
-		publicPrefix+JoinPrefix, ErrNotAToken)
+	return "", fmt.Errorf("read the public part: it begins with none of %q, %q and %q: %w",
+		publicPrefix+InvitationPrefix, publicPrefix+JoinPrefix, publicPrefix+AgentPrefix, ErrNotAToken)
 }
 
 func secretField(content proto.Message) protoreflect.FieldDescriptor {

@@ -21,7 +21,6 @@ import (
 )
 
 const (
-	prefix = "entente-agent-1-"
 	// maxMembers is far above the members of a cluster.
 	maxMembers = 64
 	// maxUnixSeconds is the end of the year 9999, the last that protobuf's timestamps hold.
@@ -68,7 +67,7 @@ func (t Token) Text() (string, error) {
 		content.Addresses = append(content.Addresses, s.Address)
 		content.Identities = append(content.Identities, s.Identity[:])
 	}
-	return token.Encode(prefix, content)
+	return token.Encode(token.AgentPrefix, content)
 }
 
 // String names the token without revealing it.
@@ -81,7 +80,7 @@ var ErrMalformed = errors.New("not a token for an agent of this version of Enten
 // Parse parses the text of a token. White space around it is allowed.
 func Parse(text string) (Token, error) {
 	var content statev1.AgentTokenContent
-	err := token.Decode(prefix, strings.TrimSpace(text), &content)
+	err := token.Decode(token.AgentPrefix, strings.TrimSpace(text), &content)
 	if err == nil {
 		var t Token
 		if t, err = fromContent(&content); err == nil {

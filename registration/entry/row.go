@@ -36,6 +36,7 @@ func Message(row *statev1.RegistrationEntry, revision uint64) *ententev1.Entry {
 		Selectors: row.GetSelectors(), X509SvidTtl: row.GetX509SvidTtl(), JwtSvidTtl: row.GetJwtSvidTtl(),
 		DnsNames: row.GetDnsNames(), FederatesWith: row.GetFederatesWith(),
 		FederatesWithAll: row.GetFederatesWithAll(), Hint: row.GetHint(), CreateTime: row.GetCreateTime(),
-		CreatedBy: row.GetCreatedBy(), Revision: revision, Etag: etag.Of(row.GetGeneration()),
+		CreatedBy: row.GetCreatedBy(), WrittenBy: row.GetWrittenBy(), Revision: revision,
+		Etag: etag.Of(row.GetGeneration()),
 	}
 }

@@ -216,7 +216,14 @@ type CreateAgentTokenRequest struct {
 	// The name of the agent: 1 to 63 of a-z, 0-9, '-', '_' and '.', a letter or digit first and last.
 	Agent string `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
 	// 1 s to 24 h. If absent, 10 minutes.
-	Ttl           *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,2,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// SHA-256 of a secret of 32 random bytes that the caller made and keeps. The response then has no token: the public
+	// part of the token and the secret are joined into one. If empty, the server makes the secret.
+	SecretSha256  []byte `protobuf:"bytes,4,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,14 +272,30 @@ func (x *CreateAgentTokenRequest) GetTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *CreateAgentTokenRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateAgentTokenRequest) GetSecretSha256() []byte {
+	if x != nil {
+		return x.SecretSha256
+	}
+	return nil
+}
+
 type CreateAgentTokenResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// A secret.
+	// A secret, returned only once. Empty if the request has secret_sha256, and in the response to a repeated request.
 	Token      string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The ID that the agent will have.
-	SpiffeId      string `protobuf:"bytes,4,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	SpiffeId string `protobuf:"bytes,4,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
+	// What is stored of it.
+	AgentToken    *AgentToken `protobuf:"bytes,5,opt,name=agent_token,json=agentToken,proto3" json:"agent_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,6 +358,294 @@ func (x *CreateAgentTokenResponse) GetSpiffeId() string {
 	return ""
 }
 
+func (x *CreateAgentTokenResponse) GetAgentToken() *AgentToken {
+	if x != nil {
+		return x.AgentToken
+	}
+	return nil
+}
+
+// AgentToken describes a token without its secret.
+type AgentToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The only agent that it admits.
+	Agent      string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	CreatedBy  string                 `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// The token without its secret; joined with the secret it is the token. Not secret.
+	PublicPart    string `protobuf:"bytes,6,opt,name=public_part,json=publicPart,proto3" json:"public_part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentToken) Reset() {
+	*x = AgentToken{}
+	mi := &file_entente_v1_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentToken) ProtoMessage() {}
+
+func (x *AgentToken) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentToken.ProtoReflect.Descriptor instead.
+func (*AgentToken) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AgentToken) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AgentToken) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *AgentToken) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *AgentToken) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *AgentToken) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *AgentToken) GetPublicPart() string {
+	if x != nil {
+		return x.PublicPart
+	}
+	return ""
+}
+
+type ListAgentTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAgentTokensRequest) Reset() {
+	*x = ListAgentTokensRequest{}
+	mi := &file_entente_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAgentTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAgentTokensRequest) ProtoMessage() {}
+
+func (x *ListAgentTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAgentTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListAgentTokensRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListAgentTokensRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type ListAgentTokensResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Ordered by agent.
+	AgentTokens   []*AgentToken `protobuf:"bytes,2,rep,name=agent_tokens,json=agentTokens,proto3" json:"agent_tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAgentTokensResponse) Reset() {
+	*x = ListAgentTokensResponse{}
+	mi := &file_entente_v1_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAgentTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAgentTokensResponse) ProtoMessage() {}
+
+func (x *ListAgentTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAgentTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListAgentTokensResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListAgentTokensResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListAgentTokensResponse) GetAgentTokens() []*AgentToken {
+	if x != nil {
+		return x.AgentTokens
+	}
+	return nil
+}
+
+type RevokeAgentTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAgentTokenRequest) Reset() {
+	*x = RevokeAgentTokenRequest{}
+	mi := &file_entente_v1_agent_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAgentTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAgentTokenRequest) ProtoMessage() {}
+
+func (x *RevokeAgentTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAgentTokenRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAgentTokenRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RevokeAgentTokenRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+type RevokeAgentTokenResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The token as it was.
+	AgentToken    *AgentToken `protobuf:"bytes,2,opt,name=agent_token,json=agentToken,proto3" json:"agent_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAgentTokenResponse) Reset() {
+	*x = RevokeAgentTokenResponse{}
+	mi := &file_entente_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAgentTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAgentTokenResponse) ProtoMessage() {}
+
+func (x *RevokeAgentTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAgentTokenResponse.ProtoReflect.Descriptor instead.
+func (*RevokeAgentTokenResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RevokeAgentTokenResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RevokeAgentTokenResponse) GetAgentToken() *AgentToken {
+	if x != nil {
+		return x.AgentToken
+	}
+	return nil
+}
+
 type ListAgentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
@@ -348,7 +659,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[3]
+	mi := &file_entente_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +671,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[3]
+	mi := &file_entente_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +684,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListAgentsRequest) GetRead() *ReadOptions {
@@ -410,7 +721,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_entente_v1_agent_proto_msgTypes[4]
+	mi := &file_entente_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -422,7 +733,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[4]
+	mi := &file_entente_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -435,7 +746,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListAgentsResponse) GetRevision() uint64 {
@@ -469,7 +780,7 @@ type GetAgentRequest struct {
 
 func (x *GetAgentRequest) Reset() {
 	*x = GetAgentRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[5]
+	mi := &file_entente_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +792,7 @@ func (x *GetAgentRequest) String() string {
 func (*GetAgentRequest) ProtoMessage() {}
 
 func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[5]
+	mi := &file_entente_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +805,7 @@ func (x *GetAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAgentRequest.ProtoReflect.Descriptor instead.
 func (*GetAgentRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetAgentRequest) GetName() string {
@@ -525,7 +836,7 @@ type EvictAgentRequest struct {
 
 func (x *EvictAgentRequest) Reset() {
 	*x = EvictAgentRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[6]
+	mi := &file_entente_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +848,7 @@ func (x *EvictAgentRequest) String() string {
 func (*EvictAgentRequest) ProtoMessage() {}
 
 func (x *EvictAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[6]
+	mi := &file_entente_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +861,7 @@ func (x *EvictAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictAgentRequest.ProtoReflect.Descriptor instead.
 func (*EvictAgentRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EvictAgentRequest) GetName() string {
@@ -584,7 +895,7 @@ type EvictAgentResponse struct {
 
 func (x *EvictAgentResponse) Reset() {
 	*x = EvictAgentResponse{}
-	mi := &file_entente_v1_agent_proto_msgTypes[7]
+	mi := &file_entente_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +907,7 @@ func (x *EvictAgentResponse) String() string {
 func (*EvictAgentResponse) ProtoMessage() {}
 
 func (x *EvictAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[7]
+	mi := &file_entente_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +920,7 @@ func (x *EvictAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictAgentResponse.ProtoReflect.Descriptor instead.
 func (*EvictAgentResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EvictAgentResponse) GetRevision() uint64 {
@@ -639,7 +950,7 @@ type BanAgentRequest struct {
 
 func (x *BanAgentRequest) Reset() {
 	*x = BanAgentRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[8]
+	mi := &file_entente_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +962,7 @@ func (x *BanAgentRequest) String() string {
 func (*BanAgentRequest) ProtoMessage() {}
 
 func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[8]
+	mi := &file_entente_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +975,7 @@ func (x *BanAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentRequest.ProtoReflect.Descriptor instead.
 func (*BanAgentRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BanAgentRequest) GetName() string {
@@ -698,7 +1009,7 @@ type BanAgentResponse struct {
 
 func (x *BanAgentResponse) Reset() {
 	*x = BanAgentResponse{}
-	mi := &file_entente_v1_agent_proto_msgTypes[9]
+	mi := &file_entente_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +1021,7 @@ func (x *BanAgentResponse) String() string {
 func (*BanAgentResponse) ProtoMessage() {}
 
 func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[9]
+	mi := &file_entente_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +1034,7 @@ func (x *BanAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BanAgentResponse.ProtoReflect.Descriptor instead.
 func (*BanAgentResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *BanAgentResponse) GetRevision() uint64 {
@@ -740,22 +1051,114 @@ func (x *BanAgentResponse) GetEffects() []*Effect {
 	return nil
 }
 
+type ProveMemberRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveMemberRequest) Reset() {
+	*x = ProveMemberRequest{}
+	mi := &file_entente_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveMemberRequest) ProtoMessage() {}
+
+func (x *ProveMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveMemberRequest.ProtoReflect.Descriptor instead.
+func (*ProveMemberRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+type ProveMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER, the member's first.
+	Certificates [][]byte `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// The signature of its key over the TLS session, as in X509PoPEvidence.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveMemberResponse) Reset() {
+	*x = ProveMemberResponse{}
+	mi := &file_entente_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveMemberResponse) ProtoMessage() {}
+
+func (x *ProveMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveMemberResponse.ProtoReflect.Descriptor instead.
+func (*ProveMemberResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ProveMemberResponse) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *ProveMemberResponse) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 type AttestAgentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PKCS #10, DER, of the agent's key, which is ECDSA P-256.
 	Csr []byte `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
 	// The signature of that key over the TLS session, ASN.1, of SHA-256.
 	Proof []byte `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
-	// The evidence. If absent, the key must be one that was attested before.
+	// The evidence, one of the three. If absent, the key must be one that was attested before.
 	Token         *AgentTokenEvidence `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	X509Pop       *X509PoPEvidence    `protobuf:"bytes,4,opt,name=x509pop,proto3" json:"x509pop,omitempty"`
 	Version       string              `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Kubernetes    *KubernetesEvidence `protobuf:"bytes,6,opt,name=kubernetes,proto3" json:"kubernetes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttestAgentRequest) Reset() {
 	*x = AttestAgentRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[10]
+	mi := &file_entente_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +1170,7 @@ func (x *AttestAgentRequest) String() string {
 func (*AttestAgentRequest) ProtoMessage() {}
 
 func (x *AttestAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[10]
+	mi := &file_entente_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +1183,7 @@ func (x *AttestAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestAgentRequest.ProtoReflect.Descriptor instead.
 func (*AttestAgentRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AttestAgentRequest) GetCsr() []byte {
@@ -804,11 +1207,25 @@ func (x *AttestAgentRequest) GetToken() *AgentTokenEvidence {
 	return nil
 }
 
+func (x *AttestAgentRequest) GetX509Pop() *X509PoPEvidence {
+	if x != nil {
+		return x.X509Pop
+	}
+	return nil
+}
+
 func (x *AttestAgentRequest) GetVersion() string {
 	if x != nil {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *AttestAgentRequest) GetKubernetes() *KubernetesEvidence {
+	if x != nil {
+		return x.Kubernetes
+	}
+	return nil
 }
 
 // AgentTokenEvidence is a token of CreateAgentToken.
@@ -822,7 +1239,7 @@ type AgentTokenEvidence struct {
 
 func (x *AgentTokenEvidence) Reset() {
 	*x = AgentTokenEvidence{}
-	mi := &file_entente_v1_agent_proto_msgTypes[11]
+	mi := &file_entente_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +1251,7 @@ func (x *AgentTokenEvidence) String() string {
 func (*AgentTokenEvidence) ProtoMessage() {}
 
 func (x *AgentTokenEvidence) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[11]
+	mi := &file_entente_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +1264,7 @@ func (x *AgentTokenEvidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentTokenEvidence.ProtoReflect.Descriptor instead.
 func (*AgentTokenEvidence) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AgentTokenEvidence) GetId() string {
@@ -864,6 +1281,117 @@ func (x *AgentTokenEvidence) GetSecret() []byte {
 	return nil
 }
 
+// X509PoPEvidence is a certificate of the node, of an authority that the members are configured with.
+type X509PoPEvidence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER, the node's first.
+	Certificates [][]byte `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// The signature of the certificate's key over the TLS session and the agent's key: ECDSA (ASN.1) or RSA-PSS with
+	// SHA-256, or Ed25519.
+	Signature     []byte `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *X509PoPEvidence) Reset() {
+	*x = X509PoPEvidence{}
+	mi := &file_entente_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *X509PoPEvidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*X509PoPEvidence) ProtoMessage() {}
+
+func (x *X509PoPEvidence) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use X509PoPEvidence.ProtoReflect.Descriptor instead.
+func (*X509PoPEvidence) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *X509PoPEvidence) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *X509PoPEvidence) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// KubernetesEvidence is the projected token of the agent's service account.
+type KubernetesEvidence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Kubernetes cluster, by its name in the configuration of the members.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// A secret.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KubernetesEvidence) Reset() {
+	*x = KubernetesEvidence{}
+	mi := &file_entente_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KubernetesEvidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KubernetesEvidence) ProtoMessage() {}
+
+func (x *KubernetesEvidence) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KubernetesEvidence.ProtoReflect.Descriptor instead.
+func (*KubernetesEvidence) Descriptor() ([]byte, []int) {
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *KubernetesEvidence) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *KubernetesEvidence) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type AttestAgentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The agent's X509-SVID.
@@ -877,7 +1405,7 @@ type AttestAgentResponse struct {
 
 func (x *AttestAgentResponse) Reset() {
 	*x = AttestAgentResponse{}
-	mi := &file_entente_v1_agent_proto_msgTypes[12]
+	mi := &file_entente_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1417,7 @@ func (x *AttestAgentResponse) String() string {
 func (*AttestAgentResponse) ProtoMessage() {}
 
 func (x *AttestAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[12]
+	mi := &file_entente_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1430,7 @@ func (x *AttestAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttestAgentResponse.ProtoReflect.Descriptor instead.
 func (*AttestAgentResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AttestAgentResponse) GetSvid() *IssueX509SVIDResponse {
@@ -938,7 +1466,7 @@ type AgentServer struct {
 
 func (x *AgentServer) Reset() {
 	*x = AgentServer{}
-	mi := &file_entente_v1_agent_proto_msgTypes[13]
+	mi := &file_entente_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1478,7 @@ func (x *AgentServer) String() string {
 func (*AgentServer) ProtoMessage() {}
 
 func (x *AgentServer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[13]
+	mi := &file_entente_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1491,7 @@ func (x *AgentServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentServer.ProtoReflect.Descriptor instead.
 func (*AgentServer) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AgentServer) GetAddress() string {
@@ -991,7 +1519,7 @@ type RenewAgentRequest struct {
 
 func (x *RenewAgentRequest) Reset() {
 	*x = RenewAgentRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[14]
+	mi := &file_entente_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1531,7 @@ func (x *RenewAgentRequest) String() string {
 func (*RenewAgentRequest) ProtoMessage() {}
 
 func (x *RenewAgentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[14]
+	mi := &file_entente_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1544,7 @@ func (x *RenewAgentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAgentRequest.ProtoReflect.Descriptor instead.
 func (*RenewAgentRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RenewAgentRequest) GetCsr() []byte {
@@ -1043,7 +1571,7 @@ type RenewAgentResponse struct {
 
 func (x *RenewAgentResponse) Reset() {
 	*x = RenewAgentResponse{}
-	mi := &file_entente_v1_agent_proto_msgTypes[15]
+	mi := &file_entente_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1583,7 @@ func (x *RenewAgentResponse) String() string {
 func (*RenewAgentResponse) ProtoMessage() {}
 
 func (x *RenewAgentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[15]
+	mi := &file_entente_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1596,7 @@ func (x *RenewAgentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewAgentResponse.ProtoReflect.Descriptor instead.
 func (*RenewAgentResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RenewAgentResponse) GetSvid() *IssueX509SVIDResponse {
@@ -1093,7 +1621,7 @@ type WatchEntriesRequest struct {
 
 func (x *WatchEntriesRequest) Reset() {
 	*x = WatchEntriesRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[16]
+	mi := &file_entente_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +1633,7 @@ func (x *WatchEntriesRequest) String() string {
 func (*WatchEntriesRequest) ProtoMessage() {}
 
 func (x *WatchEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[16]
+	mi := &file_entente_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +1646,7 @@ func (x *WatchEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEntriesRequest.ProtoReflect.Descriptor instead.
 func (*WatchEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type WatchEntriesResponse struct {
@@ -1130,14 +1658,16 @@ type WatchEntriesResponse struct {
 	More    bool     `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
 	Changed []*Entry `protobuf:"bytes,4,rep,name=changed,proto3" json:"changed,omitempty"`
 	// IDs of entries that the agent has no more.
-	Deleted       []string `protobuf:"bytes,5,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	Deleted []string `protobuf:"bytes,5,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	// The members, in the first message and whenever they have changed. Empty: as before.
+	Servers       []*AgentServer `protobuf:"bytes,6,rep,name=servers,proto3" json:"servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchEntriesResponse) Reset() {
 	*x = WatchEntriesResponse{}
-	mi := &file_entente_v1_agent_proto_msgTypes[17]
+	mi := &file_entente_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1149,7 +1679,7 @@ func (x *WatchEntriesResponse) String() string {
 func (*WatchEntriesResponse) ProtoMessage() {}
 
 func (x *WatchEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[17]
+	mi := &file_entente_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1162,7 +1692,7 @@ func (x *WatchEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEntriesResponse.ProtoReflect.Descriptor instead.
 func (*WatchEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchEntriesResponse) GetRevision() uint64 {
@@ -1200,6 +1730,13 @@ func (x *WatchEntriesResponse) GetDeleted() []string {
 	return nil
 }
 
+func (x *WatchEntriesResponse) GetServers() []*AgentServer {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
 type IssueEntryX509SVIDsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 100.
@@ -1210,7 +1747,7 @@ type IssueEntryX509SVIDsRequest struct {
 
 func (x *IssueEntryX509SVIDsRequest) Reset() {
 	*x = IssueEntryX509SVIDsRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[18]
+	mi := &file_entente_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1759,7 @@ func (x *IssueEntryX509SVIDsRequest) String() string {
 func (*IssueEntryX509SVIDsRequest) ProtoMessage() {}
 
 func (x *IssueEntryX509SVIDsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[18]
+	mi := &file_entente_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1772,7 @@ func (x *IssueEntryX509SVIDsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueEntryX509SVIDsRequest.ProtoReflect.Descriptor instead.
 func (*IssueEntryX509SVIDsRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *IssueEntryX509SVIDsRequest) GetRequests() []*EntryX509Request {
@@ -1256,7 +1793,7 @@ type EntryX509Request struct {
 
 func (x *EntryX509Request) Reset() {
 	*x = EntryX509Request{}
-	mi := &file_entente_v1_agent_proto_msgTypes[19]
+	mi := &file_entente_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1805,7 @@ func (x *EntryX509Request) String() string {
 func (*EntryX509Request) ProtoMessage() {}
 
 func (x *EntryX509Request) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[19]
+	mi := &file_entente_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1818,7 @@ func (x *EntryX509Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntryX509Request.ProtoReflect.Descriptor instead.
 func (*EntryX509Request) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EntryX509Request) GetEntryId() string {
@@ -1308,7 +1845,7 @@ type IssueEntryX509SVIDsResponse struct {
 
 func (x *IssueEntryX509SVIDsResponse) Reset() {
 	*x = IssueEntryX509SVIDsResponse{}
-	mi := &file_entente_v1_agent_proto_msgTypes[20]
+	mi := &file_entente_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1857,7 @@ func (x *IssueEntryX509SVIDsResponse) String() string {
 func (*IssueEntryX509SVIDsResponse) ProtoMessage() {}
 
 func (x *IssueEntryX509SVIDsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[20]
+	mi := &file_entente_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1870,7 @@ func (x *IssueEntryX509SVIDsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueEntryX509SVIDsResponse.ProtoReflect.Descriptor instead.
 func (*IssueEntryX509SVIDsResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *IssueEntryX509SVIDsResponse) GetResults() []*X509SVIDResult {
@@ -1353,7 +1890,7 @@ type IssueEntryJWTSVIDRequest struct {
 
 func (x *IssueEntryJWTSVIDRequest) Reset() {
 	*x = IssueEntryJWTSVIDRequest{}
-	mi := &file_entente_v1_agent_proto_msgTypes[21]
+	mi := &file_entente_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1902,7 @@ func (x *IssueEntryJWTSVIDRequest) String() string {
 func (*IssueEntryJWTSVIDRequest) ProtoMessage() {}
 
 func (x *IssueEntryJWTSVIDRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_agent_proto_msgTypes[21]
+	mi := &file_entente_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1915,7 @@ func (x *IssueEntryJWTSVIDRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueEntryJWTSVIDRequest.ProtoReflect.Descriptor instead.
 func (*IssueEntryJWTSVIDRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_entente_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *IssueEntryJWTSVIDRequest) GetEntryId() string {
@@ -1415,16 +1952,44 @@ const file_entente_v1_agent_proto_rawDesc = "" +
 	"\tbanned_by\x18\n" +
 	" \x01(\tR\bbannedBy\x12\x1a\n" +
 	"\brevision\x18\v \x01(\x04R\brevision\x12\x12\n" +
-	"\x04etag\x18\f \x01(\tR\x04etag\"\\\n" +
+	"\x04etag\x18\f \x01(\tR\x04etag\"\xa0\x01\n" +
 	"\x17CreateAgentTokenRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12+\n" +
-	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"\xa6\x01\n" +
+	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
+	"\rsecret_sha256\x18\x04 \x01(\fR\fsecretSha256\"\xdf\x01\n" +
 	"\x18CreateAgentTokenResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x1b\n" +
-	"\tspiffe_id\x18\x04 \x01(\tR\bspiffeId\"|\n" +
+	"\tspiffe_id\x18\x04 \x01(\tR\bspiffeId\x127\n" +
+	"\vagent_token\x18\x05 \x01(\v2\x16.entente.v1.AgentTokenR\n" +
+	"agentToken\"\xec\x01\n" +
+	"\n" +
+	"AgentToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\x12\x1f\n" +
+	"\vpublic_part\x18\x06 \x01(\tR\n" +
+	"publicPart\"E\n" +
+	"\x16ListAgentTokensRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"p\n" +
+	"\x17ListAgentTokensResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x129\n" +
+	"\fagent_tokens\x18\x02 \x03(\v2\x16.entente.v1.AgentTokenR\vagentTokens\"/\n" +
+	"\x17RevokeAgentTokenRequest\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\"o\n" +
+	"\x18RevokeAgentTokenResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x127\n" +
+	"\vagent_token\x18\x02 \x01(\v2\x16.entente.v1.AgentTokenR\n" +
+	"agentToken\"|\n" +
 	"\x11ListAgentsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1450,15 +2015,29 @@ const file_entente_v1_agent_proto_rawDesc = "" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\\\n" +
 	"\x10BanAgentResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12,\n" +
-	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"\x8c\x01\n" +
+	"\aeffects\x18\x02 \x03(\v2\x12.entente.v1.EffectR\aeffects\"\x14\n" +
+	"\x12ProveMemberRequest\"W\n" +
+	"\x13ProveMemberResponse\x12\"\n" +
+	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x83\x02\n" +
 	"\x12AttestAgentRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x14\n" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\x124\n" +
-	"\x05token\x18\x03 \x01(\v2\x1e.entente.v1.AgentTokenEvidenceR\x05token\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"<\n" +
+	"\x05token\x18\x03 \x01(\v2\x1e.entente.v1.AgentTokenEvidenceR\x05token\x125\n" +
+	"\ax509pop\x18\x04 \x01(\v2\x1b.entente.v1.X509PoPEvidenceR\ax509pop\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12>\n" +
+	"\n" +
+	"kubernetes\x18\x06 \x01(\v2\x1e.entente.v1.KubernetesEvidenceR\n" +
+	"kubernetes\"<\n" +
 	"\x12AgentTokenEvidence\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06secret\x18\x02 \x01(\fR\x06secret\"\x9c\x01\n" +
+	"\x06secret\x18\x02 \x01(\fR\x06secret\"S\n" +
+	"\x0fX509PoPEvidence\x12\"\n" +
+	"\fcertificates\x18\x01 \x03(\fR\fcertificates\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"D\n" +
+	"\x12KubernetesEvidence\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\x9c\x01\n" +
 	"\x13AttestAgentResponse\x125\n" +
 	"\x04svid\x18\x01 \x01(\v2!.entente.v1.IssueX509SVIDResponseR\x04svid\x12\x1b\n" +
 	"\tspiffe_id\x18\x02 \x01(\tR\bspiffeId\x121\n" +
@@ -1472,13 +2051,14 @@ const file_entente_v1_agent_proto_rawDesc = "" +
 	"\x12RenewAgentResponse\x125\n" +
 	"\x04svid\x18\x01 \x01(\v2!.entente.v1.IssueX509SVIDResponseR\x04svid\x121\n" +
 	"\aservers\x18\x02 \x03(\v2\x17.entente.v1.AgentServerR\aservers\"\x15\n" +
-	"\x13WatchEntriesRequest\"\xa3\x01\n" +
+	"\x13WatchEntriesRequest\"\xd6\x01\n" +
 	"\x14WatchEntriesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05whole\x18\x02 \x01(\bR\x05whole\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12+\n" +
 	"\achanged\x18\x04 \x03(\v2\x11.entente.v1.EntryR\achanged\x12\x18\n" +
-	"\adeleted\x18\x05 \x03(\tR\adeleted\"V\n" +
+	"\adeleted\x18\x05 \x03(\tR\adeleted\x121\n" +
+	"\aservers\x18\x06 \x03(\v2\x17.entente.v1.AgentServerR\aservers\"V\n" +
 	"\x1aIssueEntryX509SVIDsRequest\x128\n" +
 	"\brequests\x18\x01 \x03(\v2\x1c.entente.v1.EntryX509RequestR\brequests\"?\n" +
 	"\x10EntryX509Request\x12\x19\n" +
@@ -1493,9 +2073,11 @@ const file_entente_v1_agent_proto_rawDesc = "" +
 	"AgentState\x12\x1b\n" +
 	"\x17AGENT_STATE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14AGENT_STATE_ATTESTED\x10\x01\x12\x16\n" +
-	"\x12AGENT_STATE_BANNED\x10\x022\x8a\x03\n" +
+	"\x12AGENT_STATE_BANNED\x10\x022\xc5\x04\n" +
 	"\fAgentService\x12]\n" +
-	"\x10CreateAgentToken\x12#.entente.v1.CreateAgentTokenRequest\x1a$.entente.v1.CreateAgentTokenResponse\x12K\n" +
+	"\x10CreateAgentToken\x12#.entente.v1.CreateAgentTokenRequest\x1a$.entente.v1.CreateAgentTokenResponse\x12Z\n" +
+	"\x0fListAgentTokens\x12\".entente.v1.ListAgentTokensRequest\x1a#.entente.v1.ListAgentTokensResponse\x12]\n" +
+	"\x10RevokeAgentToken\x12#.entente.v1.RevokeAgentTokenRequest\x1a$.entente.v1.RevokeAgentTokenResponse\x12K\n" +
 	"\n" +
 	"ListAgents\x12\x1d.entente.v1.ListAgentsRequest\x1a\x1e.entente.v1.ListAgentsResponse\x12:\n" +
 	"\bGetAgent\x12\x1b.entente.v1.GetAgentRequest\x1a\x11.entente.v1.Agent\x12K\n" +
@@ -1507,8 +2089,9 @@ const file_entente_v1_agent_proto_rawDesc = "" +
 	"RenewAgent\x12\x1d.entente.v1.RenewAgentRequest\x1a\x1e.entente.v1.RenewAgentResponse\x12S\n" +
 	"\fWatchEntries\x12\x1f.entente.v1.WatchEntriesRequest\x1a .entente.v1.WatchEntriesResponse0\x01\x12f\n" +
 	"\x13IssueEntryX509SVIDs\x12&.entente.v1.IssueEntryX509SVIDsRequest\x1a'.entente.v1.IssueEntryX509SVIDsResponse\x12[\n" +
-	"\x11IssueEntryJWTSVID\x12$.entente.v1.IssueEntryJWTSVIDRequest\x1a .entente.v1.IssueJWTSVIDResponse2d\n" +
+	"\x11IssueEntryJWTSVID\x12$.entente.v1.IssueEntryJWTSVIDRequest\x1a .entente.v1.IssueJWTSVIDResponse2\xb4\x01\n" +
 	"\x12AttestationService\x12N\n" +
+	"\vProveMember\x12\x1e.entente.v1.ProveMemberRequest\x1a\x1f.entente.v1.ProveMemberResponse\x12N\n" +
 	"\vAttestAgent\x12\x1e.entente.v1.AttestAgentRequest\x1a\x1f.entente.v1.AttestAgentResponseB7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
 var (
@@ -1524,84 +2107,108 @@ func file_entente_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_entente_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_entente_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_entente_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_entente_v1_agent_proto_goTypes = []any{
 	(AgentState)(0),                     // 0: entente.v1.AgentState
 	(*Agent)(nil),                       // 1: entente.v1.Agent
 	(*CreateAgentTokenRequest)(nil),     // 2: entente.v1.CreateAgentTokenRequest
 	(*CreateAgentTokenResponse)(nil),    // 3: entente.v1.CreateAgentTokenResponse
-	(*ListAgentsRequest)(nil),           // 4: entente.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),          // 5: entente.v1.ListAgentsResponse
-	(*GetAgentRequest)(nil),             // 6: entente.v1.GetAgentRequest
-	(*EvictAgentRequest)(nil),           // 7: entente.v1.EvictAgentRequest
-	(*EvictAgentResponse)(nil),          // 8: entente.v1.EvictAgentResponse
-	(*BanAgentRequest)(nil),             // 9: entente.v1.BanAgentRequest
-	(*BanAgentResponse)(nil),            // 10: entente.v1.BanAgentResponse
-	(*AttestAgentRequest)(nil),          // 11: entente.v1.AttestAgentRequest
-	(*AgentTokenEvidence)(nil),          // 12: entente.v1.AgentTokenEvidence
-	(*AttestAgentResponse)(nil),         // 13: entente.v1.AttestAgentResponse
-	(*AgentServer)(nil),                 // 14: entente.v1.AgentServer
-	(*RenewAgentRequest)(nil),           // 15: entente.v1.RenewAgentRequest
-	(*RenewAgentResponse)(nil),          // 16: entente.v1.RenewAgentResponse
-	(*WatchEntriesRequest)(nil),         // 17: entente.v1.WatchEntriesRequest
-	(*WatchEntriesResponse)(nil),        // 18: entente.v1.WatchEntriesResponse
-	(*IssueEntryX509SVIDsRequest)(nil),  // 19: entente.v1.IssueEntryX509SVIDsRequest
-	(*EntryX509Request)(nil),            // 20: entente.v1.EntryX509Request
-	(*IssueEntryX509SVIDsResponse)(nil), // 21: entente.v1.IssueEntryX509SVIDsResponse
-	(*IssueEntryJWTSVIDRequest)(nil),    // 22: entente.v1.IssueEntryJWTSVIDRequest
-	(*timestamppb.Timestamp)(nil),       // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 24: google.protobuf.Duration
-	(*ReadOptions)(nil),                 // 25: entente.v1.ReadOptions
-	(*Effect)(nil),                      // 26: entente.v1.Effect
-	(*IssueX509SVIDResponse)(nil),       // 27: entente.v1.IssueX509SVIDResponse
-	(*Entry)(nil),                       // 28: entente.v1.Entry
-	(*X509SVIDResult)(nil),              // 29: entente.v1.X509SVIDResult
-	(*IssueJWTSVIDResponse)(nil),        // 30: entente.v1.IssueJWTSVIDResponse
+	(*AgentToken)(nil),                  // 4: entente.v1.AgentToken
+	(*ListAgentTokensRequest)(nil),      // 5: entente.v1.ListAgentTokensRequest
+	(*ListAgentTokensResponse)(nil),     // 6: entente.v1.ListAgentTokensResponse
+	(*RevokeAgentTokenRequest)(nil),     // 7: entente.v1.RevokeAgentTokenRequest
+	(*RevokeAgentTokenResponse)(nil),    // 8: entente.v1.RevokeAgentTokenResponse
+	(*ListAgentsRequest)(nil),           // 9: entente.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),          // 10: entente.v1.ListAgentsResponse
+	(*GetAgentRequest)(nil),             // 11: entente.v1.GetAgentRequest
+	(*EvictAgentRequest)(nil),           // 12: entente.v1.EvictAgentRequest
+	(*EvictAgentResponse)(nil),          // 13: entente.v1.EvictAgentResponse
+	(*BanAgentRequest)(nil),             // 14: entente.v1.BanAgentRequest
+	(*BanAgentResponse)(nil),            // 15: entente.v1.BanAgentResponse
+	(*ProveMemberRequest)(nil),          // 16: entente.v1.ProveMemberRequest
+	(*ProveMemberResponse)(nil),         // 17: entente.v1.ProveMemberResponse
+	(*AttestAgentRequest)(nil),          // 18: entente.v1.AttestAgentRequest
+	(*AgentTokenEvidence)(nil),          // 19: entente.v1.AgentTokenEvidence
+	(*X509PoPEvidence)(nil),             // 20: entente.v1.X509PoPEvidence
+	(*KubernetesEvidence)(nil),          // 21: entente.v1.KubernetesEvidence
+	(*AttestAgentResponse)(nil),         // 22: entente.v1.AttestAgentResponse
+	(*AgentServer)(nil),                 // 23: entente.v1.AgentServer
+	(*RenewAgentRequest)(nil),           // 24: entente.v1.RenewAgentRequest
+	(*RenewAgentResponse)(nil),          // 25: entente.v1.RenewAgentResponse
+	(*WatchEntriesRequest)(nil),         // 26: entente.v1.WatchEntriesRequest
+	(*WatchEntriesResponse)(nil),        // 27: entente.v1.WatchEntriesResponse
+	(*IssueEntryX509SVIDsRequest)(nil),  // 28: entente.v1.IssueEntryX509SVIDsRequest
+	(*EntryX509Request)(nil),            // 29: entente.v1.EntryX509Request
+	(*IssueEntryX509SVIDsResponse)(nil), // 30: entente.v1.IssueEntryX509SVIDsResponse
+	(*IssueEntryJWTSVIDRequest)(nil),    // 31: entente.v1.IssueEntryJWTSVIDRequest
+	(*timestamppb.Timestamp)(nil),       // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 33: google.protobuf.Duration
+	(*ReadOptions)(nil),                 // 34: entente.v1.ReadOptions
+	(*Effect)(nil),                      // 35: entente.v1.Effect
+	(*IssueX509SVIDResponse)(nil),       // 36: entente.v1.IssueX509SVIDResponse
+	(*Entry)(nil),                       // 37: entente.v1.Entry
+	(*X509SVIDResult)(nil),              // 38: entente.v1.X509SVIDResult
+	(*IssueJWTSVIDResponse)(nil),        // 39: entente.v1.IssueJWTSVIDResponse
 }
 var file_entente_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: entente.v1.Agent.state:type_name -> entente.v1.AgentState
-	23, // 1: entente.v1.Agent.attest_time:type_name -> google.protobuf.Timestamp
-	23, // 2: entente.v1.Agent.ban_time:type_name -> google.protobuf.Timestamp
-	24, // 3: entente.v1.CreateAgentTokenRequest.ttl:type_name -> google.protobuf.Duration
-	23, // 4: entente.v1.CreateAgentTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	25, // 5: entente.v1.ListAgentsRequest.read:type_name -> entente.v1.ReadOptions
-	1,  // 6: entente.v1.ListAgentsResponse.agents:type_name -> entente.v1.Agent
-	25, // 7: entente.v1.GetAgentRequest.read:type_name -> entente.v1.ReadOptions
-	26, // 8: entente.v1.EvictAgentResponse.effects:type_name -> entente.v1.Effect
-	26, // 9: entente.v1.BanAgentResponse.effects:type_name -> entente.v1.Effect
-	12, // 10: entente.v1.AttestAgentRequest.token:type_name -> entente.v1.AgentTokenEvidence
-	27, // 11: entente.v1.AttestAgentResponse.svid:type_name -> entente.v1.IssueX509SVIDResponse
-	14, // 12: entente.v1.AttestAgentResponse.servers:type_name -> entente.v1.AgentServer
-	27, // 13: entente.v1.RenewAgentResponse.svid:type_name -> entente.v1.IssueX509SVIDResponse
-	14, // 14: entente.v1.RenewAgentResponse.servers:type_name -> entente.v1.AgentServer
-	28, // 15: entente.v1.WatchEntriesResponse.changed:type_name -> entente.v1.Entry
-	20, // 16: entente.v1.IssueEntryX509SVIDsRequest.requests:type_name -> entente.v1.EntryX509Request
-	29, // 17: entente.v1.IssueEntryX509SVIDsResponse.results:type_name -> entente.v1.X509SVIDResult
-	2,  // 18: entente.v1.AgentService.CreateAgentToken:input_type -> entente.v1.CreateAgentTokenRequest
-	4,  // 19: entente.v1.AgentService.ListAgents:input_type -> entente.v1.ListAgentsRequest
-	6,  // 20: entente.v1.AgentService.GetAgent:input_type -> entente.v1.GetAgentRequest
-	7,  // 21: entente.v1.AgentService.EvictAgent:input_type -> entente.v1.EvictAgentRequest
-	9,  // 22: entente.v1.AgentService.BanAgent:input_type -> entente.v1.BanAgentRequest
-	15, // 23: entente.v1.NodeService.RenewAgent:input_type -> entente.v1.RenewAgentRequest
-	17, // 24: entente.v1.NodeService.WatchEntries:input_type -> entente.v1.WatchEntriesRequest
-	19, // 25: entente.v1.NodeService.IssueEntryX509SVIDs:input_type -> entente.v1.IssueEntryX509SVIDsRequest
-	22, // 26: entente.v1.NodeService.IssueEntryJWTSVID:input_type -> entente.v1.IssueEntryJWTSVIDRequest
-	11, // 27: entente.v1.AttestationService.AttestAgent:input_type -> entente.v1.AttestAgentRequest
-	3,  // 28: entente.v1.AgentService.CreateAgentToken:output_type -> entente.v1.CreateAgentTokenResponse
-	5,  // 29: entente.v1.AgentService.ListAgents:output_type -> entente.v1.ListAgentsResponse
-	1,  // 30: entente.v1.AgentService.GetAgent:output_type -> entente.v1.Agent
-	8,  // 31: entente.v1.AgentService.EvictAgent:output_type -> entente.v1.EvictAgentResponse
-	10, // 32: entente.v1.AgentService.BanAgent:output_type -> entente.v1.BanAgentResponse
-	16, // 33: entente.v1.NodeService.RenewAgent:output_type -> entente.v1.RenewAgentResponse
-	18, // 34: entente.v1.NodeService.WatchEntries:output_type -> entente.v1.WatchEntriesResponse
-	21, // 35: entente.v1.NodeService.IssueEntryX509SVIDs:output_type -> entente.v1.IssueEntryX509SVIDsResponse
-	30, // 36: entente.v1.NodeService.IssueEntryJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
-	13, // 37: entente.v1.AttestationService.AttestAgent:output_type -> entente.v1.AttestAgentResponse
-	28, // [28:38] is the sub-list for method output_type
-	18, // [18:28] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	32, // 1: entente.v1.Agent.attest_time:type_name -> google.protobuf.Timestamp
+	32, // 2: entente.v1.Agent.ban_time:type_name -> google.protobuf.Timestamp
+	33, // 3: entente.v1.CreateAgentTokenRequest.ttl:type_name -> google.protobuf.Duration
+	32, // 4: entente.v1.CreateAgentTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: entente.v1.CreateAgentTokenResponse.agent_token:type_name -> entente.v1.AgentToken
+	32, // 6: entente.v1.AgentToken.create_time:type_name -> google.protobuf.Timestamp
+	32, // 7: entente.v1.AgentToken.expire_time:type_name -> google.protobuf.Timestamp
+	34, // 8: entente.v1.ListAgentTokensRequest.read:type_name -> entente.v1.ReadOptions
+	4,  // 9: entente.v1.ListAgentTokensResponse.agent_tokens:type_name -> entente.v1.AgentToken
+	4,  // 10: entente.v1.RevokeAgentTokenResponse.agent_token:type_name -> entente.v1.AgentToken
+	34, // 11: entente.v1.ListAgentsRequest.read:type_name -> entente.v1.ReadOptions
+	1,  // 12: entente.v1.ListAgentsResponse.agents:type_name -> entente.v1.Agent
+	34, // 13: entente.v1.GetAgentRequest.read:type_name -> entente.v1.ReadOptions
+	35, // 14: entente.v1.EvictAgentResponse.effects:type_name -> entente.v1.Effect
+	35, // 15: entente.v1.BanAgentResponse.effects:type_name -> entente.v1.Effect
+	19, // 16: entente.v1.AttestAgentRequest.token:type_name -> entente.v1.AgentTokenEvidence
+	20, // 17: entente.v1.AttestAgentRequest.x509pop:type_name -> entente.v1.X509PoPEvidence
+	21, // 18: entente.v1.AttestAgentRequest.kubernetes:type_name -> entente.v1.KubernetesEvidence
+	36, // 19: entente.v1.AttestAgentResponse.svid:type_name -> entente.v1.IssueX509SVIDResponse
+	23, // 20: entente.v1.AttestAgentResponse.servers:type_name -> entente.v1.AgentServer
+	36, // 21: entente.v1.RenewAgentResponse.svid:type_name -> entente.v1.IssueX509SVIDResponse
+	23, // 22: entente.v1.RenewAgentResponse.servers:type_name -> entente.v1.AgentServer
+	37, // 23: entente.v1.WatchEntriesResponse.changed:type_name -> entente.v1.Entry
+	23, // 24: entente.v1.WatchEntriesResponse.servers:type_name -> entente.v1.AgentServer
+	29, // 25: entente.v1.IssueEntryX509SVIDsRequest.requests:type_name -> entente.v1.EntryX509Request
+	38, // 26: entente.v1.IssueEntryX509SVIDsResponse.results:type_name -> entente.v1.X509SVIDResult
+	2,  // 27: entente.v1.AgentService.CreateAgentToken:input_type -> entente.v1.CreateAgentTokenRequest
+	5,  // 28: entente.v1.AgentService.ListAgentTokens:input_type -> entente.v1.ListAgentTokensRequest
+	7,  // 29: entente.v1.AgentService.RevokeAgentToken:input_type -> entente.v1.RevokeAgentTokenRequest
+	9,  // 30: entente.v1.AgentService.ListAgents:input_type -> entente.v1.ListAgentsRequest
+	11, // 31: entente.v1.AgentService.GetAgent:input_type -> entente.v1.GetAgentRequest
+	12, // 32: entente.v1.AgentService.EvictAgent:input_type -> entente.v1.EvictAgentRequest
+	14, // 33: entente.v1.AgentService.BanAgent:input_type -> entente.v1.BanAgentRequest
+	24, // 34: entente.v1.NodeService.RenewAgent:input_type -> entente.v1.RenewAgentRequest
+	26, // 35: entente.v1.NodeService.WatchEntries:input_type -> entente.v1.WatchEntriesRequest
+	28, // 36: entente.v1.NodeService.IssueEntryX509SVIDs:input_type -> entente.v1.IssueEntryX509SVIDsRequest
+	31, // 37: entente.v1.NodeService.IssueEntryJWTSVID:input_type -> entente.v1.IssueEntryJWTSVIDRequest
+	16, // 38: entente.v1.AttestationService.ProveMember:input_type -> entente.v1.ProveMemberRequest
+	18, // 39: entente.v1.AttestationService.AttestAgent:input_type -> entente.v1.AttestAgentRequest
+	3,  // 40: entente.v1.AgentService.CreateAgentToken:output_type -> entente.v1.CreateAgentTokenResponse
+	6,  // 41: entente.v1.AgentService.ListAgentTokens:output_type -> entente.v1.ListAgentTokensResponse
+	8,  // 42: entente.v1.AgentService.RevokeAgentToken:output_type -> entente.v1.RevokeAgentTokenResponse
+	10, // 43: entente.v1.AgentService.ListAgents:output_type -> entente.v1.ListAgentsResponse
+	1,  // 44: entente.v1.AgentService.GetAgent:output_type -> entente.v1.Agent
+	13, // 45: entente.v1.AgentService.EvictAgent:output_type -> entente.v1.EvictAgentResponse
+	15, // 46: entente.v1.AgentService.BanAgent:output_type -> entente.v1.BanAgentResponse
+	25, // 47: entente.v1.NodeService.RenewAgent:output_type -> entente.v1.RenewAgentResponse
+	27, // 48: entente.v1.NodeService.WatchEntries:output_type -> entente.v1.WatchEntriesResponse
+	30, // 49: entente.v1.NodeService.IssueEntryX509SVIDs:output_type -> entente.v1.IssueEntryX509SVIDsResponse
+	39, // 50: entente.v1.NodeService.IssueEntryJWTSVID:output_type -> entente.v1.IssueJWTSVIDResponse
+	17, // 51: entente.v1.AttestationService.ProveMember:output_type -> entente.v1.ProveMemberResponse
+	22, // 52: entente.v1.AttestationService.AttestAgent:output_type -> entente.v1.AttestAgentResponse
+	40, // [40:53] is the sub-list for method output_type
+	27, // [27:40] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_agent_proto_init() }
@@ -1619,7 +2226,7 @@ func file_entente_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_agent_proto_rawDesc), len(file_entente_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -20,6 +20,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AgentService_CreateAgentToken_FullMethodName = "/entente.v1.AgentService/CreateAgentToken"
+	AgentService_ListAgentTokens_FullMethodName  = "/entente.v1.AgentService/ListAgentTokens"
+	AgentService_RevokeAgentToken_FullMethodName = "/entente.v1.AgentService/RevokeAgentToken"
 	AgentService_ListAgents_FullMethodName       = "/entente.v1.AgentService/ListAgents"
 	AgentService_GetAgent_FullMethodName         = "/entente.v1.AgentService/GetAgent"
 	AgentService_EvictAgent_FullMethodName       = "/entente.v1.AgentService/EvictAgent"
@@ -34,6 +36,10 @@ const (
 type AgentServiceClient interface {
 	// CreateAgentToken makes a token with which one agent attests itself, once.
 	CreateAgentToken(ctx context.Context, in *CreateAgentTokenRequest, opts ...grpc.CallOption) (*CreateAgentTokenResponse, error)
+	// ListAgentTokens returns the open tokens, which neither were used nor have expired.
+	ListAgentTokens(ctx context.Context, in *ListAgentTokensRequest, opts ...grpc.CallOption) (*ListAgentTokensResponse, error)
+	// RevokeAgentToken ends the open token of an agent.
+	RevokeAgentToken(ctx context.Context, in *RevokeAgentTokenRequest, opts ...grpc.CallOption) (*RevokeAgentTokenResponse, error)
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
 	GetAgent(ctx context.Context, in *GetAgentRequest, opts ...grpc.CallOption) (*Agent, error)
 	// EvictAgent deletes an agent. It attests again by new evidence only.
@@ -54,6 +60,26 @@ func (c *agentServiceClient) CreateAgentToken(ctx context.Context, in *CreateAge
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateAgentTokenResponse)
 	err := c.cc.Invoke(ctx, AgentService_CreateAgentToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) ListAgentTokens(ctx context.Context, in *ListAgentTokensRequest, opts ...grpc.CallOption) (*ListAgentTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAgentTokensResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListAgentTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) RevokeAgentToken(ctx context.Context, in *RevokeAgentTokenRequest, opts ...grpc.CallOption) (*RevokeAgentTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeAgentTokenResponse)
+	err := c.cc.Invoke(ctx, AgentService_RevokeAgentToken_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +134,10 @@ func (c *agentServiceClient) BanAgent(ctx context.Context, in *BanAgentRequest, 
 type AgentServiceServer interface {
 	// CreateAgentToken makes a token with which one agent attests itself, once.
 	CreateAgentToken(context.Context, *CreateAgentTokenRequest) (*CreateAgentTokenResponse, error)
+	// ListAgentTokens returns the open tokens, which neither were used nor have expired.
+	ListAgentTokens(context.Context, *ListAgentTokensRequest) (*ListAgentTokensResponse, error)
+	// RevokeAgentToken ends the open token of an agent.
+	RevokeAgentToken(context.Context, *RevokeAgentTokenRequest) (*RevokeAgentTokenResponse, error)
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
 	GetAgent(context.Context, *GetAgentRequest) (*Agent, error)
 	// EvictAgent deletes an agent. It attests again by new evidence only.
@@ -126,6 +156,12 @@ type UnimplementedAgentServiceServer struct{}
 
 func (UnimplementedAgentServiceServer) CreateAgentToken(context.Context, *CreateAgentTokenRequest) (*CreateAgentTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateAgentToken not implemented")
+}
+func (UnimplementedAgentServiceServer) ListAgentTokens(context.Context, *ListAgentTokensRequest) (*ListAgentTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAgentTokens not implemented")
+}
+func (UnimplementedAgentServiceServer) RevokeAgentToken(context.Context, *RevokeAgentTokenRequest) (*RevokeAgentTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeAgentToken not implemented")
 }
 func (UnimplementedAgentServiceServer) ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAgents not implemented")
@@ -174,6 +210,42 @@ func _AgentService_CreateAgentToken_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AgentServiceServer).CreateAgentToken(ctx, req.(*CreateAgentTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_ListAgentTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAgentTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListAgentTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListAgentTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListAgentTokens(ctx, req.(*ListAgentTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_RevokeAgentToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeAgentTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).RevokeAgentToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_RevokeAgentToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).RevokeAgentToken(ctx, req.(*RevokeAgentTokenRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -260,6 +332,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateAgentToken",
 			Handler:    _AgentService_CreateAgentToken_Handler,
+		},
+		{
+			MethodName: "ListAgentTokens",
+			Handler:    _AgentService_ListAgentTokens_Handler,
+		},
+		{
+			MethodName: "RevokeAgentToken",
+			Handler:    _AgentService_RevokeAgentToken_Handler,
 		},
 		{
 			MethodName: "ListAgents",
@@ -517,6 +597,7 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
+	AttestationService_ProveMember_FullMethodName = "/entente.v1.AttestationService/ProveMember"
 	AttestationService_AttestAgent_FullMethodName = "/entente.v1.AttestationService/AttestAgent"
 )
 
@@ -527,6 +608,9 @@ const (
 // AttestationService admits agents. It is served under the ALPN protocol entente-join/1, to callers without a
 // certificate.
 type AttestationServiceClient interface {
+	// ProveMember returns the X509-SVID of the member, with which an agent that has no digest of the member's identity key
+	// verifies it by a bundle before it sends any evidence.
+	ProveMember(ctx context.Context, in *ProveMemberRequest, opts ...grpc.CallOption) (*ProveMemberResponse, error)
 	// AttestAgent issues an agent its X509-SVID, by evidence or by the key with which it was attested before.
 	AttestAgent(ctx context.Context, in *AttestAgentRequest, opts ...grpc.CallOption) (*AttestAgentResponse, error)
 }
@@ -537,6 +621,16 @@ type attestationServiceClient struct {
 
 func NewAttestationServiceClient(cc grpc.ClientConnInterface) AttestationServiceClient {
 	return &attestationServiceClient{cc}
+}
+
+func (c *attestationServiceClient) ProveMember(ctx context.Context, in *ProveMemberRequest, opts ...grpc.CallOption) (*ProveMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveMemberResponse)
+	err := c.cc.Invoke(ctx, AttestationService_ProveMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *attestationServiceClient) AttestAgent(ctx context.Context, in *AttestAgentRequest, opts ...grpc.CallOption) (*AttestAgentResponse, error) {
@@ -556,6 +650,9 @@ func (c *attestationServiceClient) AttestAgent(ctx context.Context, in *AttestAg
 // AttestationService admits agents. It is served under the ALPN protocol entente-join/1, to callers without a
 // certificate.
 type AttestationServiceServer interface {
+	// ProveMember returns the X509-SVID of the member, with which an agent that has no digest of the member's identity key
+	// verifies it by a bundle before it sends any evidence.
+	ProveMember(context.Context, *ProveMemberRequest) (*ProveMemberResponse, error)
 	// AttestAgent issues an agent its X509-SVID, by evidence or by the key with which it was attested before.
 	AttestAgent(context.Context, *AttestAgentRequest) (*AttestAgentResponse, error)
 	mustEmbedUnimplementedAttestationServiceServer()
@@ -568,6 +665,9 @@ type AttestationServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedAttestationServiceServer struct{}
 
+func (UnimplementedAttestationServiceServer) ProveMember(context.Context, *ProveMemberRequest) (*ProveMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveMember not implemented")
+}
 func (UnimplementedAttestationServiceServer) AttestAgent(context.Context, *AttestAgentRequest) (*AttestAgentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AttestAgent not implemented")
 }
@@ -590,6 +690,24 @@ func RegisterAttestationServiceServer(s grpc.ServiceRegistrar, srv AttestationSe
 		t.testEmbeddedByValue()
 	}
 	s.RegisterService(&AttestationService_ServiceDesc, srv)
+}
+
+func _AttestationService_ProveMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AttestationServiceServer).ProveMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AttestationService_ProveMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AttestationServiceServer).ProveMember(ctx, req.(*ProveMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
 
 func _AttestationService_AttestAgent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
@@ -617,6 +735,10 @@ var AttestationService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "entente.v1.AttestationService",
 	HandlerType: (*AttestationServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "ProveMember",
+			Handler:    _AttestationService_ProveMember_Handler,
+		},
 		{
 			MethodName: "AttestAgent",
 			Handler:    _AttestationService_AttestAgent_Handler,

@@ -50,9 +50,13 @@ type Entry struct {
 	Hint       string                 `protobuf:"bytes,11,opt,name=hint,proto3" json:"hint,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Who made it.
-	CreatedBy     string `protobuf:"bytes,13,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	Revision      uint64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
-	Etag          string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
+	CreatedBy string `protobuf:"bytes,13,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	Revision  uint64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
+	Etag      string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Who wrote it last. Nothing is issued by the entry while that caller may not issue its ID.
+	WrittenBy string `protobuf:"bytes,16,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
+	// Why nothing is issued by the entry now. Empty if it is.
+	Stopped       string `protobuf:"bytes,17,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,9 +196,27 @@ func (x *Entry) GetEtag() string {
 	return ""
 }
 
+func (x *Entry) GetWrittenBy() string {
+	if x != nil {
+		return x.WrittenBy
+	}
+	return ""
+}
+
+func (x *Entry) GetStopped() string {
+	if x != nil {
+		return x.Stopped
+	}
+	return ""
+}
+
 type CreateEntryRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entry         *Entry                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Entry *Entry                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	// A UUID that the caller makes for this call. Repeated with it within an hour by the same caller, the call makes
+	// nothing again and returns what the first one made. With another content it is refused with INVALID_ARGUMENT. If
+	// empty, a repeated call counts as a new one.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -234,6 +256,13 @@ func (x *CreateEntryRequest) GetEntry() *Entry {
 		return x.Entry
 	}
 	return nil
+}
+
+func (x *CreateEntryRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 type ListEntriesRequest struct {
@@ -615,7 +644,7 @@ var File_entente_v1_entry_proto protoreflect.FileDescriptor
 const file_entente_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"\x16entente/v1/entry.proto\x12\n" +
-	"entente.v1\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x04\n" +
+	"entente.v1\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x04\n" +
 	"\x05Entry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12)\n" +
@@ -635,9 +664,14 @@ const file_entente_v1_entry_proto_rawDesc = "" +
 	"\n" +
 	"created_by\x18\r \x01(\tR\tcreatedBy\x12\x1a\n" +
 	"\brevision\x18\x0e \x01(\x04R\brevision\x12\x12\n" +
-	"\x04etag\x18\x0f \x01(\tR\x04etag\"=\n" +
+	"\x04etag\x18\x0f \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"written_by\x18\x10 \x01(\tR\twrittenBy\x12\x18\n" +
+	"\astopped\x18\x11 \x01(\tR\astopped\"\\\n" +
 	"\x12CreateEntryRequest\x12'\n" +
-	"\x05entry\x18\x01 \x01(\v2\x11.entente.v1.EntryR\x05entry\"\xb0\x01\n" +
+	"\x05entry\x18\x01 \x01(\v2\x11.entente.v1.EntryR\x05entry\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xb0\x01\n" +
 	"\x12ListEntriesRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x1b\n" +

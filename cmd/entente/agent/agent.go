@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ententehq/entente/agent"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -85,37 +84,6 @@ func overlay(cfg *agent.Config, flags agent.Config) {
 	if len(flags.Addresses) > 0 {
 		cfg.Addresses = flags.Addresses
 	}
-}
-
-func tokenCommand(env *cli.Env) *cobra.Command {
-	var ttl time.Duration
-	cmd := &cobra.Command{
-		Use:   "token NAME",
-		Short: "Make a one-time token for one agent",
-		Long: `Make a one-time token for one agent, and print it. The token is a secret: its holder becomes the agent
-of that name, and has the SVIDs of all entries for it. It names the members of the cluster, so that an agent sends
-the secret to nobody else. A new token for the same name ends the one before.`,
-		Example: `  entente agent token node-1 --ttl 1h >agent-token`,
-		Args:    cli.Arguments("NAME"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			made, err := member.Agents().CreateAgentToken(ctx, &ententev1.CreateAgentTokenRequest{
-				Agent: args[0], Ttl: durationpb.New(ttl),
-			})
-			if err != nil {
-				return err
-			}
-			if env.Output == cli.OutputTable { // the token alone, so that it can go into a file
-				fmt.Fprintf(env.Stderr, "Admits the agent %s until %s.\n", made.GetSpiffeId(),
-					cli.Time(made.GetExpireTime()))
-				fmt.Fprintln(env.Stdout, made.GetToken())
-				return nil
-			}
-			return env.Print(made, nil)
-		}),
-	}
-	const usual = 10 * time.Minute
-	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long the token is valid, 24h at most")
-	return cmd
 }
 
 func listCommand(env *cli.Env) *cobra.Command {
@@ -277,7 +245,7 @@ the agent's admin socket, and fails if the agent is not ready.`,
 				}
 			})
 			if err == nil && !h.Ready {
-				err = fmt.Errorf("the agent is not ready: it has no valid SVID of its own, and its log has the reason")
+				err = fmt.Errorf("the agent is not ready: %s", h.Reason)
 			}
 			return err
 		},

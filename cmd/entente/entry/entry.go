@@ -2,7 +2,9 @@
 package entry
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -152,9 +154,17 @@ trust domains that the caller may not see are left out.`,
 			return env.Print(list, func(t *cli.Table) {
 				t.Columns("ID", "SPIFFE ID", "AGENT", "SELECTORS", "CREATED")
 				t.Wrap("SPIFFE ID", "AGENT", "SELECTORS")
+				var stopped []string
 				for _, e := range list.GetEntries() {
 					t.Row(e.GetId(), e.GetSpiffeId(), parent(e), strings.Join(e.GetSelectors(), " "),
 						cli.Since(e.GetCreateTime()))
+					if e.GetStopped() != "" {
+						stopped = append(stopped, e.GetId())
+					}
+				}
+				if len(stopped) > 0 {
+					fmt.Fprintf(env.Stderr, "Nothing is issued by %s: 'entente entry show' has the reason.\n",
+						strings.Join(stopped, ", "))
 				}
 				t.Otherwise("There is no such entry: 'entente entry create' makes one.")
 			})
@@ -191,17 +201,22 @@ is in the JSON.`,
 func updateCommand(env *cli.Env) *cobra.Command {
 	var flags entryFlags
 	var etag *string
+	var confirm bool
 	cmd := &cobra.Command{
 		Use:   "update ID",
 		Short: "Change a registration entry: only the given settings",
 		Long: `Change a registration entry: only the given settings. A setting that can be repeated is replaced as a
 whole, and is emptied by one empty value. Workloads have new SVIDs within seconds; those issued before stay valid
-until they expire.`,
+until they expire.
+
+An entry is issued while who wrote it last may issue its ID. --confirm writes it again as it is, so that it is issued
+on the caller's authority from then on.`,
 		Example: `  entente entry update web-1 --dns web.example.org --dns www.example.org
-  entente entry update web-1 --federates-with ''`,
+  entente entry update web-1 --federates-with ''
+  entente entry update web-1 --confirm`,
 		Args: cli.Arguments("ID"),
 		PreRunE: func(cmd *cobra.Command, _ []string) error {
-			if len(flags.apply(cmd.Flags(), &ententev1.Entry{})) == 0 {
+			if len(flags.apply(cmd.Flags(), &ententev1.Entry{})) == 0 && !confirm {
 				return cli.Usagef("nothing to change: give at least one flag")
 			}
 			return nil
@@ -209,12 +224,20 @@ until they expire.`,
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, cmd *cobra.Command, args []string) error {
 			e := &ententev1.Entry{Id: args[0]}
 			fields := flags.apply(cmd.Flags(), e)
+			if len(fields) == 0 { // the caller confirms what it reads
+				was, err := member.Entries().GetEntry(ctx, &ententev1.GetEntryRequest{Id: args[0]})
+				if err != nil {
+					return err
+				}
+				e, fields, *etag = was, []string{"spiffe_id"}, cmp.Or(*etag, was.GetEtag())
+			}
 			return printEntry(env)(member.Entries().UpdateEntry(ctx, &ententev1.UpdateEntryRequest{
 				Entry: e, UpdateMask: &fieldmaskpb.FieldMask{Paths: fields}, Etag: *etag,
 			}))
 		}),
 	}
 	flags.add(cmd.Flags())
+	cmd.Flags().BoolVar(&confirm, "confirm", false, "write the entry as it is, on the authority of the caller")
 	etag = cli.Etag(cmd)
 	return cmd
 }
@@ -267,6 +290,10 @@ func printEntry(env *cli.Env) func(*ententev1.Entry, error) error {
 			t.Field("hint", e.GetHint())
 			t.Field("created", cli.Time(e.GetCreateTime()))
 			t.Field("created by", e.GetCreatedBy())
+			if e.GetWrittenBy() != "" && !strings.HasPrefix(e.GetCreatedBy(), e.GetWrittenBy()) {
+				t.Field("written by", e.GetWrittenBy())
+			}
+			t.Field("stopped", e.GetStopped())
 			t.Field("revision", e.GetRevision())
 		})
 	}

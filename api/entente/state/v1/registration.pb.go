@@ -194,11 +194,14 @@ func (x *AgentBan) GetBy() string {
 type AgentToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the secret, which is stored nowhere.
-	SecretSha256  []byte                 `protobuf:"bytes,1,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
-	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	CreatedBy     string                 `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	SecretSha256 []byte                 `protobuf:"bytes,1,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
+	Agent        string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	CreateTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	CreatedBy    string                 `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// HOST:PORT of the members' cluster ports, and SHA-256 of their identity keys, as in the token.
+	Addresses     []string `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Identities    [][]byte `protobuf:"bytes,7,rep,name=identities,proto3" json:"identities,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +269,20 @@ func (x *AgentToken) GetCreatedBy() string {
 		return x.CreatedBy
 	}
 	return ""
+}
+
+func (x *AgentToken) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *AgentToken) GetIdentities() [][]byte {
+	if x != nil {
+		return x.Identities
+	}
+	return nil
 }
 
 // AgentTokenContent is the encoded content of a token for an agent. It is never stored.
@@ -452,7 +469,9 @@ type RegistrationEntry struct {
 	// The member that wrote the row last.
 	WrittenOn string `protobuf:"bytes,17,opt,name=written_on,json=writtenOn,proto3" json:"written_on,omitempty"`
 	// If a snapshot brought the row: the member that restored it.
-	RestoredOn    string `protobuf:"bytes,18,opt,name=restored_on,json=restoredOn,proto3" json:"restored_on,omitempty"`
+	RestoredOn string `protobuf:"bytes,18,opt,name=restored_on,json=restoredOn,proto3" json:"restored_on,omitempty"`
+	// Who wrote the content last, as text. A row of an earlier version has none, and then counts as written by created_by.
+	WrittenBy     string `protobuf:"bytes,19,opt,name=written_by,json=writtenBy,proto3" json:"written_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -602,6 +621,13 @@ func (x *RegistrationEntry) GetWrittenOn() string {
 func (x *RegistrationEntry) GetRestoredOn() string {
 	if x != nil {
 		return x.RestoredOn
+	}
+	return ""
+}
+
+func (x *RegistrationEntry) GetWrittenBy() string {
+	if x != nil {
+		return x.WrittenBy
 	}
 	return ""
 }
@@ -773,7 +799,7 @@ const file_entente_state_v1_registration_proto_rawDesc = "" +
 	"restoredOn\"J\n" +
 	"\bAgentBan\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
-	"\x02by\x18\x02 \x01(\tR\x02by\"\xe0\x01\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\"\x9e\x02\n" +
 	"\n" +
 	"AgentToken\x12#\n" +
 	"\rsecret_sha256\x18\x01 \x01(\fR\fsecretSha256\x12\x14\n" +
@@ -783,7 +809,11 @@ const file_entente_state_v1_registration_proto_rawDesc = "" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\x05 \x01(\tR\tcreatedBy\"\xe2\x01\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\x12\x1c\n" +
+	"\taddresses\x18\x06 \x03(\tR\taddresses\x12\x1e\n" +
+	"\n" +
+	"identities\x18\a \x03(\fR\n" +
+	"identities\"\xe2\x01\n" +
 	"\x11AgentTokenContent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\x12\x14\n" +
@@ -797,7 +827,7 @@ const file_entente_state_v1_registration_proto_rawDesc = "" +
 	"\fEvictedAgent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x1a\n" +
-	"\bidentity\x18\x03 \x01(\fR\bidentity\"\x9a\x05\n" +
+	"\bidentity\x18\x03 \x01(\fR\bidentity\"\xb9\x05\n" +
 	"\x11RegistrationEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12)\n" +
@@ -823,7 +853,9 @@ const file_entente_state_v1_registration_proto_rawDesc = "" +
 	"\n" +
 	"written_on\x18\x11 \x01(\tR\twrittenOn\x12\x1f\n" +
 	"\vrestored_on\x18\x12 \x01(\tR\n" +
-	"restoredOnJ\x04\b\x0f\x10\x10R\x05roles\"A\n" +
+	"restoredOn\x12\x1d\n" +
+	"\n" +
+	"written_by\x18\x13 \x01(\tR\twrittenByJ\x04\b\x0f\x10\x10R\x05roles\"A\n" +
 	"\bHeldRole\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\x05R\x04role\x12!\n" +
 	"\ftrust_domain\x18\x02 \x01(\tR\vtrustDomain\"\x1e\n" +
