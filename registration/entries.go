@@ -314,7 +314,7 @@ func (s *entryService) GetEntry(ctx context.Context, m *ententev1.GetEntryReques
 // shown returns an entry as the API shows it: with the reason if nothing is issued by it.
 func (r *Room) shown(row *statev1.RegistrationEntry, at uint64) *ententev1.Entry {
 	m := entry.Message(row, at)
-	e, err := entry.FromRow(row)
+	e, err := entry.Decode(row)
 	if err == nil {
 		_, err = r.issues(r.cfg.Store.View(), e, row)
 	}
