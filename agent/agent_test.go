@@ -807,7 +807,7 @@ func TestSDS(t *testing.T) {
 	require.NoError(t, err)
 	second, err := stream.Recv()
 	require.NoError(t, err)
-	require.Len(t, second.GetResources(), 5)
+	require.Len(t, second.GetResources(), 2, "default, and the same one by its ID")
 	require.NotEqual(t, first.GetVersionInfo(), second.GetVersionInfo())
 	change, err := delta.Recv()
 	require.NoError(t, err)

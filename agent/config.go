@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 
 	"github.com/ententehq/entente/agent/sds"
+	"github.com/ententehq/entente/agent/xds"
 )
 
 // The defaults of [Config].
@@ -39,6 +41,10 @@ type Config struct {
 	// Listen is HOST:PORT for /metrics, /live and /ready over HTTP. If empty, they are on the admin socket alone.
 	Listen string `hcl:"listen,optional"`
 	SDS    *SDS   `hcl:"sds,block"`
+	// MaxStale is a duration: for how long routes to instances of foreign domains are kept while no member can be
+	// reached. If empty, it is an hour.
+	MaxStale string `hcl:"max_stale,optional"`
+	maxStale time.Duration
 }
 
 // SDS has the names of secrets that do not follow from SPIFFE IDs.
@@ -102,6 +108,12 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	var err error
+	c.maxStale = xds.DefaultMaxStale
+	if c.MaxStale != "" {
+		if c.maxStale, err = time.ParseDuration(c.MaxStale); err != nil || c.maxStale <= 0 {
+			return c, fmt.Errorf("max_stale is %q: write a duration above zero, such as 1h", c.MaxStale)
+		}
+	}
 	c.Token, err = tokenText(c.Token)
 	return c, err
 }

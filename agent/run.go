@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	ads "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	secret "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	workloadpb "github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"google.golang.org/grpc"
@@ -22,9 +23,11 @@ import (
 	"github.com/ententehq/entente/agent/sds"
 	"github.com/ententehq/entente/agent/workload"
 	"github.com/ententehq/entente/agent/workloadapi"
+	"github.com/ententehq/entente/agent/xds"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/client"
 	"github.com/ententehq/entente/internal/logthrottle"
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // Options are what a process gives its agent beside the configuration.
@@ -90,9 +93,7 @@ func (a *agent) run(ctx context.Context, opts Options) error {
 	}
 	a.log.Info("the agent is attested", "spiffe_id", a.node.ID(), "until", a.node.Expiry())
 	var err error
-	a.client, err = client.New(ctx, client.WithAddresses(a.node.Addresses()...),
-		client.WithSource(a.node.ID().TrustDomain(), a.node, a.node))
-	if err != nil {
+	if a.client, err = a.connect(a.node); err != nil {
 		return err
 	}
 	defer a.client.Close()
@@ -230,9 +231,16 @@ func (a *agent) serve(ctx context.Context, started func()) error {
 	s := grpc.NewServer(options...)
 	workloadpb.RegisterSpiffeWorkloadAPIServer(s, workloadapi.New(identifier, a.metrics.pushed))
 	secret.RegisterSecretDiscoveryServiceServer(s, sds.New(identifier, a.cfg.names(), a.metrics.pushed))
+	relay := xds.New(xds.Config{
+		MaxStale: a.cfg.maxStale, Logger: a.log.Named("xds"),
+		Metadata: map[string]string{xdsupdate.CertificateKey: xdsupdate.CertificateOverADS},
+	})
+	defer relay.Close()
+	routes := &routes{agent: a, identifier: identifier, relay: relay}
+	ads.RegisterAggregatedDiscoveryServiceServer(s, xds.Server{Handler: routes.handler})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
-	a.log.Info("serves the Workload API and SDS", "socket", a.cfg.Socket)
+	a.log.Info("serves the Workload API, SDS and xDS", "socket", a.cfg.Socket)
 	if started != nil {
 		started()
 	}

@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/shorttest":     {},
 	"internal/span":          {},
 	"internal/token":         {},
+	"internal/xdsupdate":     {},
 
 	"bundle":                     {"bundle/internal"},
 	"bundle/internal/bundletest": {"bundle"},
@@ -203,6 +204,7 @@ var everywhere = []string{
 	"internal/shorttest",
 	"internal/span",
 	"internal/token",
+	"internal/xdsupdate",
 }
 
 // roomOfPackage returns the room of a package. Tests outside of a package are in a room of their own if mayImport has

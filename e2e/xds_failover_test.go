@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 )
 
 // attempt repeats a command at a member until it succeeds: an election may be under way. Its outcome can be unknown
@@ -27,8 +25,9 @@ func (p *process) attempt(done string, args ...string) {
 	})
 }
 
-// TestClientsOutliveTheirMember: whichever member the relay of gRPC clients uses, and whether it dies or freezes, a
-// removal, a new instance and a suspension reach the clients from the members that are left.
+// TestClientsOutliveTheirMember: whichever member the relay of one gRPC client and the agent of another use, and
+// whether it dies or freezes, a removal, a new instance and a suspension reach the clients from the members that are
+// left.
 func TestClientsOutliveTheirMember(t *testing.T) {
 	script := nodeClient(t)
 	m := &mesh{t: t, eu: newCluster(t, "eu", 3, quick), us: newCluster(t, "us", 1, quick)}
@@ -54,17 +53,17 @@ func TestClientsOutliveTheirMember(t *testing.T) {
 	asNode := m.bootstrap(m.eu, dir, "eu-region/a", "--client", "node", "--relay", socket)
 	node := exec.Command("node", script, "xds:///greeter")
 	node.Env = append(os.Environ(), "GRPC_XDS_BOOTSTRAP="+asNode)
-	asGo := filepath.Join(t.TempDir(), "bootstrap.json")
-	require.NoError(t, os.WriteFile(asGo, []byte(m.eu.members[0].command("xds", "bootstrap", "--dir", dir,
-		"--locality", "eu-region/a", "--relay", socket)), 0o600))
+	served := agent(t, m.eu, "node-1", addresses, "spiffe://"+m.eu.domain+"/caller")
+	asGo := m.bootstrap(m.eu, m.agentFolder(served), "eu-region/a", "--agent", served)
 	clients := []*program{
-		start(t, "the client in Node", node), m.child(childClient, "the client in Go", asGo, "xds:///greeter"),
+		start(t, "the client of the relay, in Node", node),
+		m.child(childClient, "the client of the agent, in Go", asGo, "xds:///greeter"),
 	}
 	for _, c := range clients {
 		c.goesTo("its own zone", own)
 	}
 	for round, test := range []struct {
-		victim int // the relay uses the first member in its list that it reaches, and stays there
+		victim int // relay and agent use the first member in their list that they reach, and stay there
 		signal syscall.Signal
 	}{{0, syscall.SIGKILL}, {1, syscall.SIGSTOP}, {0, syscall.SIGSTOP}, {1, syscall.SIGKILL}} {
 		victim, survivor := m.eu.members[test.victim], m.eu.members[2]

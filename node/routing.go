@@ -1,6 +1,8 @@
 package node
 
 import (
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
@@ -33,6 +35,7 @@ func buildRouting(m *member) (err error) {
 	m.xds, err = xds.NewCache(xds.Config{
 		Store: m.store, Source: m.routing, Roots: m.trust.Roots,
 		Home: m.cfg.Cluster.TrustDomain, Region: m.cfg.Cluster.Region,
+		Hosts:  func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return table.Hosts(r, td.Name()) },
 		Logger: m.log.Named("xds"), Registerer: m.registry,
 	})
 	return err

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
@@ -374,6 +375,22 @@ func (c *Cache) fail(h *held, err error) {
 	h.retry = c.now().Add(wait)
 	c.logger.Warn("an SVID could not be issued, which is tried again", "entry", h.entry.GetId(),
 		"spiffe_id", h.entry.GetSpiffeId(), "error", err)
+}
+
+// SVID returns a valid SVID with an ID, or nil.
+func (c *Cache) SVID(id spiffeid.ID) *x509svid.SVID {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var best *x509svid.SVID
+	for _, h := range c.entries {
+		if h.svid == nil || h.svid.ID != id || !c.now().Before(h.svid.Certificates[0].NotAfter) {
+			continue
+		}
+		if best == nil || h.svid.Certificates[0].NotAfter.After(best.Certificates[0].NotAfter) {
+			best = h.svid
+		}
+	}
+	return best
 }
 
 // Counts returns how many entries and how many valid SVIDs there are, and the end of the SVID that ends first.

@@ -6,13 +6,11 @@
 // verifies each certificate by the bundle of its own trust domain. A request without names is for everything.
 //
 // The caller is attested as one of the Workload API is; no security header is needed. Both the state of the world and
-// differences are served.
+// differences are served ([discovery.Whole], [discovery.Delta]).
 package sds
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"maps"
@@ -26,6 +24,7 @@ import (
 
 	"github.com/ententehq/entente/agent/cache"
 	"github.com/ententehq/entente/bundle"
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // Names are the names of resources that do not follow from SPIFFE IDs.
@@ -38,45 +37,32 @@ type Names struct {
 // DefaultNames are those of SPIRE's agent.
 var DefaultNames = Names{Default: "default", Bundle: "ROOTCA", All: "ALL"}
 
-// typeURL is the type of the resources.
-const typeURL = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-
-// resource is an encoded secret.
-type resource struct {
-	name    string
-	version string
-	body    *anypb.Any
-}
-
-// resources returns the resources of a state with some names, in the order of the names, or all if wildcard is set.
-// Names that the workload does not have are left out.
-func (n Names) resources(state cache.State, names []string, wildcard bool) ([]resource, error) {
+// Resources returns the secrets of a state by name: those with some names, and all if wildcard is set. What the
+// workload does not have is absent.
+func (n Names) Resources(
+	state cache.State, names []string, wildcard bool,
+) (map[string]*xdsupdate.Resource, error) {
 	if wildcard {
 		names = slices.Concat(names, []string{n.Default, n.Bundle, n.All}, ids(state),
 			slices.Sorted(maps.Keys(domains(state))))
 	}
-	var out []resource
-	seen := map[string]bool{}
+	out := map[string]*xdsupdate.Resource{}
 	for _, name := range names {
-		if seen[name] {
+		if out[name] != nil {
 			continue
 		}
-		seen[name] = true
 		secret, err := n.secret(state, name)
 		if err != nil {
 			return nil, err
 		}
 		if secret == nil {
-			continue
+			out[name], err = xdsupdate.Missing(xdsupdate.Secrets, name)
+		} else {
+			out[name], err = xdsupdate.Present(name, secret)
 		}
-		raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(secret)
 		if err != nil {
-			return nil, fmt.Errorf("encode the secret %s: %w", name, err)
+			return nil, err
 		}
-		sum := sha256.Sum256(raw)
-		out = append(out, resource{
-			name: name, version: hex.EncodeToString(sum[:12]), body: &anypb.Any{TypeUrl: typeURL, Value: raw},
-		})
 	}
 	return out, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ententehq/entente/agent/cache"
 	"github.com/ententehq/entente/agent/workload"
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // Identifier attests the callers, and bounds how often each one calls.
@@ -99,23 +100,30 @@ func limiter(of *lru.Cache[int64, *rate.Limiter], key int64, perSecond rate.Limi
 	return l
 }
 
+// Present returns what a caller receives now. It returns PermissionDenied if no entry is for the caller. changed is
+// closed when the state changes after it was read; ready is false before the first SVID is there.
+func (i *Identifier) Present(c Caller, method string) (s cache.State, changed <-chan struct{}, ready bool, err error) {
+	changed = i.Cache.Changed()
+	s, known := i.Cache.Of(c.Selectors)
+	if known && !s.Registered {
+		i.attested("none")
+		i.Logger.Warn("a workload has no identity: no entry of this agent matches its selectors",
+			"pid", c.Process.PID, "uid", c.Process.UID, "method", method,
+			"selectors", strings.Join(c.Selectors, " "))
+		return s, changed, false, errNoIdentity
+	}
+	return s, changed, len(s.Identities) > 0, nil
+}
+
 // Await returns what a caller receives, as soon as one of its SVIDs is there. It returns PermissionDenied if no entry
 // is for the caller. changed is closed when the state changes after it was read.
 func (i *Identifier) Await(
 	ctx context.Context, c Caller, method string,
 ) (s cache.State, changed <-chan struct{}, err error) {
 	for {
-		changed = i.Cache.Changed()
-		s, known := i.Cache.Of(c.Selectors)
-		switch {
-		case known && !s.Registered:
-			i.attested("none")
-			i.Logger.Warn("a workload has no identity: no entry of this agent matches its selectors",
-				"pid", c.Process.PID, "uid", c.Process.UID, "method", method,
-				"selectors", strings.Join(c.Selectors, " "))
-			return s, nil, errNoIdentity
-		case len(s.Identities) > 0:
-			return s, changed, nil
+		s, changed, ready, err := i.Present(c, method)
+		if err != nil || ready {
+			return s, changed, err
 		}
 		select {
 		case <-ctx.Done():
@@ -123,6 +131,13 @@ func (i *Identifier) Await(
 		case <-changed:
 		}
 	}
+}
+
+// Rejected logs that a program has rejected resources.
+func (i *Identifier) Rejected(ctx context.Context, t xdsupdate.Type, resources, reason string) {
+	p, _ := workload.ProcessFrom(ctx)
+	i.Logger.Warn("a program rejected resources and keeps those that it has", "pid", p.PID, "uid", p.UID,
+		"type", t.Short(), "resources", resources, "reason", reason)
 }
 
 // Header verifies the security header, which a browser or a proxy that was tricked into a request does not send.

@@ -1,6 +1,6 @@
-// Package xdsbootstrap writes the bootstrap file of a gRPC client that gets its routes from members over xDS. The file
-// names the members, and the files with the client's SVID and the bundles. [BundleMap] writes the bundles as gRPC reads
-// them.
+// Package xdsbootstrap writes the bootstrap file of a client that gets its routes over xDS. That of a gRPC client names
+// the members, a relay or an agent, and the files with the client's SVID and the bundles; [BundleMap] writes the
+// bundles as gRPC reads them. That of Envoy names an agent, which has everything else ([Config.MarshalEnvoy]).
 package xdsbootstrap
 
 import (

@@ -104,6 +104,7 @@ func newFixture(t testing.TB, options ...grpc.ServerOption) *fixture {
 	counted := &countedPlans{Manager: manager, plans: map[string]int{}}
 	cache, err := xds.NewCache(xds.Config{
 		Store: store, Source: counted, Home: eu, Region: "eu",
+		Hosts: func(_ raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return td == eu, nil },
 		Roots: func(raftstore.Reader) ([]trust.Roots, error) {
 			return []trust.Roots{
 				{TrustDomain: spiffeid.RequireTrustDomainFromString("us.example.org")},

@@ -11,12 +11,11 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 )
 
-// assignment returns levels as the endpoints of a cluster. health returns the health that an endpoint is announced
-// with.
+// assignment returns levels as the endpoints of a cluster. announce sets what else is announced of an endpoint.
 func assignment(
 	cluster string,
 	levels []level,
-	health func(plan.Endpoint) core.HealthStatus,
+	announce func(plan.Endpoint, *endpoint.LbEndpoint),
 ) *endpoint.ClusterLoadAssignment {
 	out := &endpoint.ClusterLoadAssignment{ClusterName: cluster}
 	for priority, l := range levels {
@@ -29,14 +28,14 @@ func assignment(
 				Locality:            localityOf(l[i].locality),
 				Priority:            uint32(priority), //nolint:gosec // G115: there are as many as regions at most
 				LoadBalancingWeight: wrapperspb.UInt32(weight),
-				LbEndpoints:         endpointsOf(l[i].endpoints, health),
+				LbEndpoints:         endpointsOf(l[i].endpoints, announce),
 			})
 		}
 	}
 	return out
 }
 
-func endpointsOf(list []weighted, health func(plan.Endpoint) core.HealthStatus) []*endpoint.LbEndpoint {
+func endpointsOf(list []weighted, announce func(plan.Endpoint, *endpoint.LbEndpoint)) []*endpoint.LbEndpoint {
 	weights := make([]uint64, len(list))
 	for i, e := range list {
 		weights[i] = e.weight
@@ -47,9 +46,9 @@ func endpointsOf(list []weighted, health func(plan.Endpoint) core.HealthStatus) 
 			HostIdentifier: &endpoint.LbEndpoint_Endpoint{
 				Endpoint: &endpoint.Endpoint{Address: addressOf(list[i].Address)},
 			},
-			HealthStatus:        health(list[i].Endpoint),
 			LoadBalancingWeight: wrapperspb.UInt32(weight),
 		}
+		announce(list[i].Endpoint, out[i])
 	}
 	return out
 }

@@ -15,7 +15,8 @@ func TestCheckAssignment(t *testing.T) {
 	good := func() *endpoint.ClusterLoadAssignment {
 		return assignment(
 			"shop",
-			spill(planFor(t, "eu/a", "1 eu/a healthy", "2 eu/b healthy", "3 us/a healthy"), nil), forGRPC,
+			spill(planFor(t, "eu/a", "1 eu/a healthy", "2 eu/b healthy", "3 us/a healthy"), nil),
+			servicePlan{}.announced(forGRPC),
 		)
 	}
 	require.NoError(t, checkAssignment(good()))

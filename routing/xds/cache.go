@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/routing/plan"
@@ -38,7 +39,7 @@ type Source interface {
 	Affected(r raftstore.Reader, change raftstore.Change) (services []string, known bool)
 }
 
-// Config is what a [Cache] needs. Store, Source, Roots, Home and Region are required.
+// Config is what a [Cache] needs. Store, Source, Roots, Home, Region and Hosts are required.
 type Config struct {
 	Store  *raftstore.Store
 	Source Source
@@ -48,6 +49,8 @@ type Config struct {
 	// Home is the home trust domain, and Region the region of a client that does not state one.
 	Home   spiffeid.TrustDomain
 	Region string
+	// Hosts reports whether this cluster hosts a trust domain. Instances of others are marked as foreign.
+	Hosts func(raftstore.Reader, spiffeid.TrustDomain) (bool, error)
 
 	// Scope returns which trust domains the caller of a stream sees. If nil, it is [access.ScopeFrom].
 	Scope func(context.Context) access.Scope
@@ -64,8 +67,6 @@ const (
 	// maxTypes leaves room for types that clients subscribe to and that are not served, such as extensions of Envoy.
 	maxTypes      = 32
 	maxTypeLength = 256
-	// maxReason bounds how much of a client's reason for a NACK is read.
-	maxReason = 8 << 10
 )
 
 // Cache answers the streams of go-control-plane's server. It is its cache and, through callbacks, follows its streams.
@@ -88,8 +89,9 @@ var _ cache.Cache = (*Cache)(nil)
 // NewCache returns a cache. It follows changes while [Cache.Run] runs.
 func NewCache(config Config) (*Cache, error) {
 	if config.Store == nil || config.Source == nil || config.Roots == nil || config.Home.IsZero() ||
-		config.Region == "" {
-		return nil, errors.New("xds: a store, a source, the roots, the home trust domain and the region are required")
+		config.Region == "" || config.Hosts == nil {
+		return nil, errors.New("xds: a store, a source, the roots, the home trust domain, the region and the hosted " +
+			"domains are required")
 	}
 	if config.Logger == nil {
 		config.Logger = hclog.NewNullLogger()
@@ -151,7 +153,7 @@ func (c *Cache) CreateWatch(
 ) (func(), error) {
 	return c.watch(request.GetNode().GetId(), Type(request.GetTypeUrl()), &watch{
 		sub: sub, first: request.GetResponseNonce() == "",
-		respond: func(u *update, version string) { to <- &response{request, u, version} },
+		respond: func(u *xdsupdate.Update, version string) { to <- &response{request, u, version} },
 	})
 }
 
@@ -161,7 +163,7 @@ func (c *Cache) CreateDeltaWatch(
 ) (func(), error) {
 	return c.watch(request.GetNode().GetId(), Type(request.GetTypeUrl()), &watch{
 		sub: sub, delta: true, first: request.GetResponseNonce() == "",
-		respond: func(u *update, version string) { to <- &deltaResponse{request, u, version} },
+		respond: func(u *xdsupdate.Update, version string) { to <- &deltaResponse{request, u, version} },
 	})
 }
 

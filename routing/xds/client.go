@@ -7,6 +7,7 @@ import (
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/routing/plan"
 )
 
@@ -38,16 +39,13 @@ func (k Kind) String() string {
 
 // RootsKey is the key in the metadata of a node under which a gRPC client states how it reads roots: [RootsMap], the
 // default, or [RootsFiles].
-const RootsKey = "entente.roots"
+const RootsKey = xdsupdate.RootsKey
 
 // The values of [RootsKey].
 const (
 	RootsMap   = "bundle_map"
 	RootsFiles = "file_per_domain"
 )
-
-// noOverprovisioning is the client feature that distinguishes gRPC from Envoy (gRFC A27).
-const noOverprovisioning = "envoy.lb.does_not_support_overprovisioning"
 
 // nodeJS is the user agent of @grpc/grpc-js-xds, which does not read bundle maps.
 const nodeJS = "gRPC Node Pure JS"
@@ -56,19 +54,24 @@ const nodeJS = "gRPC Node Pure JS"
 type Client struct {
 	Kind     Kind
 	Locality plan.Locality
+	// CertificateOverADS means that Envoy has its own certificate on the stream, from the agent between it and a
+	// member.
+	CertificateOverADS bool
 }
 
 // ClientOf parses a node. A node without a region counts as in the region of this cluster. A malformed locality is an
 // error.
 func ClientOf(node *core.Node, region string) (Client, error) {
 	c := Client{Kind: Envoy}
-	if slices.Contains(node.GetClientFeatures(), noOverprovisioning) {
+	if slices.Contains(node.GetClientFeatures(), xdsupdate.NoOverprovisioning) {
 		c.Kind = GRPC
 		roots := node.GetMetadata().GetFields()[RootsKey].GetStringValue()
 		if roots == RootsFiles || (roots == "" && strings.HasPrefix(node.GetUserAgentName(), nodeJS)) {
 			c.Kind = GRPCSplit
 		}
 	}
+	c.CertificateOverADS = c.Kind == Envoy &&
+		node.GetMetadata().GetFields()[xdsupdate.CertificateKey].GetStringValue() == xdsupdate.CertificateOverADS
 	l := node.GetLocality()
 	if strings.Contains(l.GetRegion()+l.GetZone()+l.GetSubZone(), "/") {
 		return Client{}, fmt.Errorf("the locality of the node: %w: a part contains a slash", plan.ErrLocality)

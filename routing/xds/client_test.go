@@ -7,11 +7,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/routing/plan"
 )
 
 func TestClientOf(t *testing.T) {
-	grpc := []string{noOverprovisioning}
+	grpc := []string{xdsupdate.NoOverprovisioning}
 	roots := func(value string) *structpb.Struct {
 		return &structpb.Struct{Fields: map[string]*structpb.Value{RootsKey: structpb.NewStringValue(value)}}
 	}
@@ -22,30 +23,33 @@ func TestClientOf(t *testing.T) {
 		"Envoy": {&core.Node{
 			UserAgentName: "envoy",
 			Locality:      &core.Locality{Region: "us", Zone: "a"},
-		}, Client{Envoy, plan.Locality{Region: "us", Zone: "a"}}},
+		}, Client{Kind: Envoy, Locality: plan.Locality{Region: "us", Zone: "a"}}},
 		"gRPC": {&core.Node{
 			UserAgentName:  "gRPC Go",
 			ClientFeatures: grpc,
-		}, Client{GRPC, plan.Locality{Region: "eu"}}},
+		}, Client{Kind: GRPC, Locality: plan.Locality{Region: "eu"}}},
 		"gRPC for Node.js": {&core.Node{
 			UserAgentName:  "gRPC Node Pure JS",
 			ClientFeatures: grpc,
-		}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
+		}, Client{Kind: GRPCSplit, Locality: plan.Locality{Region: "eu"}}},
 		"a client that declares it": {&core.Node{
 			UserAgentName:  "gRPC Go",
 			ClientFeatures: grpc,
 			Metadata:       roots(RootsFiles),
-		}, Client{GRPCSplit, plan.Locality{Region: "eu"}}},
+		}, Client{Kind: GRPCSplit, Locality: plan.Locality{Region: "eu"}}},
 		"a client that declares another": {
 			&core.Node{UserAgentName: "gRPC Node Pure JS", ClientFeatures: grpc, Metadata: roots(RootsMap)},
-			Client{GRPC, plan.Locality{Region: "eu"}},
+			Client{Kind: GRPC, Locality: plan.Locality{Region: "eu"}},
 		},
 		"a sub-zone": {&core.Node{
 			Locality: &core.Locality{Region: "us", Zone: "a", SubZone: "1"},
-		}, Client{Envoy, plan.Locality{Region: "us", Zone: "a", SubZone: "1"}}},
+		}, Client{Kind: Envoy, Locality: plan.Locality{Region: "us", Zone: "a", SubZone: "1"}}},
+		"Envoy behind an agent": {&core.Node{Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+			xdsupdate.CertificateKey: structpb.NewStringValue(xdsupdate.CertificateOverADS),
+		}}}, Client{Kind: Envoy, Locality: plan.Locality{Region: "eu"}, CertificateOverADS: true}},
 		"a zone of this region": {
 			&core.Node{Locality: &core.Locality{Zone: "a"}},
-			Client{Envoy, plan.Locality{Region: "eu", Zone: "a"}},
+			Client{Kind: Envoy, Locality: plan.Locality{Region: "eu", Zone: "a"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // connectTimeout is how long a client waits for an instance to accept a connection before it tries another.
@@ -41,7 +43,7 @@ func envoyCluster(name string, socket *core.TransportSocket, panicThreshold uint
 			LocalityWeightedLbConfig: &cluster.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
 		},
 	}
-	options, err := packed(&upstream.HttpProtocolOptions{
+	options, err := xdsupdate.Packed(&upstream.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstream.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstream.HttpProtocolOptions_UseDownstreamHttpConfig{
 				HttpProtocolOptions:  &core.Http1ProtocolOptions{},
@@ -58,7 +60,7 @@ func envoyCluster(name string, socket *core.TransportSocket, panicThreshold uint
 
 // aggregateCluster returns a cluster that tries other clusters in order. The next is used when all before it are empty.
 func aggregateCluster(name string, children []string) (*cluster.Cluster, error) {
-	config, err := packed(&aggregate.ClusterConfig{Clusters: children})
+	config, err := xdsupdate.Packed(&aggregate.ClusterConfig{Clusters: children})
 	if err != nil {
 		return nil, err
 	}

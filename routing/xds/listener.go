@@ -8,6 +8,8 @@ import (
 	route "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // The names of the two filters that are used.
@@ -26,7 +28,7 @@ func serviceListener(service string) (*listener.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := packed(manager)
+	config, err := xdsupdate.Packed(manager)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +99,7 @@ func connectionManager(routes string) (*hcm.HttpConnectionManager, error) {
 }
 
 func routerFilters() ([]*hcm.HttpFilter, error) {
-	config, err := packed(&router.Router{})
+	config, err := xdsupdate.Packed(&router.Router{})
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +107,7 @@ func routerFilters() ([]*hcm.HttpFilter, error) {
 }
 
 func filterOf(m *hcm.HttpConnectionManager) (*listener.Filter, error) {
-	config, err := packed(m)
+	config, err := xdsupdate.Packed(m)
 	if err != nil {
 		return nil, err
 	}

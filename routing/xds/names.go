@@ -5,44 +5,21 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/routing/plan"
 )
 
 // Type is the URL of a type of resource.
-type Type string
+type Type = xdsupdate.Type
 
 // The types that are served.
 const (
-	Secrets   Type = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-	Clusters  Type = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	Endpoints Type = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-	Listeners Type = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	Routes    Type = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	Secrets   = xdsupdate.Secrets
+	Clusters  = xdsupdate.Clusters
+	Endpoints = xdsupdate.Endpoints
+	Listeners = xdsupdate.Listeners
+	Routes    = xdsupdate.Routes
 )
-
-// order is the order in which a stream is sent changes: a resource is sent before those that refer to it.
-var order = [...]Type{Secrets, Clusters, Endpoints, Listeners, Routes}
-
-// short returns the name that metrics and logs use.
-func (t Type) short() string {
-	switch t {
-	case Secrets:
-		return "secrets"
-	case Clusters:
-		return "clusters"
-	case Endpoints:
-		return "endpoints"
-	case Listeners:
-		return "listeners"
-	case Routes:
-		return "routes"
-	}
-	return "other"
-}
-
-// whole reports whether a state-of-the-world response of the type contains everything that the client is to have, so
-// that a resource which is not in it is deleted.
-func (t Type) whole() bool { return t == Listeners || t == Clusters }
 
 // Names of resources, and of what a bootstrap file must contain.
 const (

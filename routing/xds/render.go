@@ -1,10 +1,12 @@
 package xds
 
 import (
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoint "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/routing/plan"
 )
 
@@ -15,6 +17,8 @@ type servicePlan struct {
 	// policy is that of the plan.
 	policy *plan.Policy
 	home   spiffeid.TrustDomain
+	// foreign has which domains of the plan this cluster does not host.
+	foreign map[spiffeid.TrustDomain]bool
 }
 
 // exists reports whether the service has an instance that the callers may see.
@@ -30,7 +34,8 @@ func (p servicePlan) answers(kind Kind, t Type) bool {
 }
 
 // render returns a resource of the service, or nil if it does not exist. separator and domain are those of [serviceOf].
-func (p servicePlan) render(kind Kind, t Type, name, separator, domain string) (proto.Message, error) {
+func (p servicePlan) render(client Client, t Type, name, separator, domain string) (proto.Message, error) {
+	kind := client.Kind
 	if !p.exists() && !p.answers(kind, t) {
 		return nil, nil
 	}
@@ -46,17 +51,17 @@ func (p servicePlan) render(kind Kind, t Type, name, separator, domain string) (
 		if kind == GRPCSplit {
 			return p.splitCluster(name, separator, domain)
 		}
-		return p.cluster(kind)
+		return p.cluster(client)
 	case Endpoints:
 		return p.endpoints(kind, name, separator, domain)
 	}
 	return nil, nil
 }
 
-func (p servicePlan) cluster(kind Kind) (proto.Message, error) {
+func (p servicePlan) cluster(client Client) (proto.Message, error) {
 	ids := expected(p.plan, p.home, nil)
-	if kind == Envoy {
-		socket, err := envoyTLS(ids)
+	if client.Kind == Envoy {
+		socket, err := envoyTLS(ids, client.CertificateOverADS)
 		if err != nil {
 			return nil, err
 		}
@@ -73,14 +78,24 @@ func (p servicePlan) endpoints(kind Kind, name, separator, domain string) (proto
 	var a *endpoint.ClusterLoadAssignment
 	switch {
 	case kind == Envoy:
-		a = assignment(name, unspilled(p.plan), forEnvoy)
+		a = assignment(name, unspilled(p.plan), p.announced(forEnvoy))
 		a.Policy = &endpoint.ClusterLoadAssignment_Policy{OverprovisioningFactor: percent(p.policy.Overprovisioning())}
 	case separator == inDomain:
-		a = assignment(name, spill(p.plan, inTrustDomain(domain)), forGRPC)
+		a = assignment(name, spill(p.plan, inTrustDomain(domain)), p.announced(forGRPC))
 	default:
-		a = assignment(name, spill(p.plan, nil), forGRPC)
+		a = assignment(name, spill(p.plan, nil), p.announced(forGRPC))
 	}
 	return a, checkAssignment(a)
+}
+
+// announced returns how endpoints are announced: with a health, and marked if they are in a foreign domain.
+func (p servicePlan) announced(health func(plan.Endpoint) core.HealthStatus) func(plan.Endpoint, *endpoint.LbEndpoint) {
+	return func(e plan.Endpoint, to *endpoint.LbEndpoint) {
+		to.HealthStatus = health(e)
+		if td := e.ID.TrustDomain(); p.foreign[td] {
+			to.Metadata = xdsupdate.ForeignMetadata(td.Name())
+		}
+	}
 }
 
 // splitRoutes gives each domain its share of the requests. If the instances of a domain are gone, the others are used.

@@ -5,32 +5,23 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
-	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // response is an update as go-control-plane's server sends it on a state-of-the-world stream.
 type response struct {
 	request *discovery.DiscoveryRequest
-	update  *update
+	update  *xdsupdate.Update
 	version string
 }
 
 var _ cache.Response = (*response)(nil)
 
-func bodies(list []*resource) []*anypb.Any {
-	bodies := make([]*anypb.Any, 0, len(list))
-	for _, r := range list {
-		if r.body != nil {
-			bodies = append(bodies, r.body)
-		}
-	}
-	return bodies
-}
-
 // GetDiscoveryResponse implements [cache.Response]. The server adds the nonce.
 func (r *response) GetDiscoveryResponse() (*discovery.DiscoveryResponse, error) {
 	return &discovery.DiscoveryResponse{
-		TypeUrl: r.request.GetTypeUrl(), VersionInfo: r.version, Resources: bodies(r.update.send),
+		TypeUrl: r.request.GetTypeUrl(), VersionInfo: r.version, Resources: xdsupdate.Bodies(r.update.Send),
 	}, nil
 }
 
@@ -44,7 +35,7 @@ func (r *response) GetVersion() (string, error) { return r.version, nil }
 func (r *response) GetResponseVersion() string { return r.version }
 
 // GetReturnedResources implements [cache.Response].
-func (r *response) GetReturnedResources() map[string]string { return r.update.has }
+func (r *response) GetReturnedResources() map[string]string { return r.update.Has }
 
 // GetContext implements [cache.Response].
 func (r *response) GetContext() context.Context { return context.Background() }
@@ -52,7 +43,7 @@ func (r *response) GetContext() context.Context { return context.Background() }
 // deltaResponse is an update on a delta stream.
 type deltaResponse struct {
 	request *discovery.DeltaDiscoveryRequest
-	update  *update
+	update  *xdsupdate.Update
 	version string
 }
 
@@ -61,10 +52,10 @@ var _ cache.DeltaResponse = (*deltaResponse)(nil)
 // GetDeltaDiscoveryResponse implements [cache.DeltaResponse]. The server adds the nonce.
 func (r *deltaResponse) GetDeltaDiscoveryResponse() (*discovery.DeltaDiscoveryResponse, error) {
 	m := &discovery.DeltaDiscoveryResponse{
-		TypeUrl: r.request.GetTypeUrl(), SystemVersionInfo: r.version, RemovedResources: r.update.removed,
+		TypeUrl: r.request.GetTypeUrl(), SystemVersionInfo: r.version, RemovedResources: r.update.Removed,
 	}
-	for _, one := range r.update.send {
-		m.Resources = append(m.Resources, &discovery.Resource{Name: one.name, Version: one.version, Resource: one.body})
+	for _, one := range r.update.Send {
+		m.Resources = append(m.Resources, &discovery.Resource{Name: one.Name, Version: one.Version, Resource: one.Body})
 	}
 	return m, nil
 }
@@ -79,10 +70,10 @@ func (r *deltaResponse) GetSystemVersion() (string, error) { return r.version, n
 func (r *deltaResponse) GetResponseVersion() string { return r.version }
 
 // GetNextVersionMap implements [cache.DeltaResponse].
-func (r *deltaResponse) GetNextVersionMap() map[string]string { return r.update.has }
+func (r *deltaResponse) GetNextVersionMap() map[string]string { return r.update.Has }
 
 // GetReturnedResources implements [cache.DeltaResponse].
-func (r *deltaResponse) GetReturnedResources() map[string]string { return r.update.has }
+func (r *deltaResponse) GetReturnedResources() map[string]string { return r.update.Has }
 
 // GetContext implements [cache.DeltaResponse].
 func (r *deltaResponse) GetContext() context.Context { return context.Background() }

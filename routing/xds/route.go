@@ -22,11 +22,6 @@ func serviceRoutes(service string, clusters []weightedCluster) *route.RouteConfi
 	}}
 }
 
-// noRoutes returns the empty route table of a service that does not exist any more.
-func noRoutes(service string) *route.RouteConfiguration {
-	return &route.RouteConfiguration{Name: service}
-}
-
 // outboundRoutes returns the route table of Envoy. A request goes to the service that is named by its host.
 func outboundRoutes(services []string) *route.RouteConfiguration {
 	out := &route.RouteConfiguration{

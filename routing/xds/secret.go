@@ -8,6 +8,7 @@ import (
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tls "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/trust"
 )
 
@@ -20,7 +21,7 @@ func allRoots(name string, all []trust.Roots) (*tls.Secret, error) {
 			Name: r.TrustDomain.Name(), TrustBundle: inline(r.Authorities),
 		})
 	}
-	validator, err := packed(config)
+	validator, err := xdsupdate.Packed(config)
 	if err != nil {
 		return nil, err
 	}

@@ -197,10 +197,11 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 		}
 		planned := plan.DefaultPolicy().Plan(rapid.SampledFrom(places).Draw(t, "caller"), endpoints)
 		levels := spill(planned, nil)
-		a := assignment("shop", levels, forGRPC)
+		a := assignment("shop", levels, servicePlan{}.announced(forGRPC))
 		if err := checkAssignment(a); err != nil {
 			t.Fatalf("%v: %v", err, a)
 		}
+		forEnvoy := servicePlan{}.announced(forEnvoy)
 		if err := checkAssignment(assignment("shop", unspilled(planned), forEnvoy)); err != nil {
 			t.Fatalf("for Envoy: %v", err)
 		}

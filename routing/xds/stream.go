@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // stream is an open stream. The cache's lock guards it.
@@ -29,12 +30,12 @@ type subscription struct {
 	watch *watch
 	// sent is the update that the client has not acknowledged yet.
 	sent  sent
-	nacks nacks
+	nacks xdsupdate.Nacks
 }
 
 type sent struct {
 	nonce   string
-	changed map[string]*resource
+	changed map[string]*xdsupdate.Resource
 }
 
 // watch is a request that is answered, once, as soon as there is something to send.
@@ -44,7 +45,7 @@ type watch struct {
 	// first means that it is the first request for its type on the stream.
 	first bool
 	// respond passes the update to the server. It does not block: the server's channel has room for one of each type.
-	respond func(*update, string)
+	respond func(*xdsupdate.Update, string)
 }
 
 // begin parses the node of a stream's first request.
@@ -94,7 +95,7 @@ func (c *Cache) watch(id string, t Type, w *watch) (func(), error) {
 		s.subscriptions[t] = sub
 	}
 	// Only Envoy subscribes to everything by naming nothing; for gRPC it means that the last watch has ended.
-	wildcard := w.sub.IsWildcard() && t.whole() && s.variant.key.client.Kind == Envoy
+	wildcard := w.sub.IsWildcard() && t.Whole() && s.variant.key.client.Kind == Envoy
 	s.variant.subscribe(s, t, names, wildcard)
 	sub.watch = w
 	c.send(s, t)
@@ -139,17 +140,17 @@ func (c *Cache) send(s *stream, t Type) {
 		return
 	}
 	has := w.sub.ReturnedResources()
-	u := difference(t, w.delta, wanted, has, sub.nacks)
+	u := xdsupdate.Difference(t, w.delta, wanted, has, sub.nacks)
 	if u == nil && w.first && sub.wildcard && len(has) == 0 {
-		u = &update{has: map[string]string{}} // Envoy waits for a response before it starts to serve
+		u = &xdsupdate.Update{Has: map[string]string{}} // Envoy waits for a response before it starts to serve
 	}
 	if u == nil {
 		return
 	}
 	sub.watch = nil
-	sub.sent = sent{changed: u.changed}
-	c.metrics.updates.WithLabelValues(t.short()).Inc()
-	w.respond(u, u.version())
+	sub.sent = sent{changed: u.Changed}
+	c.metrics.updates.WithLabelValues(t.Short()).Inc()
+	w.respond(u, u.Version())
 }
 
 // settle records whether a client accepts or rejects the update that its request refers to.
@@ -161,18 +162,18 @@ func (c *Cache) settle(s *stream, t Type, r request) {
 	changed := sub.sent.changed
 	sub.sent = sent{}
 	if r.GetErrorDetail() == nil {
-		if t.whole() {
-			sub.nacks.accept(changed)
+		if t.Whole() {
+			sub.nacks.Accept(changed)
 		}
 		return
 	}
 	reason := r.GetErrorDetail().GetMessage()
-	names := sub.nacks.reject(changed, reason[:min(len(reason), maxReason)])
+	names := sub.nacks.Reject(changed, reason)
 	kind := s.variant.key.client.Kind
-	c.metrics.rejected.WithLabelValues(t.short(), kind.String()).Inc()
+	c.metrics.rejected.WithLabelValues(t.Short(), kind.String()).Inc()
 	c.config.Logger.Warn(
 		"a client rejected an update and keeps what it had; the same version is not sent again",
-		"caller", s.caller.String(), "kind", kind, "type", t.short(), "resources", clip(fmt.Sprint(names)),
+		"caller", s.caller.String(), "kind", kind, "type", t.Short(), "resources", clip(fmt.Sprint(names)),
 		"reason", clip(reason),
 	)
 }

@@ -58,14 +58,18 @@ func grpcTLS(ids []string, roots string) (*core.TransportSocket, error) {
 }
 
 // envoyTLS makes Envoy present its own certificate and expect one of the IDs, each verified with the roots of its own
-// domain.
-func envoyTLS(ids []string) (*core.TransportSocket, error) {
+// domain. Its own certificate is in its bootstrap file, or on the stream.
+func envoyTLS(ids []string, certificateOverADS bool) (*core.TransportSocket, error) {
 	matchers := make([]*tls.SubjectAltNameMatcher, len(ids))
 	for i, id := range ids {
 		matchers[i] = &tls.SubjectAltNameMatcher{SanType: tls.SubjectAltNameMatcher_URI, Matcher: exactly(id)}
 	}
+	certificate := &tls.SdsSecretConfig{Name: OwnCertificate}
+	if certificateOverADS {
+		certificate.SdsConfig = overADS()
+	}
 	return transportSocket(&tls.UpstreamTlsContext{CommonTlsContext: &tls.CommonTlsContext{
-		TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{{Name: OwnCertificate}},
+		TlsCertificateSdsSecretConfigs: []*tls.SdsSecretConfig{certificate},
 		ValidationContextType: &tls.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tls.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext: &tls.CertificateValidationContext{

@@ -9,6 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/routing/plan"
@@ -121,7 +122,7 @@ func (c *Cache) flush(view *raftstore.View, affected feed.Affected[string]) {
 	for _, v := range c.variants {
 		changed := v.rebuild(view, affected, removed)
 		for _, s := range v.subscribed(changed) {
-			for _, t := range order {
+			for _, t := range xdsupdate.Order {
 				if changed[t] != nil {
 					c.send(s, t)
 				}
@@ -179,7 +180,7 @@ func (v *variant) rebuild(
 			v.unsendable(key.of, err)
 			continue
 		}
-		if now.version != was.version {
+		if now.Version != was.Version {
 			v.others[key] = now
 			changed.add(key)
 		}
@@ -195,7 +196,7 @@ func (v *variant) rebuildService(
 	if err != nil {
 		return err
 	}
-	if next.exists() && next.plan.SameAs(s.plan.plan) {
+	if next.exists() && next.plan.SameAs(s.plan.plan) && maps.Equal(next.foreign, s.plan.foreign) {
 		return nil
 	}
 	now := v.config.Now()
@@ -213,7 +214,7 @@ func (v *variant) rebuildService(
 			v.unsendable(key.of, err)
 			continue
 		}
-		if built.version != was.version {
+		if built.Version != was.Version {
 			s.resources[key] = built
 			changed.add(key)
 		}

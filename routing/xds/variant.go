@@ -8,24 +8,12 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/ententehq/entente/internal/xdsupdate"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/trust"
 )
-
-// resource is one version of a resource, shared by all streams that are sent it.
-type resource struct {
-	name    string
-	version string
-	// body is nil if the resource does not exist and no message expresses that.
-	body *anypb.Any
-	// absent means that the resource does not exist. body is then what a state-of-the-world stream is sent instead.
-	absent bool
-}
-
-// absentVersion is the version of a resource that does not exist.
-const absentVersion = "absent"
 
 type typedName struct {
 	of   Type
@@ -43,8 +31,8 @@ type builder struct {
 
 // unsendable records that an update cannot be sent.
 func (b *builder) unsendable(t Type, err error) {
-	b.metrics.unsendable.WithLabelValues(t.short()).Inc()
-	b.config.Logger.Error("an update cannot be sent; clients keep what they have", "type", t.short(), "error", err)
+	b.metrics.unsendable.WithLabelValues(t.Short()).Inc()
+	b.config.Logger.Error("an update cannot be sent; clients keep what they have", "type", t.Short(), "error", err)
 }
 
 // variantKey is what all streams of a variant have in common. scope is the key of their scope.
@@ -61,7 +49,7 @@ type variant struct {
 
 	services map[string]*serviceState
 	// others are the resources that belong to no service.
-	others map[typedName]*resource
+	others map[typedName]*xdsupdate.Resource
 	// subscribers has the streams that subscribe to a resource by name, wildcards those that subscribe to a whole type.
 	subscribers map[typedName]map[*stream]bool
 	wildcards   map[Type]map[*stream]bool
@@ -71,14 +59,15 @@ type variant struct {
 // serviceState is what was built of a service.
 type serviceState struct {
 	plan      servicePlan
-	resources map[typedName]*resource
+	resources map[typedName]*xdsupdate.Resource
 	// lingers is until when the clusters of a removed service are kept, so that what refers to them is removed first.
 	lingers time.Time
 }
 
 func newVariant(b *builder, key variantKey, sees func(spiffeid.TrustDomain) bool) *variant {
 	return &variant{
-		builder: b, key: key, sees: sees, services: map[string]*serviceState{}, others: map[typedName]*resource{},
+		builder: b, key: key, sees: sees, services: map[string]*serviceState{},
+		others:      map[typedName]*xdsupdate.Resource{},
 		subscribers: map[typedName]map[*stream]bool{}, wildcards: map[Type]map[*stream]bool{},
 	}
 }
@@ -92,7 +81,7 @@ func (v *variant) service(r raftstore.Reader, name string) (*serviceState, error
 	if err != nil {
 		return nil, err
 	}
-	s := &serviceState{plan: p, resources: map[typedName]*resource{}}
+	s := &serviceState{plan: p, resources: map[typedName]*xdsupdate.Resource{}}
 	v.services[name] = s
 	return s, nil
 }
@@ -107,11 +96,36 @@ func (v *variant) planService(r raftstore.Reader, name string) (servicePlan, err
 		planned, policy, err = v.config.Source.PlanFor(r, name, v.key.client.Locality,
 			func(td spiffeid.TrustDomain) bool { return v.sees(td) && v.returning.due(td, now) })
 	}
-	return servicePlan{service: name, plan: planned, policy: policy, home: v.config.Home}, err
+	p := servicePlan{service: name, plan: planned, policy: policy, home: v.config.Home}
+	if err == nil {
+		p.foreign, err = v.foreign(r, planned)
+	}
+	return p, err
+}
+
+// foreign returns the domains of a plan that this cluster does not host.
+func (b *builder) foreign(r raftstore.Reader, p plan.Plan) (map[spiffeid.TrustDomain]bool, error) {
+	foreign := map[spiffeid.TrustDomain]bool{}
+	for _, priority := range p.Priorities {
+		for _, l := range priority.Localities {
+			for _, e := range l.Endpoints {
+				td := e.ID.TrustDomain()
+				if _, known := foreign[td]; known {
+					continue
+				}
+				hosted, err := b.config.Hosts(r, td)
+				if err != nil {
+					return nil, err
+				}
+				foreign[td] = !hosted
+			}
+		}
+	}
+	return foreign, nil
 }
 
 // get returns a resource, which is built if it is not known.
-func (v *variant) get(r raftstore.Reader, key typedName) (*resource, error) {
+func (v *variant) get(r raftstore.Reader, key typedName) (*xdsupdate.Resource, error) {
 	service, _, _ := serviceOf(key.of, key.name)
 	if service == "" || key.name == Outbound {
 		if known, ok := v.others[key]; ok {
@@ -138,38 +152,26 @@ func (v *variant) get(r raftstore.Reader, key typedName) (*resource, error) {
 }
 
 // build builds a resource of a service.
-func (v *variant) build(s *serviceState, key typedName) (*resource, error) {
+func (v *variant) build(s *serviceState, key typedName) (*xdsupdate.Resource, error) {
 	_, separator, domain := serviceOf(key.of, key.name)
-	message, err := s.plan.render(v.key.client.Kind, key.of, key.name, separator, domain)
+	message, err := s.plan.render(v.key.client, key.of, key.name, separator, domain)
 	if err != nil {
 		return nil, err
 	}
-	v.metrics.builds.WithLabelValues(key.of.short()).Inc()
+	v.metrics.builds.WithLabelValues(key.of.Short()).Inc()
 	return resourceOf(key, message)
 }
 
-func resourceOf(key typedName, message proto.Message) (*resource, error) {
+func resourceOf(key typedName, message proto.Message) (*xdsupdate.Resource, error) {
 	if message == nil {
-		r := &resource{name: key.name, version: absentVersion, absent: true}
-		if key.of == Routes {
-			body, err := packed(noRoutes(key.name))
-			if err != nil {
-				return nil, err
-			}
-			r.body = body
-		}
-		return r, nil
+		return xdsupdate.Missing(key.of, key.name)
 	}
-	body, err := packed(message)
-	if err != nil {
-		return nil, err
-	}
-	return &resource{name: key.name, version: versionOf(body), body: body}, nil
+	return xdsupdate.Present(key.name, message)
 }
 
 // buildOther builds a resource that belongs to no service.
-func (v *variant) buildOther(r raftstore.Reader, key typedName) (*resource, error) {
-	v.metrics.builds.WithLabelValues(key.of.short()).Inc()
+func (v *variant) buildOther(r raftstore.Reader, key typedName) (*xdsupdate.Resource, error) {
+	v.metrics.builds.WithLabelValues(key.of.Short()).Inc()
 	message, err := v.renderOther(r, key)
 	if err != nil {
 		return nil, err
@@ -240,8 +242,8 @@ func (v *variant) visible(r raftstore.Reader, lingering bool) ([]string, error) 
 
 // wanted returns the resources of a type that a subscription includes: those that it names, whether they exist or not,
 // and for a wildcard all that exist.
-func (v *variant) wanted(r raftstore.Reader, t Type, sub *subscription) (map[string]*resource, error) {
-	wanted := make(map[string]*resource, len(sub.names))
+func (v *variant) wanted(r raftstore.Reader, t Type, sub *subscription) (map[string]*xdsupdate.Resource, error) {
+	wanted := make(map[string]*xdsupdate.Resource, len(sub.names))
 	add := func(name string) (err error) {
 		wanted[name], err = v.get(r, typedName{t, name})
 		return err

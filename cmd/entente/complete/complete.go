@@ -136,6 +136,7 @@ var flags = map[string]source{
 	"bootstrap": files("json", "pem"), "serving-bundle": files("json", "pem"), "web-roots": files("pem", "crt"),
 	"statements": files("json"), "dir": folders, "listen": files("sock"), "relay": files("sock"),
 	"agent": agents, "agent-socket": files("sock"), "workload-socket": files("sock"), "token-file": files(),
+	"svid x509 --agent": files("sock"), "xds bootstrap --agent": files("sock"),
 	"data-dir": folders, "log-level": fixed("trace", "debug", "info", "warn", "error"), "federates-with": bundles,
 	"domain": domains, "bundle verify --domain": bundles, "against": bundles,
 	"to": relationships, "from": relationships,

@@ -8,6 +8,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
 	"github.com/ententehq/entente/client"
 	"github.com/ententehq/entente/cmd/entente/cli"
 	"github.com/ententehq/entente/node/xdsbootstrap"
@@ -35,14 +37,14 @@ type trustBundle interface {
 // files is the content of a folder: an SVID, the bundle of its trust domain and, if not nil, the bundles of all
 // domains.
 type files struct {
-	issued *client.Issued
-	own    trustBundle
-	all    map[string]trustBundle
+	svid *x509svid.SVID
+	own  trustBundle
+	all  map[string]trustBundle
 }
 
 // writeFiles writes the files as one generation.
 func writeFiles(dir string, f files) error {
-	chain, key, err := f.issued.SVID.Marshal()
+	chain, key, err := f.svid.Marshal()
 	if err != nil {
 		return fmt.Errorf("encode the SVID: %w", err)
 	}
@@ -68,7 +70,7 @@ func writeFiles(dir string, f files) error {
 
 // equal reports whether two contents are the same.
 func (f files) equal(o files) bool {
-	if f.issued != o.issued || f.issued == nil || len(f.all) != len(o.all) ||
+	if f.svid != o.svid || f.svid == nil || len(f.all) != len(o.all) ||
 		!bytes.Equal(f.own.Marshal(), o.own.Marshal()) {
 		return false
 	}
@@ -84,7 +86,7 @@ func (f files) equal(o files) bool {
 func present(source *client.X509Source) files {
 	own := source.OwnBundle()
 	// The cluster may no longer host the SVID's domain. The SVID needs its bundle nevertheless.
-	f := files{issued: source.Issued(), own: own, all: map[string]trustBundle{own.TrustDomain().Name(): own}}
+	f := files{svid: source.Issued().SVID, own: own, all: map[string]trustBundle{own.TrustDomain().Name(): own}}
 	for _, b := range source.Bundles() {
 		f.all[b.TrustDomain().Name()] = b
 	}
@@ -107,11 +109,28 @@ func keepFiles(
 		return err
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
+	return follow(ctx, dir, report, follower{
+		present: func() files { return present(source) },
+		updated: source.Updated,
+		first:   func() error { return written(source.Issued()) },
+	})
+}
+
+// follower is a source of files.
+type follower struct {
+	present func() files
+	updated func() <-chan struct{}
+	first   func() error // called after the files were written the first time
+}
+
+// follow writes files whenever they change, until ctx ends.
+func follow(ctx context.Context, dir string, report reporter, from follower) error {
 	var now files
 	failing := false
 	for {
 		var retry <-chan time.Time
-		if next := present(source); !next.equal(now) {
+		updated := from.updated()
+		if next := from.present(); !next.equal(now) {
 			err := writeFiles(dir, next)
 			switch {
 			case err != nil:
@@ -119,8 +138,8 @@ func keepFiles(
 					report.line("cannot be written, and is retried", err)
 				}
 				failing, retry = true, time.After(writeRetry)
-			case now.issued == nil:
-				if err := written(next.issued); err != nil {
+			case now.svid == nil:
+				if err := from.first(); err != nil {
 					return err
 				}
 				fallthrough
@@ -131,7 +150,7 @@ func keepFiles(
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-source.Updated():
+		case <-updated:
 		case <-retry:
 		}
 	}

@@ -24,12 +24,12 @@ func Command(env *cli.Env) *cobra.Command {
 }
 
 func x509Command(env *cli.Env) *cobra.Command {
-	var id, dir string
+	var id, dir, agent string
 	var ttl time.Duration
 	var dnsNames []string
 	var watch bool
 	cmd := &cobra.Command{
-		Use:   "x509 --spiffe-id ID --dir DIR",
+		Use:   "x509 --spiffe-id ID --dir DIR | x509 --agent SOCKET --dir DIR",
 		Short: "Issue an X509-SVID: writes svid.pem, svid.key and bundle.pem; with --watch keeps them fresh",
 		Long: `Issue an X509-SVID for a key that is made here and never leaves this machine.
 
@@ -43,13 +43,26 @@ the authority that signed it is tainted or revoked; it writes bundle.pem again w
 writes and keeps fresh bundles.json, the SPIFFE bundle map of all domains that the cluster can verify, and for each
 of them roots-DOMAIN.pem: these are the files that the bootstrap file of 'entente xds bootstrap' names. The map has
 neither JWT keys nor Ed25519 keys, for which gRPC for Java refuses the whole map; roots-DOMAIN.pem has the latter. If
-renewal fails, the command reports it once on standard error and retries; the files stay. It ends with status 0 when
+renewal fails, the command reports it once on standard error and retries; the files stay.
+
+With --agent the files come from the agent on the node, which issues what the entry of this program has; no member is
+called. --spiffe-id selects one SVID if there are several. bundles.json and roots-DOMAIN.pem are always written.
+
+The command ends with status 0 when
 it is interrupted or terminated (SIGTERM), and with another status only if the first SVID is rejected.`,
 		Example: `  entente svid x509 --spiffe-id spiffe://eu.example.org/web --dir /run/web/svid --dns web.example.org
   entente svid x509 --spiffe-id spiffe://eu.example.org/web --dir /run/web/svid --watch`,
 		Args:    cli.Arguments(),
-		PreRunE: cli.Required("spiffe-id", "dir"),
+		PreRunE: cli.Required("dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case agent != "" && (ttl != 0 || len(dnsNames) > 0):
+				return cli.Usagef("--agent has the SVID of an entry, which decides --ttl and --dns: leave them out")
+			case agent != "":
+				return fromAgent(cmd.Context(), env, agent, id, dir, watch)
+			case id == "":
+				return cli.Usagef("--spiffe-id is missing: name the ID to issue, or an --agent")
+			}
 			parsed, err := spiffeid.FromString(id)
 			if err != nil {
 				return cli.Usagef("--spiffe-id %q is not a SPIFFE ID: %v", id, err)
@@ -73,7 +86,7 @@ it is interrupted or terminated (SIGTERM), and with another status only if the f
 				if err != nil {
 					return err
 				}
-				if err := writeFiles(dir, files{issued: issued, own: issued.Bundle()}); err != nil {
+				if err := writeFiles(dir, files{svid: issued.SVID, own: issued.Bundle()}); err != nil {
 					return err
 				}
 				return written(issued)
@@ -82,6 +95,7 @@ it is interrupted or terminated (SIGTERM), and with another status only if the f
 	}
 	f := cmd.Flags()
 	f.StringVar(&id, "spiffe-id", "", "the `ID` to issue: spiffe://DOMAIN/PATH")
+	f.StringVar(&agent, "agent", "", "`SOCKET` of the agent on the node, in place of a member")
 	f.StringVar(&dir, "dir", "", "`FOLDER` to write to")
 	f.DurationVar(&ttl, "ttl", 0, "lifetime (default: the x509-svid-ttl of the domain)")
 	f.StringArrayVar(&dnsNames, "dns", nil, "DNS `NAME` of the certificate; can be repeated")

@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	ads "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/ententehq/entente/agent/discovery"
+	"github.com/ententehq/entente/agent/xds"
 	"github.com/ententehq/entente/cmd/entente/cli"
 	"github.com/ententehq/entente/node/xdsbootstrap"
 )
@@ -23,15 +26,18 @@ const bundleFile = "bundle.pem"
 
 func relayCommand(env *cli.Env) *cobra.Command {
 	var dir, listen string
+	var maxStale time.Duration
 	cmd := &cobra.Command{
 		Use:   "relay --listen SOCKET --dir DIR --address HOST:PORT",
-		Short: "Forward the xDS streams of programs to a member, and move on to another when it is lost",
-		Long: `Listen at a Unix socket (mode 0600) and forward its xDS streams to a member, over mutual TLS with the
+		Short: "Serve the xDS streams of programs from a member, and from another when it is lost",
+		Long: `Listen at a Unix socket (mode 0600) and serve xDS there from a member, over mutual TLS with the
 SVID in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh. Name the socket with 'entente xds bootstrap
 --relay SOCKET'.
 
 Give --address all members, separated by commas: when the member is lost, or sends nothing for two seconds, the relay
-uses another one, and its programs follow. gRPC alone notices a member that is frozen, or whose host lost its power,
+uses another one, and its programs notice nothing. While no member answers it keeps what it has, and serves programs
+that start, but offers no instances of foreign domains after --max-stale, since their trust may have been suspended.
+gRPC alone notices a member that is frozen, or whose host lost its power,
 only after more than five minutes. gRPC on Node.js needs the relay in any case: it can only connect to a control plane
 without credentials.
 
@@ -51,33 +57,40 @@ domain, if the SVID is in another domain (default: DIR/bundle.pem).`,
 				return err
 			}
 			return env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-				return relay(ctx, listen, member.Conn())
+				return relay(ctx, listen, member.Conn(), xds.Config{
+					MaxStale: maxStale, Logger: hclog.New(&hclog.LoggerOptions{Output: env.Stderr}),
+				})
 			})(cmd, args)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", "", "`FOLDER` with the SVID, which 'entente svid x509 --watch' keeps fresh")
+	f.DurationVar(&maxStale, "max-stale", xds.DefaultMaxStale,
+		"for how long instances of foreign domains are kept while no member can be reached")
 	f.StringVar(&listen, "listen", "", "Unix `SOCKET` to listen at; a stale one is replaced")
 	return cmd
 }
 
-// relay serves xDS at a Unix socket, by forwarding each stream over conn, until ctx ends.
-func relay(ctx context.Context, path string, conn grpc.ClientConnInterface) error {
+// relay serves xDS at a Unix socket, with the rights of conn, until ctx ends.
+func relay(ctx context.Context, path string, conn grpc.ClientConnInterface, cfg xds.Config) error {
 	listener, err := listenUnix(path)
 	if err != nil {
 		return err
 	}
-	if err := relayAt(ctx, listener, conn); err != nil && ctx.Err() == nil {
+	if err := relayAt(ctx, listener, conn, cfg); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve at %s: %w", path, err)
 	}
 	return ctx.Err()
 }
 
 // relayAt serves at a listener, which it closes at the end.
-func relayAt(ctx context.Context, listener net.Listener, conn grpc.ClientConnInterface) error {
+func relayAt(ctx context.Context, listener net.Listener, conn grpc.ClientConnInterface, cfg xds.Config) error {
 	server := grpc.NewServer(grpc.MaxConcurrentStreams(maxRelayed))
-	discovery.RegisterAggregatedDiscoveryServiceServer(
-		server, relayed{to: discovery.NewAggregatedDiscoveryServiceClient(conn)},
+	to := xds.New(cfg)
+	defer to.Close()
+	handler := to.Open(func() (grpc.ClientConnInterface, func(), error) { return conn, func() {}, nil })
+	ads.RegisterAggregatedDiscoveryServiceServer(
+		server, xds.Server{Handler: func(string) discovery.Handler { return handler }},
 	)
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
@@ -109,65 +122,4 @@ func listenUnix(path string) (net.Listener, error) {
 		)
 	}
 	return listener, nil
-}
-
-// relayed is the aggregated discovery service of another server.
-type relayed struct {
-	discovery.UnimplementedAggregatedDiscoveryServiceServer
-	to discovery.AggregatedDiscoveryServiceClient
-}
-
-// StreamAggregatedResources forwards a state-of-the-world stream. While no member can be reached, the stream waits: its
-// client would otherwise pause for minutes between its attempts.
-func (r relayed) StreamAggregatedResources(
-	s discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
-) error {
-	ctx, cancel := context.WithCancel(s.Context())
-	defer cancel()
-	up, err := r.to.StreamAggregatedResources(ctx, grpc.WaitForReady(true))
-	if err != nil {
-		return err
-	}
-	return forward(s, up)
-}
-
-// DeltaAggregatedResources forwards a delta stream.
-func (r relayed) DeltaAggregatedResources(s discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	ctx, cancel := context.WithCancel(s.Context())
-	defer cancel()
-	up, err := r.to.DeltaAggregatedResources(ctx, grpc.WaitForReady(true))
-	if err != nil {
-		return err
-	}
-	return forward(s, up)
-}
-
-// forward copies messages both ways until the other server ends the stream, or the client is gone.
-func forward[Request, Answer any](
-	down grpc.BidiStreamingServer[Request, Answer], up grpc.BidiStreamingClient[Request, Answer],
-) error {
-	go func() { // it ends when this call does
-		for {
-			m, err := down.Recv()
-			if err == nil {
-				err = up.Send(m)
-			}
-			if err != nil {
-				_ = up.CloseSend()
-				return
-			}
-		}
-	}()
-	for {
-		m, err := up.Recv()
-		if err == nil {
-			err = down.Send(m)
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-	}
 }

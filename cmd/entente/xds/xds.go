@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/cmd/entente/cli"
@@ -25,76 +27,116 @@ func Command(env *cli.Env) *cobra.Command {
 const (
 	clientGRPC = "grpc"
 	clientNode = "node"
+	// clientEnvoy is served by an agent alone.
+	clientEnvoy = "envoy"
 )
 
 func bootstrapCommand(env *cli.Env) *cobra.Command {
 	var locality cli.LocalityFlag
-	var dir, client, id, relay string
+	var dir, client, id, relay, agent string
 	var servers []string
 	cmd := &cobra.Command{
-		Use:   "bootstrap --dir DIR --locality REGION[/ZONE[/SUB-ZONE]]",
-		Short: "Write the bootstrap file of a gRPC client or server that uses xds:///SERVICE",
+		Use:   "bootstrap --locality REGION[/ZONE[/SUB-ZONE]] [--dir DIR]",
+		Short: "Write the bootstrap file of a gRPC client or server that uses xds:///SERVICE, or of Envoy",
 		Long: `Write, to standard output, the bootstrap file by which a gRPC program finds this cluster and its own
 credentials. Name the file in GRPC_XDS_BOOTSTRAP; the program then dials xds:///SERVICE with xDS credentials.
 
 The credentials are the files in --dir, which 'entente svid x509 --watch --dir DIR' keeps fresh.
 
-The program outlives its member in one of two ways. With --relay it connects to the Unix socket of 'entente xds
-relay', which leaves a member that is lost or frozen within two seconds. Without, it connects to the name in
-cluster.dns_name, which resolves to the addresses of all members: gRPC moves on when a connection breaks, but notices
-a member that is frozen, or whose host lost its power, only after more than five minutes. Without either, the file
-lists all members, those in the client's zone first, or those of --server. That is no failover: gRPC uses a further
-server only for what it does not have yet, and keeps stale routes from one that is gone.
+With --agent SOCKET the file names the agent on the node, and no member is called: run the command as the workload.
+'entente svid x509 --agent SOCKET --watch --dir DIR' keeps the files fresh. Envoy (--client envoy) needs no files: it
+has routes, certificates and validation contexts from the agent, and listens at 127.0.0.1:15001 for requests to
+services, each by its name.
+
+Without an agent the program outlives its member in one of two ways. With --relay it connects to the Unix socket of
+'entente xds relay', which leaves a member that is lost or frozen within two seconds. Without, it connects to the name
+in cluster.dns_name, which resolves to the addresses of all members: gRPC moves on when a connection breaks, but
+notices a member that is frozen, or whose host lost its power, only after more than five minutes. Without either, the
+file lists all members, those in the client's zone first, or those of --server. That is no failover: gRPC uses a
+further server only for what it does not have yet, and keeps stale routes from one that is gone.
 
 gRPC for Go reads the bundle map only with GRPC_EXPERIMENTAL_XDS_MTLS_SPIFFE=true in its environment; without, it
 can verify only instances of the home trust domain. gRPC for Node.js (--client node) reads one file of roots for
 each trust domain: write its file again when a relationship is added. It cannot present an SVID to its control plane
 either, and needs --relay.`,
-		Example: `  entente xds bootstrap --dir /run/shop/svid --locality eu-west-1/eu-west-1a >bootstrap.json`,
+		Example: `  entente xds bootstrap --dir /run/shop/svid --locality eu-west-1/eu-west-1a >bootstrap.json
+  entente xds bootstrap --agent /run/entente-agent/public/api.sock --client envoy --locality eu-west-1 >envoy.json`,
 		Args:    cli.Arguments(),
-		PreRunE: cli.Required("dir", "locality"),
-		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-			switch {
-			case client != clientGRPC && client != clientNode:
-				return cli.Usagef("--client %q is neither %s nor %s", client, clientGRPC, clientNode)
-			case client == clientNode && relay == "":
-				return cli.Usagef(
-					"--relay is missing: --client node connects to the Unix socket of 'entente xds relay --listen'",
-				)
-			case relay != "" && len(servers) > 0:
-				return cli.Usagef("--relay replaces the members: leave out --server")
-			}
-			file := xdsbootstrap.Config{
-				Servers: servers, Relay: relay, Dir: dir, NodeID: id, Locality: locality.Value,
-				FilePerDomain: client == clientNode,
-			}
-			bundles := member.Bundles()
-			home, err := bundles.GetBundle(ctx, &ententev1.GetBundleRequest{})
-			if err != nil {
-				return err
-			}
-			file.Home = home.GetTrustDomain()
-			if file.FilePerDomain {
-				if file.Domains, err = allDomains(ctx, bundles); err != nil {
-					return err
-				}
-			} else if len(servers) == 0 && relay == "" {
-				members, err := member.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
-				if err != nil {
-					return fmt.Errorf("list the members (--server names them instead): %w", err)
-				}
-				file.Servers = nearestFirst(members.GetMembers(), locality.Value)
-				if file.DNSName, err = sharedTarget(members); err != nil {
-					return err
-				}
-			}
-			text, err := file.Marshal()
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(env.Stdout, "%s\n", text)
+		PreRunE: cli.Required("locality"),
+	}
+	withAgent := func(cmd *cobra.Command) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), env.Timeout)
+		defer cancel()
+		file := xdsbootstrap.Config{Relay: agent, Dir: dir, NodeID: id, Locality: locality.Value,
+			FilePerDomain: client == clientNode}
+		if err := readAgent(ctx, &file); err != nil {
 			return err
-		}),
+		}
+		marshal := file.Marshal
+		if client == clientEnvoy {
+			marshal = file.MarshalEnvoy
+		}
+		text, err := marshal()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(env.Stdout, "%s\n", text)
+		return err
+	}
+	withMember := env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
+		switch {
+		case client == clientNode && relay == "":
+			return cli.Usagef(
+				"--relay is missing: --client node connects to the Unix socket of 'entente xds relay --listen'",
+			)
+		case relay != "" && len(servers) > 0:
+			return cli.Usagef("--relay replaces the members: leave out --server")
+		}
+		file := xdsbootstrap.Config{
+			Servers: servers, Relay: relay, Dir: dir, NodeID: id, Locality: locality.Value,
+			FilePerDomain: client == clientNode,
+		}
+		bundles := member.Bundles()
+		home, err := bundles.GetBundle(ctx, &ententev1.GetBundleRequest{})
+		if err != nil {
+			return err
+		}
+		file.Home = home.GetTrustDomain()
+		if file.FilePerDomain {
+			if file.Domains, err = allDomains(ctx, bundles); err != nil {
+				return err
+			}
+		} else if len(servers) == 0 && relay == "" {
+			members, err := member.Cluster().ListMembers(ctx, &ententev1.ListMembersRequest{})
+			if err != nil {
+				return fmt.Errorf("list the members (--server names them instead): %w", err)
+			}
+			file.Servers = nearestFirst(members.GetMembers(), locality.Value)
+			if file.DNSName, err = sharedTarget(members); err != nil {
+				return err
+			}
+		}
+		text, err := file.Marshal()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(env.Stdout, "%s\n", text)
+		return err
+	})
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case client != clientGRPC && client != clientNode && client != clientEnvoy:
+			return cli.Usagef("--client %q is none of %s, %s and %s", client, clientGRPC, clientNode, clientEnvoy)
+		case client == clientEnvoy && agent == "":
+			return cli.Usagef("--agent is missing: --client envoy connects to the socket of an agent")
+		case client != clientEnvoy && dir == "":
+			return cli.Usagef("--dir is missing: name the folder with the SVID of the program")
+		case agent != "" && (relay != "" || len(servers) > 0):
+			return cli.Usagef("--agent replaces the members and the relay: leave out --server and --relay")
+		case agent != "":
+			return withAgent(cmd)
+		}
+		return withMember(cmd, args)
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -103,13 +145,32 @@ either, and needs --relay.`,
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", "", "`FOLDER` with the SVID, which 'entente svid x509 --watch' keeps fresh")
 	f.Var(&locality, "locality", "where the client runs: `REGION[/ZONE[/SUB-ZONE]]`")
-	f.StringVar(&client, "client", clientGRPC, "the `KIND` of client: grpc, or node for Node.js")
-	cli.FlagValues(cmd, "client", clientGRPC, clientNode)
+	f.StringVar(&client, "client", clientGRPC, "the `KIND` of client: grpc, node for Node.js, or envoy")
+	cli.FlagValues(cmd, "client", clientGRPC, clientNode, clientEnvoy)
 	f.StringArrayVar(&servers, "server", nil,
 		"`HOST:PORT` of a member; can be repeated (default: the members of the cluster)")
 	f.StringVar(&relay, "relay", "", "Unix `SOCKET` of 'entente xds relay', in place of the members")
+	f.StringVar(&agent, "agent", "", "`SOCKET` of the agent on the node, in place of the members")
 	f.StringVar(&id, "node-id", host, "`NAME` of the client in logs")
 	return cmd
+}
+
+// readAgent sets what a file contains of the workload that calls: its own trust domain, and those that it can verify.
+func readAgent(ctx context.Context, file *xdsbootstrap.Config) error {
+	socket, err := filepath.Abs(file.Relay)
+	if err != nil {
+		return err
+	}
+	svids, err := workloadapi.FetchX509Context(ctx, workloadapi.WithAddr("unix://"+socket))
+	if err != nil {
+		return fmt.Errorf("read the identity of this program from the agent at %s: %w", socket, err)
+	}
+	file.Home = svids.DefaultSVID().ID.TrustDomain().Name()
+	for _, b := range svids.Bundles.Bundles() {
+		file.Domains = append(file.Domains, b.TrustDomain().Name())
+	}
+	slices.Sort(file.Domains)
+	return nil
 }
 
 // allDomains returns the trust domains of all bundles.

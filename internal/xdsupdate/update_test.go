@@ -1,24 +1,21 @@
-package xds
+package xdsupdate
 
 import (
 	"strings"
 	"testing"
 
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// resources parses "name=version …". The version absentVersion stands for a resource that does not exist.
-func resources(text string) map[string]*resource {
-	out := map[string]*resource{}
+// resources parses "name=version …". The version AbsentVersion stands for a resource that does not exist.
+func resources(text string) map[string]*Resource {
+	out := map[string]*Resource{}
 	for _, field := range strings.Fields(text) {
 		name, version, _ := strings.Cut(field, "=")
-		r := &resource{name: name, version: version, absent: version == absentVersion}
-		if !r.absent {
-			r.body = &anypb.Any{}
+		r := &Resource{Name: name, Version: version, Absent: version == AbsentVersion}
+		if !r.Absent {
+			r.Body = &anypb.Any{}
 		}
 		out[name] = r
 	}
@@ -34,15 +31,15 @@ func versions(text string) map[string]string {
 	return out
 }
 
-func (u *update) transcript() string {
+func (u *Update) transcript() string {
 	if u == nil {
 		return "nothing"
 	}
 	var parts []string
-	for _, r := range u.send {
-		parts = append(parts, r.name+"="+r.version)
+	for _, r := range u.Send {
+		parts = append(parts, r.Name+"="+r.Version)
 	}
-	for _, name := range u.removed {
+	for _, name := range u.Removed {
 		parts = append(parts, "-"+name)
 	}
 	return strings.Join(parts, " ")
@@ -75,67 +72,60 @@ func TestDifference(t *testing.T) {
 		"delta: back with the versions it had":    {Clusters, true, "a=1 b=2", "a=1 b=1", "b=2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := difference(c.of, c.delta, resources(c.wanted), versions(c.has), nacks{})
+			u := Difference(c.of, c.delta, resources(c.wanted), versions(c.has), Nacks{})
 			require.Equal(t, c.want, u.transcript())
 			if u != nil {
-				again := difference(c.of, c.delta, resources(c.wanted), u.has, nacks{})
+				again := Difference(c.of, c.delta, resources(c.wanted), u.Has, Nacks{})
 				require.Nil(t, again, "the same is sent twice: %s", again.transcript())
 			}
 		})
 	}
 }
 
-func TestRemovedRouteTableIsSentEmpty(t *testing.T) {
-	gone, err := resourceOf(typedName{Routes, "shop"}, nil)
-	require.NoError(t, err)
-	wanted := map[string]*resource{"shop": gone}
-	u := difference(Routes, false, wanted, versions("shop=1"), nacks{})
-	require.NotNil(t, u)
-	require.Len(t, bodies(u.send), 1)
-	require.Nil(t, difference(Routes, false, wanted, u.has, nacks{}))
-	require.Nil(t, difference(Routes, false, wanted, nil, nacks{}), "a table that never existed is not sent")
-}
-
-// TestLongReasonNamesNothing: a client cannot make the cluster search megabytes for thousands of names.
-func TestLongReasonNamesNothing(t *testing.T) {
-	c := &Cache{builder: builder{config: Config{Logger: hclog.NewNullLogger()}}}
-	var err error
-	c.metrics, err = newMetrics(nil, c)
-	require.NoError(t, err)
-	changed := map[string]*resource{"shop": {name: "shop", version: "1"}, "cart": {name: "cart", version: "1"}}
-	sub := &subscription{sent: sent{nonce: "1", changed: changed}}
-	s := &stream{variant: &variant{}, subscriptions: map[Type]*subscription{Endpoints: sub}}
-	c.settle(s, Endpoints, &discovery.DiscoveryRequest{
-		ResponseNonce: "1", ErrorDetail: &rpcstatus.Status{Message: strings.Repeat(" ", maxReason) + "shop"},
-	})
-	require.True(t, sub.nacks.has("shop", "1"))
-	require.True(
-		t,
-		sub.nacks.has("cart", "1"),
-		"the name is behind the part that is read, so that both count as rejected",
-	)
-}
-
 // TestRejectedVersionIsNotSentAgain: the client keeps what it accepted, and is sent versions after the rejected one.
 func TestRejectedVersionIsNotSentAgain(t *testing.T) {
-	var r nacks
+	var r Nacks
 	first := resources("a=1 b=1")
-	r.accept(first)
+	r.Accept(first)
 	bad := resources("a=2 b=2")
-	require.Equal(t, []string{"a"}, r.reject(bad, `resource "a": no such thing`))
+	require.Equal(t, []string{"a"}, r.Reject(bad, `resource "a": no such thing`))
 
-	u := difference(Clusters, false, resources("a=2 b=3"), versions("a=2 b=2"), r)
+	u := Difference(Clusters, false, resources("a=2 b=3"), versions("a=2 b=2"), r)
 	require.Equal(t, "a=1 b=3", u.transcript(), "without a, the client would delete it")
-	require.Nil(t, difference(Clusters, false, resources("a=2 b=3"), u.has, r))
-	require.Equal(t, "a=3 b=3", difference(Clusters, false, resources("a=3 b=3"), u.has, r).transcript())
+	require.Nil(t, Difference(Clusters, false, resources("a=2 b=3"), u.Has, r))
+	require.Equal(t, "a=3 b=3", Difference(Clusters, false, resources("a=3 b=3"), u.Has, r).transcript())
 
-	require.Nil(t, difference(Clusters, true, resources("a=2"), versions("a=3"), r), "it is the rejected version again")
-	require.Equal(t, "a=3", difference(Clusters, true, resources("a=3"), versions("a=2"), r).transcript())
+	require.Nil(t, Difference(Clusters, true, resources("a=2"), versions("a=3"), r), "it is the rejected version again")
+	require.Equal(t, "a=3", Difference(Clusters, true, resources("a=3"), versions("a=2"), r).transcript())
 
-	var unnamed nacks
-	require.Equal(t, []string{"a", "b"}, unnamed.reject(bad, "NO"))
+	var unnamed Nacks
+	require.Equal(t, []string{"a", "b"}, unnamed.Reject(bad, "NO"))
 	for i := range 3 * maxNacks {
-		unnamed.reject(map[string]*resource{"a": {name: "a", version: strings.Repeat("x", i)}}, "a")
+		unnamed.Reject(map[string]*Resource{"a": {Name: "a", Version: strings.Repeat("x", i)}}, "a")
 	}
 	require.LessOrEqual(t, len(unnamed.versions["a"]), maxNacks)
+}
+
+// TestRemovedResourceIsSentEmpty: a state-of-the-world stream cannot express that a route table or an assignment is
+// gone.
+func TestRemovedResourceIsSentEmpty(t *testing.T) {
+	for _, of := range []Type{Routes, Endpoints} {
+		gone, err := Missing(of, "shop")
+		require.NoError(t, err)
+		wanted := map[string]*Resource{"shop": gone}
+		u := Difference(of, false, wanted, versions("shop=1"), Nacks{})
+		require.NotNil(t, u)
+		require.Len(t, Bodies(u.Send), 1)
+		require.Nil(t, Difference(of, false, wanted, u.Has, Nacks{}))
+		require.Nil(t, Difference(of, false, wanted, nil, Nacks{}), "what never existed is not sent")
+	}
+}
+
+// TestLongReasonNamesNothing: a client cannot have megabytes searched for thousands of names.
+func TestLongReasonNamesNothing(t *testing.T) {
+	changed := resources("shop=1 cart=1")
+	var n Nacks
+	require.Equal(t, []string{"cart", "shop"}, n.Reject(changed, strings.Repeat(" ", maxReason)+"shop"))
+	require.True(t, n.has("shop", "1"))
+	require.True(t, n.has("cart", "1"))
 }
