@@ -64,9 +64,9 @@ func (g *Guard) AuthorMay(
 }
 
 // dependents returns the effects of the revocation of a grant on what its holder wrote.
-func (g *Guard) dependents(r raftstore.Reader, revoked grant.Grant) ([]*ententev1.Effect, error) {
-	if g.cfg.Dependents == nil {
+func (c GuardConfig) dependents(r raftstore.Reader, revoked grant.Grant) ([]*ententev1.Effect, error) {
+	if c.Dependents == nil {
 		return nil, nil
 	}
-	return g.cfg.Dependents(r, revoked)
+	return c.Dependents(r, revoked)
 }

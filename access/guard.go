@@ -196,7 +196,7 @@ func (g *Guard) Unary(
 	begun := g.cfg.Now()
 	defer func() {
 		if r := recover(); r != nil {
-			response, err = nil, g.panicked(info.FullMethod, r)
+			response, err = nil, panicked(g.cfg.Logger, info.FullMethod, r)
 		}
 		g.finished(info.FullMethod, caller, begun, err)
 	}()
@@ -227,7 +227,7 @@ func (g *Guard) Unary(
 	handle := func(ctx context.Context) (response any, err error) {
 		defer func() {
 			if r := recover(); r != nil {
-				response, err = nil, g.panicked(info.FullMethod, r)
+				response, err = nil, panicked(g.cfg.Logger, info.FullMethod, r)
 			}
 		}()
 		return handler(ctx, request)
@@ -342,8 +342,8 @@ func pruned(c Call, w World, response proto.Message) proto.Message {
 }
 
 // panicked logs a panic, and returns an error that discloses nothing about it.
-func (g *Guard) panicked(method string, reason any) error {
-	g.cfg.Logger.Error("a call panicked: this is a defect, please report it",
+func panicked(log hclog.Logger, method string, reason any) error {
+	log.Error("a call panicked: this is a defect, please report it",
 		"method", shortMethod(method), "panic", reason, "stack", string(debug.Stack()))
 	return status.Errorf(codes.Internal, "%s failed by a defect of the server: its log has the details",
 		shortMethod(method))

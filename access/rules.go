@@ -32,7 +32,9 @@ const (
 // which admit callers by other means.
 var rules = map[string]Rule{
 	// The members of the cluster, and its state as a whole.
-	v1.ClusterService_ListMembers_FullMethodName: {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.ClusterService_ListMembers_FullMethodName:     {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.ClusterService_GetAutopilot_FullMethodName:    {Roles: readers, Reach: Cluster, Audit: Unaudited},
+	v1.ClusterService_UpdateAutopilot_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably},
 	v1.ClusterService_RemoveMember_FullMethodName: {Roles: operators, Reach: Cluster, Audit: AuditedDurably,
 		Target: on(func(m *v1.RemoveMemberRequest) Target {
 			if m.GetCompromised() { // it revokes grants, those of administrators too

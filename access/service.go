@@ -157,7 +157,7 @@ func (s *accessService) RevokeRole(
 		return nil, apierror.Invalid(err)
 	}
 	store := s.guard.cfg.Store
-	effects, err := s.guard.dependents(store.View(), given)
+	effects, err := s.guard.cfg.dependents(store.View(), given)
 	if err != nil {
 		return nil, plainStatus(err)
 	}

@@ -53,7 +53,7 @@ func (g *Guard) Stream(
 	s := &stream{ServerStream: ss, guard: g, caller: caller, method: info.FullMethod, ctx: ctx, cancel: cancel}
 	defer func() {
 		if r := recover(); r != nil {
-			err = g.panicked(info.FullMethod, r)
+			err = panicked(g.cfg.Logger, info.FullMethod, r)
 		}
 		s.end(err)
 		g.finished(info.FullMethod, caller, begun, err)

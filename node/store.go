@@ -172,6 +172,17 @@ func (a joinAudit) AuditRefusal(j membership.Joiner, refusal error) {
 	_ = a.log.Record(e)
 }
 
+// AuditRemoval implements [membership.Auditor].
+func (a joinAudit) AuditRemoval(id, why string, remove func() (raftstore.Revision, error)) error {
+	return audit.Do(a.log, audit.Event{
+		Caller: "autopilot", Action: "remove dead member", Object: id, Detail: why, Durable: true,
+	}, func(line *audit.Event) error {
+		revision, err := remove()
+		line.Revision = uint64(revision)
+		return err
+	})
+}
+
 // joinDialer connects to members of this cluster, or of one that this member joins.
 func joinDialer() join.Dialer {
 	return join.Dialer{Dial: port.DialJoin, Credentials: port.Credentials()}

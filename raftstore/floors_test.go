@@ -37,13 +37,14 @@ var floors = map[string][]string{
 	"membership/join":      {"", "membership/memberid", "membership/directory"},
 	"membership/recovery":  {"", "membership/memberid"},
 	"membership/removal":   {"", "membership/memberid"},
+	"membership/autopilot": {""},
 	"membership/address": {
 		"", "membership/memberid", "membership/directory", "membership/join", "membership/removal",
 	},
 	"membership": {
 		"", "feed", "repeat", "snapshot", "membership/memberid", "membership/directory", "membership/join",
 		"membership/memory",
-		"membership/recovery", "membership/address", "membership/removal",
+		"membership/recovery", "membership/address", "membership/autopilot", "membership/removal",
 	},
 }
 

@@ -96,7 +96,7 @@ func freePorts(n int) ([]int, error) {
 }
 
 // waitLimit is how long a script waits for anything: far longer than it takes on a busy machine.
-const waitLimit = 30 * time.Second
+const waitLimit = time.Minute
 
 // poll calls done until it is true, at intervals that two busy cores can bear.
 func poll(ctx context.Context, ts *testscript.TestScript, what string, done func() bool) {

@@ -38,7 +38,8 @@ func TestTablesFit(t *testing.T) {
 	rules := filepath.Join(t.TempDir(), "rules.hcl")
 	require.NoError(t, os.WriteFile(rules, []byte(`rule "web" { panic_threshold = 0 }`), 0o600))
 	for command, tables := range map[string]int{
-		"access list": 1, "agent list": 1, "entry list": 1, "authority list": 1, "authority anchors": 1,
+		"access list": 1, "agent list": 1, "agent token list": 1, "entry list": 1, "authority list": 1,
+		"authority anchors":             1,
 		"authority taint ID --yes":      1,
 		"authority revoke ID --dry-run": 1, "bundle list": 1, "bundle history eu.example.org": 1, "cluster members": 1,
 		"cluster join-token list": 1, "cluster remove eu-1 --dry-run": 1, "domain list": 1,

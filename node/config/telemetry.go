@@ -4,7 +4,6 @@ import (
 	"net"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/ententehq/entente/internal/egress"
@@ -35,12 +34,13 @@ func (d *decoder) telemetry(cfg *Config) {
 			d.refuse(t.DefRange, "telemetry has two traces blocks; a member exports its traces to one collector")
 			return
 		}
-		cfg.Telemetry.Traces = d.traces(t, within(b.out, "traces"))
+		traces, _ := d.open("telemetry.traces", within(b.out, "traces"), t.Body, tracesSchema.hcl())
+		cfg.Telemetry.Traces = traces.traces()
 	}
 }
 
-func (d *decoder) traces(hb *hcl.Block, out *hclwrite.Body) *Traces {
-	b, _ := d.open("telemetry.traces", out, hb.Body, tracesSchema.hcl())
+// traces reads the collector of traces.
+func (b *block) traces() *Traces {
 	t := &Traces{
 		Address: b.hostPort("address", ""), Ratio: b.part("ratio", defaultTraceRatio),
 		CAFile: b.text("ca_file", ""), Plain: b.boolean("plain_loopback", false),

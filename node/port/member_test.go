@@ -122,6 +122,11 @@ func (noAudit) AuditJoin(_ membership.Joiner, admit func() (membership.Admission
 
 func (noAudit) AuditRefusal(membership.Joiner, error) {}
 
+func (noAudit) AuditRemoval(_, _ string, remove func() (raftstore.Revision, error)) error {
+	_, err := remove()
+	return err
+}
+
 // newMember returns a member with an empty data folder and an address of its own. It does not run.
 func newMember(t *testing.T, id string) *member {
 	t.Helper()
@@ -191,7 +196,7 @@ func (m *member) start() *member {
 			}
 			return nil
 		}},
-		HeartbeatEvery: 200 * time.Millisecond, AliveTimeout: 2 * time.Second,
+		HeartbeatEvery: 200 * time.Millisecond, AliveTimeout: 2 * time.Second, MendEvery: 100 * time.Millisecond,
 	})
 	require.NoError(t, err)
 	for name, s := range m.sections {

@@ -17,6 +17,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership/autopilot"
 	"github.com/ententehq/entente/raftstore/membership/join"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/repeat"
@@ -35,6 +36,7 @@ type clusterService struct {
 	leader   *leaderClient
 	sections *sections
 	changes  *changes
+	pilot    *autopilot.Pilot
 	earlier  func() (id string, at time.Time)
 	report   func(r raftstore.Reader, removed Removal, answer *ententev1.RemoveMemberResponse) error
 	undone   func(r raftstore.Reader, at raftstore.Revision) ([]*ententev1.Effect, error)
@@ -76,7 +78,7 @@ func (s clusterService) ListMembers(
 			JoinTime: row.Value.GetJoinTime(), LastContact: heard[row.Key].GetLastContact(),
 			Alive:    heard[row.Key].GetAlive(),
 			Diverged: heard[row.Key].GetDiverged(), Repairing: row.Value.GetRepair() != nil,
-			Report: heard[row.Key].GetReport(),
+			Report: heard[row.Key].GetReport(), NonVoter: row.Value.GetNonVoter(),
 		}
 		if heard == nil {
 			if err := s.withoutLeader(v, row, m); err != nil {
@@ -100,6 +102,20 @@ func (s clusterService) ListMembers(
 		}
 	}
 	return answer, nil
+}
+
+// GetAutopilot implements ClusterService.
+func (s clusterService) GetAutopilot(
+	ctx context.Context, req *ententev1.GetAutopilotRequest,
+) (*ententev1.GetAutopilotResponse, error) {
+	return s.pilot.Get(ctx, readOptions(req.GetRead()))
+}
+
+// UpdateAutopilot implements ClusterService.
+func (s clusterService) UpdateAutopilot(
+	ctx context.Context, req *ententev1.UpdateAutopilotRequest,
+) (*ententev1.UpdateAutopilotResponse, error) {
+	return s.pilot.Update(ctx, req)
 }
 
 // withoutLeader fills in what this member knows itself of when another was last heard.

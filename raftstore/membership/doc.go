@@ -19,7 +19,8 @@
 //   - joins makes tokens and admits joiners; announcer keeps this member's row up to date.
 //
 // Members whose addresses have changed find each other by signed statements (package address); the leader commits the
-// new addresses. Package recovery keeps which members the cluster was recovered without.
+// new addresses. Package autopilot decides which dead members the leader removes by itself. Package recovery keeps
+// which members the cluster was recovered without.
 //
 // Package directory answers which identity keys are those of members. Start reading at [Config], and at rules.go, which
 // has the decisions.

@@ -34,6 +34,9 @@ type Auditor interface {
 	AuditJoin(j Joiner, admit func() (Admission, error)) error
 	// AuditRefusal writes an audit line on a joiner that is refused before anything is done for it.
 	AuditRefusal(j Joiner, refusal error)
+	// AuditRemoval runs remove, by which the leader removes a dead member by itself, between two audit lines. If the
+	// first line cannot be written, it does not run remove and returns an error.
+	AuditRemoval(id, why string, remove func() (raftstore.Revision, error)) error
 }
 
 // Joiner is a member that requests to join the cluster, as its request describes it.
@@ -250,6 +253,6 @@ func makeMember(tx *raftstore.Tx, tokenID string, redeemed *statev1.JoinToken, n
 		Members.Put(tx, r.GetMemberId(), &statev1.Member{
 			Id: r.GetMemberId(), Region: r.GetRegion(), Zone: r.GetZone(), Address: r.GetAddress(),
 			Identity: r.GetIdentity(), Version: r.GetVersion(), CommandVersion: r.GetCommandVersion(),
-			JoinTime: timestamppb.New(now),
+			JoinTime: timestamppb.New(now), NonVoter: redeemed.GetNonVoter(),
 		}))
 }

@@ -78,6 +78,8 @@ type leader struct {
 	commitMoves func(context.Context)
 	// completeRemovals completes the removals that an earlier leader has begun, until its context ends.
 	completeRemovals func(context.Context)
+	// mend removes members that have been dead for long, until its context ends.
+	mend func(context.Context)
 	// earlier returns which other member led last, and when this member had contact to it.
 	earlier func() (id string, at time.Time)
 	// changing is held while the Raft configuration is changed.
@@ -173,6 +175,7 @@ func (l *leader) run(ctx context.Context) {
 	watching.Go(func() { l.announceHealth(ctx, term) })
 	watching.Go(func() { l.commitMoves(ctx) })
 	watching.Go(func() { l.completeRemovals(ctx) })
+	watching.Go(func() { l.mend(ctx) })
 	tick := time.NewTicker(leaderTick)
 	defer tick.Stop()
 	var reached raftstore.Revision // what this member had applied a tick ago
@@ -348,11 +351,11 @@ func (l *leader) promote(ctx context.Context, servers []raftstore.Server, reache
 	return nil
 }
 
-// giveVote gives a member its vote, unless its repair or its removal has begun. The Raft configuration is not changed
-// meanwhile.
+// giveVote gives a member its vote, unless its repair or its removal has begun, or it is never to have one. The Raft
+// configuration is not changed meanwhile.
 func (l *leader) giveVote(ctx context.Context, s raftstore.Server) error {
 	row, found, err := Members.Get(l.store.View(), s.MemberID)
-	withheld := row.Value.GetRepair() != nil || row.Value.GetRemoveTime() != nil
+	withheld := row.Value.GetRepair() != nil || row.Value.GetRemoveTime() != nil || row.Value.GetNonVoter()
 	if err != nil || !found || withheld || !slices.Contains(l.store.Servers().List(), s) {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership/address"
+	"github.com/ententehq/entente/raftstore/membership/autopilot"
 	"github.com/ententehq/entente/raftstore/membership/directory"
 	"github.com/ententehq/entente/raftstore/membership/join"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
@@ -77,6 +78,8 @@ type Config struct {
 	// AliveTimeout is how long a member can send no heartbeat before it is no longer marked alive. If 0, it is 5 s,
 	// which allows for a change of leader and a lost heartbeat or two.
 	AliveTimeout time.Duration
+	// MendEvery is how often the leader looks for members that have been dead for long. If 0, it is 10 s.
+	MendEvery time.Duration
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -127,6 +130,7 @@ type Manager struct {
 	heartbeats *heartbeats
 	announcer  *announcer
 	addresses  *address.Exchange
+	pilot      *autopilot.Pilot
 }
 
 // New returns the manager of a member whose store is open, and registers what of the membership survives a restore.
@@ -159,6 +163,11 @@ func New(cfg Config) (*Manager, error) {
 		onChange: cfg.OnChange, log: cfg.Logger, leader: m.leader, changing: changing, now: cfg.Now,
 	}
 	m.leader.commitMoves, m.leader.completeRemovals = m.changes.commitMoves, m.changes.completeRemovals
+	m.pilot = &autopilot.Pilot{
+		Store: cfg.Store, Members: m.changes.piloted, Remove: m.changes.removeDead(cfg.Audit), ClockSane: m.clock.sane,
+		Logger: cfg.Logger, Now: cfg.Now, Every: cfg.MendEvery,
+	}
+	m.leader.mend = m.pilot.Run
 	m.addresses = &address.Exchange{
 		Directory: cfg.Directory, Dialer: cfg.Dialer, Identity: cfg.Identity, Self: cfg.Self,
 		Start: raftstore.IntegrityOf(cfg.Store).Start(), Addresses: cfg.Addresses, Logger: cfg.Logger,
@@ -319,6 +328,6 @@ func (m *Manager) ClusterService() ententev1.ClusterServiceServer {
 	return clusterService{
 		store: m.config.Store, self: m.config.Self.ID, tokens: m.tokens, cluster: m.joins.cluster, log: m.config.Logger,
 		leader: m.client, report: m.config.Report, undone: m.config.Undone, dnsName: m.config.DNSName,
-		sections: m.sections, changes: m.changes, earlier: m.leader.earlier,
+		sections: m.sections, changes: m.changes, earlier: m.leader.earlier, pilot: m.pilot,
 	}
 }

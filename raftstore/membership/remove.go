@@ -15,6 +15,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/internal/apierror"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership/autopilot"
 	"github.com/ententehq/entente/raftstore/membership/memberid"
 	"github.com/ententehq/entente/raftstore/membership/removal"
 )
@@ -176,6 +177,41 @@ func (c *changes) completeMarked(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// piloted returns the members as the autopilot judges them. Which are alive is what the leader has committed.
+func (c *changes) piloted(v *raftstore.View) ([]autopilot.Member, error) {
+	rows, err := Members.List(v, "")
+	if err != nil {
+		return nil, err
+	}
+	marked, err := Alive(v)
+	if err != nil {
+		return nil, err
+	}
+	servers := c.store.Servers().List()
+	members := make([]autopilot.Member, 0, len(rows))
+	for _, row := range rows {
+		voter := slices.ContainsFunc(servers, func(s raftstore.Server) bool { return s.MemberID == row.Key && s.Voter })
+		members = append(members, autopilot.Member{
+			ID: row.Key, Zone: row.Value.GetZone(), Voter: voter, NonVoter: row.Value.GetNonVoter(),
+			Alive:  slices.Contains(marked, row.Key),
+			Joined: timeOf(row.Value.GetJoinTime()), LastHeard: timeOf(row.Value.GetLastHeard()),
+		})
+	}
+	return members, nil
+}
+
+// removeDead returns the removal of a dead member by the leader itself.
+func (c *changes) removeDead(auditor Auditor) func(ctx context.Context, id, why string) error {
+	return func(ctx context.Context, id, why string) error {
+		return auditor.AuditRemoval(id, why, func() (raftstore.Revision, error) {
+			if c.leader.reachable()(id) {
+				return 0, fmt.Errorf("member %s has returned meanwhile", id)
+			}
+			return c.remove(ctx, id, false)
+		})
+	}
 }
 
 // deleteMember deletes a member from all tables.

@@ -65,7 +65,8 @@ func (t *tokens) create(
 	made := join.NewToken(t.joins.cluster.Name, now.Add(ttl), t.identities())
 	row := &statev1.JoinToken{
 		SecretSha256: secret.Digest(), CreateTime: timestamppb.New(now), ExpireTime: timestamppb.New(made.Expires),
-		MemberId: id, AutoApprove: req.GetAutoApprove(), CreatedBy: t.administrator(ctx), CreatedOn: t.self,
+		MemberId: id, AutoApprove: req.GetAutoApprove(), NonVoter: req.GetNonVoter(),
+		CreatedBy: t.administrator(ctx), CreatedOn: t.self,
 	}
 	for _, d := range made.Identities {
 		row.Identities = append(row.Identities, d[:])
@@ -287,8 +288,9 @@ func (t *tokens) message(id string, row *statev1.JoinToken) *ententev1.JoinToken
 // tokenMessage returns a token as the API shows it.
 func tokenMessage(id string, t *statev1.JoinToken) *ententev1.JoinToken {
 	return &ententev1.JoinToken{
-		Id: id, MemberId: t.GetMemberId(), AutoApprove: t.GetAutoApprove(), CreateTime: t.GetCreateTime(),
-		ExpireTime: t.GetExpireTime(), CreatedBy: t.GetCreatedBy(), CreatedOn: t.GetCreatedOn(),
+		Id: id, MemberId: t.GetMemberId(), AutoApprove: t.GetAutoApprove(), NonVoter: t.GetNonVoter(),
+		CreateTime: t.GetCreateTime(), ExpireTime: t.GetExpireTime(),
+		CreatedBy: t.GetCreatedBy(), CreatedOn: t.GetCreatedOn(),
 		Joiner: joinerMessage(t),
 	}
 }

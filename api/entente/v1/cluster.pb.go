@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -48,7 +49,9 @@ type Member struct {
 	// Whether it is being rebuilt from the others.
 	Repairing bool `protobuf:"varint,21,opt,name=repairing,proto3" json:"repairing,omitempty"`
 	// What it reported with its last heartbeat to the leader, or what the leader knows of itself; absent if there is none.
-	Report        *MemberReport `protobuf:"bytes,22,opt,name=report,proto3" json:"report,omitempty"`
+	Report *MemberReport `protobuf:"bytes,22,opt,name=report,proto3" json:"report,omitempty"`
+	// Whether it never has a vote: it reads, signs and serves, and counts for no quorum.
+	NonVoter      bool `protobuf:"varint,23,opt,name=non_voter,json=nonVoter,proto3" json:"non_voter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +184,386 @@ func (x *Member) GetReport() *MemberReport {
 	return nil
 }
 
+func (x *Member) GetNonVoter() bool {
+	if x != nil {
+		return x.NonVoter
+	}
+	return false
+}
+
+// Autopilot is how the leader mends the membership by itself.
+type Autopilot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether members that have been dead for long are removed once others stand in for them.
+	RemoveDeadMembers bool `protobuf:"varint,1,opt,name=remove_dead_members,json=removeDeadMembers,proto3" json:"remove_dead_members,omitempty"`
+	// For how long the leader must not have heard from a member before it removes it: from 10 minutes to 30 days. 24 hours
+	// by default.
+	DeadAfter *durationpb.Duration `protobuf:"bytes,2,opt,name=dead_after,json=deadAfter,proto3" json:"dead_after,omitempty"`
+	// How many members with a vote must be alive besides a dead one before it is removed: from 1 to 9. 3 by default.
+	MinQuorum uint32 `protobuf:"varint,3,opt,name=min_quorum,json=minQuorum,proto3" json:"min_quorum,omitempty"`
+	// Moves with every change; see UpdateAutopilotRequest.
+	Etag          string `protobuf:"bytes,15,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Autopilot) Reset() {
+	*x = Autopilot{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Autopilot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Autopilot) ProtoMessage() {}
+
+func (x *Autopilot) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Autopilot.ProtoReflect.Descriptor instead.
+func (*Autopilot) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Autopilot) GetRemoveDeadMembers() bool {
+	if x != nil {
+		return x.RemoveDeadMembers
+	}
+	return false
+}
+
+func (x *Autopilot) GetDeadAfter() *durationpb.Duration {
+	if x != nil {
+		return x.DeadAfter
+	}
+	return nil
+}
+
+func (x *Autopilot) GetMinQuorum() uint32 {
+	if x != nil {
+		return x.MinQuorum
+	}
+	return 0
+}
+
+func (x *Autopilot) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// AutopilotMember is what the autopilot has decided of a member that is not as it should be.
+type AutopilotMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// One sentence on what happens next, or what it waits for.
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// When the member is removed, if nothing changes; absent if it is not.
+	RemoveTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=remove_time,json=removeTime,proto3" json:"remove_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AutopilotMember) Reset() {
+	*x = AutopilotMember{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutopilotMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutopilotMember) ProtoMessage() {}
+
+func (x *AutopilotMember) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutopilotMember.ProtoReflect.Descriptor instead.
+func (*AutopilotMember) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AutopilotMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AutopilotMember) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *AutopilotMember) GetRemoveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemoveTime
+	}
+	return nil
+}
+
+type GetAutopilotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAutopilotRequest) Reset() {
+	*x = GetAutopilotRequest{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAutopilotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAutopilotRequest) ProtoMessage() {}
+
+func (x *GetAutopilotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAutopilotRequest.ProtoReflect.Descriptor instead.
+func (*GetAutopilotRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetAutopilotRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+type GetAutopilotResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Revision  uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Autopilot *Autopilot             `protobuf:"bytes,2,opt,name=autopilot,proto3" json:"autopilot,omitempty"`
+	// How many members with a vote can be lost before the cluster has no quorum.
+	FailureTolerance uint32             `protobuf:"varint,3,opt,name=failure_tolerance,json=failureTolerance,proto3" json:"failure_tolerance,omitempty"`
+	Members          []*AutopilotMember `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	// Sentences on how the members with a vote are spread.
+	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAutopilotResponse) Reset() {
+	*x = GetAutopilotResponse{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAutopilotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAutopilotResponse) ProtoMessage() {}
+
+func (x *GetAutopilotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAutopilotResponse.ProtoReflect.Descriptor instead.
+func (*GetAutopilotResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetAutopilotResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GetAutopilotResponse) GetAutopilot() *Autopilot {
+	if x != nil {
+		return x.Autopilot
+	}
+	return nil
+}
+
+func (x *GetAutopilotResponse) GetFailureTolerance() uint32 {
+	if x != nil {
+		return x.FailureTolerance
+	}
+	return 0
+}
+
+func (x *GetAutopilotResponse) GetMembers() []*AutopilotMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *GetAutopilotResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type UpdateAutopilotRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Autopilot *Autopilot             `protobuf:"bytes,1,opt,name=autopilot,proto3" json:"autopilot,omitempty"`
+	// The fields to change.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// If set, the change is refused with ABORTED when the settings have another etag.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateAutopilotRequest) Reset() {
+	*x = UpdateAutopilotRequest{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateAutopilotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateAutopilotRequest) ProtoMessage() {}
+
+func (x *UpdateAutopilotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateAutopilotRequest.ProtoReflect.Descriptor instead.
+func (*UpdateAutopilotRequest) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UpdateAutopilotRequest) GetAutopilot() *Autopilot {
+	if x != nil {
+		return x.Autopilot
+	}
+	return nil
+}
+
+func (x *UpdateAutopilotRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateAutopilotRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+type UpdateAutopilotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Autopilot     *Autopilot             `protobuf:"bytes,2,opt,name=autopilot,proto3" json:"autopilot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateAutopilotResponse) Reset() {
+	*x = UpdateAutopilotResponse{}
+	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateAutopilotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateAutopilotResponse) ProtoMessage() {}
+
+func (x *UpdateAutopilotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateAutopilotResponse.ProtoReflect.Descriptor instead.
+func (*UpdateAutopilotResponse) Descriptor() ([]byte, []int) {
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpdateAutopilotResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *UpdateAutopilotResponse) GetAutopilot() *Autopilot {
+	if x != nil {
+		return x.Autopilot
+	}
+	return nil
+}
+
 // MemberReport is what a member reported with a heartbeat.
 type MemberReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -201,7 +584,7 @@ type MemberReport struct {
 
 func (x *MemberReport) Reset() {
 	*x = MemberReport{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	mi := &file_entente_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +596,7 @@ func (x *MemberReport) String() string {
 func (*MemberReport) ProtoMessage() {}
 
 func (x *MemberReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[1]
+	mi := &file_entente_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +609,7 @@ func (x *MemberReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
 func (*MemberReport) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{1}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MemberReport) GetAppliedRevision() uint64 {
@@ -273,7 +656,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[2]
+	mi := &file_entente_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +668,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[2]
+	mi := &file_entente_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +681,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListMembersRequest) GetRead() *ReadOptions {
@@ -325,7 +708,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[3]
+	mi := &file_entente_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -337,7 +720,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[3]
+	mi := &file_entente_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -350,7 +733,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListMembersResponse) GetRevision() uint64 {
@@ -416,7 +799,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[4]
+	mi := &file_entente_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +811,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[4]
+	mi := &file_entente_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +824,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -482,7 +865,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[5]
+	mi := &file_entente_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +877,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[5]
+	mi := &file_entente_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +890,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RemoveMemberResponse) GetRevision() uint64 {
@@ -561,7 +944,7 @@ type RemainingTrust struct {
 
 func (x *RemainingTrust) Reset() {
 	*x = RemainingTrust{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	mi := &file_entente_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +956,7 @@ func (x *RemainingTrust) String() string {
 func (*RemainingTrust) ProtoMessage() {}
 
 func (x *RemainingTrust) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[6]
+	mi := &file_entente_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +969,7 @@ func (x *RemainingTrust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemainingTrust.ProtoReflect.Descriptor instead.
 func (*RemainingTrust) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RemainingTrust) GetTrustDomain() string {
@@ -642,7 +1025,7 @@ type AdministrativeChange struct {
 
 func (x *AdministrativeChange) Reset() {
 	*x = AdministrativeChange{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[7]
+	mi := &file_entente_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -654,7 +1037,7 @@ func (x *AdministrativeChange) String() string {
 func (*AdministrativeChange) ProtoMessage() {}
 
 func (x *AdministrativeChange) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[7]
+	mi := &file_entente_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -667,7 +1050,7 @@ func (x *AdministrativeChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdministrativeChange.ProtoReflect.Descriptor instead.
 func (*AdministrativeChange) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AdministrativeChange) GetNumber() uint64 {
@@ -728,7 +1111,7 @@ type RepairMemberRequest struct {
 
 func (x *RepairMemberRequest) Reset() {
 	*x = RepairMemberRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[8]
+	mi := &file_entente_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1123,7 @@ func (x *RepairMemberRequest) String() string {
 func (*RepairMemberRequest) ProtoMessage() {}
 
 func (x *RepairMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[8]
+	mi := &file_entente_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1136,7 @@ func (x *RepairMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairMemberRequest.ProtoReflect.Descriptor instead.
 func (*RepairMemberRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RepairMemberRequest) GetId() string {
@@ -772,7 +1155,7 @@ type RepairMemberResponse struct {
 
 func (x *RepairMemberResponse) Reset() {
 	*x = RepairMemberResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[9]
+	mi := &file_entente_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +1167,7 @@ func (x *RepairMemberResponse) String() string {
 func (*RepairMemberResponse) ProtoMessage() {}
 
 func (x *RepairMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[9]
+	mi := &file_entente_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +1180,7 @@ func (x *RepairMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepairMemberResponse.ProtoReflect.Descriptor instead.
 func (*RepairMemberResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RepairMemberResponse) GetRevision() uint64 {
@@ -817,7 +1200,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[10]
+	mi := &file_entente_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1212,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[10]
+	mi := &file_entente_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1225,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TransferLeadershipRequest) GetId() string {
@@ -861,7 +1244,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[11]
+	mi := &file_entente_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -873,7 +1256,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[11]
+	mi := &file_entente_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -886,7 +1269,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -910,14 +1293,16 @@ type CreateJoinTokenRequest struct {
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// SHA-256 of a secret of 32 random bytes that the caller made and keeps. The response then has no token: the public
 	// part of the join token and the secret are joined into one. If empty, the server makes the secret.
-	SecretSha256  []byte `protobuf:"bytes,5,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
+	SecretSha256 []byte `protobuf:"bytes,5,opt,name=secret_sha256,json=secretSha256,proto3" json:"secret_sha256,omitempty"`
+	// Whether the member never gets a vote.
+	NonVoter      bool `protobuf:"varint,6,opt,name=non_voter,json=nonVoter,proto3" json:"non_voter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[12]
+	mi := &file_entente_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1314,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[12]
+	mi := &file_entente_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1327,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateJoinTokenRequest) GetTtl() *durationpb.Duration {
@@ -980,6 +1365,13 @@ func (x *CreateJoinTokenRequest) GetSecretSha256() []byte {
 	return nil
 }
 
+func (x *CreateJoinTokenRequest) GetNonVoter() bool {
+	if x != nil {
+		return x.NonVoter
+	}
+	return false
+}
+
 type CreateJoinTokenResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -995,7 +1387,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[13]
+	mi := &file_entente_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1399,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[13]
+	mi := &file_entente_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1412,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateJoinTokenResponse) GetRevision() uint64 {
@@ -1067,13 +1459,14 @@ type JoinToken struct {
 	Joiner *Member `protobuf:"bytes,8,opt,name=joiner,proto3" json:"joiner,omitempty"`
 	// The token without its secret; joined with the secret it is the token. Not secret.
 	PublicPart    string `protobuf:"bytes,9,opt,name=public_part,json=publicPart,proto3" json:"public_part,omitempty"`
+	NonVoter      bool   `protobuf:"varint,10,opt,name=non_voter,json=nonVoter,proto3" json:"non_voter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[14]
+	mi := &file_entente_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1478,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[14]
+	mi := &file_entente_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1491,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *JoinToken) GetId() string {
@@ -1164,6 +1557,13 @@ func (x *JoinToken) GetPublicPart() string {
 	return ""
 }
 
+func (x *JoinToken) GetNonVoter() bool {
+	if x != nil {
+		return x.NonVoter
+	}
+	return false
+}
+
 type ListJoinTokensRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
@@ -1173,7 +1573,7 @@ type ListJoinTokensRequest struct {
 
 func (x *ListJoinTokensRequest) Reset() {
 	*x = ListJoinTokensRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[15]
+	mi := &file_entente_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1585,7 @@ func (x *ListJoinTokensRequest) String() string {
 func (*ListJoinTokensRequest) ProtoMessage() {}
 
 func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[15]
+	mi := &file_entente_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1598,7 @@ func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListJoinTokensRequest) GetRead() *ReadOptions {
@@ -1219,7 +1619,7 @@ type ListJoinTokensResponse struct {
 
 func (x *ListJoinTokensResponse) Reset() {
 	*x = ListJoinTokensResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[16]
+	mi := &file_entente_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1631,7 @@ func (x *ListJoinTokensResponse) String() string {
 func (*ListJoinTokensResponse) ProtoMessage() {}
 
 func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[16]
+	mi := &file_entente_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1644,7 @@ func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListJoinTokensResponse) GetRevision() uint64 {
@@ -1270,7 +1670,7 @@ type RevokeJoinTokenRequest struct {
 
 func (x *RevokeJoinTokenRequest) Reset() {
 	*x = RevokeJoinTokenRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[17]
+	mi := &file_entente_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1682,7 @@ func (x *RevokeJoinTokenRequest) String() string {
 func (*RevokeJoinTokenRequest) ProtoMessage() {}
 
 func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[17]
+	mi := &file_entente_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1695,7 @@ func (x *RevokeJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RevokeJoinTokenRequest) GetMemberId() string {
@@ -1316,7 +1716,7 @@ type RevokeJoinTokenResponse struct {
 
 func (x *RevokeJoinTokenResponse) Reset() {
 	*x = RevokeJoinTokenResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[18]
+	mi := &file_entente_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1728,7 @@ func (x *RevokeJoinTokenResponse) String() string {
 func (*RevokeJoinTokenResponse) ProtoMessage() {}
 
 func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[18]
+	mi := &file_entente_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1741,7 @@ func (x *RevokeJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RevokeJoinTokenResponse) GetRevision() uint64 {
@@ -1369,7 +1769,7 @@ type ApproveMemberRequest struct {
 
 func (x *ApproveMemberRequest) Reset() {
 	*x = ApproveMemberRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[19]
+	mi := &file_entente_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1781,7 @@ func (x *ApproveMemberRequest) String() string {
 func (*ApproveMemberRequest) ProtoMessage() {}
 
 func (x *ApproveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[19]
+	mi := &file_entente_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1794,7 @@ func (x *ApproveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveMemberRequest.ProtoReflect.Descriptor instead.
 func (*ApproveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApproveMemberRequest) GetId() string {
@@ -1422,7 +1822,7 @@ type ApproveMemberResponse struct {
 
 func (x *ApproveMemberResponse) Reset() {
 	*x = ApproveMemberResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[20]
+	mi := &file_entente_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1834,7 @@ func (x *ApproveMemberResponse) String() string {
 func (*ApproveMemberResponse) ProtoMessage() {}
 
 func (x *ApproveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[20]
+	mi := &file_entente_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1847,7 @@ func (x *ApproveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveMemberResponse.ProtoReflect.Descriptor instead.
 func (*ApproveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApproveMemberResponse) GetRevision() uint64 {
@@ -1472,7 +1872,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[21]
+	mi := &file_entente_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1884,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[21]
+	mi := &file_entente_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1897,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 type SaveSnapshotResponse struct {
@@ -1509,7 +1909,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[22]
+	mi := &file_entente_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1921,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[22]
+	mi := &file_entente_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1934,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SaveSnapshotResponse) GetData() []byte {
@@ -1556,7 +1956,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[23]
+	mi := &file_entente_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1968,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[23]
+	mi := &file_entente_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1981,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RestoreSnapshotRequest) GetData() []byte {
@@ -1617,7 +2017,7 @@ type SnapshotDescription struct {
 
 func (x *SnapshotDescription) Reset() {
 	*x = SnapshotDescription{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[24]
+	mi := &file_entente_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +2029,7 @@ func (x *SnapshotDescription) String() string {
 func (*SnapshotDescription) ProtoMessage() {}
 
 func (x *SnapshotDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[24]
+	mi := &file_entente_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +2042,7 @@ func (x *SnapshotDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDescription.ProtoReflect.Descriptor instead.
 func (*SnapshotDescription) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SnapshotDescription) GetClusterId() string {
@@ -1678,7 +2078,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_entente_v1_cluster_proto_msgTypes[25]
+	mi := &file_entente_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +2090,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_v1_cluster_proto_msgTypes[25]
+	mi := &file_entente_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +2103,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_entente_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RestoreSnapshotResponse) GetRevision() uint64 {
@@ -1732,7 +2132,7 @@ var File_entente_v1_cluster_proto protoreflect.FileDescriptor
 const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x18entente/v1/cluster.proto\x12\n" +
-	"entente.v1\x1a\x17entente/v1/access.proto\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x03\n" +
+	"entente.v1\x1a\x17entente/v1/access.proto\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -1748,7 +2148,36 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\flast_contact\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vlastContact\x12\x1a\n" +
 	"\bdiverged\x18\x14 \x01(\bR\bdiverged\x12\x1c\n" +
 	"\trepairing\x18\x15 \x01(\bR\trepairing\x120\n" +
-	"\x06report\x18\x16 \x01(\v2\x18.entente.v1.MemberReportR\x06report\"\x9c\x02\n" +
+	"\x06report\x18\x16 \x01(\v2\x18.entente.v1.MemberReportR\x06report\x12\x1b\n" +
+	"\tnon_voter\x18\x17 \x01(\bR\bnonVoter\"\xa8\x01\n" +
+	"\tAutopilot\x12.\n" +
+	"\x13remove_dead_members\x18\x01 \x01(\bR\x11removeDeadMembers\x128\n" +
+	"\n" +
+	"dead_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tdeadAfter\x12\x1d\n" +
+	"\n" +
+	"min_quorum\x18\x03 \x01(\rR\tminQuorum\x12\x12\n" +
+	"\x04etag\x18\x0f \x01(\tR\x04etag\"x\n" +
+	"\x0fAutopilotMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12;\n" +
+	"\vremove_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"removeTime\"B\n" +
+	"\x13GetAutopilotRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"\xe7\x01\n" +
+	"\x14GetAutopilotResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
+	"\tautopilot\x18\x02 \x01(\v2\x15.entente.v1.AutopilotR\tautopilot\x12+\n" +
+	"\x11failure_tolerance\x18\x03 \x01(\rR\x10failureTolerance\x125\n" +
+	"\amembers\x18\x04 \x03(\v2\x1b.entente.v1.AutopilotMemberR\amembers\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\x9e\x01\n" +
+	"\x16UpdateAutopilotRequest\x123\n" +
+	"\tautopilot\x18\x01 \x01(\v2\x15.entente.v1.AutopilotR\tautopilot\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"j\n" +
+	"\x17UpdateAutopilotResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
+	"\tautopilot\x18\x02 \x01(\v2\x15.entente.v1.AutopilotR\tautopilot\"\x9c\x02\n" +
 	"\fMemberReport\x12)\n" +
 	"\x10applied_revision\x18\x01 \x01(\x04R\x0fappliedRevision\x12<\n" +
 	"\fclock_offset\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12:\n" +
@@ -1798,21 +2227,22 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +
-	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\xc9\x01\n" +
+	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\xe6\x01\n" +
 	"\x16CreateJoinTokenRequest\x12+\n" +
 	"\x03ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
 	"\fauto_approve\x18\x03 \x01(\bR\vautoApprove\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\x12#\n" +
-	"\rsecret_sha256\x18\x05 \x01(\fR\fsecretSha256\"\xbe\x01\n" +
+	"\rsecret_sha256\x18\x05 \x01(\fR\fsecretSha256\x12\x1b\n" +
+	"\tnon_voter\x18\x06 \x01(\bR\bnonVoter\"\xbe\x01\n" +
 	"\x17CreateJoinTokenResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x124\n" +
 	"\n" +
-	"join_token\x18\x04 \x01(\v2\x15.entente.v1.JoinTokenR\tjoinToken\"\xe0\x02\n" +
+	"join_token\x18\x04 \x01(\v2\x15.entente.v1.JoinTokenR\tjoinToken\"\xfd\x02\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tmember_id\x18\x02 \x01(\tR\bmemberId\x12!\n" +
@@ -1827,7 +2257,9 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"created_on\x18\a \x01(\tR\tcreatedOn\x12*\n" +
 	"\x06joiner\x18\b \x01(\v2\x12.entente.v1.MemberR\x06joiner\x12\x1f\n" +
 	"\vpublic_part\x18\t \x01(\tR\n" +
-	"publicPart\"D\n" +
+	"publicPart\x12\x1b\n" +
+	"\tnon_voter\x18\n" +
+	" \x01(\bR\bnonVoter\"D\n" +
 	"\x15ListJoinTokensRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.entente.v1.ReadOptionsR\x04read\"l\n" +
 	"\x16ListJoinTokensResponse\x12\x1a\n" +
@@ -1861,7 +2293,7 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\x17RestoreSnapshotResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
 	"\x11snapshot_revision\x18\x02 \x01(\x04R\x10snapshotRevision\x12,\n" +
-	"\aeffects\x18\x03 \x03(\v2\x12.entente.v1.EffectR\aeffects2\x85\a\n" +
+	"\aeffects\x18\x03 \x03(\v2\x12.entente.v1.EffectR\aeffects2\xb4\b\n" +
 	"\x0eClusterService\x12N\n" +
 	"\vListMembers\x12\x1e.entente.v1.ListMembersRequest\x1a\x1f.entente.v1.ListMembersResponse\x12Q\n" +
 	"\fRemoveMember\x12\x1f.entente.v1.RemoveMemberRequest\x1a .entente.v1.RemoveMemberResponse\x12Q\n" +
@@ -1870,7 +2302,9 @@ const file_entente_v1_cluster_proto_rawDesc = "" +
 	"\x0fCreateJoinToken\x12\".entente.v1.CreateJoinTokenRequest\x1a#.entente.v1.CreateJoinTokenResponse\x12W\n" +
 	"\x0eListJoinTokens\x12!.entente.v1.ListJoinTokensRequest\x1a\".entente.v1.ListJoinTokensResponse\x12Z\n" +
 	"\x0fRevokeJoinToken\x12\".entente.v1.RevokeJoinTokenRequest\x1a#.entente.v1.RevokeJoinTokenResponse\x12T\n" +
-	"\rApproveMember\x12 .entente.v1.ApproveMemberRequest\x1a!.entente.v1.ApproveMemberResponse\x12S\n" +
+	"\rApproveMember\x12 .entente.v1.ApproveMemberRequest\x1a!.entente.v1.ApproveMemberResponse\x12Q\n" +
+	"\fGetAutopilot\x12\x1f.entente.v1.GetAutopilotRequest\x1a .entente.v1.GetAutopilotResponse\x12Z\n" +
+	"\x0fUpdateAutopilot\x12\".entente.v1.UpdateAutopilotRequest\x1a#.entente.v1.UpdateAutopilotResponse\x12S\n" +
 	"\fSaveSnapshot\x12\x1f.entente.v1.SaveSnapshotRequest\x1a .entente.v1.SaveSnapshotResponse0\x01\x12\\\n" +
 	"\x0fRestoreSnapshot\x12\".entente.v1.RestoreSnapshotRequest\x1a#.entente.v1.RestoreSnapshotResponse(\x01B7Z5github.com/ententehq/entente/api/entente/v1;ententev1b\x06proto3"
 
@@ -1886,96 +2320,115 @@ func file_entente_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_entente_v1_cluster_proto_rawDescData
 }
 
-var file_entente_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_entente_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_entente_v1_cluster_proto_goTypes = []any{
 	(*Member)(nil),                     // 0: entente.v1.Member
-	(*MemberReport)(nil),               // 1: entente.v1.MemberReport
-	(*ListMembersRequest)(nil),         // 2: entente.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),        // 3: entente.v1.ListMembersResponse
-	(*RemoveMemberRequest)(nil),        // 4: entente.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),       // 5: entente.v1.RemoveMemberResponse
-	(*RemainingTrust)(nil),             // 6: entente.v1.RemainingTrust
-	(*AdministrativeChange)(nil),       // 7: entente.v1.AdministrativeChange
-	(*RepairMemberRequest)(nil),        // 8: entente.v1.RepairMemberRequest
-	(*RepairMemberResponse)(nil),       // 9: entente.v1.RepairMemberResponse
-	(*TransferLeadershipRequest)(nil),  // 10: entente.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 11: entente.v1.TransferLeadershipResponse
-	(*CreateJoinTokenRequest)(nil),     // 12: entente.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil),    // 13: entente.v1.CreateJoinTokenResponse
-	(*JoinToken)(nil),                  // 14: entente.v1.JoinToken
-	(*ListJoinTokensRequest)(nil),      // 15: entente.v1.ListJoinTokensRequest
-	(*ListJoinTokensResponse)(nil),     // 16: entente.v1.ListJoinTokensResponse
-	(*RevokeJoinTokenRequest)(nil),     // 17: entente.v1.RevokeJoinTokenRequest
-	(*RevokeJoinTokenResponse)(nil),    // 18: entente.v1.RevokeJoinTokenResponse
-	(*ApproveMemberRequest)(nil),       // 19: entente.v1.ApproveMemberRequest
-	(*ApproveMemberResponse)(nil),      // 20: entente.v1.ApproveMemberResponse
-	(*SaveSnapshotRequest)(nil),        // 21: entente.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),       // 22: entente.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),     // 23: entente.v1.RestoreSnapshotRequest
-	(*SnapshotDescription)(nil),        // 24: entente.v1.SnapshotDescription
-	(*RestoreSnapshotResponse)(nil),    // 25: entente.v1.RestoreSnapshotResponse
-	(*timestamppb.Timestamp)(nil),      // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
-	(*ReadOptions)(nil),                // 28: entente.v1.ReadOptions
-	(*Grant)(nil),                      // 29: entente.v1.Grant
-	(*Effect)(nil),                     // 30: entente.v1.Effect
-	(AuthorityKind)(0),                 // 31: entente.v1.AuthorityKind
+	(*Autopilot)(nil),                  // 1: entente.v1.Autopilot
+	(*AutopilotMember)(nil),            // 2: entente.v1.AutopilotMember
+	(*GetAutopilotRequest)(nil),        // 3: entente.v1.GetAutopilotRequest
+	(*GetAutopilotResponse)(nil),       // 4: entente.v1.GetAutopilotResponse
+	(*UpdateAutopilotRequest)(nil),     // 5: entente.v1.UpdateAutopilotRequest
+	(*UpdateAutopilotResponse)(nil),    // 6: entente.v1.UpdateAutopilotResponse
+	(*MemberReport)(nil),               // 7: entente.v1.MemberReport
+	(*ListMembersRequest)(nil),         // 8: entente.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),        // 9: entente.v1.ListMembersResponse
+	(*RemoveMemberRequest)(nil),        // 10: entente.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),       // 11: entente.v1.RemoveMemberResponse
+	(*RemainingTrust)(nil),             // 12: entente.v1.RemainingTrust
+	(*AdministrativeChange)(nil),       // 13: entente.v1.AdministrativeChange
+	(*RepairMemberRequest)(nil),        // 14: entente.v1.RepairMemberRequest
+	(*RepairMemberResponse)(nil),       // 15: entente.v1.RepairMemberResponse
+	(*TransferLeadershipRequest)(nil),  // 16: entente.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 17: entente.v1.TransferLeadershipResponse
+	(*CreateJoinTokenRequest)(nil),     // 18: entente.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),    // 19: entente.v1.CreateJoinTokenResponse
+	(*JoinToken)(nil),                  // 20: entente.v1.JoinToken
+	(*ListJoinTokensRequest)(nil),      // 21: entente.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),     // 22: entente.v1.ListJoinTokensResponse
+	(*RevokeJoinTokenRequest)(nil),     // 23: entente.v1.RevokeJoinTokenRequest
+	(*RevokeJoinTokenResponse)(nil),    // 24: entente.v1.RevokeJoinTokenResponse
+	(*ApproveMemberRequest)(nil),       // 25: entente.v1.ApproveMemberRequest
+	(*ApproveMemberResponse)(nil),      // 26: entente.v1.ApproveMemberResponse
+	(*SaveSnapshotRequest)(nil),        // 27: entente.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),       // 28: entente.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),     // 29: entente.v1.RestoreSnapshotRequest
+	(*SnapshotDescription)(nil),        // 30: entente.v1.SnapshotDescription
+	(*RestoreSnapshotResponse)(nil),    // 31: entente.v1.RestoreSnapshotResponse
+	(*timestamppb.Timestamp)(nil),      // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),        // 33: google.protobuf.Duration
+	(*ReadOptions)(nil),                // 34: entente.v1.ReadOptions
+	(*fieldmaskpb.FieldMask)(nil),      // 35: google.protobuf.FieldMask
+	(*Grant)(nil),                      // 36: entente.v1.Grant
+	(*Effect)(nil),                     // 37: entente.v1.Effect
+	(AuthorityKind)(0),                 // 38: entente.v1.AuthorityKind
 }
 var file_entente_v1_cluster_proto_depIdxs = []int32{
-	26, // 0: entente.v1.Member.join_time:type_name -> google.protobuf.Timestamp
-	26, // 1: entente.v1.Member.last_contact:type_name -> google.protobuf.Timestamp
-	1,  // 2: entente.v1.Member.report:type_name -> entente.v1.MemberReport
-	27, // 3: entente.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
-	27, // 4: entente.v1.MemberReport.disk_median:type_name -> google.protobuf.Duration
-	27, // 5: entente.v1.MemberReport.election_timeout:type_name -> google.protobuf.Duration
-	28, // 6: entente.v1.ListMembersRequest.read:type_name -> entente.v1.ReadOptions
-	0,  // 7: entente.v1.ListMembersResponse.members:type_name -> entente.v1.Member
-	0,  // 8: entente.v1.ListMembersResponse.awaiting_approval:type_name -> entente.v1.Member
-	6,  // 9: entente.v1.RemoveMemberResponse.remaining:type_name -> entente.v1.RemainingTrust
-	7,  // 10: entente.v1.RemoveMemberResponse.changes:type_name -> entente.v1.AdministrativeChange
-	29, // 11: entente.v1.RemoveMemberResponse.revoked_grants:type_name -> entente.v1.Grant
-	30, // 12: entente.v1.RemoveMemberResponse.effects:type_name -> entente.v1.Effect
-	31, // 13: entente.v1.RemainingTrust.kind:type_name -> entente.v1.AuthorityKind
-	26, // 14: entente.v1.RemainingTrust.until:type_name -> google.protobuf.Timestamp
-	26, // 15: entente.v1.AdministrativeChange.time:type_name -> google.protobuf.Timestamp
-	27, // 16: entente.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	26, // 17: entente.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 18: entente.v1.CreateJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
-	26, // 19: entente.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
-	26, // 20: entente.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 21: entente.v1.JoinToken.joiner:type_name -> entente.v1.Member
-	28, // 22: entente.v1.ListJoinTokensRequest.read:type_name -> entente.v1.ReadOptions
-	14, // 23: entente.v1.ListJoinTokensResponse.join_tokens:type_name -> entente.v1.JoinToken
-	14, // 24: entente.v1.RevokeJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
-	0,  // 25: entente.v1.ApproveMemberResponse.member:type_name -> entente.v1.Member
-	24, // 26: entente.v1.RestoreSnapshotRequest.snapshot:type_name -> entente.v1.SnapshotDescription
-	26, // 27: entente.v1.SnapshotDescription.time:type_name -> google.protobuf.Timestamp
-	30, // 28: entente.v1.RestoreSnapshotResponse.effects:type_name -> entente.v1.Effect
-	2,  // 29: entente.v1.ClusterService.ListMembers:input_type -> entente.v1.ListMembersRequest
-	4,  // 30: entente.v1.ClusterService.RemoveMember:input_type -> entente.v1.RemoveMemberRequest
-	8,  // 31: entente.v1.ClusterService.RepairMember:input_type -> entente.v1.RepairMemberRequest
-	10, // 32: entente.v1.ClusterService.TransferLeadership:input_type -> entente.v1.TransferLeadershipRequest
-	12, // 33: entente.v1.ClusterService.CreateJoinToken:input_type -> entente.v1.CreateJoinTokenRequest
-	15, // 34: entente.v1.ClusterService.ListJoinTokens:input_type -> entente.v1.ListJoinTokensRequest
-	17, // 35: entente.v1.ClusterService.RevokeJoinToken:input_type -> entente.v1.RevokeJoinTokenRequest
-	19, // 36: entente.v1.ClusterService.ApproveMember:input_type -> entente.v1.ApproveMemberRequest
-	21, // 37: entente.v1.ClusterService.SaveSnapshot:input_type -> entente.v1.SaveSnapshotRequest
-	23, // 38: entente.v1.ClusterService.RestoreSnapshot:input_type -> entente.v1.RestoreSnapshotRequest
-	3,  // 39: entente.v1.ClusterService.ListMembers:output_type -> entente.v1.ListMembersResponse
-	5,  // 40: entente.v1.ClusterService.RemoveMember:output_type -> entente.v1.RemoveMemberResponse
-	9,  // 41: entente.v1.ClusterService.RepairMember:output_type -> entente.v1.RepairMemberResponse
-	11, // 42: entente.v1.ClusterService.TransferLeadership:output_type -> entente.v1.TransferLeadershipResponse
-	13, // 43: entente.v1.ClusterService.CreateJoinToken:output_type -> entente.v1.CreateJoinTokenResponse
-	16, // 44: entente.v1.ClusterService.ListJoinTokens:output_type -> entente.v1.ListJoinTokensResponse
-	18, // 45: entente.v1.ClusterService.RevokeJoinToken:output_type -> entente.v1.RevokeJoinTokenResponse
-	20, // 46: entente.v1.ClusterService.ApproveMember:output_type -> entente.v1.ApproveMemberResponse
-	22, // 47: entente.v1.ClusterService.SaveSnapshot:output_type -> entente.v1.SaveSnapshotResponse
-	25, // 48: entente.v1.ClusterService.RestoreSnapshot:output_type -> entente.v1.RestoreSnapshotResponse
-	39, // [39:49] is the sub-list for method output_type
-	29, // [29:39] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	32, // 0: entente.v1.Member.join_time:type_name -> google.protobuf.Timestamp
+	32, // 1: entente.v1.Member.last_contact:type_name -> google.protobuf.Timestamp
+	7,  // 2: entente.v1.Member.report:type_name -> entente.v1.MemberReport
+	33, // 3: entente.v1.Autopilot.dead_after:type_name -> google.protobuf.Duration
+	32, // 4: entente.v1.AutopilotMember.remove_time:type_name -> google.protobuf.Timestamp
+	34, // 5: entente.v1.GetAutopilotRequest.read:type_name -> entente.v1.ReadOptions
+	1,  // 6: entente.v1.GetAutopilotResponse.autopilot:type_name -> entente.v1.Autopilot
+	2,  // 7: entente.v1.GetAutopilotResponse.members:type_name -> entente.v1.AutopilotMember
+	1,  // 8: entente.v1.UpdateAutopilotRequest.autopilot:type_name -> entente.v1.Autopilot
+	35, // 9: entente.v1.UpdateAutopilotRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 10: entente.v1.UpdateAutopilotResponse.autopilot:type_name -> entente.v1.Autopilot
+	33, // 11: entente.v1.MemberReport.clock_offset:type_name -> google.protobuf.Duration
+	33, // 12: entente.v1.MemberReport.disk_median:type_name -> google.protobuf.Duration
+	33, // 13: entente.v1.MemberReport.election_timeout:type_name -> google.protobuf.Duration
+	34, // 14: entente.v1.ListMembersRequest.read:type_name -> entente.v1.ReadOptions
+	0,  // 15: entente.v1.ListMembersResponse.members:type_name -> entente.v1.Member
+	0,  // 16: entente.v1.ListMembersResponse.awaiting_approval:type_name -> entente.v1.Member
+	12, // 17: entente.v1.RemoveMemberResponse.remaining:type_name -> entente.v1.RemainingTrust
+	13, // 18: entente.v1.RemoveMemberResponse.changes:type_name -> entente.v1.AdministrativeChange
+	36, // 19: entente.v1.RemoveMemberResponse.revoked_grants:type_name -> entente.v1.Grant
+	37, // 20: entente.v1.RemoveMemberResponse.effects:type_name -> entente.v1.Effect
+	38, // 21: entente.v1.RemainingTrust.kind:type_name -> entente.v1.AuthorityKind
+	32, // 22: entente.v1.RemainingTrust.until:type_name -> google.protobuf.Timestamp
+	32, // 23: entente.v1.AdministrativeChange.time:type_name -> google.protobuf.Timestamp
+	33, // 24: entente.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	32, // 25: entente.v1.CreateJoinTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 26: entente.v1.CreateJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
+	32, // 27: entente.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	32, // 28: entente.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 29: entente.v1.JoinToken.joiner:type_name -> entente.v1.Member
+	34, // 30: entente.v1.ListJoinTokensRequest.read:type_name -> entente.v1.ReadOptions
+	20, // 31: entente.v1.ListJoinTokensResponse.join_tokens:type_name -> entente.v1.JoinToken
+	20, // 32: entente.v1.RevokeJoinTokenResponse.join_token:type_name -> entente.v1.JoinToken
+	0,  // 33: entente.v1.ApproveMemberResponse.member:type_name -> entente.v1.Member
+	30, // 34: entente.v1.RestoreSnapshotRequest.snapshot:type_name -> entente.v1.SnapshotDescription
+	32, // 35: entente.v1.SnapshotDescription.time:type_name -> google.protobuf.Timestamp
+	37, // 36: entente.v1.RestoreSnapshotResponse.effects:type_name -> entente.v1.Effect
+	8,  // 37: entente.v1.ClusterService.ListMembers:input_type -> entente.v1.ListMembersRequest
+	10, // 38: entente.v1.ClusterService.RemoveMember:input_type -> entente.v1.RemoveMemberRequest
+	14, // 39: entente.v1.ClusterService.RepairMember:input_type -> entente.v1.RepairMemberRequest
+	16, // 40: entente.v1.ClusterService.TransferLeadership:input_type -> entente.v1.TransferLeadershipRequest
+	18, // 41: entente.v1.ClusterService.CreateJoinToken:input_type -> entente.v1.CreateJoinTokenRequest
+	21, // 42: entente.v1.ClusterService.ListJoinTokens:input_type -> entente.v1.ListJoinTokensRequest
+	23, // 43: entente.v1.ClusterService.RevokeJoinToken:input_type -> entente.v1.RevokeJoinTokenRequest
+	25, // 44: entente.v1.ClusterService.ApproveMember:input_type -> entente.v1.ApproveMemberRequest
+	3,  // 45: entente.v1.ClusterService.GetAutopilot:input_type -> entente.v1.GetAutopilotRequest
+	5,  // 46: entente.v1.ClusterService.UpdateAutopilot:input_type -> entente.v1.UpdateAutopilotRequest
+	27, // 47: entente.v1.ClusterService.SaveSnapshot:input_type -> entente.v1.SaveSnapshotRequest
+	29, // 48: entente.v1.ClusterService.RestoreSnapshot:input_type -> entente.v1.RestoreSnapshotRequest
+	9,  // 49: entente.v1.ClusterService.ListMembers:output_type -> entente.v1.ListMembersResponse
+	11, // 50: entente.v1.ClusterService.RemoveMember:output_type -> entente.v1.RemoveMemberResponse
+	15, // 51: entente.v1.ClusterService.RepairMember:output_type -> entente.v1.RepairMemberResponse
+	17, // 52: entente.v1.ClusterService.TransferLeadership:output_type -> entente.v1.TransferLeadershipResponse
+	19, // 53: entente.v1.ClusterService.CreateJoinToken:output_type -> entente.v1.CreateJoinTokenResponse
+	22, // 54: entente.v1.ClusterService.ListJoinTokens:output_type -> entente.v1.ListJoinTokensResponse
+	24, // 55: entente.v1.ClusterService.RevokeJoinToken:output_type -> entente.v1.RevokeJoinTokenResponse
+	26, // 56: entente.v1.ClusterService.ApproveMember:output_type -> entente.v1.ApproveMemberResponse
+	4,  // 57: entente.v1.ClusterService.GetAutopilot:output_type -> entente.v1.GetAutopilotResponse
+	6,  // 58: entente.v1.ClusterService.UpdateAutopilot:output_type -> entente.v1.UpdateAutopilotResponse
+	28, // 59: entente.v1.ClusterService.SaveSnapshot:output_type -> entente.v1.SaveSnapshotResponse
+	31, // 60: entente.v1.ClusterService.RestoreSnapshot:output_type -> entente.v1.RestoreSnapshotResponse
+	49, // [49:61] is the sub-list for method output_type
+	37, // [37:49] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_cluster_proto_init() }
@@ -1993,7 +2446,7 @@ func file_entente_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_v1_cluster_proto_rawDesc), len(file_entente_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,8 @@ const (
 	ClusterService_ListJoinTokens_FullMethodName     = "/entente.v1.ClusterService/ListJoinTokens"
 	ClusterService_RevokeJoinToken_FullMethodName    = "/entente.v1.ClusterService/RevokeJoinToken"
 	ClusterService_ApproveMember_FullMethodName      = "/entente.v1.ClusterService/ApproveMember"
+	ClusterService_GetAutopilot_FullMethodName       = "/entente.v1.ClusterService/GetAutopilot"
+	ClusterService_UpdateAutopilot_FullMethodName    = "/entente.v1.ClusterService/UpdateAutopilot"
 	ClusterService_SaveSnapshot_FullMethodName       = "/entente.v1.ClusterService/SaveSnapshot"
 	ClusterService_RestoreSnapshot_FullMethodName    = "/entente.v1.ClusterService/RestoreSnapshot"
 )
@@ -54,6 +56,10 @@ type ClusterServiceClient interface {
 	RevokeJoinToken(ctx context.Context, in *RevokeJoinTokenRequest, opts ...grpc.CallOption) (*RevokeJoinTokenResponse, error)
 	// ApproveMember makes a joiner that waits for approval a member.
 	ApproveMember(ctx context.Context, in *ApproveMemberRequest, opts ...grpc.CallOption) (*ApproveMemberResponse, error)
+	// GetAutopilot returns how the leader mends the membership by itself, and what it is about to do.
+	GetAutopilot(ctx context.Context, in *GetAutopilotRequest, opts ...grpc.CallOption) (*GetAutopilotResponse, error)
+	// UpdateAutopilot changes that.
+	UpdateAutopilot(ctx context.Context, in *UpdateAutopilotRequest, opts ...grpc.CallOption) (*UpdateAutopilotResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
 	// RestoreSnapshot replaces the replicated state by a snapshot after verifying all of it.
@@ -148,6 +154,26 @@ func (c *clusterServiceClient) ApproveMember(ctx context.Context, in *ApproveMem
 	return out, nil
 }
 
+func (c *clusterServiceClient) GetAutopilot(ctx context.Context, in *GetAutopilotRequest, opts ...grpc.CallOption) (*GetAutopilotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAutopilotResponse)
+	err := c.cc.Invoke(ctx, ClusterService_GetAutopilot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) UpdateAutopilot(ctx context.Context, in *UpdateAutopilotRequest, opts ...grpc.CallOption) (*UpdateAutopilotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateAutopilotResponse)
+	err := c.cc.Invoke(ctx, ClusterService_UpdateAutopilot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterServiceClient) SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ClusterService_ServiceDesc.Streams[0], ClusterService_SaveSnapshot_FullMethodName, cOpts...)
@@ -203,6 +229,10 @@ type ClusterServiceServer interface {
 	RevokeJoinToken(context.Context, *RevokeJoinTokenRequest) (*RevokeJoinTokenResponse, error)
 	// ApproveMember makes a joiner that waits for approval a member.
 	ApproveMember(context.Context, *ApproveMemberRequest) (*ApproveMemberResponse, error)
+	// GetAutopilot returns how the leader mends the membership by itself, and what it is about to do.
+	GetAutopilot(context.Context, *GetAutopilotRequest) (*GetAutopilotResponse, error)
+	// UpdateAutopilot changes that.
+	UpdateAutopilot(context.Context, *UpdateAutopilotRequest) (*UpdateAutopilotResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
 	// RestoreSnapshot replaces the replicated state by a snapshot after verifying all of it.
@@ -240,6 +270,12 @@ func (UnimplementedClusterServiceServer) RevokeJoinToken(context.Context, *Revok
 }
 func (UnimplementedClusterServiceServer) ApproveMember(context.Context, *ApproveMemberRequest) (*ApproveMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApproveMember not implemented")
+}
+func (UnimplementedClusterServiceServer) GetAutopilot(context.Context, *GetAutopilotRequest) (*GetAutopilotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAutopilot not implemented")
+}
+func (UnimplementedClusterServiceServer) UpdateAutopilot(context.Context, *UpdateAutopilotRequest) (*UpdateAutopilotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateAutopilot not implemented")
 }
 func (UnimplementedClusterServiceServer) SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method SaveSnapshot not implemented")
@@ -412,6 +448,42 @@ func _ClusterService_ApproveMember_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_GetAutopilot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAutopilotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).GetAutopilot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_GetAutopilot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).GetAutopilot(ctx, req.(*GetAutopilotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_UpdateAutopilot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateAutopilotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).UpdateAutopilot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_UpdateAutopilot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).UpdateAutopilot(ctx, req.(*UpdateAutopilotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ClusterService_SaveSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(SaveSnapshotRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -468,6 +540,14 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ApproveMember",
 			Handler:    _ClusterService_ApproveMember_Handler,
+		},
+		{
+			MethodName: "GetAutopilot",
+			Handler:    _ClusterService_GetAutopilot_Handler,
+		},
+		{
+			MethodName: "UpdateAutopilot",
+			Handler:    _ClusterService_UpdateAutopilot_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -18,7 +18,7 @@ import (
 func Command(env *cli.Env) *cobra.Command {
 	return cli.Group("cluster", "Members, and the replicated state as a whole",
 		membersCommand(env), removeCommand(env), repairCommand(env), transferCommand(env), joinTokenCommand(env),
-		approveCommand(env),
+		approveCommand(env), autopilotCommand(env),
 		snapshotCommand(env), recoverCommand(env))
 }
 
@@ -28,7 +28,8 @@ func membersCommand(env *cli.Env) *cobra.Command {
 		Use:   "members",
 		Short: "List the members, and the joiners that wait for approval",
 		Long: `List the members, and the joiners that wait for approval. LAST HEARD is when the leader last received
-something from the member; one that was silent for three seconds is not alive.`,
+something from the member; one that was silent for three seconds is not alive. LAG is how many revisions the member
+was behind the leader then.`,
 		Example: `  entente cluster members
   entente cluster members --stale`,
 		Args: cli.Arguments(),
@@ -41,15 +42,16 @@ something from the member; one that was silent for three seconds is not alive.`,
 				return err
 			}
 			return env.Print(list, func(t *cli.Table) {
-				t.Columns("ID", "ADDRESS", "REGION", "ZONE", "ROLE", "ALIVE", "LAST HEARD", "JOINED", "VERSION")
+				t.Columns("ID", "ADDRESS", "REGION", "ZONE", "ROLE", "ALIVE", "LAST HEARD", "LAG", "JOINED", "VERSION")
 				for _, m := range list.GetMembers() {
 					t.Row(
 						m.GetId(), m.GetAddress(), m.GetRegion(), m.GetZone(), memberRole(m), cli.YesNo(m.GetAlive()),
-						cli.Since(m.GetLastContact()), cli.Since(m.GetJoinTime()), m.GetVersion(),
+						cli.Since(m.GetLastContact()), lag(m, list.GetMembers()), cli.Since(m.GetJoinTime()),
+						m.GetVersion(),
 					)
 				}
 				for _, m := range list.GetAwaitingApproval() {
-					t.Row(m.GetId(), m.GetAddress(), m.GetRegion(), m.GetZone(), "awaiting approval", "", "", "",
+					t.Row(m.GetId(), m.GetAddress(), m.GetRegion(), m.GetZone(), "awaiting approval", "", "", "", "",
 						m.GetVersion())
 				}
 			})
@@ -59,9 +61,22 @@ something from the member; one that was silent for three seconds is not alive.`,
 	return cmd
 }
 
+// lag returns how many revisions a member was behind the leader at its last heartbeat; "" if that is not known.
+func lag(m *ententev1.Member, all []*ententev1.Member) string {
+	for _, leader := range all {
+		if leader.GetLeader() && leader.GetReport() != nil && m.GetReport() != nil {
+			ahead, applied := leader.GetReport().GetAppliedRevision(), m.GetReport().GetAppliedRevision()
+			return fmt.Sprint(ahead - min(ahead, applied))
+		}
+	}
+	return ""
+}
+
 func memberRole(m *ententev1.Member) string {
 	role := "non-voter"
 	switch {
+	case m.GetNonVoter():
+		role = "non-voter for good"
 	case m.GetLeader():
 		role = "leader"
 	case m.GetVoter():

@@ -14,7 +14,7 @@ import (
 
 func joinTokenCommand(env *cli.Env) *cobra.Command {
 	var ttl time.Duration
-	var autoApprove bool
+	var autoApprove, nonVoter bool
 	cmd := &cobra.Command{
 		Use:   "join-token ID",
 		Short: "Make a token that admits the member with this ID once",
@@ -31,12 +31,15 @@ Put it into a file of mode 0600 that the new member's configuration names:
 
 The new member waits until 'entente cluster approve ID'. With --auto-approve it does not: the first
 holder of the token that reaches a member becomes a member of the cluster. The removal of any member ends all tokens
-made before.`,
+made before.
+
+A member gets a vote once it has caught up. With --non-voter it never does: it reads, signs and serves like the others,
+and no change waits for it, so that it suits a distant place, or one that is down often.`,
 		Example: `  entente cluster join-token eu-2 --ttl 1h >join-token`,
 		Args:    cli.Arguments("ID"),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
 			made, err := member.Cluster().CreateJoinToken(ctx, &ententev1.CreateJoinTokenRequest{
-				MemberId: args[0], Ttl: durationpb.New(ttl), AutoApprove: autoApprove,
+				MemberId: args[0], Ttl: durationpb.New(ttl), AutoApprove: autoApprove, NonVoter: nonVoter,
 			})
 			if err != nil {
 				return err
@@ -55,6 +58,7 @@ made before.`,
 	const usual = 10 * time.Minute
 	cmd.Flags().DurationVar(&ttl, "ttl", usual, "how long the token is valid, 24h at most")
 	cmd.Flags().BoolVar(&autoApprove, "auto-approve", false, "the holder of the token needs no approval")
+	cmd.Flags().BoolVar(&nonVoter, "non-voter", false, "the member never gets a vote")
 	cmd.AddCommand(listTokensCommand(env), revokeTokenCommand(env))
 	return cmd
 }

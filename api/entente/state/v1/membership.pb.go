@@ -9,6 +9,7 @@ package statev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -43,6 +44,8 @@ type Member struct {
 	RemoveTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=remove_time,json=removeTime,proto3" json:"remove_time,omitempty"`
 	// When the leader last received a heartbeat, or at the latest, written when the member is no longer marked alive.
 	LastHeard *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_heard,json=lastHeard,proto3" json:"last_heard,omitempty"`
+	// Whether the member never gets a vote.
+	NonVoter bool `protobuf:"varint,12,opt,name=non_voter,json=nonVoter,proto3" json:"non_voter,omitempty"`
 	// Set while the member is being rebuilt from the others: it has no vote until it has deleted its log and caught up.
 	Repair        *Repair `protobuf:"bytes,20,opt,name=repair,proto3" json:"repair,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -154,6 +157,13 @@ func (x *Member) GetLastHeard() *timestamppb.Timestamp {
 		return x.LastHeard
 	}
 	return nil
+}
+
+func (x *Member) GetNonVoter() bool {
+	if x != nil {
+		return x.NonVoter
+	}
+	return false
 }
 
 func (x *Member) GetRepair() *Repair {
@@ -598,7 +608,9 @@ type JoinToken struct {
 	// When the joiner was approved and became a member; absent before.
 	ApproveTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=approve_time,json=approveTime,proto3" json:"approve_time,omitempty"`
 	// The digests of the members' identity keys in the token.
-	Identities    [][]byte `protobuf:"bytes,10,rep,name=identities,proto3" json:"identities,omitempty"`
+	Identities [][]byte `protobuf:"bytes,10,rep,name=identities,proto3" json:"identities,omitempty"`
+	// Whether the member that it admits never gets a vote.
+	NonVoter      bool `protobuf:"varint,11,opt,name=non_voter,json=nonVoter,proto3" json:"non_voter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -703,6 +715,83 @@ func (x *JoinToken) GetIdentities() [][]byte {
 	return nil
 }
 
+func (x *JoinToken) GetNonVoter() bool {
+	if x != nil {
+		return x.NonVoter
+	}
+	return false
+}
+
+// Autopilot is the only row of the table autopilot: how the leader mends the membership. Without it the defaults hold.
+type Autopilot struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	RemoveDeadMembers bool                   `protobuf:"varint,1,opt,name=remove_dead_members,json=removeDeadMembers,proto3" json:"remove_dead_members,omitempty"`
+	DeadAfter         *durationpb.Duration   `protobuf:"bytes,2,opt,name=dead_after,json=deadAfter,proto3" json:"dead_after,omitempty"`
+	MinQuorum         uint32                 `protobuf:"varint,3,opt,name=min_quorum,json=minQuorum,proto3" json:"min_quorum,omitempty"`
+	// Moves with every change.
+	Generation    uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Autopilot) Reset() {
+	*x = Autopilot{}
+	mi := &file_entente_state_v1_membership_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Autopilot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Autopilot) ProtoMessage() {}
+
+func (x *Autopilot) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_membership_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Autopilot.ProtoReflect.Descriptor instead.
+func (*Autopilot) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Autopilot) GetRemoveDeadMembers() bool {
+	if x != nil {
+		return x.RemoveDeadMembers
+	}
+	return false
+}
+
+func (x *Autopilot) GetDeadAfter() *durationpb.Duration {
+	if x != nil {
+		return x.DeadAfter
+	}
+	return nil
+}
+
+func (x *Autopilot) GetMinQuorum() uint32 {
+	if x != nil {
+		return x.MinQuorum
+	}
+	return 0
+}
+
+func (x *Autopilot) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // Redemption binds a token to the one member and identity key that presented it, with what the member reported of
 // itself.
 type Redemption struct {
@@ -721,7 +810,7 @@ type Redemption struct {
 
 func (x *Redemption) Reset() {
 	*x = Redemption{}
-	mi := &file_entente_state_v1_membership_proto_msgTypes[9]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +822,7 @@ func (x *Redemption) String() string {
 func (*Redemption) ProtoMessage() {}
 
 func (x *Redemption) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_membership_proto_msgTypes[9]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +835,7 @@ func (x *Redemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redemption.ProtoReflect.Descriptor instead.
 func (*Redemption) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{9}
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Redemption) GetMemberId() string {
@@ -821,7 +910,7 @@ type JoinTokenContent struct {
 
 func (x *JoinTokenContent) Reset() {
 	*x = JoinTokenContent{}
-	mi := &file_entente_state_v1_membership_proto_msgTypes[10]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +922,7 @@ func (x *JoinTokenContent) String() string {
 func (*JoinTokenContent) ProtoMessage() {}
 
 func (x *JoinTokenContent) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_membership_proto_msgTypes[10]
+	mi := &file_entente_state_v1_membership_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +935,7 @@ func (x *JoinTokenContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokenContent.ProtoReflect.Descriptor instead.
 func (*JoinTokenContent) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{10}
+	return file_entente_state_v1_membership_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JoinTokenContent) GetClusterName() string {
@@ -888,7 +977,7 @@ var File_entente_state_v1_membership_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/membership.proto\x12\x10entente.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc5\x03\n" +
+	"!entente/state/v1/membership.proto\x12\x10entente.state.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x03\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06region\x18\x02 \x01(\tR\x06region\x12\x12\n" +
@@ -903,7 +992,8 @@ const file_entente_state_v1_membership_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"removeTime\x129\n" +
 	"\n" +
-	"last_heard\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\x120\n" +
+	"last_heard\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tlastHeard\x12\x1b\n" +
+	"\tnon_voter\x18\f \x01(\bR\bnonVoter\x120\n" +
 	"\x06repair\x18\x14 \x01(\v2\x18.entente.state.v1.RepairR\x06repair\"W\n" +
 	"\x06Repair\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12=\n" +
@@ -930,7 +1020,7 @@ const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"\x04peer\x18\x03 \x01(\tR\x04peer\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"?\n" +
 	"\vAliveMember\x120\n" +
-	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc5\x03\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe2\x03\n" +
 	"\tJoinToken\x12#\n" +
 	"\rsecret_sha256\x18\x01 \x01(\fR\fsecretSha256\x12;\n" +
 	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -950,7 +1040,17 @@ const file_entente_state_v1_membership_proto_rawDesc = "" +
 	"\n" +
 	"identities\x18\n" +
 	" \x03(\fR\n" +
-	"identities\"\xfe\x01\n" +
+	"identities\x12\x1b\n" +
+	"\tnon_voter\x18\v \x01(\bR\bnonVoter\"\xb4\x01\n" +
+	"\tAutopilot\x12.\n" +
+	"\x13remove_dead_members\x18\x01 \x01(\bR\x11removeDeadMembers\x128\n" +
+	"\n" +
+	"dead_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tdeadAfter\x12\x1d\n" +
+	"\n" +
+	"min_quorum\x18\x03 \x01(\rR\tminQuorum\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\"\xfe\x01\n" +
 	"\n" +
 	"Redemption\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x1a\n" +
@@ -982,7 +1082,7 @@ func file_entente_state_v1_membership_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_membership_proto_rawDescData
 }
 
-var file_entente_state_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_entente_state_v1_membership_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_entente_state_v1_membership_proto_goTypes = []any{
 	(*Member)(nil),                // 0: entente.state.v1.Member
 	(*Repair)(nil),                // 1: entente.state.v1.Repair
@@ -993,33 +1093,36 @@ var file_entente_state_v1_membership_proto_goTypes = []any{
 	(*SeenSequence)(nil),          // 6: entente.state.v1.SeenSequence
 	(*AliveMember)(nil),           // 7: entente.state.v1.AliveMember
 	(*JoinToken)(nil),             // 8: entente.state.v1.JoinToken
-	(*Redemption)(nil),            // 9: entente.state.v1.Redemption
-	(*JoinTokenContent)(nil),      // 10: entente.state.v1.JoinTokenContent
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*Autopilot)(nil),             // 9: entente.state.v1.Autopilot
+	(*Redemption)(nil),            // 10: entente.state.v1.Redemption
+	(*JoinTokenContent)(nil),      // 11: entente.state.v1.JoinTokenContent
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 }
 var file_entente_state_v1_membership_proto_depIdxs = []int32{
-	11, // 0: entente.state.v1.Member.join_time:type_name -> google.protobuf.Timestamp
-	11, // 1: entente.state.v1.Member.remove_time:type_name -> google.protobuf.Timestamp
-	11, // 2: entente.state.v1.Member.last_heard:type_name -> google.protobuf.Timestamp
+	12, // 0: entente.state.v1.Member.join_time:type_name -> google.protobuf.Timestamp
+	12, // 1: entente.state.v1.Member.remove_time:type_name -> google.protobuf.Timestamp
+	12, // 2: entente.state.v1.Member.last_heard:type_name -> google.protobuf.Timestamp
 	1,  // 3: entente.state.v1.Member.repair:type_name -> entente.state.v1.Repair
-	11, // 4: entente.state.v1.Repair.request_time:type_name -> google.protobuf.Timestamp
-	11, // 5: entente.state.v1.Recovery.time:type_name -> google.protobuf.Timestamp
+	12, // 4: entente.state.v1.Repair.request_time:type_name -> google.protobuf.Timestamp
+	12, // 5: entente.state.v1.Recovery.time:type_name -> google.protobuf.Timestamp
 	3,  // 6: entente.state.v1.Recovery.abandoned:type_name -> entente.state.v1.AbandonedMember
-	11, // 7: entente.state.v1.Recovery.complete_time:type_name -> google.protobuf.Timestamp
-	11, // 8: entente.state.v1.RemovedMember.time:type_name -> google.protobuf.Timestamp
+	12, // 7: entente.state.v1.Recovery.complete_time:type_name -> google.protobuf.Timestamp
+	12, // 8: entente.state.v1.RemovedMember.time:type_name -> google.protobuf.Timestamp
 	6,  // 9: entente.state.v1.SeenSequences.sequences:type_name -> entente.state.v1.SeenSequence
-	11, // 10: entente.state.v1.SeenSequence.time:type_name -> google.protobuf.Timestamp
-	11, // 11: entente.state.v1.AliveMember.since:type_name -> google.protobuf.Timestamp
-	11, // 12: entente.state.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
-	11, // 13: entente.state.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
-	9,  // 14: entente.state.v1.JoinToken.redemption:type_name -> entente.state.v1.Redemption
-	11, // 15: entente.state.v1.JoinToken.approve_time:type_name -> google.protobuf.Timestamp
-	11, // 16: entente.state.v1.Redemption.time:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	12, // 10: entente.state.v1.SeenSequence.time:type_name -> google.protobuf.Timestamp
+	12, // 11: entente.state.v1.AliveMember.since:type_name -> google.protobuf.Timestamp
+	12, // 12: entente.state.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	12, // 13: entente.state.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 14: entente.state.v1.JoinToken.redemption:type_name -> entente.state.v1.Redemption
+	12, // 15: entente.state.v1.JoinToken.approve_time:type_name -> google.protobuf.Timestamp
+	13, // 16: entente.state.v1.Autopilot.dead_after:type_name -> google.protobuf.Duration
+	12, // 17: entente.state.v1.Redemption.time:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_entente_state_v1_membership_proto_init() }
@@ -1033,7 +1136,7 @@ func file_entente_state_v1_membership_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_membership_proto_rawDesc), len(file_entente_state_v1_membership_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
