@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -32,7 +33,7 @@ const (
 var Formats = []Format{FormatSPIFFE, FormatPEM, FormatJWKS, FormatMap}
 
 // ErrFormat refuses the name of a format.
-var ErrFormat error = refusal.New("bad_format", "not a format of bundles")
+var ErrFormat = errors.New("not a format of bundles")
 
 // ParseFormat parses the name of a format.
 func ParseFormat(name string) (Format, error) {

@@ -156,6 +156,7 @@ federation {
   min_refresh      = "10s"
   peer_min_refresh = "15s"      # the slowest peer does not poll more often than this
   approval         = "required" # or "none": agreements by invitation wait for no operator
+  bundle_dir       = "/etc/entente/bundles" # for relationships from files
 }
 
 routing {

@@ -220,7 +220,7 @@ func (d *display) shown(
 	v := row.Value
 	out := relationship.Message(v)
 	out.Revision = uint64(row.Revision)
-	if relationship.InForce(v) {
+	if relationship.InForce(v) && !v.GetStatic() {
 		out.Owner = owner(row.Key, members)
 	}
 	if own, ok := d.observations.Own.Get(row.Key); ok {
@@ -257,7 +257,9 @@ func (d *display) shown(
 	}
 	out.LeftOut = relationship.KindsOf(v).LeftOut(held)
 	out.IgnoredKeys = uint32(held.IgnoredKeys) //nolint:gosec // G115: at most bundle.MaxKeys
-	out.RefreshInterval = durationpb.New(d.intake.Interval(relationship.PollIntervalOf(v), held))
+	if !v.GetStatic() {
+		out.RefreshInterval = durationpb.New(d.intake.Interval(relationship.PollIntervalOf(v), held))
+	}
 	if held.Revision > 0 {
 		out.Digest = hex.EncodeToString(held.Digest[:])
 		if held.Ordered {
@@ -273,7 +275,7 @@ func attemptsShown(row *statev1.Relationship, told observation.Observation) (out
 	if len(row.GetFallbackUrls()) == 0 {
 		endpoints = []observation.Attempt{{At: told.LastAttempt, Result: told.Result, Error: told.Error}}
 	}
-	for i, url := range append([]string{row.GetUrl()}, row.GetFallbackUrls()...) {
+	for i, url := range relationship.URLs(row) {
 		shown := &ententev1.EndpointAttempt{Url: url}
 		if i < len(endpoints) {
 			shown.Result, shown.Error, shown.AttemptTime = endpoints[i].Result, endpoints[i].Error, timestampOf(

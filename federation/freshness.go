@@ -128,6 +128,9 @@ func (l *leaderQueue) judge() (found []transition) {
 		r := e.Rel
 		reported := l.observations.Success(name)
 		last := relationship.LastKnownSuccess(reported, r.Recorded, leading, r.Validity.State)
+		if r.Static {
+			last = r.Recorded // nobody reports
+		}
 		facts := e.Holding.Facts(r, last, l.minRefresh)
 		facts.Bootstrap = r.Validity.Bootstrap && !reported.After(r.Recorded)
 		is := relationship.Judge(now, facts)
@@ -136,7 +139,7 @@ func (l *leaderQueue) judge() (found []transition) {
 			if !relationship.Premature(r.Validity.State, is.State, now.Sub(leading), facts.Interval) {
 				found = append(found, transition{name, r.Generation, e.Holding.Revision, r.Validity, is, last})
 			}
-		case !reported.IsZero():
+		case r.Static || !reported.IsZero():
 			if until := restsUntil(now, is, facts); until.After(now.Add(judgeEvery)) {
 				delete(l.due, name)
 				l.rest.Set(name, until)

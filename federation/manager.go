@@ -35,6 +35,8 @@ type Config struct {
 	// Client configures fetches; every zero field has its default. Its Bundles is not used: the bundle of the basis
 	// verifies each fetch.
 	Client endpoint.ClientConfig
+	// Folder has the bundles of relationships from files. If empty, this member has none.
+	Folder string
 	// Leader queries the leader's memory. [membership.Manager] implements it.
 	Leader Leader
 	// Trust decides which domains are hosted and foreign, inside of transactions too, and supplies the hosted bundles
@@ -133,7 +135,7 @@ func New(c Config) (*Manager, error) {
 	}
 	if m.poller, err = fetch.New(fetch.Config{
 		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations,
-		Client: c.Client, Routes: m.routes,
+		Client: c.Client, Folder: c.Folder, Routes: m.routes,
 		Maps: m.importer, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)

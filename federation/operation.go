@@ -35,6 +35,14 @@ func (m *Manager) admit(r raftstore.Reader, rel *relationship.Relationship, boot
 	if err := m.admitPeer(r, rel); err != nil {
 		return err
 	}
+	if rel.Static && bootstrap == nil && stored == nil {
+		return status.Errorf(
+			codes.InvalidArgument,
+			"bootstrap_bundle is missing: a static relationship fetches nothing; get the bundle of %s from its "+
+				"operator and give it with --bootstrap FILE",
+			rel.TrustDomain,
+		)
+	}
 	if rel.Endpoint.Profile() != endpoint.HTTPSSPIFFE {
 		return nil
 	}
@@ -208,6 +216,9 @@ func (m *Manager) update(tx *raftstore.Tx, c change, now time.Time) error {
 		if err := relationship.ForeignBundles.Put(tx, name, held.Value); err != nil {
 			return err
 		}
+	}
+	if rel.Static && !row.GetStatic() && next.GetValidity() != nil {
+		next.Validity.LastSuccessTime = timestamppb.New(now) // the operator vouches for what is stored
 	}
 	return m.intake.Write(tx, b, bootstrap, now)
 }

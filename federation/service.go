@@ -215,6 +215,15 @@ func (s *Service) RefreshRelationship(
 			name,
 		)
 	}
+	if row.GetStatic() {
+		return nil, status.Errorf(
+			codes.FailedPrecondition,
+			"the relationship with %s is static: nothing is fetched; replace its bundle with `entente federation "+
+				"update %s --bootstrap FILE`",
+			name,
+			name,
+		)
+	}
 	out, _ := s.manager.poller.RefreshRequested(ctx, name)
 	if ctx.Err() != nil {
 		return nil, raftstore.StatusError(ctx.Err())

@@ -140,7 +140,7 @@ func TestUpdate(t *testing.T) {
 			`update_mask names "owner", which cannot be updated; these can: attest, authority_kinds, ` +
 				`endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.exclude, hub.include, hub.url, ` +
 				`max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, ` +
-				`poll_interval, profile, serving_bundle, url, web_roots`},
+				`poll_interval, profile, serving_bundle, static, url, web_roots`},
 		{"a profile that the rest does not fit", func(q *ententev1.UpdateRelationshipRequest) {
 			q.UpdateMask.Paths = []string{"profile"}
 			q.Relationship.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB

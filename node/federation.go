@@ -29,7 +29,7 @@ func buildFederation(m *member) (err error) {
 			Ahead:   func(peer, td string, sequence uint64) { m.seen.Record(peer, td, sequence, time.Now()) },
 		},
 		Invitations: invitations(m),
-		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh,
+		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh, Folder: m.cfg.Federation.BundleDir,
 		Logger: m.log.Named("federation"), Registerer: m.registry,
 	})
 	if err != nil {

@@ -110,8 +110,13 @@ func endpointURL(td spiffeid.TrustDomain, rawURL string) (*url.URL, error) {
 // TrustDomain returns the domain whose bundle the endpoint serves.
 func (e Remote) TrustDomain() spiffeid.TrustDomain { return e.td }
 
-// URL returns the address at which each fetch begins.
-func (e Remote) URL() string { return e.url.String() }
+// URL returns the address at which each fetch begins. It is empty for the zero value.
+func (e Remote) URL() string {
+	if e.url == nil {
+		return ""
+	}
+	return e.url.String()
+}
 
 // Profile returns the profile of the endpoint.
 func (e Remote) Profile() Profile { return e.profile }

@@ -106,3 +106,18 @@ func TestCodedAnswerIsRefused(t *testing.T) {
 	require.ErrorIs(t, err, endpoint.ErrEncoded)
 	require.ErrorContains(t, err, `Content-Encoding is "Brotli"`)
 }
+
+// TestObjectOfAStore: an object of a store is fetched by https_web, whatever the store says of its type.
+func TestObjectOfAStore(t *testing.T) {
+	const etag = `"9b2cf535f27731c974343645a3985328"`
+	_, e, _, config := webPeer(t, "bundles.s3.example.org", nil, func(h http.Header) {
+		h.Set("Content-Type", "binary/octet-stream")
+		h.Set("ETag", etag)
+		h.Set("Accept-Ranges", "bytes")
+		h.Set("Server", "AmazonS3")
+	})
+	got, err := endpoint.NewClient(config).Fetch(t.Context(), e, "")
+	require.NoError(t, err)
+	require.Equal(t, etag, got.ETag)
+	require.Len(t, got.Bundle.X509Authorities(), 1)
+}

@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -59,7 +60,9 @@ type Config struct {
 	Mirror       *mirror.Mirror
 	Observations *observation.Section
 	// Client configures the fetches. Its Bundles is not used: the bundle of the basis verifies each fetch.
-	Client     endpoint.ClientConfig
+	Client endpoint.ClientConfig
+	// Folder has the bundles of relationships from files. If empty, this member has none.
+	Folder     string
 	Routes     *Routes
 	Maps       Maps
 	Log        hclog.Logger
@@ -202,6 +205,12 @@ func (p *Poller) record(name string, generation uint64, out intake.Outcome, took
 // endpoint that was tried first.
 func (p *Poller) fetchAndKeep(ctx context.Context, name string, b intake.Basis, w *Wait) (string, error) {
 	rel := b.Rel
+	switch {
+	case rel.Static:
+		return "", relationship.ErrEnded // it was fetched before
+	case rel.File != "":
+		return p.readAndKeep(ctx, name, b)
+	}
 	var first error
 	for n, i := range p.config.Routes.of(name, rel).order(len(rel.Endpoints), p.now()) {
 		result, err := p.fetchFrom(ctx, name, b, rel.Endpoints[i], w)
@@ -255,25 +264,35 @@ func (p *Poller) fetchFrom(
 	if fetched.NotModified {
 		return relationship.ResultNotModified, nil
 	}
-	next := fetched.Bundle
-	if len(fetched.Ignored) > 0 {
+	result, revision, err := p.keep(ctx, name, b, fetched.Bundle, fetched.Ignored)
+	if err != nil {
+		return "", err
+	}
+	p.etags.remember(name, etag{ep.URL(), b.Rel.Generation, revision, fetched.ETag})
+	return result, nil
+}
+
+// keep decides on a bundle, and stores it if it is new. It returns the revision of the stored bundle.
+func (p *Poller) keep(
+	ctx context.Context, name string, b intake.Basis, next *bundle.Bundle, ignored []bundle.Ignored,
+) (string, raftstore.Revision, error) {
+	if len(ignored) > 0 {
 		p.log.Debug("parts of a bundle have no effect", "trust_domain", name,
-			"parts", bundle.CountIgnored(fetched.Ignored), "first", relationship.Clip(fmt.Sprint(fetched.Ignored[0])))
+			"parts", bundle.CountIgnored(ignored), "first", relationship.Clip(fmt.Sprint(ignored[0])))
 	}
 	if err := b.Current.Accept(next); err != nil {
 		// If the alarm cannot be written, the next fetch raises it again.
 		_ = p.config.Intake.CompareBundle(ctx, name, next, b.Origin())
-		return "", fmt.Errorf("refuse bundle of %s from %s: %w", name, ep.URL(), err)
+		from := strings.TrimPrefix(b.Source, "endpoint ")
+		return "", 0, fmt.Errorf("refuse bundle of %s from %s: %w", name, from, err)
 	}
 	if b.Current != nil && bytes.Equal(b.Current.Row.GetDocument(), next.Marshal()) &&
 		int(b.Current.Row.GetIgnoredKeys()) == next.LeftOut() {
-		p.etags.remember(name, etag{ep.URL(), b.Rel.Generation, b.Revision, fetched.ETag})
-		return relationship.ResultUnchanged, nil
+		return relationship.ResultUnchanged, b.Revision, nil
 	}
 	revision, err := p.config.Intake.Keep(ctx, name, b, next)
 	if err != nil {
-		return "", fmt.Errorf("store bundle of %s: %w", name, err)
+		return "", 0, fmt.Errorf("store bundle of %s: %w", name, err)
 	}
-	p.etags.remember(name, etag{ep.URL(), b.Rel.Generation, revision, fetched.ETag})
-	return relationship.ResultStored, nil
+	return relationship.ResultStored, revision, nil
 }

@@ -169,7 +169,7 @@ func (s *Scheduler) update(affected feed.Affected[string]) {
 	var taken []string
 	for name := range affected.Keys {
 		e, exists := s.poller.config.Mirror.Get(name)
-		mine := exists && e.Rel.InForce && membership.Owner(name, s.members) == s.member
+		mine := exists && e.Rel.InForce && e.Rel.Fetched() && membership.Owner(name, s.members) == s.member
 		own, known := s.owned[name]
 		switch {
 		case !mine && known:

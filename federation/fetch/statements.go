@@ -40,8 +40,8 @@ func (p *Poller) checkStatements(ctx context.Context, name string, w *Wait) {
 		return
 	}
 	b, err := p.config.Intake.BasisOf(view, name)
-	if err != nil {
-		return
+	if err != nil || len(b.Rel.Endpoints) == 0 {
+		return // a file and an operator bring none
 	}
 	newest := relationship.NewestVersion(h).GetSequence()
 	bounded, cancel := context.WithTimeout(ctx, statementsWithin)

@@ -22,7 +22,7 @@ type Basis struct {
 	// Trust verifies an https_spiffe endpoint. If nil, there is no bundle that does.
 	Trust         x509bundle.Source
 	TrustRevision raftstore.Revision
-	// Source is where the new bundle comes from, for the history. If empty, it is the relationship's endpoint.
+	// Source is where the new bundle comes from, for the history. If empty, it is the relationship's own source.
 	Source string
 	// Reset stores the new bundle whatever its sequence.
 	Reset bool
@@ -33,7 +33,7 @@ func (b Basis) Origin() string {
 	if b.Source != "" {
 		return b.Source
 	}
-	return "endpoint " + b.Rel.Endpoint.URL()
+	return b.Rel.Source()
 }
 
 func (b Basis) sameAs(o Basis) bool {

@@ -133,7 +133,7 @@ func (in *Intake) Write(tx *raftstore.Tx, b Basis, bootstrap *bundle.Bundle, now
 		if err != nil {
 			return err
 		}
-		validity.Bootstrap = true
+		validity.Bootstrap = !b.Rel.Static // no endpoint can confirm it
 		b.Row.Validity, b.Row.Alarms = validity.Row(now), nil
 	}
 	return relationship.Relationships.Put(tx, b.Row.GetTrustDomain(), b.Row)

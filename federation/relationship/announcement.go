@@ -258,8 +258,11 @@ func CheckHosts(places []string, loopback bool) error {
 	return nil
 }
 
-// URLs returns the endpoints of a relationship, in the order in which they are tried.
+// URLs returns the endpoints of a relationship, in the order in which they are tried. A static one has none.
 func URLs(row *statev1.Relationship) []string {
+	if row.GetStatic() {
+		return nil
+	}
 	return append([]string{row.GetUrl()}, row.GetFallbackUrls()...)
 }
 

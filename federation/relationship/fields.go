@@ -150,7 +150,7 @@ func Message(row *statev1.Relationship) *ententev1.Relationship {
 			copySetting(out.ProtoReflect(), row.ProtoReflect(), path)
 		}
 	}
-	if out.GetMaxStaleJwt() == nil {
+	if out.GetMaxStaleJwt() == nil && !row.GetStatic() {
 		out.MaxStaleJwt = durationpb.New(DefaultMaxStaleJWT)
 	}
 	return out

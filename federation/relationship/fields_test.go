@@ -21,6 +21,7 @@ func complete() *ententev1.Relationship {
 		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB, WebRoots: []byte("roots"),
 		ServingBundle: []byte("bundle"), MaxDocumentBytes: 2048, FetchTimeout: durationpb.New(time.Second),
 		PollInterval:   durationpb.New(time.Minute),
+		Static:         true,
 		AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
 		MaxStaleJwt:    durationpb.New(time.Hour), MaxStaleX509: durationpb.New(time.Minute), Attest: true,
 		Peer: &ententev1.Peer{HomeTrustDomain: "a", Addresses: []string{"a:1"}},

@@ -35,6 +35,8 @@ func (v Validity) Shown() trust.State {
 type Facts struct {
 	// Stored means that there is a bundle.
 	Stored bool
+	// Static means that only an operator provides the bundle, so that it is never stale.
+	Static bool
 	// LastSuccess is when the bundle was last confirmed by its endpoint, or provided by an operator. Zero is never.
 	LastSuccess time.Time
 	// Bootstrap means that the bundle is as an operator or an agreement brought it, without a success since.
@@ -57,14 +59,14 @@ func Judge(now time.Time, f Facts) Validity {
 	age := now.Sub(f.LastSuccess)
 	s := Validity{
 		State:       trust.Fresh,
-		Bootstrap:   f.Bootstrap,
+		Bootstrap:   f.Bootstrap && !f.Static,
 		X509Expired: f.X509Until.IsZero() || now.After(f.X509Until) || f.MaxStaleX509 > 0 && age > f.MaxStaleX509,
 		JWTExpired:  f.JWTKeys == 0 || f.MaxStaleJWT > 0 && age > f.MaxStaleJWT,
 	}
 	switch {
 	case s.X509Expired && s.JWTExpired:
 		s.State = trust.Expired
-	case age > StaleAfter*f.Interval:
+	case !f.Static && age > StaleAfter*f.Interval:
 		s.State = trust.Stale
 	}
 	return s

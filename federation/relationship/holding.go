@@ -59,6 +59,7 @@ func (h Holding) Facts(r *Relationship, lastSuccess time.Time, least time.Durati
 	}
 	return Facts{
 		Stored:       h.Revision > 0,
+		Static:       r.Static,
 		LastSuccess:  lastSuccess,
 		Interval:     Interval(r.PollInterval, h.Hint, h.Hinted, least),
 		X509Until:    h.X509Until,

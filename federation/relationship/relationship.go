@@ -28,6 +28,11 @@ const (
 // Relationship is a parsed relationship with one foreign trust domain. [Parse] returns it. It is valid and immutable.
 type Relationship struct {
 	TrustDomain spiffeid.TrustDomain
+	// Static means that the bundle comes from an operator alone. There is no endpoint, and nothing is fetched.
+	Static bool
+	// File is the name of the file with the bundle, below the folder that members configure. If it is not empty, there
+	// is no endpoint.
+	File string
 	// Endpoint serves its bundle, and defines how it authenticates.
 	Endpoint endpoint.Remote
 	// Endpoints are all endpoints, in the order in which they are tried. Endpoint is the first.
@@ -96,10 +101,9 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 	if r.TrustDomain, err = ParseTrustDomain(row.GetTrustDomain()); err != nil {
 		return nil, err
 	}
-	if r.Endpoints, err = parseEndpoints(r, row); err != nil {
+	if err := parseSource(r, row); err != nil {
 		return nil, err
 	}
-	r.Endpoint = r.Endpoints[0]
 	if r.Serving, err = parseServing(r.Endpoint, row.GetServingBundle()); err != nil {
 		return nil, err
 	}
@@ -124,7 +128,11 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 	if r.Peer, err = parsePeer(row.GetPeer()); err != nil {
 		return nil, err
 	}
-	if r.MaxStaleJWT, err = parseMaxStale("max_stale_jwt", row.GetMaxStaleJwt(), DefaultMaxStaleJWT); err != nil {
+	maxStaleJWT := DefaultMaxStaleJWT
+	if r.Static {
+		maxStaleJWT = 0
+	}
+	if r.MaxStaleJWT, err = parseMaxStale("max_stale_jwt", row.GetMaxStaleJwt(), maxStaleJWT); err != nil {
 		return nil, err
 	}
 	if r.MaxStaleX509, err = parseMaxStale("max_stale_x509", row.GetMaxStaleX509(), 0); err != nil {

@@ -1,6 +1,7 @@
 package relationship
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,9 @@ func TestParseRelationshipRefusals(t *testing.T) {
 		Url:         "https://us.example.org/bundle?x=1",
 		Profile:     webProfile,
 	}
-	for _, row := range []*statev1.Relationship{good, web} {
+	static := &statev1.Relationship{TrustDomain: "us.example.org", Static: true}
+	file := &statev1.Relationship{TrustDomain: "us.example.org", Url: "file:///partners/us.json"}
+	for _, row := range []*statev1.Relationship{good, web, static, file} {
 		_, err := Parse(row)
 		require.NoError(t, err)
 	}
@@ -85,6 +88,40 @@ func TestParseRelationshipRefusals(t *testing.T) {
 				`nothing else`},
 		{"huge web roots", of(web, func(r *statev1.Relationship) { r.WebRoots = make([]byte, 256<<10+1) }),
 			`web_roots have 262145 bytes; 262144 are the most`},
+		{"static with a URL", of(static, func(r *statev1.Relationship) { r.Url = "https://us.example.org/" }),
+			`url does not go with a static relationship; leave it out`},
+		{"static with a profile", of(static, func(r *statev1.Relationship) { r.Profile = webProfile }),
+			`profile does not go with a static relationship; leave it out`},
+		{"static with an interval",
+			of(static, func(r *statev1.Relationship) { r.PollInterval = durationpb.New(time.Minute) }),
+			`poll_interval does not go with a static relationship; leave it out`},
+		{"static with a peer", of(static, func(r *statev1.Relationship) { r.Peer = &statev1.RelationshipPeer{} }),
+			`peer does not go with a static relationship; leave it out`},
+		{"static by an agreement",
+			of(static, func(r *statev1.Relationship) { r.Agreement = &statev1.RelationshipAgreement{} }),
+			`the relationship was made by an agreement, by which both sides announce their endpoints; delete it ` +
+				`before you create a static relationship`},
+		{"a file with a profile", of(file, func(r *statev1.Relationship) { r.Profile = webProfile }),
+			`profile does not go with a relationship from a file; leave it out`},
+		{"a file with another", of(file, func(r *statev1.Relationship) { r.FallbackUrls = []string{"file:///b"} }),
+			`fallback_urls does not go with a relationship from a file; leave it out`},
+		{"a file outside of the folder",
+			of(file, func(r *statev1.Relationship) { r.Url = "file:///../../etc/shadow" }),
+			`url "file:///../../etc/shadow" names a file outside of the folder; write file:///NAME, for a file below ` +
+				`the members' federation.bundle_dir`},
+		{"a file outside of the folder, encoded",
+			of(file, func(r *statev1.Relationship) { r.Url = "file:///a/%2e%2e/%2e%2e/etc/shadow" }),
+			`url "file:///a/%2e%2e/%2e%2e/etc/shadow" names a file outside of the folder; write file:///NAME, for a ` +
+				`file below the members' federation.bundle_dir`},
+		{"an absolute file", of(file, func(r *statev1.Relationship) { r.Url = "file:////etc/shadow" }),
+			`url "file:////etc/shadow" names a file outside of the folder; write file:///NAME, for a file below the ` +
+				`members' federation.bundle_dir`},
+		{"a file of another machine", of(file, func(r *statev1.Relationship) { r.Url = "file://nas/us.json" }),
+			`url "file://nas/us.json" is not the name of a file; write file:///NAME, for a file below the members' ` +
+				`federation.bundle_dir`},
+		{"no file", of(file, func(r *statev1.Relationship) { r.Url = "file:///" }),
+			`url "file:///" names a file outside of the folder; write file:///NAME, for a file below the members' ` +
+				`federation.bundle_dir`},
 		{"max_stale of zero", of(good, func(r *statev1.Relationship) { r.MaxStaleJwt = durationpb.New(0) }),
 			`max_stale_jwt must be more than 0 and at most 3650 days; leave it out for the default`},
 		{"negative max_stale", of(good, func(r *statev1.Relationship) { r.MaxStaleX509 = durationpb.New(-time.Hour) }),
@@ -134,6 +171,8 @@ func FuzzParseRelationship(f *testing.F) {
 		[]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
 		int64(0),
 	)
+	f.Add("us.example.org", "file:///us.json", int32(0), "", []byte(nil), int64(5))
+	f.Add("us.example.org", "file:///../us.json", int32(0), "", []byte(nil), int64(5))
 	f.Add("", "http://a:b@c:99999#f", int32(7), "spiffe://", []byte{0xff}, int64(-1))
 	f.Fuzz(func(t *testing.T, td, url string, profile int32, id string, roots []byte, stale int64) {
 		r, err := Parse(&statev1.Relationship{
@@ -146,6 +185,11 @@ func FuzzParseRelationship(f *testing.F) {
 			return
 		}
 		require.Equal(t, td, r.TrustDomain.Name())
+		if r.File != "" {
+			require.True(t, filepath.IsLocal(r.File))
+			require.Empty(t, r.Endpoints)
+			return
+		}
 		require.Equal(t, r.TrustDomain, r.Endpoint.TrustDomain())
 		require.True(t, strings.HasPrefix(r.Endpoint.URL(), "https://"))
 		require.Positive(t, r.MaxStaleJWT)

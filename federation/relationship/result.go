@@ -43,6 +43,8 @@ func ReasonOf(err error) string {
 		return "no_usable_key"
 	case errors.Is(err, ErrNoTrust):
 		return "no_trust"
+	case errors.Is(err, ErrFile):
+		return "file"
 	case errors.Is(err, ErrSuperseded):
 		return "superseded"
 	case errors.Is(err, ErrEnded):
@@ -83,6 +85,7 @@ func IsDecision(result string) bool {
 		"unfinished",
 		"not_stored",
 		"not_audited",
+		"file",
 		"no_trust":
 		return false
 	}
@@ -94,7 +97,8 @@ func IsDecision(result string) bool {
 // document that was refused, is refused again.
 func IsOutage(result string) bool {
 	switch result {
-	case "network", "timeout", "tls", "bad_status", "other", "web_certificate", "svid_expired", "svid_not_yet_valid":
+	case "network", "timeout", "tls", "bad_status", "other", "file", "web_certificate", "svid_expired",
+		"svid_not_yet_valid":
 		return true
 	}
 	return false

@@ -127,6 +127,8 @@ type Federation struct {
 	// PeerMinRefresh is the interval below which the slowest peer does not poll, for domains that are created.
 	PeerMinRefresh time.Duration
 	NoApproval     bool // invited agreements need no approval by an operator of this cluster
+	// BundleDir is the folder with the bundles of relationships from files. If empty, there are none on this member.
+	BundleDir string
 }
 
 // StalePolicy is the effect of a stale bundle on the instances of its domain.

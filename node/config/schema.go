@@ -43,7 +43,7 @@ var blocks = map[string]blockSchema{
 		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "jwt_key_ttl", "signing_grace", "issue_rate", "issue_burst",
 		"lint_sample",
 	}},
-	"federation": {optional: []string{"min_refresh", "peer_min_refresh", "approval"}},
+	"federation": {optional: []string{"min_refresh", "peer_min_refresh", "approval", "bundle_dir"}},
 	"routing": {optional: []string{
 		"overprovisioning_factor", "panic_threshold", "stale", "import_ttl", "self_preservation",
 	}},
@@ -297,6 +297,10 @@ func (d *decoder) federation(cfg *Config) {
 	cfg.Federation.PeerMinRefresh = b.duration("peer_min_refresh", plan.DefaultPeerMinRefresh, time.Second,
 		24*time.Hour)
 	cfg.Federation.NoApproval = b.choice("approval", "required", "required", "none") == "none"
+	cfg.Federation.BundleDir = b.text("bundle_dir", "")
+	if dir := cfg.Federation.BundleDir; dir != "" && !filepath.IsAbs(dir) {
+		b.refuse("bundle_dir", "bundle_dir %q must be an absolute path, such as /etc/entente/bundles", dir)
+	}
 }
 
 func (d *decoder) upstream(cfg *Config) {

@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -29,6 +30,12 @@ var (
 			return fmt.Errorf("%w; write https://HOST[:PORT][/PATH]", err)
 		}
 		return nil
+	}}
+	sourceURL = check{what: "the URL of a bundle endpoint or of a file", of: func(text string) error {
+		if strings.HasPrefix(text, "file:///") {
+			return nil // the server checks the name
+		}
+		return endpointURL.of(text)
 	}}
 	issuerURL = check{what: "the URL of an OpenID Connect issuer", of: func(text string) error {
 		_, err := endpoint.ParseIssuer(text)

@@ -110,10 +110,12 @@ func firstBundle(ctx context.Context, c *client.Client, made *ententev1.Relation
 
 // relationshipTexts describe the settings of a relationship. A setting without one has the help of the command's flag.
 var relationshipTexts = map[string]string{
-	"url": "Where the bundle is served: `https://HOST[:PORT]/PATH`.",
+	"url": "Where the bundle is served: `https://HOST[:PORT]/PATH`, or `file:///NAME` for a file of the members' " +
+		"`federation.bundle_dir`. Default: none, for a static relationship.",
+	"static": "Whether the bundle comes from `bootstrap_wo` alone: nothing is fetched, and it is never stale.",
 	"fallback_urls": "Further endpoints that serve the same bundle under the same profile, tried in order after " +
 		"`url`.",
-	"profile":            "How the endpoint authenticates: `https_spiffe` or `https_web`.",
+	"profile":            "How the endpoint authenticates: `https_spiffe` or `https_web`; nothing else has one.",
 	"endpoint_spiffe_id": "`https_spiffe`: the SPIFFE ID that the endpoint must authenticate as.",
 	"web_roots":          "`https_web`: PEM certificates that are the only accepted roots. Default: the system's.",
 	"serving_bundle": "`https_spiffe`, if `endpoint_spiffe_id` is in another domain: the SPIFFE bundle document of " +
@@ -142,8 +144,6 @@ func relationshipSettings() (all []attribute) {
 		}
 		a := attribute{name: string(f.Name()), mode: optional, text: textOf(f, ""), checks: checksOf(f)}
 		switch a.name {
-		case "url", "profile":
-			a.mode = required
 		case "max_stale_jwt":
 			a.mode = defaulted
 		}
@@ -164,7 +164,9 @@ func relationshipSettings() (all []attribute) {
 // checksOf returns the rules for a setting that is a text.
 func checksOf(f protoreflect.FieldDescriptor) []validator.String {
 	switch f.Name() {
-	case "url", "fallback_urls":
+	case "url":
+		return []validator.String{sourceURL}
+	case "fallback_urls":
 		return []validator.String{endpointURL}
 	case "endpoint_spiffe_id":
 		return []validator.String{spiffeID}

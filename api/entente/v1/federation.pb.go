@@ -245,7 +245,8 @@ type Relationship struct {
 	// https_web: the only accepted root certificates, PEM. If empty, those of the system.
 	WebRoots []byte            `protobuf:"bytes,5,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
 	State    RelationshipState `protobuf:"varint,6,opt,name=state,proto3,enum=entente.v1.RelationshipState" json:"state,omitempty"`
-	// The time without a refresh after which JWT keys count as expired. If absent, 7 days.
+	// The time without a refresh after which JWT keys count as expired. If absent, 7 days, and never for a static
+	// relationship.
 	MaxStaleJwt *durationpb.Duration `protobuf:"bytes,7,opt,name=max_stale_jwt,json=maxStaleJwt,proto3" json:"max_stale_jwt,omitempty"`
 	// The time without a refresh after which X.509 authorities count as expired. If absent, never.
 	MaxStaleX509 *durationpb.Duration   `protobuf:"bytes,8,opt,name=max_stale_x509,json=maxStaleX509,proto3" json:"max_stale_x509,omitempty"`
@@ -295,6 +296,9 @@ type Relationship struct {
 	Endpoints []*EndpointAttempt `protobuf:"bytes,65,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// A description of the part of the stored bundle that authority_kinds excludes; set by the server.
 	LeftOut string `protobuf:"bytes,66,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Whether the bundle comes from an operator alone: nothing is fetched, and the relationship has neither url nor profile.
+	// Its bundle is never stale. Only a bootstrap_bundle of UpdateRelationship changes it.
+	Static bool `protobuf:"varint,69,opt,name=static,proto3" json:"static,omitempty"`
 	// How many keys for SVIDs the document of the stored bundle had that are left out, since no verifier could use them;
 	// set by the server.
 	IgnoredKeys uint32 `protobuf:"varint,68,opt,name=ignored_keys,json=ignoredKeys,proto3" json:"ignored_keys,omitempty"`
@@ -580,6 +584,13 @@ func (x *Relationship) GetLeftOut() string {
 		return x.LeftOut
 	}
 	return ""
+}
+
+func (x *Relationship) GetStatic() bool {
+	if x != nil {
+		return x.Static
+	}
+	return false
 }
 
 func (x *Relationship) GetIgnoredKeys() uint32 {
@@ -2721,11 +2732,11 @@ var File_entente_v1_federation_proto protoreflect.FileDescriptor
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x18entente/v1/setting.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x1b\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x18entente/v1/setting.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x1c\n" +
 	"\fRelationship\x12!\n" +
-	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12y\n" +
-	"\x03url\x18\x02 \x01(\tBg\xc2\xc1\x18c\n" +
-	"\x03url\x12\\where the bundle is served: https://HOST[:PORT]/PATH; can be repeated, and is tried in orderR\x03url\x12\x7f\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\xbe\x01\n" +
+	"\x03url\x18\x02 \x01(\tB\xab\x01\xc2\xc1\x18\xa6\x01\n" +
+	"\x03url\x12\x9e\x01where the bundle is served: https://HOST[:PORT]/PATH, can be repeated, and is tried in order; or file:///NAME for a file of the members' federation.bundle_dirR\x03url\x12\x7f\n" +
 	"\aprofile\x18\x03 \x01(\x0e2\x1b.entente.v1.EndpointProfileBH\xc2\xc1\x18D\n" +
 	"\aprofile\x129how the endpoint authenticates: https_spiffe or https_webR\aprofile\x12s\n" +
 	"\x12endpoint_spiffe_id\x18\x04 \x01(\tBE\xc2\xc1\x18A\n" +
@@ -2770,7 +2781,9 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\rpoll_interval\x18C \x01(\v2\x19.google.protobuf.DurationB`\xc2\xc1\x18\\\n" +
 	"\rpoll-interval\x12Khow often the bundle is fetched, from 1s to 24h (default: its refresh hint)R\fpollInterval\x129\n" +
 	"\tendpoints\x18A \x03(\v2\x1b.entente.v1.EndpointAttemptR\tendpoints\x12\x19\n" +
-	"\bleft_out\x18B \x01(\tR\aleftOut\x12!\n" +
+	"\bleft_out\x18B \x01(\tR\aleftOut\x12\x8b\x01\n" +
+	"\x06static\x18E \x01(\bBs\xc2\xc1\x18o\n" +
+	"\x06static\x12efetch nothing: the bundle is that of --bootstrap, and only 'federation update --bootstrap' changes itR\x06static\x12!\n" +
 	"\fignored_keys\x18D \x01(\rR\vignoredKeys\x12z\n" +
 	"\x06attest\x18F \x01(\bBb\xc2\xc1\x18^\n" +
 	"\x06attest\x12Tattest the domain as a hub: its bundle is in the bundle map that this cluster servesR\x06attest\x12'\n" +

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -12,7 +13,7 @@ import (
 
 func createCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "create DOMAIN --url URL --profile https_spiffe|https_web",
+		Use:   "create DOMAIN --url URL --profile https_spiffe|https_web | --static",
 		Short: "Trust a foreign domain",
 		Long: `Trust a foreign domain: its bundle is fetched from --url now and from then on.
 
@@ -21,6 +22,11 @@ itself, --bootstrap is the bundle that verifies it the first time: get it from t
 that you trust ('entente bundle show --format spiffe' there), not from the endpoint.
 
 With the profile https_web the endpoint has a certificate of the web, or of --web-roots.
+
+A partner without an endpoint can be federated too. With --url file:///NAME the bundle is a file below the folder
+federation.bundle_dir of the members, each of which must have it, and is read as an endpoint is fetched. With --static
+it is the one in --bootstrap, a SPIFFE bundle document or PEM certificates: it is never stale, and changes by
+'entente federation update --bootstrap' alone. Neither has a profile.
 
 If an Entente cluster hosts the domain, --peer-domain is the home trust domain of that cluster, and --peer-address
 are the cluster ports of its members. Once both clusters have a relationship that names the other one, a stream
@@ -34,10 +40,18 @@ only if this cluster has no relationship with the domain itself, and is not pass
       --url https://us-1.example.org:7443/ --profile https_spiffe \
       --endpoint-spiffe-id spiffe://us.example.org/entente/bundle-endpoint --bootstrap us.json \
       --peer-domain us.example.org --peer-address us-1.example.org:7440 --peer-address us-2.example.org:7440`,
-		Args:    cli.Arguments("DOMAIN"),
-		PreRunE: cli.Required("url", "profile"),
+		Args: cli.Arguments("DOMAIN"),
 	}
 	given := addFields(env, cmd)
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		switch url := cmd.Flags().Lookup("url").Value.String(); {
+		case cmd.Flags().Changed("static"):
+			return cli.Required("bootstrap")(cmd, args)
+		case strings.HasPrefix(url, "[file:"):
+			return nil
+		}
+		return cli.Required("url", "profile")(cmd, args)
+	}
 	var tolerant cli.IfNotExists
 	tolerant.Add(cmd)
 	cmd.RunE = env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {

@@ -210,6 +210,9 @@ func printRelationship(env *cli.Env) func(*ententev1.Relationship, error) error 
 				t.Field("attested by", r.GetOriginHub())
 				t.Field("other hubs", strings.Join(r.GetOtherHubs(), ", "))
 			}
+			if r.GetStatic() {
+				t.Field("source", "static: only 'entente federation update --bootstrap' changes the bundle")
+			}
 			t.Field("url", r.GetUrl())
 			for _, e := range r.GetEndpoints() {
 				if len(r.GetFallbackUrls()) > 0 {

@@ -13,6 +13,9 @@ func sourceOf(r *ententev1.Relationship) string {
 	if r.GetOriginHub() != "" {
 		return "hub " + r.GetOriginHub()
 	}
+	if r.GetStatic() {
+		return "static"
+	}
 	return r.GetUrl()
 }
 

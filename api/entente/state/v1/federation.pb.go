@@ -51,6 +51,8 @@ type Relationship struct {
 	Alarms []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// The cluster that hosts the trust domain, if it runs Entente. If absent, the bundle is only fetched.
 	Peer *RelationshipPeer `protobuf:"bytes,30,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Whether the bundle comes from an operator alone. Such a relationship has neither url nor profile.
+	Static bool `protobuf:"varint,14,opt,name=static,proto3" json:"static,omitempty"`
 	// Further endpoints with the same bundle, tried in order after url.
 	FallbackUrls []string `protobuf:"bytes,60,rep,name=fallback_urls,json=fallbackUrls,proto3" json:"fallback_urls,omitempty"`
 	// https_spiffe, served by another domain: that domain's bundle as an operator supplied it. If empty, the stored one.
@@ -210,6 +212,13 @@ func (x *Relationship) GetPeer() *RelationshipPeer {
 		return x.Peer
 	}
 	return nil
+}
+
+func (x *Relationship) GetStatic() bool {
+	if x != nil {
+		return x.Static
+	}
+	return false
 }
 
 func (x *Relationship) GetFallbackUrls() []string {
@@ -1557,7 +1566,7 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\t\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\t\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -1579,7 +1588,8 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x13settings_generation\x18\f \x01(\x04R\x12settingsGeneration\x12B\n" +
 	"\bvalidity\x18\v \x01(\v2&.entente.state.v1.RelationshipValidityR\bvalidity\x12;\n" +
 	"\x06alarms\x18\x14 \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\x126\n" +
-	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\x12#\n" +
+	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\x12\x16\n" +
+	"\x06static\x18\x0e \x01(\bR\x06static\x12#\n" +
 	"\rfallback_urls\x18< \x03(\tR\ffallbackUrls\x12%\n" +
 	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12'\n" +
 	"\x0fauthority_kinds\x18> \x03(\x05R\x0eauthorityKinds\x12,\n" +
