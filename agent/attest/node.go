@@ -50,6 +50,11 @@ type Node struct {
 	svid   *x509svid.SVID
 	bundle *bundle.Bundle
 	at     time.Time // when the SVID was requested
+	// authority signed the SVID, and distrusted are those whose SVIDs are renewed at once.
+	authority  string
+	distrusted map[string]bool
+
+	wake chan struct{} // of KeepFresh
 }
 
 // ErrRefused is wrapped by the error of [Node.Attest] if the cluster has decided, so that trying again is of no use.
@@ -57,7 +62,7 @@ var ErrRefused = errors.New("the cluster refused this agent")
 
 // Open reads the data folder, and makes the key at the first start.
 func Open(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg}
+	n := &Node{cfg: cfg, wake: make(chan struct{}, 1)}
 	var err error
 	if n.key, err = loadKey(cfg.Dir); err != nil {
 		return nil, err
@@ -216,6 +221,7 @@ func (n *Node) adopt(issued *ententev1.IssueX509SVIDResponse, servers []*entente
 		return err
 	}
 	n.state, n.svid, n.bundle, n.at, n.token = next, svid, home, at, nil
+	n.authority = issued.GetAuthorityId()
 	return nil
 }
 
@@ -295,9 +301,28 @@ func (n *Node) SetBundle(b *bundle.Bundle) {
 	}
 }
 
-// KeepFresh renews the SVID at half of its life, and attests the agent again if that fails until it has expired, or if
-// renew has a value. It returns when ctx ends.
-func (n *Node) KeepFresh(ctx context.Context, service ententev1.NodeServiceClient, renew <-chan struct{}) error {
+// SetDistrusted replaces the authorities whose SVIDs are renewed at once.
+func (n *Node) SetDistrusted(authorities map[string]bool) {
+	n.mu.Lock()
+	n.distrusted = authorities
+	n.mu.Unlock()
+	if n.isDistrusted() {
+		select {
+		case n.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (n *Node) isDistrusted() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.distrusted[n.authority]
+}
+
+// KeepFresh renews the SVID at half of its life, and at once when its authority is no longer trusted. It returns when
+// ctx ends.
+func (n *Node) KeepFresh(ctx context.Context, service ententev1.NodeServiceClient) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 30*time.Second
 	due := n.due()
@@ -307,7 +332,7 @@ func (n *Node) KeepFresh(ctx context.Context, service ententev1.NodeServiceClien
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
-		case <-renew:
+		case <-n.wake:
 			due = time.Now()
 		case <-timer.C:
 		}
@@ -316,6 +341,9 @@ func (n *Node) KeepFresh(ctx context.Context, service ententev1.NodeServiceClien
 			continue
 		}
 		err := n.renew(ctx, service)
+		if err == nil && n.isDistrusted() {
+			err = errors.New("the members still sign with an authority that is no longer trusted")
+		}
 		if err == nil {
 			wait.Reset()
 			due = n.due()
@@ -337,27 +365,36 @@ func (n *Node) due() time.Time {
 	return n.at.Add(n.svid.Certificates[0].NotAfter.Sub(n.at) / 2)
 }
 
-// renew renews the SVID with the SVID, or by the key if it has expired.
+// renew renews the SVID with the SVID. If that fails, as it does when no member verifies the SVID any more, the agent
+// attests itself again by its key.
 func (n *Node) renew(ctx context.Context, service ententev1.NodeServiceClient) error {
+	last := errors.New("no member is known")
 	if time.Now().Before(n.Expiry()) {
-		csr, err := n.request()
-		if err != nil {
-			return err
+		if last = n.renewWithSVID(ctx, service); last == nil || status.Code(last) == codes.PermissionDenied {
+			return last
 		}
-		ctx, cancel := context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-		at := time.Now()
-		answer, err := service.RenewAgent(ctx, &ententev1.RenewAgentRequest{Csr: csr, Version: n.cfg.Version})
-		if err != nil {
-			return err
-		}
-		return n.adopt(answer.GetSvid(), answer.GetServers(), at)
 	}
-	var last error
 	for _, server := range n.servers() {
-		if last = n.attestAt(ctx, server); last == nil {
+		err := n.attestAt(ctx, server)
+		if err == nil {
 			return nil
 		}
+		last = err
 	}
 	return last
+}
+
+func (n *Node) renewWithSVID(ctx context.Context, service ententev1.NodeServiceClient) error {
+	csr, err := n.request()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	at := time.Now()
+	answer, err := service.RenewAgent(ctx, &ententev1.RenewAgentRequest{Csr: csr, Version: n.cfg.Version})
+	if err != nil {
+		return err
+	}
+	return n.adopt(answer.GetSvid(), answer.GetServers(), at)
 }

@@ -152,8 +152,10 @@ func (r *Relay) reduced(node *core.Node) *core.Node {
 		out.ClientFeatures = []string{xdsupdate.NoOverprovisioning}
 		out.UserAgentName = node.GetUserAgentName()
 	}
-	if roots, ok := node.GetMetadata().GetFields()[xdsupdate.RootsKey]; ok {
-		out.Metadata.Fields[xdsupdate.RootsKey] = roots
+	for _, key := range []string{xdsupdate.RootsKey, xdsupdate.OutboundKey} {
+		if value, ok := node.GetMetadata().GetFields()[key]; ok {
+			out.Metadata.Fields[key] = value
+		}
 	}
 	for key, value := range r.cfg.Metadata {
 		out.Metadata.Fields[key] = structpb.NewStringValue(value)

@@ -32,6 +32,10 @@ func Foreign(e *endpoint.LbEndpoint) bool {
 	return e.GetMetadata().GetFilterMetadata()[metadataKey].GetFields()[foreignKey].GetStringValue() != ""
 }
 
+// OutboundKey is the key in the metadata of a node under which Envoy states where it listens for requests of its own
+// service: IP:PORT on loopback.
+const OutboundKey = "entente.outbound"
+
 // CertificateKey is the key in the metadata of a node under which Envoy states where its own certificate is:
 // [CertificateOverADS], or in its own bootstrap file, the default.
 const (

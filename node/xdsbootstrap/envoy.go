@@ -3,6 +3,8 @@ package xdsbootstrap
 import (
 	"encoding/json"
 	"path/filepath"
+
+	"github.com/ententehq/entente/internal/xdsupdate"
 )
 
 // agentCluster is the name of Envoy's cluster for the agent.
@@ -20,9 +22,13 @@ func (b Config) MarshalEnvoy() ([]byte, error) {
 	}
 	type object = map[string]any
 	over := object{"ads": object{}, "resource_api_version": "V3"}
+	metadata := object{}
+	if b.Outbound.IsValid() {
+		metadata[xdsupdate.OutboundKey] = b.Outbound.String()
+	}
 	return json.MarshalIndent(object{
 		"node": object{
-			"id": b.NodeID, "cluster": b.Home,
+			"id": b.NodeID, "cluster": b.Home, "metadata": metadata,
 			"locality": bootstrapLocality{
 				Region: b.Locality.GetRegion(), Zone: b.Locality.GetZone(), SubZone: b.Locality.GetSubZone(),
 			},

@@ -35,6 +35,8 @@ type Config struct {
 	// NodeID names the client in logs. Locality is where the client runs.
 	NodeID   string
 	Locality *ententev1.Locality
+	// Outbound is where Envoy listens for requests of its own service, if not at 127.0.0.1:15001.
+	Outbound netip.AddrPort
 	// FilePerDomain is for clients that do not support a SPIFFE bundle map.
 	FilePerDomain bool
 }

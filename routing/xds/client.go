@@ -2,6 +2,7 @@ package xds
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -57,6 +58,8 @@ type Client struct {
 	// CertificateOverADS means that Envoy has its own certificate on the stream, from the agent between it and a
 	// member.
 	CertificateOverADS bool
+	// Outbound is where Envoy listens for requests of its own service. It is not set for gRPC.
+	Outbound netip.AddrPort
 }
 
 // ClientOf parses a node. A node without a region counts as in the region of this cluster. A malformed locality is an
@@ -72,6 +75,16 @@ func ClientOf(node *core.Node, region string) (Client, error) {
 	}
 	c.CertificateOverADS = c.Kind == Envoy &&
 		node.GetMetadata().GetFields()[xdsupdate.CertificateKey].GetStringValue() == xdsupdate.CertificateOverADS
+	if c.Kind == Envoy {
+		c.Outbound = outboundAddress
+		if text := node.GetMetadata().GetFields()[xdsupdate.OutboundKey].GetStringValue(); text != "" {
+			var err error
+			if c.Outbound, err = netip.ParseAddrPort(text); err != nil || !c.Outbound.Addr().IsLoopback() {
+				return Client{}, fmt.Errorf("%s of the node's metadata is no IP:PORT on loopback",
+					xdsupdate.OutboundKey)
+			}
+		}
+	}
 	l := node.GetLocality()
 	if strings.Contains(l.GetRegion()+l.GetZone()+l.GetSubZone(), "/") {
 		return Client{}, fmt.Errorf("the locality of the node: %w: a part contains a slash", plan.ErrLocality)

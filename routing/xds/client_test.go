@@ -23,7 +23,7 @@ func TestClientOf(t *testing.T) {
 		"Envoy": {&core.Node{
 			UserAgentName: "envoy",
 			Locality:      &core.Locality{Region: "us", Zone: "a"},
-		}, Client{Kind: Envoy, Locality: plan.Locality{Region: "us", Zone: "a"}}},
+		}, Client{Kind: Envoy, Locality: plan.Locality{Region: "us", Zone: "a"}, Outbound: outboundAddress}},
 		"gRPC": {&core.Node{
 			UserAgentName:  "gRPC Go",
 			ClientFeatures: grpc,
@@ -43,13 +43,17 @@ func TestClientOf(t *testing.T) {
 		},
 		"a sub-zone": {&core.Node{
 			Locality: &core.Locality{Region: "us", Zone: "a", SubZone: "1"},
-		}, Client{Kind: Envoy, Locality: plan.Locality{Region: "us", Zone: "a", SubZone: "1"}}},
+		}, Client{
+			Kind: Envoy, Locality: plan.Locality{Region: "us", Zone: "a", SubZone: "1"}, Outbound: outboundAddress,
+		}},
 		"Envoy behind an agent": {&core.Node{Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
 			xdsupdate.CertificateKey: structpb.NewStringValue(xdsupdate.CertificateOverADS),
-		}}}, Client{Kind: Envoy, Locality: plan.Locality{Region: "eu"}, CertificateOverADS: true}},
+		}}}, Client{
+			Kind: Envoy, Locality: plan.Locality{Region: "eu"}, CertificateOverADS: true, Outbound: outboundAddress,
+		}},
 		"a zone of this region": {
 			&core.Node{Locality: &core.Locality{Zone: "a"}},
-			Client{Kind: Envoy, Locality: plan.Locality{Region: "eu", Zone: "a"}},
+			Client{Kind: Envoy, Locality: plan.Locality{Region: "eu", Zone: "a"}, Outbound: outboundAddress},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,6 +64,18 @@ func TestClientOf(t *testing.T) {
 	}
 	_, err := ClientOf(&core.Node{Locality: &core.Locality{Region: "u/s"}}, "eu")
 	require.ErrorContains(t, err, "the locality of the node")
+	outbound := func(address string) *core.Node {
+		return &core.Node{Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+			xdsupdate.OutboundKey: structpb.NewStringValue(address),
+		}}}
+	}
+	got, err := ClientOf(outbound("127.0.0.1:9000"), "eu")
+	require.NoError(t, err)
+	require.Equal(t, "127.0.0.1:9000", got.Outbound.String())
+	for _, bad := range []string{"192.0.2.1:9000", "localhost:9000"} {
+		_, err = ClientOf(outbound(bad), "eu")
+		require.ErrorContains(t, err, "entente.outbound of the node's metadata is no IP:PORT on loopback")
+	}
 	_, err = ClientOf(&core.Node{Locality: &core.Locality{Region: "us", SubZone: "1"}}, "eu")
 	require.ErrorContains(t, err, "the locality of the node")
 }

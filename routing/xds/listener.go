@@ -18,8 +18,8 @@ const (
 	httpRouter  = "envoy.filters.http.router"
 )
 
-// outboundAddress is where Envoy listens for outbound requests of its own service: loopback, at the usual port of
-// meshes.
+// outboundAddress is where Envoy listens for outbound requests of its own service unless its node states another
+// address: loopback, at the usual port of meshes.
 var outboundAddress = netip.MustParseAddrPort("127.0.0.1:15001")
 
 // serviceListener returns the listener that a gRPC client requests by the name of a service. It names the route table.
@@ -36,7 +36,7 @@ func serviceListener(service string) (*listener.Listener, error) {
 }
 
 // outboundListener returns the only listener of Envoy.
-func outboundListener() (*listener.Listener, error) {
+func outboundListener(at netip.AddrPort) (*listener.Listener, error) {
 	manager, err := connectionManager(Outbound)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func outboundListener() (*listener.Listener, error) {
 		return nil, err
 	}
 	return &listener.Listener{
-		Name: Outbound, Address: addressOf(outboundAddress),
+		Name: Outbound, Address: addressOf(at),
 		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{filter}}},
 	}, nil
 }

@@ -183,7 +183,7 @@ func (v *variant) renderOther(r raftstore.Reader, key typedName) (proto.Message,
 	envoy := v.key.client.Kind == Envoy
 	switch {
 	case envoy && key == typedName{Listeners, Outbound}:
-		return outboundListener()
+		return outboundListener(v.key.client.Outbound)
 	case envoy && key == typedName{Routes, Outbound}:
 		services, err := v.visible(r, false)
 		return outboundRoutes(services), err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,7 +34,7 @@ const (
 
 func bootstrapCommand(env *cli.Env) *cobra.Command {
 	var locality cli.LocalityFlag
-	var dir, client, id, relay, agent string
+	var dir, client, id, relay, agent, outbound string
 	var servers []string
 	cmd := &cobra.Command{
 		Use:   "bootstrap --locality REGION[/ZONE[/SUB-ZONE]] [--dir DIR]",
@@ -45,8 +46,8 @@ The credentials are the files in --dir, which 'entente svid x509 --watch --dir D
 
 With --agent SOCKET the file names the agent on the node, and no member is called: run the command as the workload.
 'entente svid x509 --agent SOCKET --watch --dir DIR' keeps the files fresh. Envoy (--client envoy) needs no files: it
-has routes, certificates and validation contexts from the agent, and listens at 127.0.0.1:15001 for requests to
-services, each by its name.
+has routes, certificates and validation contexts from the agent, and listens at --outbound for requests to services,
+each by its name.
 
 Without an agent the program outlives its member in one of two ways. With --relay it connects to the Unix socket of
 'entente xds relay', which leaves a member that is lost or frozen within two seconds. Without, it connects to the name
@@ -69,6 +70,12 @@ either, and needs --relay.`,
 		defer cancel()
 		file := xdsbootstrap.Config{Relay: agent, Dir: dir, NodeID: id, Locality: locality.Value,
 			FilePerDomain: client == clientNode}
+		if outbound != "" {
+			var err error
+			if file.Outbound, err = netip.ParseAddrPort(outbound); err != nil || !file.Outbound.Addr().IsLoopback() {
+				return cli.Usagef("--outbound %q is no IP:PORT on loopback, such as 127.0.0.1:15001", outbound)
+			}
+		}
 		if err := readAgent(ctx, &file); err != nil {
 			return err
 		}
@@ -151,6 +158,8 @@ either, and needs --relay.`,
 		"`HOST:PORT` of a member; can be repeated (default: the members of the cluster)")
 	f.StringVar(&relay, "relay", "", "Unix `SOCKET` of 'entente xds relay', in place of the members")
 	f.StringVar(&agent, "agent", "", "`SOCKET` of the agent on the node, in place of the members")
+	f.StringVar(&outbound, "outbound", "", "with --client envoy: `IP:PORT` on loopback where it listens for requests "+
+		"to services (default 127.0.0.1:15001)")
 	f.StringVar(&id, "node-id", host, "`NAME` of the client in logs")
 	return cmd
 }
