@@ -148,7 +148,7 @@ var mayImport = map[string][]string{
 	"node/port": {"raftstore", "access", "bundle"},
 	"node/config": {
 		"bundle", "access/grant", "authority/issue", "authority/plan", "authority/upstream", "routing/exchange",
-		"routing/registry/preserve", "vaultca",
+		"routing/registry/preserve", "vaultca", "node/backup",
 	},
 	"node/acmeorders": {"bundle/webcert", "raftstore"},
 	"node/preflight": {
@@ -156,6 +156,7 @@ var mayImport = map[string][]string{
 	},
 	"node/lifecycle":    {},
 	"node/operations":   {},
+	"node/backup":       {"raftstore"},
 	"node/tracing":      {},
 	"node/xdsbootstrap": {"bundle", "routing/xds"},
 	"node/inspect": {

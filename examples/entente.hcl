@@ -173,6 +173,14 @@ raft {
   disk_timeout      = "10s"
 }
 
+# Snapshots of the replicated state, which a member saves by itself. Without this block it saves none.
+#:snapshots {
+#:  dir        = "/var/backups/entente" # not in data_dir
+#:  every      = "6h"
+#:  keep       = 28
+#:  recipients = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"] # default: not encrypted
+#:}
+
 # /metrics, /live and /ready, in plain HTTP.
 telemetry {
   listen     = "127.0.0.1:7448"

@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation"
+	"github.com/ententehq/entente/node/backup"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/node/datadir"
 	"github.com/ententehq/entente/node/lifecycle"
@@ -69,6 +70,7 @@ type member struct {
 	bundles    *bundleapi.Service
 	// registration has the agents and the entries.
 	registration *registration.Room
+	snapshots    *backup.Schedule // nil if the member saves none by itself
 	// serving is set once the API serves callers on the port.
 	serving atomic.Bool
 	// removed is true once this member stops because it was removed.
@@ -84,7 +86,7 @@ func (m *member) build() error {
 	m.operations = operations.New(m.registry, m.log.Named("operations"))
 	for _, step := range []func(*member) error{
 		openTraces, openFiles, openPort, openStore, buildMembership, buildAccess, buildAuthority, buildFederation,
-		buildRouting, buildRegistration, buildEndpoint,
+		buildRouting, buildRegistration, buildEndpoint, buildSnapshots,
 	} {
 		if err := step(m); err != nil {
 			if m.store != nil {
@@ -160,6 +162,7 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		{"recheck of callers", recheckCallers(m)},
 		{"limits of callers", reclassifyCallers(m)},
 		{"publisher", m.publisher.Run},
+		{"snapshots", m.saveSnapshots},
 	} {
 		m.life.Start(room.name, room.run)
 	}

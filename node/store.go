@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/access/record"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/node/backup"
 	"github.com/ententehq/entente/node/datadir"
 	"github.com/ententehq/entente/node/port"
 	"github.com/ententehq/entente/node/preflight"
@@ -237,4 +238,26 @@ func transferLeadership(m *member) error {
 		m.log.Warn("could not transfer leadership before stopping; the other members will elect a leader", "error", err)
 	}
 	return nil
+}
+
+// buildSnapshots makes the schedule by which the member saves snapshots, if the configuration has one.
+func buildSnapshots(m *member) (err error) {
+	c := m.cfg.Snapshots
+	if c == nil {
+		return nil
+	}
+	m.snapshots, err = backup.New(backup.Config{
+		Save: m.store.Snapshots().Save, Dir: c.Dir, Every: c.Every, Keep: c.Keep, Recipients: c.Recipients,
+		Cluster: m.cfg.Cluster.Name, Member: m.cfg.Member.ID, Logger: m.log.Named("snapshots"), Registerer: m.registry,
+	})
+	return err
+}
+
+// saveSnapshots saves snapshots until ctx ends.
+func (m *member) saveSnapshots(ctx context.Context) error {
+	if m.snapshots == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return m.snapshots.Run(ctx)
 }

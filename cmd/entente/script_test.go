@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/grpc"
 
@@ -38,6 +39,7 @@ func TestMemberScripts(t *testing.T) {
 		Setup: memberSetup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"await": awaitMember, "until": until, "exits": exits, "endpoints": endpoints, "webcert": webcert,
+			"agekey": agekey,
 		},
 	})
 }
@@ -164,4 +166,12 @@ func ready(ctx context.Context, member *client.Client) bool {
 		}
 	}
 	return err == nil && len(active) == 2
+}
+
+// agekey is the script command "agekey FILE": it writes an age identity into the file, and sets RECIPIENT.
+func agekey(ts *testscript.TestScript, _ bool, args []string) {
+	identity, err := age.GenerateX25519Identity()
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(identity.String()+"\n"), 0o600))
+	ts.Setenv("RECIPIENT", identity.Recipient().String())
 }

@@ -26,6 +26,7 @@ type Config struct {
 	Routing        Routing
 	Raft           Raft
 	Telemetry      Telemetry
+	Snapshots      *Snapshots // nil: the member saves none by itself
 
 	effective []byte
 }

@@ -234,6 +234,16 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"port", validHead + `telemetry { listen = "127.0.0.1:0" }`,
 			`entente.hcl:11: telemetry.listen: "127.0.0.1:0" has no usable port; write host:port with a port from 1 ` +
 				`to 65535`},
+		{"snapshots in the data folder", validHead + "snapshots { dir = \"/var/lib/entente/snapshots\" }",
+			`entente.hcl:11: snapshots.dir: "/var/lib/entente/snapshots" is in member.data_dir: what takes the one ` +
+				`takes the other; name a folder elsewhere`},
+		{"snapshots anywhere", validHead + "snapshots { dir = \"snapshots\" }",
+			`entente.hcl:11: snapshots.dir: "snapshots" is not an absolute path`},
+		{"snapshots for nobody", validHead + "snapshots {\n dir = \"/b\"\n recipients = [\"age1\"]\n}",
+			`entente.hcl:13: snapshots.recipients: "age1" is no age recipient: write the public key that age-keygen ` +
+				`prints, age1…`},
+		{"snapshots without a folder", validHead + "snapshots {}",
+			`entente.hcl:11: The argument "dir" is required, but no definition was found.`},
 		{"traces without a collector", validHead + "telemetry {\n traces {}\n}",
 			`entente.hcl:12: The argument "address" is required, but no definition was found.`},
 		{"two collectors", validHead + "telemetry {\n traces { address = \"a:1\" }\n traces { address = \"b:1\" }\n}",

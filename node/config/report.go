@@ -21,6 +21,10 @@ func (c *Config) Warnings() []string {
 			"refresh_hint, or lower peer_min_refresh if no such peer exists",
 			hint, c.Federation.PeerMinRefresh, plan.HintsBeforeUse))
 	}
+	if s := c.Snapshots; s != nil && len(s.Recipients) == 0 {
+		lines = append(lines, "snapshots are not encrypted: whoever reads "+s.Dir+" knows the whole state, without "+
+			"private keys; add recipients, the public keys that age-keygen prints")
+	}
 	return lines
 }
 

@@ -47,7 +47,8 @@ var blocks = map[string]blockSchema{
 	"routing": {optional: []string{
 		"overprovisioning_factor", "panic_threshold", "stale", "import_ttl", "self_preservation",
 	}},
-	"raft": {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
+	"raft":      {optional: []string{"heartbeat_timeout", "election_timeout", "disk_timeout"}},
+	"snapshots": {required: []string{"dir"}, optional: []string{"every", "keep", "recipients"}},
 }
 
 // maxRootTTL is the longest life of what is in the bundle: of a root, and of the key of a JWT authority.
@@ -103,6 +104,7 @@ func decodeConfig(file *hcl.File) (*Config, error) {
 	d.routing(cfg)
 	d.raft(cfg)
 	d.telemetry(cfg)
+	cfg.Snapshots = snapshots(d, cfg)
 	d.relations(cfg)
 	if d.diags.HasErrors() {
 		return nil, sentences(misplaced(file.Bytes, d.diags))

@@ -8,12 +8,14 @@ import (
 	"os"
 	"time"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/cmd/entente/cli"
+	"github.com/ententehq/entente/node/backup"
 	"github.com/ententehq/entente/node/inspect"
 )
 
@@ -44,29 +46,33 @@ func transferring(
 }
 
 func snapshotSaveCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	var to []string
+	var recipients []age.Recipient
+	cmd := &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save a snapshot of the whole replicated state",
 		Long: `Save a snapshot of the whole replicated state: everything but private keys, which never leave
 their members.
 
-The file appears when it is complete and checked.`,
-		Example: `  entente cluster snapshot save state.snap`,
-		Args:    cli.Arguments("FILE"),
+The file appears when it is complete and checked. With --recipient it is encrypted by age, and only the holder of the
+recipient's identity can restore it. A member saves snapshots by itself with a block snapshots in its configuration.`,
+		Example: `  entente cluster snapshot save state.snap
+  entente cluster snapshot save state.snap.age --recipient "$(age-keygen -y key.txt)"`,
+		Args: cli.Arguments("FILE"),
+		PreRunE: func(*cobra.Command, []string) (err error) {
+			if recipients, err = backup.ParseRecipients(to); err != nil {
+				return cli.Usagef("--recipient: %s", err)
+			}
+			return nil
+		},
 		RunE: transferring(env, func(ctx context.Context, member *cli.Member, file string) error {
 			stream, err := member.Cluster().SaveSnapshot(ctx, &ententev1.SaveSnapshotRequest{})
 			if err != nil {
 				return err
 			}
 			var report *inspect.SnapshotReport
-			err = cli.WriteFile(file, cli.SecretMode, func(f *os.File) error {
-				if err := receive(stream, f); err != nil {
-					return err
-				}
-				if _, err := f.Seek(0, io.SeekStart); err != nil {
-					return err
-				}
-				report, err = inspect.Snapshot(f)
+			err = cli.WriteFile(file, cli.SecretMode, func(f *os.File) (err error) {
+				report, err = saveTo(f, stream, recipients)
 				return err
 			})
 			if err != nil {
@@ -75,6 +81,31 @@ The file appears when it is complete and checked.`,
 			return env.Print(report, snapshotTable(report))
 		}),
 	}
+	cmd.Flags().StringArrayVar(&to, "recipient", nil, "encrypt the file for this age `RECIPIENT`; can be repeated")
+	return cmd
+}
+
+// saveTo writes a snapshot as it is received, encrypted for the recipients, and checks it meanwhile.
+func saveTo(
+	w io.Writer, stream grpc.ServerStreamingClient[ententev1.SaveSnapshotResponse], recipients []age.Recipient,
+) (report *inspect.SnapshotReport, err error) {
+	encrypted, err := backup.Encrypt(w, recipients)
+	if err != nil {
+		return nil, err
+	}
+	checked, check := io.Pipe()
+	received := make(chan error, 1)
+	go func() {
+		err := receive(stream, io.MultiWriter(encrypted, check))
+		_ = check.CloseWithError(err) // which ends the check
+		received <- err
+	}()
+	report, err = inspect.Snapshot(checked)
+	_ = checked.CloseWithError(err) // which ends the receiving
+	if failed := <-received; failed != nil && err == nil {
+		err = failed
+	}
+	return report, errors.Join(err, encrypted.Close())
 }
 
 func receive(stream grpc.ServerStreamingClient[ententev1.SaveSnapshotResponse], w io.Writer) error {
@@ -93,6 +124,7 @@ func receive(stream grpc.ServerStreamingClient[ententev1.SaveSnapshotResponse], 
 }
 
 func snapshotRestoreCommand(env *cli.Env) *cobra.Command {
+	var identity string
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Replace the replicated state by a snapshot",
@@ -108,10 +140,10 @@ they are; the sequences of hosted bundles keep rising.`,
 	run := env.Destroys(cmd).Run(
 		func(args []string) string { return "Replace the state of the cluster by " + args[0] },
 		func(ctx context.Context, member *cli.Member, args []string) (cli.Effects, error) {
-			return previewRestore(ctx, member, args[0])
+			return previewRestore(ctx, member, args[0], identity)
 		},
 		func(ctx context.Context, member *cli.Member, _ *cobra.Command, args []string) error {
-			done, err := restore(ctx, member, args[0])
+			done, err := restore(ctx, member, args[0], identity)
 			if err != nil {
 				return err
 			}
@@ -128,29 +160,56 @@ they are; the sequences of hosted bundles keep rising.`,
 		}
 		return run(cmd, args)
 	}
+	identityFlag(cmd, &identity)
 	return cmd
 }
 
-// openSnapshot opens a snapshot and checks it.
-func openSnapshot(file string) (*os.File, *inspect.SnapshotReport, error) {
+// identityFlag adds the flag for encrypted snapshots.
+func identityFlag(cmd *cobra.Command, identity *string) {
+	cmd.Flags().StringVar(identity, "identity", "", "decrypt the snapshot with the age identities in this `FILE`")
+}
+
+// snapshotFile is a snapshot that was checked.
+type snapshotFile struct {
+	*os.File
+	content io.Reader // decrypted
+	report  *inspect.SnapshotReport
+}
+
+// openSnapshot opens a snapshot and checks it. identity is the file with the age identities; it may be empty.
+func openSnapshot(file, identity string) (*snapshotFile, error) {
+	var identities []age.Identity
+	if identity != "" {
+		var err error
+		if identities, err = backup.ReadIdentities(identity); err != nil {
+			return nil, fmt.Errorf("--identity: %w", err)
+		}
+	}
 	f, err := snapshotInput.Open(file)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	report, err := inspect.Snapshot(f)
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w", file, err), f.Close())
+	s := &snapshotFile{File: f}
+	for try := range 2 { // it is checked whole, and then read again
+		if try > 0 {
+			if _, err := f.Seek(0, io.SeekStart); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
+		}
+		if s.content, err = backup.Reader(f, identities); err == nil && try == 0 {
+			s.report, err = inspect.Snapshot(s.content)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", file, err), f.Close())
+		}
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, nil, errors.Join(err, f.Close())
-	}
-	return f, report, nil
+	return s, nil
 }
 
 func previewRestore(
-	ctx context.Context, member *cli.Member, file string,
+	ctx context.Context, member *cli.Member, file, identity string,
 ) (*ententev1.RestoreSnapshotResponse, error) {
-	f, report, err := openSnapshot(file)
+	f, err := openSnapshot(file, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +219,7 @@ func previewRestore(
 		return nil, err
 	}
 	err = stream.Send(&ententev1.RestoreSnapshotRequest{DryRun: true, Snapshot: &ententev1.SnapshotDescription{
-		ClusterId: report.ClusterID, Revision: report.Revision, Time: timestamppb.New(report.Time),
+		ClusterId: f.report.ClusterID, Revision: f.report.Revision, Time: timestamppb.New(f.report.Time),
 	}})
 	if err != nil && !errors.Is(err, io.EOF) { // the member's error comes with the response
 		return nil, err
@@ -168,8 +227,10 @@ func previewRestore(
 	return stream.CloseAndRecv()
 }
 
-func restore(ctx context.Context, member *cli.Member, file string) (*ententev1.RestoreSnapshotResponse, error) {
-	f, _, err := openSnapshot(file)
+func restore(
+	ctx context.Context, member *cli.Member, file, identity string,
+) (*ententev1.RestoreSnapshotResponse, error) {
+	f, err := openSnapshot(file, identity)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +239,7 @@ func restore(ctx context.Context, member *cli.Member, file string) (*ententev1.R
 	if err != nil {
 		return nil, err
 	}
-	return send(stream, f)
+	return send(stream, f.content)
 }
 
 func send(
@@ -206,26 +267,26 @@ func send(
 }
 
 func snapshotInspectCommand(env *cli.Env) *cobra.Command {
-	return &cobra.Command{
+	var identity string
+	cmd := &cobra.Command{
 		Use:   "inspect FILE",
 		Short: "Check a snapshot file and describe its content, without a member",
 		Long: `Check a snapshot file and describe its content, without a member. It verifies the checksum of the file,
 and prints the cluster, the revision, the time and the number of rows of each table.`,
-		Example: `  entente cluster snapshot inspect state.snap`,
-		Args:    cli.Arguments("FILE"),
+		Example: `  entente cluster snapshot inspect state.snap
+  entente cluster snapshot inspect state.snap.age --identity key.txt`,
+		Args: cli.Arguments("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			f, err := snapshotInput.Open(args[0])
+			f, err := openSnapshot(args[0], identity)
 			if err != nil {
 				return err
 			}
 			defer f.Close()
-			report, err := inspect.Snapshot(f)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			return env.Print(report, snapshotTable(report))
+			return env.Print(f.report, snapshotTable(f.report))
 		},
 	}
+	identityFlag(cmd, &identity)
+	return cmd
 }
 
 func snapshotTable(r *inspect.SnapshotReport) func(*cli.Table) {

@@ -136,7 +136,7 @@ func fromAgent(ctx context.Context, env *cli.Env, socket, id, dir string, watch 
 		first: func() error { return printed(env, f, dir) },
 	})
 	stop()
-	_ = <-ended // the end that was requested
+	_ = <-ended //nolint:staticcheck // the end that was requested
 	if errors.Is(err, context.Canceled) {
 		return nil // it was interrupted
 	}
