@@ -56,13 +56,6 @@ func (c GuardConfig) AuthorMay(
 	return Decide(call, c.world(r, func(id spiffeid.ID) ([]grant.Grant, error) { return grant.Of(r, id) }))
 }
 
-// AuthorMay is [GuardConfig.AuthorMay], by the configuration of the guard.
-func (g *Guard) AuthorMay(
-	r raftstore.Reader, author, method string, request proto.Message, without ...grant.Grant,
-) error {
-	return g.cfg.AuthorMay(r, author, method, request, without...)
-}
-
 // dependents returns the effects of the revocation of a grant on what its holder wrote.
 func (c GuardConfig) dependents(r raftstore.Reader, revoked grant.Grant) ([]*ententev1.Effect, error) {
 	if c.Dependents == nil {

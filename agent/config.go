@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,9 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/ententehq/entente/agent/attest"
 	"github.com/ententehq/entente/agent/sds"
 	"github.com/ententehq/entente/agent/xds"
 )
@@ -35,6 +39,13 @@ type Config struct {
 	Addresses []string `hcl:"addresses,optional"`
 	// Token is the text of a token, or file:PATH or env:NAME of one. It is needed until the agent was attested.
 	Token string `hcl:"token,optional"`
+	// X509PoP and Kubernetes show the members which node this is, instead of a token. At most one is given.
+	X509PoP    *X509PoP    `hcl:"x509pop,block"`
+	Kubernetes *Kubernetes `hcl:"kubernetes,block"`
+	// TrustDomain is the home trust domain, and TrustBundle the file of its bundle, by which the members at Addresses
+	// are verified instead of by what a token names.
+	TrustDomain string `hcl:"trust_domain,optional"`
+	TrustBundle string `hcl:"trust_bundle,optional"`
 	// LogLevel is trace, debug, info, warn or error. LogFormat is text or json.
 	LogLevel  string `hcl:"log_level,optional"`
 	LogFormat string `hcl:"log_format,optional"`
@@ -45,6 +56,50 @@ type Config struct {
 	// reached. If empty, it is an hour.
 	MaxStale string `hcl:"max_stale,optional"`
 	maxStale time.Duration
+}
+
+// X509PoP is the certificate of the node, of an authority that the members are configured with.
+type X509PoP struct {
+	CertFile string `hcl:"cert_file"`
+	KeyFile  string `hcl:"key_file"`
+}
+
+// Kubernetes is the projected token of the agent's service account.
+type Kubernetes struct {
+	// Cluster is the name of the Kubernetes cluster in the configuration of the members.
+	Cluster   string `hcl:"cluster"`
+	TokenFile string `hcl:"token_file,optional"`
+}
+
+// DefaultKubernetesToken is where a pod projects the token for the members.
+const DefaultKubernetesToken = "/var/run/secrets/tokens/entente" //nolint:gosec // a path
+
+// attestation returns the configuration of the agent's identity.
+func (c Config) attestation(version string, logger hclog.Logger) (attest.Config, error) {
+	a := attest.Config{Dir: c.DataDir, Token: c.Token, Addresses: c.Addresses, Version: version, Logger: logger}
+	if c.X509PoP != nil && c.Kubernetes != nil {
+		return a, errors.New("x509pop and kubernetes are both given: show the node by one of them")
+	}
+	if c.X509PoP != nil {
+		a.X509PoP = &attest.X509PoP{CertFile: c.X509PoP.CertFile, KeyFile: c.X509PoP.KeyFile}
+	}
+	if c.Kubernetes != nil {
+		a.Kubernetes = &attest.Kubernetes{
+			Cluster: c.Kubernetes.Cluster, TokenFile: cmp.Or(c.Kubernetes.TokenFile, DefaultKubernetesToken),
+		}
+	}
+	switch {
+	case c.TrustDomain == "" && c.TrustBundle == "":
+		return a, nil
+	case c.TrustDomain == "" || c.TrustBundle == "" || len(c.Addresses) == 0:
+		return a, errors.New("trust_domain, trust_bundle and addresses belong together: give all three")
+	}
+	td, err := spiffeid.TrustDomainFromString(c.TrustDomain)
+	if err != nil {
+		return a, fmt.Errorf("trust_domain: %w", err)
+	}
+	a.Trust = &attest.Trust{TrustDomain: td, File: c.TrustBundle}
+	return a, nil
 }
 
 // SDS has the names of secrets that do not follow from SPIFFE IDs.

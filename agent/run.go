@@ -63,11 +63,11 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	}))
 	defer throttle.Close()
 	a := &agent{cfg: cfg, log: log}
-	a.node, err = attest.Open(attest.Config{
-		Dir: cfg.DataDir, Token: cfg.Token, Addresses: cfg.Addresses, Version: opts.Version,
-		Logger: a.log.Named("attest"),
-	})
+	identity, err := cfg.attestation(opts.Version, a.log.Named("attest"))
 	if err != nil {
+		return err
+	}
+	if a.node, err = attest.Open(identity); err != nil {
 		return err
 	}
 	a.cache = cache.New(issuer{a}, a.log.Named("cache"))
@@ -263,9 +263,11 @@ func Identity(ctx context.Context, cfg Config) (*attest.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := attest.Open(attest.Config{
-		Dir: cfg.DataDir, Token: cfg.Token, Addresses: cfg.Addresses, Logger: hclog.NewNullLogger(),
-	})
+	identity, err := cfg.attestation("", hclog.NewNullLogger())
+	if err != nil {
+		return nil, err
+	}
+	node, err := attest.Open(identity)
 	if err != nil {
 		return nil, err
 	}

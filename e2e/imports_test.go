@@ -134,6 +134,8 @@ var mayImport = map[string][]string{
 	"routing":          {"trust", "raftstore", "access", "routing"},
 
 	"registration/agenttoken": {},
+	"registration/possession": {},
+	"registration/nodeattest": {"registration/entry", "registration/possession"},
 	"registration/entry":      {"bundle", "access/grant"},
 	"registration":            {"bundle", "raftstore", "access", "registration"},
 	"registration_test":       {"raftstore", "access", "authority/svid", "registration"},
@@ -147,8 +149,8 @@ var mayImport = map[string][]string{
 
 	"node/port": {"raftstore", "access", "bundle"},
 	"node/config": {
-		"bundle", "access/grant", "authority/issue", "authority/plan", "authority/upstream", "routing/exchange",
-		"routing/registry/preserve", "vaultca", "node/backup",
+		"bundle", "access/grant", "authority/issue", "authority/plan", "authority/upstream", "registration/entry",
+		"registration/nodeattest", "routing/exchange", "routing/registry/preserve", "vaultca", "node/backup",
 	},
 	"node/acmeorders": {"bundle/webcert", "raftstore"},
 	"node/preflight": {
@@ -168,12 +170,14 @@ var mayImport = map[string][]string{
 		"node",
 	},
 
-	"client":                         {"bundle"},
-	"client_test":                    {"client", "node/nodetest"},
-	"examples":                       {"client"},
-	"examples_test":                  {"client", "node/nodetest"},
-	"agent":                          {"bundle", "client", "registration/agenttoken"},
-	"agent_test":                     {"agent", "client", "node/nodetest"},
+	"client":        {"bundle"},
+	"client_test":   {"client", "node/nodetest"},
+	"examples":      {"client"},
+	"examples_test": {"client", "node/nodetest"},
+	"agent":         {"bundle", "client", "registration/agenttoken", "registration/possession"},
+	"agent_test": {
+		"agent", "client", "node/nodetest", "node/config", "registration/nodeattest",
+	},
 	"cmd/entente/demo":               {"client"},
 	"cmd/entente/sync":               {"bundle", "client", "cmd/entente/cli"},
 	"cmd/entente":                    {"agent", "client", "node", "cmd/entente/demo", "cmd/entente/sync"},

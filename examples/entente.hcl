@@ -198,3 +198,17 @@ telemetry {
 #:    # plain_loopback = true                        # without TLS, to a collector on this machine
 #:  }
 #:}
+
+# What admits agents besides one-time tokens. The same on every member.
+#:agents {
+#:  x509pop {
+#:    ca_file = "/etc/entente/node-ca.pem"       # authorities of the certificates of nodes
+#:  }
+#:  kubernetes "prod" {
+#:    accounts   = ["entente:entente-agent"]     # service accounts of agents, NAMESPACE:NAME
+#:    audience   = "entente"                     # of their projected tokens
+#:    server     = "https://kubernetes.default.svc"
+#:    ca_file    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+#:    token_file = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+#:  }
+#:}

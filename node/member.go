@@ -9,9 +9,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ententehq/entente/access"
 	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/federation"
@@ -68,6 +70,8 @@ type member struct {
 	handler    *endpoint.Handler
 	publisher  *publisher.Publisher
 	bundles    *bundleapi.Service
+	// authorMay decides whether what a caller wrote still counts.
+	authorMay func(raftstore.Reader, string, string, proto.Message, ...grant.Grant) error
 	// registration has the agents and the entries.
 	registration *registration.Room
 	snapshots    *backup.Schedule // nil if the member saves none by itself

@@ -24,7 +24,7 @@ import (
 )
 
 func buildAccess(m *member) (err error) {
-	m.guard, err = access.NewGuard(access.GuardConfig{
+	cfg := access.GuardConfig{
 		Store: m.store, Home: m.cfg.Cluster.TrustDomain,
 		Hosted: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) { return table.Hosts(r, td.Name()) },
 		Direct: func(r raftstore.Reader, td spiffeid.TrustDomain) (bool, error) {
@@ -45,7 +45,9 @@ func buildAccess(m *member) (err error) {
 			return m.cfg.Authority.SigningGrace + max(s.X509SVIDTTL, s.JWTSVIDTTL), err
 		},
 		Log: m.audit, Logger: m.log.Named("access"), Registerer: m.registry,
-	})
+	}
+	m.authorMay = cfg.AuthorMay
+	m.guard, err = access.NewGuard(cfg)
 	return err
 }
 

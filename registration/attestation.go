@@ -1,8 +1,8 @@
 package registration
 
 import (
-	"cmp"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
@@ -17,6 +17,8 @@ import (
 	"github.com/ententehq/entente/internal/token"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/registration/agenttoken"
+	"github.com/ententehq/entente/registration/nodeattest"
+	"github.com/ententehq/entente/registration/possession"
 )
 
 // attestationService serves entente.v1.AttestationService.
@@ -55,7 +57,7 @@ func (s *attestationService) AttestAgent(
 	}
 	name, err := s.known(ctx, identity)
 	if err == nil && name == "" {
-		name, err = s.redeem(ctx, m.GetToken(), identity)
+		name, err = s.admit(ctx, m, binding, identity)
 	}
 	if err != nil {
 		return nil, raftstore.StatusError(err)
@@ -84,19 +86,122 @@ func (s *attestationService) known(ctx context.Context, identity [32]byte) (stri
 	return byIdentity(view, identity)
 }
 
+// ProveMember proves that this member has its X509-SVID.
+func (s *attestationService) ProveMember(
+	ctx context.Context, _ *ententev1.ProveMemberRequest,
+) (*ententev1.ProveMemberResponse, error) {
+	binding, ok := s.room.cfg.Binding(ctx)
+	if !ok {
+		return nil, status.Error(codes.FailedPrecondition, "members prove themselves under entente-join/1 alone")
+	}
+	own, err := s.room.cfg.Certificate()
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "this member has no X509-SVID now: %v", err)
+	}
+	key, ok := own.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, status.Error(codes.Internal, "the key of this member's X509-SVID cannot sign")
+	}
+	signature, err := possession.Prove(possession.OfMember, key, binding, nil)
+	if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "prove this member: %v", err)
+	}
+	return &ententev1.ProveMemberResponse{Certificates: own.Certificate, Signature: signature}, nil
+}
+
+// admit makes the agent that evidence shows.
+func (s *attestationService) admit(
+	ctx context.Context, m *ententev1.AttestAgentRequest, binding []byte, identity [32]byte,
+) (string, error) {
+	var node nodeattest.Node
+	var err error
+	switch {
+	case m.GetToken() != nil:
+		return s.redeem(ctx, m.GetToken(), identity)
+	case m.GetX509Pop() != nil:
+		if s.room.cfg.X509PoP == nil {
+			return "", notConfigured("x509pop", "agents { x509pop { … } }")
+		}
+		node, err = s.room.cfg.X509PoP.Verify(m.GetX509Pop(), binding, identity, s.room.cfg.Now())
+	case m.GetKubernetes() != nil:
+		of := s.room.cfg.Kubernetes[m.GetKubernetes().GetCluster()]
+		if of == nil {
+			return "", notConfigured(fmt.Sprintf("the Kubernetes cluster %.80q", m.GetKubernetes().GetCluster()),
+				"agents { kubernetes \"NAME\" { … } }")
+		}
+		node, err = of.Verify(ctx, m.GetKubernetes().GetToken())
+	default:
+		return "", status.Error(codes.PermissionDenied, "no agent has this key: it was evicted, or never attested; "+
+			"give it a token, and "+newToken)
+	}
+	if errors.As(err, new(*nodeattest.Refusal)) {
+		return "", status.Error(codes.PermissionDenied, err.Error())
+	}
+	if err != nil {
+		return "", status.Error(codes.Unavailable, err.Error())
+	}
+	return node.Name, s.enroll(ctx, node, identity)
+}
+
+func notConfigured(what, how string) error {
+	return status.Errorf(codes.FailedPrecondition, "this member attests no agents by %s: configure it with %s on "+
+		"every member", what, how)
+}
+
+// enroll makes the agent of a node, in the place of the one that the same kind of evidence has shown before.
+func (s *attestationService) enroll(ctx context.Context, node nodeattest.Node, identity [32]byte) error {
+	now := s.room.cfg.Now()
+	_, err := s.room.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
+		if err := unused(tx, identity); err != nil {
+			return err
+		}
+		row, found, err := agents.Get(tx, node.Name)
+		switch {
+		case err != nil:
+			return err
+		case found && (row.Value.GetBan() != nil || row.Value.GetAttestation() != node.Attestation):
+			return free(tx, node.Name)
+		case found:
+			if err := deleteAgent(tx, row.Value); err != nil {
+				return err
+			}
+		default:
+			if n := s.room.index.nodes(); n >= maxAgents {
+				return tooManyAgents(n)
+			}
+		}
+		if err := evicted.Delete(tx, node.Name); err != nil {
+			return err
+		}
+		return s.room.putAgent(tx, &statev1.Agent{
+			Name: node.Name, Identity: identity[:], Attestation: node.Attestation, AttestTime: timestamppb.New(now),
+			Selectors: append([]string{
+				"agent:attestation:" + node.Attestation, "agent:name:" + node.Name,
+			}, node.Selectors...),
+		})
+	})
+	return err
+}
+
+// unused returns an error if an agent has a key.
+func unused(tx *raftstore.Tx, identity [32]byte) error {
+	of, err := byIdentity(tx, identity)
+	if err == nil && of != "" {
+		err = status.Errorf(codes.AlreadyExists, "agent %s is attested with this key: each agent makes a key of its "+
+			"own; move data_dir of this one away, so that it does", of)
+	}
+	return err
+}
+
+const newToken = "make a new one with 'entente agent token' on a member"
+
 // redeem makes the agent of a token.
 func (s *attestationService) redeem(
 	ctx context.Context, evidence *ententev1.AgentTokenEvidence, identity [32]byte,
 ) (name string, err error) {
-	const remedy = "make a new one with 'entente agent token' on a member"
-	if evidence == nil {
-		return "", status.Error(codes.PermissionDenied, "no agent has this key: it was evicted, or never attested; "+
-			"give "+
-			"it a token, and "+remedy)
-	}
 	void := status.Error(codes.PermissionDenied, "this cluster has no such token for an agent: it was used, "+
 		"replaced by "+
-		"a newer one, void after a restore or the removal of a member, or it has expired; "+remedy)
+		"a newer one, void after a restore or the removal of a member, or it has expired; "+newToken)
 	if !token.IsID(evidence.GetId()) {
 		return "", void
 	}
@@ -114,9 +219,8 @@ func (s *attestationService) redeem(
 		if err := s.authorOf(tx, row.Value); err != nil {
 			return err
 		}
-		if of, err := byIdentity(tx, identity); err != nil || of != "" {
-			return cmp.Or(err, status.Errorf(codes.AlreadyExists, "agent %s is attested with this key: each agent "+
-				"makes a key of its own; move data_dir of this one away, so that it does", of))
+		if err := unused(tx, identity); err != nil {
+			return err
 		}
 		if err := free(tx, name); err != nil {
 			return err

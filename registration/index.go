@@ -288,9 +288,9 @@ func (x *Index) admits(author string) error {
 	return nil
 }
 
-// size returns the number of entries and of agents.
-func (x *Index) size() (entries, agents int) {
+// nodes returns the number of agents.
+func (x *Index) nodes() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return len(x.entries), len(x.agents)
+	return len(x.agents)
 }

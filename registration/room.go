@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/tls"
 	"fmt"
 	"slices"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/registration/agenttoken"
+	"github.com/ententehq/entente/registration/nodeattest"
 )
 
 const (
@@ -49,7 +51,7 @@ type Lifetimes struct {
 	X509, JWT time.Duration
 }
 
-// Config configures a [Room]. All fields are required but MaxEntries, Logger and Now.
+// Config configures a [Room]. All fields are required but X509PoP, Kubernetes, MaxEntries, Logger and Now.
 type Config struct {
 	Store *raftstore.Store
 	// Home is the home trust domain.
@@ -65,6 +67,11 @@ type Config struct {
 	) error
 	// ParseCSR returns the key of a certificate request that its signature proves.
 	ParseCSR func(der []byte) (crypto.PublicKey, error)
+	// X509PoP and Kubernetes, by the names of the clusters, verify evidence other than tokens. What is nil is refused.
+	X509PoP    *nodeattest.X509PoP
+	Kubernetes map[string]*nodeattest.Kubernetes
+	// Certificate returns the X509-SVID of this member.
+	Certificate func() (*tls.Certificate, error)
 	// Binding returns the value that both ends derive from the TLS session of a call under entente-join/1.
 	Binding func(context.Context) ([]byte, bool)
 	// MaxEntries bounds the entries. If 0, it is 100,000.

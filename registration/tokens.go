@@ -53,7 +53,7 @@ func (s *agentService) CreateAgentToken(
 	if err != nil {
 		return nil, err
 	}
-	if _, n := s.room.index.size(); n >= maxAgents {
+	if n := s.room.index.nodes(); n >= maxAgents {
 		return nil, tooManyAgents(n)
 	}
 	now, tokenID := s.room.cfg.Now(), token.NewID()

@@ -29,10 +29,10 @@ const (
 var errOtherServer = errors.New("the server there has another identity key than the member that is known by this " +
 	"address; nothing was sent to it")
 
-// call runs fn with the service at a member, over a connection whose other end has proved the member's identity key.
-// binding is the value that both ends derive from the session.
+// call runs fn with the service at a member, over a connection whose other end has proved the member's identity key,
+// or, if trust is not nil, an X509-SVID of a member. binding is the value that both ends derive from the session.
 func call(
-	ctx context.Context, server agenttoken.Server,
+	ctx context.Context, server agenttoken.Server, trust *Trust,
 	fn func(ctx context.Context, service ententev1.AttestationServiceClient, binding []byte) error,
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -46,10 +46,13 @@ func call(
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{joinProtocol},
 		// Names and dates of identity certificates have no meaning. The key is compared.
-		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection pins the key
+		InsecureSkipVerify: true, //nolint:gosec // the key is pinned, or the member proves itself
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if s.NegotiatedProtocol != joinProtocol {
 				return fmt.Errorf("the server does not support %s: is it the cluster port of a member?", joinProtocol)
+			}
+			if trust != nil {
+				return nil // the member proves itself before anything is sent
 			}
 			if len(s.PeerCertificates) != 1 ||
 				sha256.Sum256(s.PeerCertificates[0].RawSubjectPublicKeyInfo) != server.Identity {
@@ -84,5 +87,15 @@ func call(
 		return err
 	}
 	defer func() { _ = client.Close() }() // it is not used any more
-	return fn(ctx, ententev1.NewAttestationServiceClient(client), binding)
+	service := ententev1.NewAttestationServiceClient(client)
+	if trust != nil {
+		proof, err := service.ProveMember(ctx, &ententev1.ProveMemberRequest{})
+		if err == nil {
+			err = trust.verify(proof, binding)
+		}
+		if err != nil {
+			return fmt.Errorf("verify the member by a bundle; no evidence was sent to it: %w", err)
+		}
+	}
+	return fn(ctx, service, binding)
 }

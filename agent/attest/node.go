@@ -34,8 +34,13 @@ type Config struct {
 	// Addresses, if not empty, are where the members are dialled instead of the addresses that the cluster names, in
 	// the same order.
 	Addresses []string
-	Version   string
-	Logger    hclog.Logger
+	// X509PoP and Kubernetes show the node instead of a token, unless one is given. At most one of them is set.
+	X509PoP    *X509PoP
+	Kubernetes *Kubernetes
+	// Trust, if not nil, verifies the members at Addresses, instead of the digests of their keys.
+	Trust   *Trust
+	Version string
+	Logger  hclog.Logger
 }
 
 // Node is the agent's identity. It is a source of its X509-SVID and of the bundle of the home trust domain. It is safe
@@ -81,16 +86,28 @@ func Open(cfg Config) (*Node, error) {
 			n.token = &t
 		}
 	}
-	if n.state.SPIFFEID == "" && n.token == nil {
+	switch shown := cfg.X509PoP != nil || cfg.Kubernetes != nil; {
+	case n.state.SPIFFEID == "" && n.token == nil && !shown:
 		return nil, errors.New("the agent was never attested, and has no token: make one with 'entente agent token " +
 			"NAME' on a member, and give it with --token-file or ENTENTE_AGENT_TOKEN")
+	case n.state.SPIFFEID == "" && n.token == nil && cfg.Trust == nil:
+		return nil, errors.New("the agent was never attested, and knows no member to show its node to: give " +
+			"trust_domain, trust_bundle and addresses, or a token")
 	}
 	return n, nil
 }
 
-// servers returns the members to attest to: those of a token that was not used yet, and from then on those that the
+// servers returns the members to attest to: without identities, those that a bundle verifies, if there is one. Else
+// those of a token that was not used yet, and from then on those that the
 // cluster named last. No others: a member that was removed since the one list was made is in the other one no more.
 func (n *Node) servers() []agenttoken.Server {
+	if n.cfg.Trust != nil {
+		var servers []agenttoken.Server
+		for _, address := range n.Addresses() {
+			servers = append(servers, agenttoken.Server{Address: address})
+		}
+		return servers
+	}
 	n.mu.RLock()
 	servers := slices.Clone(n.state.Servers)
 	if n.token != nil {
@@ -162,18 +179,13 @@ func (n *Node) attestAt(ctx context.Context, server agenttoken.Server) error {
 	}
 	at := time.Now()
 	var answer *ententev1.AttestAgentResponse
-	err = call(ctx, server, func(
+	err = call(ctx, server, n.cfg.Trust, func(
 		ctx context.Context, service ententev1.AttestationServiceClient, binding []byte,
 	) (err error) {
 		m := &ententev1.AttestAgentRequest{Csr: csr, Version: n.cfg.Version}
-		if m.Proof, err = agenttoken.Prove(n.key, binding); err != nil {
+		if err := n.prove(m, binding); err != nil {
 			return err
 		}
-		n.mu.RLock()
-		if n.token != nil {
-			m.Token = &ententev1.AgentTokenEvidence{Id: n.token.ID, Secret: n.token.Secret[:]}
-		}
-		n.mu.RUnlock()
 		answer, err = service.AttestAgent(ctx, m)
 		return err
 	})
@@ -209,6 +221,10 @@ func (n *Node) adopt(issued *ententev1.IssueX509SVIDResponse, servers []*entente
 	defer n.mu.Unlock()
 	if n.state.SPIFFEID != "" && n.state.SPIFFEID != svid.ID.String() {
 		return fmt.Errorf("the member issued %s to this agent, which is %s", svid.ID, n.state.SPIFFEID)
+	}
+	if n.cfg.Trust != nil && svid.ID.TrustDomain() != n.cfg.Trust.TrustDomain {
+		return fmt.Errorf("the member issued %s, in another trust domain than %s", svid.ID,
+			n.cfg.Trust.TrustDomain.Name())
 	}
 	next := state{SPIFFEID: svid.ID.String(), Servers: named(servers), Token: n.state.Token}
 	if len(next.Servers) == 0 {

@@ -27,6 +27,7 @@ type Config struct {
 	Raft           Raft
 	Telemetry      Telemetry
 	Snapshots      *Snapshots // nil: the member saves none by itself
+	Agents         Agents
 
 	effective []byte
 }

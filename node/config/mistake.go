@@ -129,6 +129,9 @@ func schemas() map[string]*hcl.BodySchema {
 		"":                    topSchema(),
 		"bundle_endpoint":     endpointSchema,
 		"telemetry":           telemetrySchema,
+		"agents":              agentsSchema,
+		"x509pop":             x509popSchema.hcl(),
+		"kubernetes":          kubernetesSchema.hcl(),
 		"traces":              tracesSchema.hcl(),
 		"profile":             webProfileSchema,
 		"acme":                acmeSchema.hcl(),
@@ -151,7 +154,8 @@ func schemas() map[string]*hcl.BodySchema {
 
 func topSchema() *hcl.BodySchema {
 	top := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
-		{Type: "bundle_endpoint"}, {Type: "telemetry"}, {Type: "upstream", LabelNames: []string{"name"}},
+		{Type: "bundle_endpoint"}, {Type: "telemetry"}, {Type: "agents"},
+		{Type: "upstream", LabelNames: []string{"name"}},
 	}}
 	for name := range blocks {
 		top.Blocks = append(top.Blocks, hcl.BlockHeaderSchema{Type: name})

@@ -105,6 +105,7 @@ func decodeConfig(file *hcl.File) (*Config, error) {
 	d.raft(cfg)
 	d.telemetry(cfg)
 	cfg.Snapshots = snapshots(d, cfg)
+	decodeAgents(d, cfg)
 	d.relations(cfg)
 	if d.diags.HasErrors() {
 		return nil, sentences(misplaced(file.Bytes, d.diags))

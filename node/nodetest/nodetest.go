@@ -48,20 +48,20 @@ func Start() (*Member, error) {
 	return StartIn(spiffeid.RequireTrustDomainFromString("dev.example.org"))
 }
 
-// StartIn is Start with another home trust domain.
-func StartIn(home spiffeid.TrustDomain) (*Member, error) {
+// StartIn is Start with another home trust domain, and a configuration that functions adjust.
+func StartIn(home spiffeid.TrustDomain, adjust ...func(*config.Config)) (*Member, error) {
 	dir, err := os.MkdirTemp("", "nodetest-") // short, since the path of a socket has at most 107 bytes
 	if err != nil {
 		return nil, err
 	}
 	m := &Member{dir: dir, Socket: filepath.Join(dir, node.SocketName), ended: make(chan error, 1), log: &log{}}
-	if err := m.start(home); err != nil {
+	if err := m.start(home, adjust); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return m, nil
 }
 
-func (m *Member) start(home spiffeid.TrustDomain) error {
+func (m *Member) start(home spiffeid.TrustDomain, adjust []func(*config.Config)) error {
 	cfg, err := config.Dev(m.dir, config.DefaultAddresses())
 	if err != nil {
 		return err
@@ -74,6 +74,9 @@ func (m *Member) start(home spiffeid.TrustDomain) error {
 	m.Address, m.BundleEndpoint = ports[0], ports[1]
 	cfg.Member.Listen, cfg.Member.Advertise = ports[0], ports[0]
 	cfg.BundleEndpoint.Listen, cfg.Telemetry.Listen = ports[1], ports[2]
+	for _, f := range adjust {
+		f(cfg)
+	}
 	started := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
