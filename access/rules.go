@@ -349,6 +349,11 @@ var rules = map[string]Rule{
 
 	// The audit log covers every domain.
 	v1.AuditService_TailAudit_FullMethodName: {Roles: operators, Reach: Cluster, Audit: Unaudited},
+
+	// The process of the member. These are served on the admin socket alone.
+	v1.DebugService_Collect_FullMethodName: {Roles: admins, Reach: Cluster, Audit: Audited},
+	v1.DebugService_Profile_FullMethodName: {Roles: admins, Reach: Cluster, Audit: Audited,
+		Target: named((*v1.ProfileRequest).GetProfile)},
 }
 
 // targetGrant returns the domain of a grant as the target. The object names the whole grant. What a grant gives beyond

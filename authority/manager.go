@@ -216,6 +216,9 @@ func (m *Manager) AuthorityService() ententev1.AuthorityServiceServer {
 // SVIDService returns the service that issues SVIDs; see [issue.Issuer.SVIDService].
 func (m *Manager) SVIDService() ententev1.SVIDServiceServer { return m.issuer.SVIDService() }
 
+// SetIssueRate changes IssueRate and IssueBurst of [Config] for every caller.
+func (m *Manager) SetIssueRate(perSecond float64, burst int) { m.issuer.SetRate(perSecond, burst) }
+
 // SigningService returns the service that signs for other members; see [issue.Issuer.SigningService].
 func (m *Manager) SigningService() ententev1.SigningServiceServer { return m.issuer.SigningService() }
 

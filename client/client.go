@@ -191,6 +191,9 @@ func (c *Client) Cluster() ententev1.ClusterServiceClient {
 	return ententev1.NewClusterServiceClient(c.conn)
 }
 
+// Debug returns a client of DebugService, which members serve on their admin sockets alone.
+func (c *Client) Debug() ententev1.DebugServiceClient { return ententev1.NewDebugServiceClient(c.conn) }
+
 // Domains returns the service that manages hosted trust domains.
 func (c *Client) Domains() ententev1.DomainServiceClient {
 	return ententev1.NewDomainServiceClient(c.conn)

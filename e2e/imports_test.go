@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/logthrottle":   {},
 	"internal/origin":        {},
 	"internal/protocomments": {},
+	"internal/release":       {},
 	"internal/sealed":        {},
 	"internal/secretdir":     {},
 	"internal/shorttest":     {},
@@ -156,9 +157,12 @@ var mayImport = map[string][]string{
 	"node/preflight": {
 		"authority/keys", "bundle/webcert", "raftstore/membership/join", "node/config", "federation/relationship",
 	},
+	"node/debug":        {},
 	"node/lifecycle":    {},
 	"node/operations":   {},
 	"node/backup":       {"raftstore"},
+	"node/process":      {},
+	"node/supervisor":   {},
 	"node/tracing":      {},
 	"node/xdsbootstrap": {"bundle", "routing/xds"},
 	"node/inspect": {
@@ -181,9 +185,10 @@ var mayImport = map[string][]string{
 	"cmd/entente/demo":               {"client"},
 	"cmd/entente/sync":               {"bundle", "client", "cmd/entente/cli"},
 	"cmd/entente":                    {"agent", "client", "node", "cmd/entente/demo", "cmd/entente/sync"},
-	"terraform":                      {"bundle", "client"},
+	"terraform":                      {"bundle", "client", "internal/release"},
 	"terraform/acceptance":           {"client", "node/nodetest", "terraform"},
 	"cmd/terraform-provider-entente": {"terraform"},
+	"deploy":                         {"node/config"},
 	"e2e/chaos":                      {},
 	"e2e": {
 		"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "node", "vaultca", "client",

@@ -73,7 +73,7 @@ func certify(m *member, cfg *endpoint.ServerConfig) error {
 		if err != nil {
 			return err
 		}
-		cfg.Web = files
+		cfg.Web, m.web = files, files
 	}
 	return nil
 }

@@ -16,14 +16,18 @@ import (
 	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/authority"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/bundle/webcert"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/node/backup"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/node/datadir"
+	"github.com/ententehq/entente/node/debug"
 	"github.com/ententehq/entente/node/lifecycle"
 	"github.com/ententehq/entente/node/operations"
 	"github.com/ententehq/entente/node/port"
+	"github.com/ententehq/entente/node/process"
 	"github.com/ententehq/entente/node/recovery"
+	"github.com/ententehq/entente/node/supervisor"
 	"github.com/ententehq/entente/node/tracing"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -44,12 +48,14 @@ import (
 type member struct {
 	cfg      *config.Config
 	log      hclog.Logger
+	tail     *debug.Tail
 	life     *lifecycle.Lifecycle
 	registry *prometheus.Registry
 
 	dir        *datadir.Folder
 	audit      *audit.Log
 	operations *operations.Server
+	supervisor *supervisor.Supervisor
 	identity   *memberid.Identity
 	directory  *directory.Directory
 	port       *port.Port
@@ -68,6 +74,7 @@ type member struct {
 	routing    *routing.Manager
 	xds        *xds.Cache
 	handler    *endpoint.Handler
+	web        *webcert.CertificateFiles // nil if the endpoint has no certificate from files
 	publisher  *publisher.Publisher
 	bundles    *bundleapi.Service
 	// authorMay decides whether what a caller wrote still counts.
@@ -88,6 +95,7 @@ func (m *member) build() error {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.operations = operations.New(m.registry, m.log.Named("operations"))
+	m.supervisor = supervisor.New(supervisor.Config{Status: m.status, Alive: m.alive, Log: m.log.Named("supervisor")})
 	for _, step := range []func(*member) error{
 		openTraces, openFiles, openPort, openStore, buildMembership, buildAccess, buildAuthority, buildFederation,
 		buildRouting, buildRegistration, buildEndpoint, buildSnapshots,
@@ -108,8 +116,9 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	m.restoreSVIDs()
-	m.life.Start("collector", paceCollector)
-	m.life.Start("memory limit", boundMemory)
+	m.life.Start("collector", process.PaceCollector)
+	m.life.Start("memory limit", process.BoundMemory)
+	m.life.Start("supervisor", m.supervisor.Run)
 	m.life.Start("refused connections", m.refusals.record(m.audit))
 	m.life.Start("port", m.port.Run)
 	m.life.OnStop("store", m.store.Close) // before the port, whose connections it uses
@@ -137,6 +146,8 @@ func (m *member) start(ctx context.Context, opts Options) error {
 	if err := await(ctx, m, m.store.Serving().AwaitLoaded); err != nil {
 		return err
 	}
+	m.life.Start("signals", followSignals(m, opts.Reload))
+	m.supervisor.Ready() // what follows can wait for other members
 	m.life.Start("membership", m.members.Run)
 	if err := enterCluster(ctx, m, opts.Bootstrap); err != nil {
 		return err
@@ -179,7 +190,6 @@ func (m *member) start(ctx context.Context, opts Options) error {
 		return err
 	}
 	m.life.OnStop("peer streams", func() error { m.federation.Streams().Drain(); return nil })
-	m.life.Start("signals", followSignals(m))
 	m.operations.SetReady(readiness(m))
 	m.operations.SetReadyToWrite(readinessToWrite(m))
 	return nil

@@ -6,9 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -66,6 +63,31 @@ func readinessToWrite(m *member) []operations.Check {
 	}
 }
 
+// status describes this member in one line, for a supervisor: what it waits for, or who leads and what it cannot do.
+func (m *member) status() string {
+	if !m.serving.Load() {
+		return fmt.Sprintf("%s starts: %v", m.cfg.Member.ID, starting(m))
+	}
+	voters := 0
+	for _, server := range m.store.Servers().List() {
+		if server.Voter {
+			voters++
+		}
+	}
+	leader, known := m.store.Leader()
+	lead := "no leader"
+	if known {
+		lead = "leader " + leader.MemberID
+	}
+	text := fmt.Sprintf("%s of cluster %s, %s, %d voters", m.cfg.Member.ID, m.cfg.Cluster.Name, lead, voters)
+	for _, c := range readinessToWrite(m) {
+		if err := c.Test(); err != nil {
+			return fmt.Sprintf("%s: not ready to write: %s: %v", text, c.Name, err)
+		}
+	}
+	return text + ": ready"
+}
+
 // showRemoval logs that this member was removed, and answers so at /ready until the process ends.
 func (m *member) showRemoval(reason error) {
 	m.removed = true
@@ -115,25 +137,4 @@ func usableSVID(own func() (*tls.Certificate, error), bundles x509bundle.Source,
 		return fmt.Errorf("the SVID of this member is refused by those who verify it: %w", err)
 	}
 	return nil
-}
-
-// followSignals reopens the audit log at SIGHUP, after it was rotated.
-func followSignals(m *member) func(context.Context) error {
-	return func(ctx context.Context) error {
-		hup := make(chan os.Signal, 1)
-		signal.Notify(hup, syscall.SIGHUP)
-		defer signal.Stop(hup)
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-hup:
-				if err := m.audit.Reopen(); err != nil {
-					m.log.Error("cannot reopen the audit log; the member continues with the file it has", "error", err)
-					continue
-				}
-				m.log.Info("reopened the audit log")
-			}
-		}
-	}
 }

@@ -5,19 +5,34 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/ententehq/entente/internal/logthrottle"
 	"github.com/ententehq/entente/node/config"
+	report "github.com/ententehq/entente/node/debug"
 	"github.com/ententehq/entente/node/lifecycle"
 	"github.com/ententehq/entente/node/preflight"
 	"github.com/ententehq/entente/raftstore"
 )
 
-// Version is the version of the software. The build sets it.
+// Version is the version of the software. A release sets it when it is linked; 'go install' of a version leaves it to
+// what Go records of the module.
 var Version = "dev"
+
+// released matches the versions that Go records for a tagged module.
+var released = regexp.MustCompile(`^v(\d+\.\d+\.\d+)$`)
+
+func init() {
+	if info, ok := debug.ReadBuildInfo(); ok && Version == "dev" {
+		if tag := released.FindStringSubmatch(info.Main.Version); tag != nil {
+			Version = tag[1]
+		}
+	}
+}
 
 // Options are the settings of a member that are not in its configuration file.
 type Options struct {
@@ -25,6 +40,8 @@ type Options struct {
 	Bootstrap bool
 	// LogOutput receives the log. If nil, the log goes to standard error.
 	LogOutput io.Writer
+	// Reload, if not nil, reads the configuration again after SIGHUP.
+	Reload func() (*config.Config, error)
 	// Started, if not nil, is called once the member has started and its admin socket accepts connections.
 	Started func()
 }
@@ -44,8 +61,9 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 	if err := preflight.Check(cfg); err != nil {
 		return err
 	}
-	log, throttle := newLog(cfg.Telemetry, opts.LogOutput)
-	m := &member{cfg: cfg, log: log, life: lifecycle.New(log)}
+	tail := report.NewTail(opts.LogOutput)
+	log, throttle := newLog(cfg.Telemetry, tail)
+	m := &member{cfg: cfg, log: log, tail: tail, life: lifecycle.New(log)}
 	err := m.start(ctx, opts)
 	if err == nil {
 		log.Info("started", "version", Version, "cluster", cfg.Cluster.Name, "member", cfg.Member.ID,
@@ -57,6 +75,7 @@ func Run(ctx context.Context, cfg *config.Config, opts Options) error {
 		select {
 		case <-ctx.Done():
 			log.Info("stopping")
+			m.supervisor.Stopping()
 		case err = <-m.life.Failed():
 			if !errors.Is(err, ErrRemoved) {
 				return m.abort(err, throttle)

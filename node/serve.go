@@ -123,7 +123,9 @@ func serveCallers(m *member) error {
 	}
 	// TLS has a read buffer of its own, the socket has none.
 	local := append(serverOptions(access.SocketCredentials()), grpc.ReadBufferSize(4<<10))
-	m.life.Start("admin socket", serveGRPC(newAPI(m, local), socket))
+	administrator := newAPI(m, local)
+	registerDebug(m, administrator)
+	m.life.Start("admin socket", serveGRPC(administrator, socket))
 	m.life.Start("API", serveGRPC(newAPI(m, serverOptions(port.Credentials())), m.port.Listener(port.GRPC)))
 	return nil
 }

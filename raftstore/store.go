@@ -270,6 +270,25 @@ func (s *Store) Servers() *Servers {
 // IsLeader reports whether this member leads and has applied everything that was acknowledged before.
 func (s *Store) IsLeader() bool { return s.leadership.leads() }
 
+// Responds returns once Raft's main loop has handled a request, or with the error of ctx. It says nothing about who
+// leads.
+func (s *Store) Responds(ctx context.Context) error {
+	handled := make(chan struct{})
+	go func() {
+		_ = s.node.raft.VerifyLeader().Error() // that this member does not lead, or no longer, is an answer too
+		close(handled)
+	}()
+	select {
+	case <-handled:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("raft's main loop does not respond: %w", ctx.Err())
+	}
+}
+
+// Stats returns what hashicorp/raft states of itself: its state, terms, indexes and configuration.
+func (s *Store) Stats() map[string]string { return s.node.raft.Stats() }
+
 // Leader returns the member that leads, as far as this one knows.
 func (s *Store) Leader() (Server, bool) { return s.leadership.leader() }
 

@@ -98,6 +98,9 @@ func New(config Config) (*Issuer, error) {
 	return i, nil
 }
 
+// SetRate changes the limits of every caller, as Rate and Burst of [Config] state them.
+func (i *Issuer) SetRate(perSecond float64, burst int) { i.limiter.set(perSecond, burst) }
+
 // Update reads the state of the tables. After an error the issuer continues with the state that it had.
 func (i *Issuer) Update(view *raftstore.View) error {
 	next, err := i.readState(view, i.state.Load())

@@ -32,12 +32,12 @@ const (
 // limiter bounds the rate at which each caller requests SVIDs from this member. Its methods can be called from any
 // goroutine.
 type limiter struct {
-	rate    rate.Limit
-	burst   int
 	now     func() time.Time
 	refused *prometheus.CounterVec
 
 	mu      sync.Mutex
+	rate    rate.Limit
+	burst   int
 	callers *lru.Cache[string, *rate.Limiter]
 }
 
@@ -48,16 +48,14 @@ func newLimiter(perSecond float64, burst int, now func() time.Time, r prometheus
 		return nil, err
 	}
 	l := &limiter{
-		rate: rate.Limit(perSecond), burst: burst, now: now, callers: callers,
+		now: now, callers: callers,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "entente_authority_rate_limited_total",
 			Help: "Requests for SVIDs refused because their caller requested more than issue_rate and issue_burst " +
 				"allow, by kind.",
 		}, []string{"kind"}),
 	}
-	if perSecond < 0 {
-		l.rate = rate.Inf
-	}
+	l.set(perSecond, burst)
 	for _, kind := range plan.Kinds {
 		l.refused.WithLabelValues(kind.String())
 	}
@@ -67,6 +65,17 @@ func newLimiter(perSecond float64, burst int, now func() time.Time, r prometheus
 		}
 	}
 	return l, nil
+}
+
+// set changes the limits. Each caller starts with a full burst. A negative perSecond disables them.
+func (l *limiter) set(perSecond float64, burst int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rate, l.burst = rate.Limit(perSecond), burst
+	if perSecond < 0 {
+		l.rate = rate.Inf
+	}
+	l.callers.Purge()
 }
 
 // limitedAs returns the name under which a caller is counted. All callers on the admin socket count as one.
@@ -79,11 +88,11 @@ func limitedAs(caller access.Caller) string {
 
 // admit counts one request of the caller, or refuses it with RESOURCE_EXHAUSTED and the time after which to retry.
 func (l *limiter) admit(caller access.Caller, kind plan.Kind) error {
-	if l.rate == rate.Inf {
-		return nil
-	}
 	now := l.now()
 	of := l.of(limitedAs(caller))
+	if of == nil {
+		return nil
+	}
 	reservation := of.ReserveN(now, 1)
 	delay := reservation.DelayFrom(now)
 	if delay == 0 {
@@ -91,12 +100,16 @@ func (l *limiter) admit(caller access.Caller, kind plan.Kind) error {
 	}
 	reservation.CancelAt(now)
 	l.refused.WithLabelValues(kind.String()).Inc()
-	return limited(caller, l.rate, l.burst, delay)
+	return limited(caller, of.Limit(), of.Burst(), delay)
 }
 
+// of returns the limiter of a caller, or nil if there are no limits.
 func (l *limiter) of(name string) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.rate == rate.Inf {
+		return nil
+	}
 	if of, ok := l.callers.Get(name); ok {
 		return of
 	}

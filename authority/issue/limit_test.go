@@ -69,3 +69,20 @@ func TestLimiterIsBounded(t *testing.T) {
 		require.NoError(t, unlimited.admit(access.Caller{}, plan.X509))
 	}
 }
+
+// A changed limit counts at once, for callers that are known too, and in the text of the refusal.
+func TestLimiterChanges(t *testing.T) {
+	now := time.Now()
+	l, err := newLimiter(1, 1, func() time.Time { return now }, nil)
+	require.NoError(t, err)
+	require.NoError(t, l.admit(access.Caller{}, plan.X509))
+	require.ErrorContains(t, l.admit(access.Caller{}, plan.X509), "more than 1 SVIDs a second (and 1 at once)")
+	l.set(5, 2)
+	require.NoError(t, l.admit(access.Caller{}, plan.X509))
+	require.NoError(t, l.admit(access.Caller{}, plan.X509))
+	require.ErrorContains(t, l.admit(access.Caller{}, plan.X509), "more than 5 SVIDs a second (and 2 at once)")
+	l.set(-1, 1)
+	for range 100 {
+		require.NoError(t, l.admit(access.Caller{}, plan.X509))
+	}
+}

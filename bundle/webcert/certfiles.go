@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,9 +40,15 @@ type CertificateFilesConfig struct {
 type CertificateFiles struct {
 	config  CertificateFilesConfig
 	current atomic.Pointer[tls.Certificate]
-	seen    fileState // of the last attempt, good or not; used by Run alone
 	reloads *prometheus.CounterVec
+
+	mu    sync.Mutex
+	files filePair
+	seen  fileState // of the last attempt, good or not
 }
+
+// filePair names the files of a certificate.
+type filePair struct{ cert, key string }
 
 // fileState is the content of the files. The content is compared, since a mounted secret can change within the
 // resolution of a file's time.
@@ -62,16 +69,11 @@ func NewCertificateFiles(c CertificateFilesConfig) (*CertificateFiles, error) {
 	for _, result := range []string{"ok", "failed"} {
 		f.reloads.WithLabelValues(result)
 	}
-	state, err := f.read()
+	take, err := f.Prepare(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := f.parse(state)
-	if err != nil {
-		return nil, err
-	}
-	f.seen = state
-	f.current.Store(cert)
+	take()
 	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "entente_bundle_endpoint_certificate_expiry_timestamp_seconds",
 		Help: "When the certificate of the https_web endpoint expires.",
@@ -85,6 +87,26 @@ func NewCertificateFiles(c CertificateFilesConfig) (*CertificateFiles, error) {
 // Certificate returns the current certificate.
 func (f *CertificateFiles) Certificate(context.Context, string) (*tls.Certificate, error) {
 	return f.current.Load(), nil
+}
+
+// Prepare reads and checks a pair, which can be in other files than before. The certificate is presented, and its files
+// are followed, once take is called.
+func (f *CertificateFiles) Prepare(certFile, keyFile string) (take func(), err error) {
+	files := filePair{certFile, keyFile}
+	state, err := files.read()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := files.parse(state)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.files, f.seen = files, state
+		f.current.Store(cert)
+	}, nil
 }
 
 // Run polls the files until ctx ends.
@@ -103,7 +125,9 @@ func (f *CertificateFiles) Run(ctx context.Context) error {
 
 // reload presents a changed pair. A broken pair is reported once for each change.
 func (f *CertificateFiles) reload() {
-	state, err := f.read()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state, err := f.files.read()
 	if err == nil && bytes.Equal(state.cert, f.seen.cert) && bytes.Equal(state.key, f.seen.key) {
 		return
 	}
@@ -113,7 +137,7 @@ func (f *CertificateFiles) reload() {
 	f.seen = state
 	var cert *tls.Certificate
 	if err == nil {
-		cert, err = f.parse(state)
+		cert, err = f.files.parse(state)
 	}
 	if err != nil {
 		f.reloads.WithLabelValues("failed").Inc()
@@ -126,32 +150,32 @@ func (f *CertificateFiles) reload() {
 	f.config.Logger.Info(
 		"bundle endpoint has a new certificate",
 		"file",
-		f.config.CertFile,
+		f.files.cert,
 		"expires",
 		cert.Leaf.NotAfter,
 	)
 }
 
-func (f *CertificateFiles) read() (fileState, error) {
-	cert, err := readBounded(f.config.CertFile)
+func (p filePair) read() (fileState, error) {
+	cert, err := readBounded(p.cert)
 	if err != nil {
 		return fileState{}, fmt.Errorf("read cert_file: %w", err)
 	}
-	key, err := readBounded(f.config.KeyFile)
+	key, err := readBounded(p.key)
 	if err != nil {
 		return fileState{}, fmt.Errorf("read key_file: %w", err)
 	}
 	return fileState{cert: cert, key: key}, nil
 }
 
-func (f *CertificateFiles) parse(state fileState) (*tls.Certificate, error) {
+func (p filePair) parse(state fileState) (*tls.Certificate, error) {
 	cert, err := tls.X509KeyPair(state.cert, state.key)
 	if err != nil {
-		return nil, fmt.Errorf("cert_file %s with key_file %s: %w", f.config.CertFile, f.config.KeyFile, err)
+		return nil, fmt.Errorf("cert_file %s with key_file %s: %w", p.cert, p.key, err)
 	}
 	if cert.Leaf == nil {
 		if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-			return nil, fmt.Errorf("cert_file %s: %w", f.config.CertFile, err)
+			return nil, fmt.Errorf("cert_file %s: %w", p.cert, err)
 		}
 	}
 	return &cert, nil

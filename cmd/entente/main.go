@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 	"github.com/ententehq/entente/cmd/entente/cluster"
 	"github.com/ententehq/entente/cmd/entente/complete"
+	"github.com/ententehq/entente/cmd/entente/debug"
 	"github.com/ententehq/entente/cmd/entente/demo"
 	"github.com/ententehq/entente/cmd/entente/domain"
 	"github.com/ententehq/entente/cmd/entente/entry"
@@ -75,7 +76,7 @@ as the SPIFFE ID in --cert. 'entente demo' shows everything on one machine.`,
 		domain.Command(env), bundle.Command(env), sync.Command(env),
 		federation.Command(env), authority.Command(env), svid.Command(env), service.Command(env), rule.Command(env),
 		hint.Command(env), xds.Command(env), agent.Command(env), entry.Command(env), access.Command(env),
-		audit.Command(env), vault.Command(env),
+		audit.Command(env), vault.Command(env), debug.Command(env),
 		demoCommand(env), versionCommand(env),
 	)
 	env.Prepare(root)

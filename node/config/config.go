@@ -30,6 +30,7 @@ type Config struct {
 	Agents         Agents
 
 	effective []byte
+	literals  []string // the secrets that are in the file itself, in its order
 }
 
 // Effective returns the configuration with all defaults, as a file that [Load] accepts. It contains no secret, but the

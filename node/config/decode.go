@@ -82,6 +82,8 @@ type block struct {
 	src     []byte // of the file
 	diags   *hcl.Diagnostics
 	out     *hclwrite.Body // receives the effective value of each setting that is read
+	// literals receives the secrets that are in the file itself. If nil, there is no file.
+	literals *[]string
 }
 
 // record writes the effective value of a setting.
@@ -132,6 +134,15 @@ func (b *block) text(name, def string) string {
 		b.record(name, cty.StringVal(def))
 	}
 	return def
+}
+
+// path reads the path of a file, which can be a credential of systemd, or returns "".
+func (b *block) path(name string) string {
+	path, err := Credential(b.text(name, ""))
+	if err != nil {
+		b.refuse(name, "%v", err)
+	}
+	return path
 }
 
 // texts reads a list of one or more strings.

@@ -71,8 +71,8 @@ func (d *decoder) bundleEndpoint(cfg *Config) {
 // webProfile decodes the source of the web certificate: two files, or an ACME server.
 func (d *decoder) webProfile(e *BundleEndpoint, pb *hcl.Block, out *hclwrite.Body) {
 	p, nested := d.open(fmt.Sprintf("bundle_endpoint.profile %q", ProfileWeb), out, pb.Body, webProfileSchema)
-	e.CertFile, e.KeyFile = p.text("cert_file", ""), p.text("key_file", "")
-	e.RootsFile = p.text("roots_file", "")
+	e.CertFile, e.KeyFile = p.path("cert_file"), p.path("key_file")
+	e.RootsFile = p.path("roots_file")
 	_, cert := p.attrs["cert_file"]
 	_, key := p.attrs["key_file"]
 	switch {

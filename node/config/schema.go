@@ -73,6 +73,7 @@ type decoder struct {
 	// block `keys` in it.
 	effective *hclwrite.File
 	keysOut   *hclwrite.Body
+	literals  []string
 }
 
 func decodeConfig(file *hcl.File) (*Config, error) {
@@ -110,7 +111,7 @@ func decodeConfig(file *hcl.File) (*Config, error) {
 	if d.diags.HasErrors() {
 		return nil, sentences(misplaced(file.Bytes, d.diags))
 	}
-	cfg.effective = hclwrite.Format(d.effective.Bytes())
+	cfg.effective, cfg.literals = hclwrite.Format(d.effective.Bytes()), d.literals
 	return cfg, nil
 }
 
@@ -153,7 +154,7 @@ func (d *decoder) open(
 	d.diags = append(d.diags, diags...)
 	return &block{
 		name: name, attrs: content.Attributes, missing: content.MissingItemRange, src: d.file.Bytes, diags: &d.diags,
-		out: out,
+		out: out, literals: &d.literals,
 	}, content.Blocks
 }
 

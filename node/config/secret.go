@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -31,6 +32,10 @@ func (s Secret) GoString() string { return s.String() }
 // Read returns the secret without surrounding white space.
 func (s Secret) Read() (string, error) {
 	if path, ok := strings.CutPrefix(s.source, "file:"); ok {
+		path, err := Credential(path)
+		if err != nil {
+			return "", fmt.Errorf("read secret %s: %w", s, err)
+		}
 		f, err := os.Open(path)
 		if err != nil {
 			return "", fmt.Errorf("read secret: %w", err)
@@ -49,6 +54,27 @@ func (s Secret) Read() (string, error) {
 		return nonEmpty(strings.TrimSpace(os.Getenv(name)), s)
 	}
 	return s.source, nil
+}
+
+// credentialsVariable is set by systemd for a unit with LoadCredential, and credentialsPrefix is how a path names it.
+const (
+	credentialsVariable = "CREDENTIALS_DIRECTORY"
+	credentialsPrefix   = "$" + credentialsVariable + "/"
+)
+
+// Credential replaces $CREDENTIALS_DIRECTORY at the beginning of a path by the folder with the credentials that systemd
+// loaded for the unit. Other paths are returned as they are.
+func Credential(path string) (string, error) {
+	name, ok := strings.CutPrefix(path, credentialsPrefix)
+	if !ok {
+		return path, nil
+	}
+	dir := os.Getenv(credentialsVariable)
+	if dir == "" {
+		return "", fmt.Errorf("%s is not set: add LoadCredential=%s:PATH to the systemd unit, or write a path of this "+
+			"machine", credentialsVariable, name)
+	}
+	return filepath.Join(dir, name), nil
 }
 
 func nonEmpty(value string, s Secret) (string, error) {
@@ -70,6 +96,9 @@ func (b *block) secret(name string) Secret {
 			"\"file:PATH\" or \"env:NAME\"", hidden)
 	default:
 		b.record(name, cty.StringVal(s.String()))
+		if s.String() == hidden && b.literals != nil {
+			*b.literals = append(*b.literals, s.source)
+		}
 	}
 	return s
 }

@@ -126,7 +126,7 @@ func (d *decoder) vaultAuth(hb *hcl.Block, out *hclwrite.Body) vault.Auth {
 		return vault.Kubernetes{Mount: mount, Role: b.text("role", ""), TokenFile: b.text("token_file", "")}
 	default:
 		return vault.Certificate{
-			Mount: mount, Role: b.text("role", ""), CertFile: b.text("cert_file", ""), KeyFile: b.text("key_file", ""),
+			Mount: mount, Role: b.text("role", ""), CertFile: b.path("cert_file"), KeyFile: b.path("key_file"),
 		}
 	}
 }

@@ -82,9 +82,17 @@ func set(to *atomic.Pointer[[]Check], checks []Check) {
 // Fail marks the member as failed. /live then returns the error of the first call.
 func (o *Server) Fail(err error) { o.failed.CompareAndSwap(nil, &err) }
 
-func (o *Server) live(w http.ResponseWriter, _ *http.Request) {
+// Failed returns the error of the first call of Fail, or nil.
+func (o *Server) Failed() error {
 	if err := o.failed.Load(); err != nil {
-		http.Error(w, fmt.Sprintf("failed: %v", *err), http.StatusServiceUnavailable)
+		return *err
+	}
+	return nil
+}
+
+func (o *Server) live(w http.ResponseWriter, _ *http.Request) {
+	if err := o.Failed(); err != nil {
+		http.Error(w, fmt.Sprintf("failed: %v", err), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "live")
@@ -100,17 +108,44 @@ func answer(w http.ResponseWriter, checks *[]Check) {
 		http.Error(w, "not ready: starting or stopping", http.StatusServiceUnavailable)
 		return
 	}
-	var text strings.Builder
-	code := http.StatusOK
-	for _, c := range *checks {
+	text, ok := test(*checks)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	fmt.Fprint(w, text)
+}
+
+// test returns a line for each condition, and whether all hold.
+func test(checks []Check) (text string, ok bool) {
+	var out strings.Builder
+	ok = true
+	for _, c := range checks {
 		if err := c.Test(); err != nil {
-			code = http.StatusServiceUnavailable
-			fmt.Fprintf(&text, "%s: %v\n", c.Name, err)
+			ok = false
+			fmt.Fprintf(&out, "%s: %v\n", c.Name, err)
 			continue
 		}
-		fmt.Fprintf(&text, "%s: ok\n", c.Name)
+		fmt.Fprintf(&out, "%s: ok\n", c.Name)
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(code)
-	fmt.Fprint(w, text.String())
+	return out.String(), ok
+}
+
+// Report returns what /live, /ready and /ready/write answer.
+func (o *Server) Report() []byte {
+	var out strings.Builder
+	if err := o.Failed(); err != nil {
+		fmt.Fprintf(&out, "failed: %v\n", err)
+	}
+	for _, one := range []struct {
+		path   string
+		checks *[]Check
+	}{{"/ready", o.ready.Load()}, {"/ready/write", o.writes.Load()}} {
+		fmt.Fprintf(&out, "%s:\n", one.path)
+		if one.checks != nil {
+			text, _ := test(*one.checks)
+			out.WriteString(text)
+		}
+	}
+	return []byte(out.String())
 }

@@ -379,6 +379,8 @@ var comments = map[string]string{
 	"entente.v1.PeerTermination.reason":                            "A named reason, such as ended, suspended, draining, moved or duplicate.",
 	"entente.v1.PrepareAuthoritiesRequest.trust_domain":            "If empty, all hosted domains.",
 	"entente.v1.PrepareAuthoritiesResponse.expected_duration":      "The time until all verifiers have them, after which activating them is safe.",
+	"entente.v1.ProfileRequest.duration":                           "How long cpu and trace record: at most a minute; 10 seconds if absent. The others are of the present moment.",
+	"entente.v1.ProfileRequest.profile":                            "One of allocs, block, cpu, goroutine, heap, mutex, threadcreate, and trace for an execution trace.",
 	"entente.v1.ProposeRequest.command":                            "One entente.state.v1.Command, marshalled.",
 	"entente.v1.ProposeRequest.rejections":                         "The number of earlier rejections of the transaction. The leader reserves the keys of a rejected one for a moment.",
 	"entente.v1.ProposeRequest.transaction":                        "Identifies the transaction across its attempts, each of which is a new command.",

@@ -116,6 +116,8 @@ var arguments = map[string]source{
 	"cluster remove": members, "cluster repair": members, "cluster transfer": members,
 	"cluster snapshot inspect": files("snap"), "cluster snapshot restore": files("snap"),
 	"cluster snapshot save": files(),
+	"debug bundle":          files("tar.gz"),
+	"debug profile":         fixed("allocs", "block", "cpu", "goroutine", "heap", "mutex", "threadcreate", "trace"),
 	"domain create":         none, "domain delete": domains, "domain show": domains, "domain update": domains,
 	"federation accept": none, "federation create": none,
 	"federation approve": relationships, "federation delete": relationships, "federation refresh": relationships,

@@ -25,6 +25,10 @@ func Command(env *cli.Env) *cobra.Command {
 A cluster is formed once, by its first member with --bootstrap. Others join it by the join block of their
 configuration, with a token from 'entente cluster join-token ID'. From then on a member needs neither.
 
+SIGHUP reopens the audit log and reads the configuration file again. The log level, the limits of issuing and the
+certificate files of the bundle endpoint change at once; if anything else differs, nothing changes and the log names
+what needs a restart. Under systemd the member reports when it is ready, its status, and that it answers.
+
 --dev runs a cluster of one member for experiments: self-signed, on the default ports of this machine or on free ones if
 those are in use, with its data in a temporary folder that is removed at the end. It prints a block of commands for
 another terminal.`,
@@ -44,7 +48,10 @@ another terminal.`,
 			if err != nil {
 				return err
 			}
-			return exiting(node.Run(cmd.Context(), cfg, node.Options{Bootstrap: bootstrap, LogOutput: env.Stderr}))
+			return exiting(node.Run(cmd.Context(), cfg, node.Options{
+				Bootstrap: bootstrap, LogOutput: env.Stderr,
+				Reload: func() (*config.Config, error) { return config.Load(file) },
+			}))
 		},
 	}
 	f := cmd.Flags()

@@ -1,4 +1,4 @@
-package node
+package process
 
 import (
 	"context"
@@ -29,8 +29,8 @@ func collectorPercent(inUse uint64) int {
 	return int(min(smallHeapPercent, max(largeHeapPercent, 100*leastSlack/inUse)))
 }
 
-// paceCollector applies [collectorPercent] until ctx ends, unless the environment sets GOGC.
-func paceCollector(ctx context.Context) error {
+// PaceCollector applies [collectorPercent] until ctx ends, unless the environment sets GOGC.
+func PaceCollector(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
 		<-ctx.Done()
 		return nil

@@ -1,4 +1,4 @@
-package node
+package process
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 // memoryPace is the interval at which the memory limit of the control group is read again.
 const memoryPace = time.Minute
 
-// boundMemory sets Go's memory limit to nine tenths of that of the process's control group, and follows its changes,
+// BoundMemory sets Go's memory limit to nine tenths of that of the process's control group, and follows its changes,
 // unless the environment sets GOMEMLIMIT. The rest is for what Go does not count.
-func boundMemory(ctx context.Context) error {
+func BoundMemory(ctx context.Context) error {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		<-ctx.Done()
 		return nil
