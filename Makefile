@@ -16,12 +16,17 @@ LDFLAGS := -X github.com/ententehq/entente/node.Version=$(VERSION)
 ENVOY_VERSION := 1.40.0
 ENVOY_SHA256  := a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
 
-.PHONY: all build install-provider demo test quick bench chaos damage scale fuzz lint generate check-generated tools clean
+.PHONY: all build release install-provider demo test quick bench chaos damage scale fuzz lint generate check-generated tools clean
 
 all: build
 
 build: ## the binary, in bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/entente ./cmd/entente
+
+KEY ?=
+release: ## everything that is released, in bin/release: make release VERSION=0.1.0 [KEY=cosign.key]
+	go -C deploy/release run . $(if $(KEY),-key '$(abspath $(KEY))') '$(VERSION)' '$(CURDIR)/bin/release'
+	go run ./terraform/release '$(VERSION)' bin/release
 
 install-provider: ## the Terraform provider, in bin/, and the lines that make terraform use it
 	go build -ldflags '-X main.version=$(VERSION)' -o bin/terraform-provider-entente ./cmd/terraform-provider-entente
@@ -37,6 +42,7 @@ demo: ## two regions on this machine, federated
 
 test: ## every test, with the race detector
 	go test -race -timeout 40m ./...
+	go -C deploy/release test -timeout 20m ./...
 	@command -v terraform >/dev/null || \
 		find "$${XDG_CACHE_HOME:-$$HOME/.cache}/entente-tofudev" -type f -name 'tofudev-*' 2>/dev/null | grep -q . || \
 		printf '%s\n' '' '*** LEFT OUT: the tests of the Terraform provider, since neither terraform nor OpenTofu is here.' \

@@ -8,16 +8,14 @@ package main
 
 import (
 	"archive/zip"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"time"
+
+	builds "github.com/ententehq/entente/internal/release"
 )
 
 const name = "terraform-provider-entente"
@@ -36,9 +34,6 @@ const manifest = `{
 }
 `
 
-// versionForm is that of a registry: semantic, without a v.
-var versionForm = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)
-
 // firstOfZip is the first moment that a zip can have: all files have it.
 var firstOfZip = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -55,9 +50,9 @@ func main() {
 
 // release writes a release for some platforms.
 func release(version, folder string, platforms []string) error {
-	version = strings.TrimPrefix(version, "v")
-	if !versionForm.MatchString(version) {
-		return fmt.Errorf("%q is not a version: write MAJOR.MINOR.PATCH, such as 0.1.0", version)
+	version, err := builds.ParseVersion(version)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
@@ -74,16 +69,7 @@ func release(version, folder string, platforms []string) error {
 		}
 		files = append(files, file)
 	}
-	slices.Sort(files)
-	var sums strings.Builder
-	for _, file := range files {
-		content, err := os.ReadFile(filepath.Join(folder, file))
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(content), file)
-	}
-	return os.WriteFile(filepath.Join(folder, base+"_SHA256SUMS"), []byte(sums.String()), 0o644)
+	return builds.WriteSums(folder, base+"_SHA256SUMS", files)
 }
 
 // archive builds the provider for a platform and packs it.
@@ -98,11 +84,12 @@ func archive(version, platform, file string) (err error) {
 	if system == "windows" {
 		binary += ".exe"
 	}
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version="+version,
-		"-o", binary, "github.com/ententehq/entente/cmd/"+name)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+machine, "GOWORK=off")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+	build := builds.Binary{
+		Package: "github.com/ententehq/entente/cmd/" + name, Variable: "main.version", Version: version,
+		OS: system, Arch: machine,
+	}
+	if err := build.Build(binary); err != nil {
+		return err
 	}
 	content, err := os.ReadFile(binary)
 	if err != nil {
