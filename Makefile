@@ -57,7 +57,14 @@ envoy: $(TOOLS)/envoy-$(ENVOY_VERSION) ## a real Envoy for the tests of routes a
 $(TOOLS)/envoy-%:
 	.ci/envoy $* $(ENVOY_SHA256) $(TOOLS)
 
-peers: envoy ## the programs of other projects that the guides and tests run against, kept in .tools and the user's cache folder
+# py-spiffe, for a test: installed anew when a pin changes.
+PYTHON_MARK := $(TOOLS)/python-$(shell cksum e2e/python/requirements.txt | cut -d' ' -f1)
+$(PYTHON_MARK):
+	rm -rf $(TOOLS)/python
+	python3 -m pip install -q --disable-pip-version-check --root-user-action ignore --no-deps --target $(TOOLS)/python -r e2e/python/requirements.txt
+	@touch $@
+
+peers: envoy $(PYTHON_MARK) ## the programs of other projects that the guides and tests run against, kept in .tools and the user's cache folder
 	CI=1 go test -run '^TestRealPeers$$' -count 1 -v -timeout 30m ./e2e/docs
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run

@@ -32,7 +32,8 @@ var peers = map[string]peer{
 		},
 		"SPIRE's server",
 	},
-	"tofu": {devbuild.OpenTofu, "OpenTofu"},
+	"spiffe-helper": {devbuild.SPIFFEHelper, "spiffe-helper"},
+	"tofu":          {devbuild.OpenTofu, "OpenTofu"},
 }
 
 // tools are programs of the machine that pages run.
