@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/authority/publish"
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/raftstore/membership"
 )
 
 // candidate is an authority that was made for a Prepare action and is not in the tables yet.
@@ -51,9 +52,13 @@ func (e *executor) situation(
 	if err != nil {
 		return plan.Situation{}, nil, err
 	}
+	version, _, err := membership.LowestCommandVersion(r)
+	if err != nil {
+		return plan.Situation{}, nil, err
+	}
 	return plan.Situation{
 		Now: now, Member: e.member, Settings: table.SettingsOf(domain), Grace: e.grace, Rotations: rotations,
-		Authorities: table.AuthoritiesOf(rows),
+		Authorities: table.AuthoritiesOf(rows), Older: version < raftstore.SuccessorsVersion,
 		Keyless: func(id string) bool {
 			_, err := e.keys.Signer(id)
 			return err != nil

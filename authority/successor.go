@@ -14,7 +14,6 @@ import (
 	"github.com/ententehq/entente/authority/table"
 	"github.com/ententehq/entente/authority/upstream"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/raftstore/membership"
 )
 
 // succeed makes, publishes or drops the successor of this member's root in a domain, as [plan.Succession] decides, and
@@ -91,12 +90,7 @@ func (e *executor) succession(
 		return plan.Succession{}, err
 	}
 	succession, err := table.SuccessionOf(r, domain.GetTrustDomain(), s, rows, hasKey)
-	if err != nil {
-		return plan.Succession{}, err
-	}
-	// A member of an older build would take the row for an anchor of an upstream.
-	version, _, err := membership.LowestCommandVersion(r)
-	succession.Ends = succession.Ends || version < raftstore.SuccessorsVersion
+	succession.Ends = succession.Ends || s.Older // which would take the row for an anchor of an upstream
 	return succession, err
 }
 

@@ -263,7 +263,7 @@ func (f *fleet) removeNow(c *node, compromised bool) {
 }
 
 // TestSuccessorsWaitForOlderMembers: a member of an older build would take the row of a next root for an anchor of an
-// upstream, so none is published as long as there is one.
+// upstream, and knows no JWT key that is published ahead, so neither is published as long as there is one.
 func TestSuccessorsWaitForOlderMembers(t *testing.T) {
 	f, c := newSingle(t, withShortRoots)
 	announce := func(version uint32) {
@@ -281,7 +281,9 @@ func TestSuccessorsWaitForOlderMembers(t *testing.T) {
 	f.live(shortRoots / 3)
 	require.Nil(t, f.successor(c))
 	require.Len(t, f.bundle(home).X509Authorities(), 1)
+	require.Len(t, f.bundle(home).JWTAuthorities(), 1)
 	f.issue(c, workload(1))
 	announce(raftstore.SuccessorsVersion)
 	require.NotNil(t, f.successor(c))
+	require.Len(t, f.bundle(home).JWTAuthorities(), 2)
 }

@@ -93,6 +93,42 @@ func TestRotationReplacesKeysAhead(t *testing.T) {
 	}, actions)
 }
 
+// TestKeysAheadWaitForOlderMembers: while a member's build does not know keys that are published ahead, JWT authorities
+// are replaced as they are there: at half of their life, and reserves are as those for X.509.
+func TestKeysAheadWaitForOlderMembers(t *testing.T) {
+	begin, life := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC), 80*24*time.Hour
+	present := Authority{ID: "present", Member: "eu-1", Kind: JWT, State: Active, Number: 1, NotBefore: begin,
+		NotAfter: begin.Add(life)}
+	for name, c := range map[string]struct {
+		after   time.Duration
+		reserve uint64
+		older   bool
+		want    []Action
+	}{
+		"a third of its life": {after: life / 3, want: []Action{
+			{Do: Prepare, Kind: JWT, Why: "its key is published long before it takes over", Ahead: true}}},
+		"a third of its life, an older member": {after: life / 3, older: true},
+		"half of its life, an older member": {after: life / 2, older: true, want: []Action{
+			{Do: Prepare, Kind: JWT, Why: "half of the life of the active one has passed"}}},
+		"a reserve": {reserve: 1, want: []Action{
+			{Do: Prepare, Kind: JWT, Why: "an operator requested one in reserve", Held: true, Ahead: true}}},
+		"a reserve, an older member": {reserve: 1, older: true, want: []Action{
+			{Do: Prepare, Kind: JWT, Why: "an operator requested one in reserve", Held: true}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			actions, next := planKind(Situation{
+				Now: begin.Add(c.after), Member: "eu-1", Settings: defaults(), Older: c.older,
+				Rotations: Rotations{Reserve: c.reserve}, Authorities: []Authority{present},
+				Keyless: func(string) bool { return false },
+			}, JWT)
+			require.Equal(t, c.want, actions)
+			if len(c.want) == 0 {
+				require.Equal(t, present.renewal(), next)
+			}
+		})
+	}
+}
+
 // TestDistrustEndsKeysAhead: with any key of a member that is distrusted, the key that the member publishes ahead ends,
 // since a thief of the one had access to the other. A reserve that an operator requested stays, and so do the keys of
 // other members and those below an anchor of an upstream that is revoked.

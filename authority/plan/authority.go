@@ -121,14 +121,6 @@ func (a Authority) renewal() time.Time {
 	return a.NotBefore.Add(life/2 - early)
 }
 
-// succession returns when the successor is prepared. The key of a JWT authority is published a quarter of a life ahead.
-func (a Authority) succession() time.Time {
-	if a.Kind == JWT {
-		return a.renewal().Add(-JWTLead(a.NotAfter.Sub(a.NotBefore)))
-	}
-	return a.renewal()
-}
-
 // JWTLead returns for how long the key of a JWT authority is in the bundle before it takes over from its predecessor: a
 // quarter of its life. It signs for as long, since one key is published ahead at a time.
 func JWTLead(life time.Duration) time.Duration { return life / 4 }

@@ -26,6 +26,8 @@ type Situation struct {
 	Authorities []Authority // those of the domain, of every member
 	// Peers are those that subscribe to the domain's bundle. It is nil if there are none, or if they do not matter now.
 	Peers *Peers
+	// Older reports whether a member runs a build that does not know keys and roots that are published ahead.
+	Older bool
 	// Keyless reports whether the member lacks the key of an authority of its own.
 	Keyless func(id string) bool
 }
@@ -143,14 +145,14 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 		why = "an authority below the same anchor as the active one was tainted"
 	case active.Rotation < s.Rotations.Last:
 		why = "an operator requested a rotation"
-	case active.Reserve < s.Rotations.Reserve && (kind == JWT || s.Now.Before(active.renewal())):
-		why, held, ahead = "an operator requested one in reserve", true, kind == JWT
-	case kind == JWT && !s.Now.Before(active.succession()):
+	case active.Reserve < s.Rotations.Reserve && (s.publishesAhead(kind) || s.Now.Before(active.renewal())):
+		why, held, ahead = "an operator requested one in reserve", true, s.publishesAhead(kind)
+	case s.Now.Before(s.succession(*active)):
+		return actions, Sooner(next, s.succession(*active))
+	case s.publishesAhead(kind):
 		why, ahead = "its key is published long before it takes over", true
-	case !s.Now.Before(active.succession()):
-		why = "half of the life of the active one has passed"
 	default:
-		return actions, Sooner(next, active.succession())
+		why = "half of the life of the active one has passed"
 	}
 	actions = append(actions, Action{
 		Do: Prepare, Kind: kind, Why: why, Held: held, Ahead: ahead,
@@ -159,6 +161,18 @@ func planKind(s Situation, kind Kind) (actions []Action, next time.Time) {
 			newest.AnchorRevoked || (active != nil && suspect[active.Anchor])),
 	})
 	return actions, next
+}
+
+// publishesAhead reports whether authorities of the kind are published for a part of their life before they take over.
+func (s Situation) publishesAhead(kind Kind) bool { return kind == JWT && !s.Older }
+
+// succession returns when the successor of an active authority is prepared. The key of a JWT authority is published a
+// quarter of a life ahead.
+func (s Situation) succession(active Authority) time.Time {
+	if s.publishesAhead(active.Kind) {
+		return active.renewal().Add(-JWTLead(active.NotAfter.Sub(active.NotBefore)))
+	}
+	return active.renewal()
 }
 
 // Suspect returns the member's own anchors below which an authority was tainted. Nothing new is signed there: when the
