@@ -3,9 +3,9 @@ package node
 import (
 	"context"
 	"net"
-	"slices"
 	"time"
 
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation"
 	"github.com/ententehq/entente/federation/invitation"
@@ -51,44 +51,42 @@ func (s serviceSync) Open(stream peer.PayloadStream) peer.PayloadSession {
 
 // invitations returns what federation needs for agreements with clusters that it does not know yet.
 func invitations(m *member) invitation.Transport {
+	_, endpointPort, _ := net.SplitHostPort(m.cfg.BundleEndpoint.Listen) // the configuration was checked
 	c := invitation.Transport{
-		Identity: m.identity,
-		Members:  func() []invitation.Member { return invitingMembers(m) },
-		Endpoints: func(td string, addresses []string) []string {
-			if len(addresses) == 0 {
-				addresses = memberAddresses(m)
-			}
-			return endpointURLs(m.cfg.BundleEndpoint, addresses, td)
+		Identity:  m.identity,
+		Members:   func() []invitation.Member { return invitingMembers(m) },
+		Endpoints: endpointURLs,
+		Endpoint: func() (*statev1.MemberEndpoint, string, error) {
+			roots, doubt, err := preflight.WebRoots(m.cfg.BundleEndpoint, time.Now())
+			host, _, _ := net.SplitHostPort(m.cfg.Member.Advertise) // the configuration was checked
+			return &statev1.MemberEndpoint{
+				Address:    net.JoinHostPort(host, endpointPort),
+				Advertised: namedEndpoints(m.cfg.BundleEndpoint, endpointPort), WebRoots: roots,
+			}, doubt, err
 		},
-		Profile: ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		Dial:    dialInviting, Credentials: port.Credentials(),
+		EndpointPort: endpointPort,
+		Profile:      ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
+		Dial:         dialInviting, Credentials: port.Credentials(),
 		Binding: port.BindingFrom, Host: port.HostFrom, NoApproval: m.cfg.Federation.NoApproval,
 	}
 	if m.cfg.BundleEndpoint.Profile == config.ProfileWeb {
 		c.Profile = ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB
-		c.WebRoots = func() ([]byte, string, error) { return preflight.WebRoots(m.cfg.BundleEndpoint, time.Now()) }
 	}
 	return c
 }
 
 // invitingMembers returns all members of the cluster, this one first.
 func invitingMembers(m *member) []invitation.Member {
-	all := []invitation.Member{{Address: m.cfg.Member.Advertise, Identity: m.identity.Digest}}
-	fellows, _ := m.directory.Members()
+	all := []invitation.Member{{
+		ID: m.cfg.Member.ID, Address: m.cfg.Member.Advertise, Identity: m.identity.Digest,
+	}}
+	fellows, _ := m.directory.Identities() // where they are now
 	for _, f := range fellows {
-		if f.Identity != m.identity.Digest {
-			all = append(all, invitation.Member{Address: f.Address, Identity: f.Identity})
+		if identity := [32]byte(f.GetIdentity()); identity != m.identity.Digest {
+			all = append(all, invitation.Member{ID: f.GetId(), Address: f.GetAddress(), Identity: identity})
 		}
 	}
 	return all
-}
-
-// memberAddresses returns the addresses of all members of the cluster, that of this one first.
-func memberAddresses(m *member) (addresses []string) {
-	for _, member := range invitingMembers(m) {
-		addresses = append(addresses, member.Address)
-	}
-	return addresses
 }
 
 // dialInviting calls [port.DialInviting] and also returns the binding of the TLS session.
@@ -105,38 +103,22 @@ func dialInviting(ctx context.Context, address string, accept func([32]byte) err
 	return conn, binding, nil
 }
 
-// maxEndpointURLs is the limit of endpoint URLs of a relationship.
-const maxEndpointURLs = 4
-
-// endpointURLs returns the URLs at which other clusters find the bundle of a hosted domain. Their hosts are the
-// configured advertised address alone if there is one, else the names in an ACME certificate, else the hosts of the
-// members' addresses. The port is that of this member's endpoint: the members of a cluster are configured alike.
-func endpointURLs(c config.BundleEndpoint, members []string, td string) (urls []string) {
-	for _, host := range endpointHosts(c, members) {
-		if url := "https://" + host + "/bundles/" + td; !slices.Contains(urls, url) && len(urls) < maxEndpointURLs {
-			urls = append(urls, url)
-		}
+// endpointURLs returns the URLs at which endpoints serve the bundle of a hosted domain.
+func endpointURLs(td string, endpoints []string) (urls []string) {
+	for _, address := range endpoints {
+		urls = append(urls, "https://"+address+"/bundles/"+td)
 	}
 	return urls
 }
 
-// endpointHosts returns the addresses, as host:port, for [endpointURLs].
-func endpointHosts(c config.BundleEndpoint, members []string) (addresses []string) {
+// namedEndpoints returns where other clusters find the endpoint according to the configuration alone: the advertised
+// address, else the names in an ACME certificate.
+func namedEndpoints(c config.BundleEndpoint, endpointPort string) (addresses []string) {
 	if c.Advertise != "" {
 		return []string{c.Advertise}
 	}
-	_, endpointPort, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return nil // the configuration was checked
-	}
 	if c.ACME != nil {
 		for _, host := range c.ACME.Hosts {
-			addresses = append(addresses, net.JoinHostPort(host, endpointPort))
-		}
-		return addresses
-	}
-	for _, address := range members {
-		if host, _, err := net.SplitHostPort(address); err == nil {
 			addresses = append(addresses, net.JoinHostPort(host, endpointPort))
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ententehq/entente/access/audit"
+	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/mirror"
@@ -39,13 +40,14 @@ type Transport struct {
 	// Identity is this member's identity key, and Members are all members.
 	Identity *memberid.Identity
 	Members  func() []Member
-	// Endpoints returns the URLs at which a hosted domain's bundle is served, in order of preference. Addresses, if not
-	// empty, are those of members as the other side reaches them. Profile is how the endpoints authenticate.
+	// Endpoints returns the URLs at which endpoints serve a hosted domain's bundle, and Profile is how they
+	// authenticate.
 	Endpoints func(trustDomain string, addresses []string) []string
 	Profile   ententev1.EndpointProfile
-	// WebRoots returns the PEM certificates that verify the endpoints under https_web, or none where the system's roots
-	// do. doubt is why another cluster may not be able to verify them. If nil, there are none.
-	WebRoots func() (roots []byte, doubt string, err error)
+	// Endpoint returns how other clusters reach and verify the endpoint of this member, and why they may not be able to
+	// verify it, or "". If nil, it is at EndpointPort of the member's address.
+	Endpoint     func() (own *statev1.MemberEndpoint, doubt string, err error)
+	EndpointPort string
 	// Dial opens a connection under entente-join/1. If accept refuses the identity key of the other end, Dial closes
 	// the connection before anything is sent. It returns the binding of the session with the connection.
 	Dial func(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error)
@@ -58,8 +60,9 @@ type Transport struct {
 	NoApproval bool
 }
 
-// Member is the address of a member and the digest of its identity key.
+// Member is the ID and the address of a member, and the digest of its identity key.
 type Member struct {
+	ID       string
 	Address  string
 	Identity [32]byte
 }

@@ -1,6 +1,8 @@
 package invitation
 
 import (
+	"slices"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -15,28 +17,28 @@ func (c *Config) ownIdentities() (out [][]byte) {
 	return out
 }
 
-// ownAddresses returns the addresses of members of this cluster, at most as many as another cluster stores.
+// ownAddresses returns the addresses of members of this cluster, at most as many as another cluster stores: the same on
+// every member.
 func (c *Config) ownAddresses() (out []string) {
 	for _, member := range c.Transport.Members() {
-		if len(out) < relationship.MaxPeerAddresses {
-			out = append(out, member.Address)
-		}
+		out = append(out, member.Address)
 	}
-	return out
+	slices.Sort(out)
+	return distinct(out, relationship.MaxPeerAddresses)
 }
 
-// announcement returns what this cluster sends to the other side of an agreement about one of its domains. The
-// addresses are those that an operator gave for it, or else the members' own. Web roots that cannot be read are not
-// announced, so that the other side keeps what it has.
+// announcement returns what this cluster sends to the other side of an agreement about one of its domains. It is the
+// same on every member. The addresses are those that an operator gave for it, or else the members' own.
 func (c *Config) announcement(own string, advertised []string) relationship.Announcement {
-	urls := c.Transport.Endpoints
+	members := c.memberEndpoints()
+	at := c.endpointAddresses(members, advertised)
 	told := relationship.Announcement{
 		Identities: c.ownIdentities(),
 		Addresses:  advertised,
-		Urls:       urls(own, advertised),
-		HomeURLs:   urls(c.Home, advertised),
+		Urls:       c.Transport.Endpoints(own, at),
+		HomeURLs:   c.Transport.Endpoints(c.Home, at),
+		WebRoots:   c.announcedRoots(members),
 	}
-	told.WebRoots, _, _ = c.webRoots()
 	if len(advertised) == 0 {
 		told.Addresses = c.ownAddresses()
 	}

@@ -167,8 +167,7 @@ func TestCrossCheck(t *testing.T) {
 				config.Home = eu.TrustDomain.Name()
 				config.Transport = Transport{
 					Identity: identity, Members: func() []Member {
-						return []Member{{"eu-1.example.org:7440",
-							identity.Digest}}
+						return []Member{{Address: "eu-1.example.org:7440", Identity: identity.Digest}}
 					},
 					Endpoints: func(string, []string) []string { return []string{"https://eu.example.org/"} },
 					Profile:   ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_WEB,

@@ -78,7 +78,7 @@ func (m *Agreements) CreateInvitation(
 		return nil, errDisabled
 	}
 	if earlier := repeat.Earlier(ctx); earlier != nil {
-		return m.createdEarlier(earlier)
+		return m.createdEarlier(ctx, earlier)
 	}
 	own, err := relationship.ParseTrustDomain(req.GetTrustDomain())
 	if err != nil {
@@ -109,7 +109,7 @@ func (m *Agreements) CreateInvitation(
 	if err != nil {
 		return nil, err
 	}
-	roots, doubts, err := m.config.webRoots()
+	roots, doubts, err := m.webRoots(ctx)
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
@@ -171,12 +171,14 @@ func (m *Agreements) CreateInvitation(
 }
 
 // createdEarlier returns the invitation that an earlier call with the same request id has created, without its secret.
-func (m *Agreements) createdEarlier(call *repeat.Made) (*ententev1.CreateInvitationResponse, error) {
+func (m *Agreements) createdEarlier(
+	ctx context.Context, call *repeat.Made,
+) (*ententev1.CreateInvitationResponse, error) {
 	row, found, err := invitations.Get(m.config.Store.View(), call.Name)
 	if err != nil || !found {
 		return nil, cmp.Or(raftstore.StatusError(err), missing(call.Name))
 	}
-	roots, doubts, err := m.config.webRoots()
+	roots, doubts, err := m.webRoots(ctx)
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}

@@ -86,7 +86,7 @@ type agreedRelationship struct {
 func relationshipsOf(
 	o *ententev1.FederationOffer, a *statev1.RelationshipAgreement, loopback bool, now time.Time,
 ) ([]agreedRelationship, error) {
-	roots, err := relationship.ParseWebRoots(o.GetWebRoots(), now)
+	roots, _, err := relationship.ParseWebRoots(o.GetWebRoots(), now)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
 )
 
@@ -32,6 +33,8 @@ const (
 	maxTriggered = 1000
 	// receiveEach and receiveBurst bound how often the other side of one agreement is received: what is new is written.
 	receiveEach, receiveBurst = time.Second, 20
+	// ownEndpoint is in place of the name of a relationship where this member's own row is written.
+	ownEndpoint = " endpoint"
 	// maxNotices is how often a termination notice is sent. The other side also exchanges consents by itself.
 	maxNotices = 10
 )
@@ -167,6 +170,7 @@ func (p *poller) poll(ctx context.Context) {
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.start(true, ownEndpoint, func() { p.storeEndpoint(ctx) })
 	changed := p.own != "" && p.own != own
 	p.own = own
 	for name, r := range known {
@@ -204,6 +208,22 @@ func (p *poller) poll(ctx context.Context) {
 	}
 }
 
+// storeEndpoint keeps this member's row of how its endpoint is reached and verified as its files are.
+func (p *poller) storeEndpoint(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeEach)
+	defer cancel()
+	doubts, err := p.agreements.storeEndpoint(ctx)
+	switch {
+	case ctx.Err() != nil: // no leader
+	case err != nil:
+		p.agreements.config.Log.Warn("the web roots of this member's bundle endpoint are not announced; the other "+
+			"sides of agreements keep those that they have", "error", err)
+	case len(doubts) > 0:
+		p.agreements.config.Log.Warn("other clusters may refuse the bundle endpoint of this member",
+			"reason", doubts[0])
+	}
+}
+
 // start runs an exchange if there is a place, and reports whether there was one. A relationship has one exchange at a
 // time. p.mu is held.
 func (p *poller) start(urgent bool, name string, fn func()) bool {
@@ -228,7 +248,9 @@ func (p *poller) start(urgent bool, name string, fn func()) bool {
 		delete(p.running, name)
 		p.mu.Unlock()
 		<-places
-		p.wake()
+		if name != ownEndpoint { // whose place nothing waits for
+			p.wake()
+		}
 	})
 	return true
 }
@@ -247,7 +269,14 @@ func (p *poller) prune(known map[string]*relationship.Relationship) {
 // exchange sends the other side of an agreement this side's consent and members, and stores the answer.
 func (p *poller) exchange(ctx context.Context, name, own string) {
 	m := p.agreements
-	row, found, err := relationship.Relationships.Get(m.config.Store.View(), name)
+	// A member that is behind would announce what the others have replaced.
+	reading, cancel := context.WithTimeout(ctx, exchangeEach)
+	view, err := m.config.Store.Read(reading, raftstore.ReadOptions{Linearizable: true})
+	cancel()
+	if err != nil {
+		return // without a leader, nothing could be stored either
+	}
+	row, found, err := relationship.Relationships.Get(view, name)
 	if err != nil || !found {
 		return
 	}
@@ -265,7 +294,9 @@ func (p *poller) exchange(ctx context.Context, name, own string) {
 	p.mu.Unlock()
 	announced, err := relationship.ParseAnnouncement(answer, m.config.Now())
 	if err != nil {
-		announced = relationship.Announcement{} // its consent counts all the same
+		m.config.Log.Warn("announcement of the other side of an agreement refused; its consent counts all the same",
+			"trust_domain", name, "error", relationship.Clip(err.Error()))
+		announced = relationship.Announcement{}
 	}
 	if err := m.receive(ctx, name, a.GetId(), answer.GetConsent(), announced, false); err != nil && ctx.Err() == nil {
 		m.config.Log.Warn("consent of the other side not stored; retrying", "trust_domain", name, "error", err)

@@ -69,7 +69,7 @@ func (m *Agreements) RedeemInvitation(
 	if err != nil {
 		return nil, err
 	}
-	roots, doubts, err := m.config.webRoots()
+	roots, doubts, err := m.webRoots(ctx)
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}

@@ -220,7 +220,7 @@ func (s *Service) accept(
 		return nil, refuseInvitation("unsigned", codes.Unauthenticated,
 			"the offer does not name the member that signed the request")
 	}
-	roots, _, err := m.config.webRoots()
+	roots, _, err := m.webRoots(ctx)
 	if err != nil { // whose text is for operators of this cluster
 		m.config.Log.Error("cannot answer an invitation that is accepted", "error", err)
 		return nil, status.Error(codes.Unavailable,

@@ -18,6 +18,7 @@ import (
 // TestParseWebRoots: web roots come from another cluster, and decide whose bundle is trusted.
 func TestParseWebRoots(t *testing.T) {
 	root := federationtest.NewAuthority(t, "us.example.org").PEM()
+	other := federationtest.NewAuthority(t, "us.example.org").PEM()
 	old := federationtest.NewAuthorityUntil(t, "us.example.org", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)).PEM()
 	key := []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
 	for _, test := range []struct {
@@ -28,7 +29,8 @@ func TestParseWebRoots(t *testing.T) {
 	}{
 		{"none", nil, "", nil},
 		{"one", root, "", root},
-		{"two", append(bytes.Clone(root), root...), "", append(bytes.Clone(root), root...)},
+		{"one twice", append(bytes.Clone(root), root...), "", root},
+		{"two", append(bytes.Clone(root), other...), "", append(bytes.Clone(root), other...)},
 		{"text before one", append([]byte("# the root of us\n"), root...), "", root},
 		{"text after one", append(bytes.Clone(root), "\x1b[2J"...),
 			"its web roots: after 1 certificates there is something that is not PEM", nil},
@@ -37,24 +39,52 @@ func TestParseWebRoots(t *testing.T) {
 			`its web roots: PEM block 2 is "PRIVATE KEY", not CERTIFICATE`, nil},
 		{"a broken certificate", []byte(strings.Replace(string(root), "\nMII", "\nMIJ", 1)),
 			"its web roots: certificate 1: x509: malformed certificate", nil},
-		{"an expired one beside another", append(bytes.Clone(root), old...),
-			"its web root 2 expired at 2026-01-02T03:04:05Z", nil},
+		{"an expired one beside another", append(bytes.Clone(old), root...), "", root},
+		{"an expired one", old, "its web root 1 expired at 2026-01-02T03:04:05Z, and no other is left", nil},
 		{"too many", bytes.Repeat(root, 17), "it has 17 web roots; 16 are the most", nil},
 		{"too large", bytes.Repeat([]byte(" "), 32<<10+1), "its web roots have 32769 bytes; 32768 are the most", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			out, err := relationship.ParseWebRoots(test.data, time.Now())
+			out, expired, err := relationship.ParseWebRoots(test.data, time.Now())
 			if test.want != "" {
 				require.EqualError(t, err, test.want)
 				return
 			}
 			require.NoError(t, err)
 			require.Equal(t, string(test.out), string(out))
-			again, err := relationship.ParseWebRoots(out, time.Now())
+			require.Equal(t, bytes.HasPrefix(test.data, old), len(expired) == 1)
+			again, _, err := relationship.ParseWebRoots(out, time.Now())
 			require.NoError(t, err)
 			require.Equal(t, out, again)
 		})
 	}
+}
+
+// TestMergeWebRoots: whichever member merges the roots of all, and in whichever order, gets the same.
+func TestMergeWebRoots(t *testing.T) {
+	now := time.Now()
+	one := federationtest.NewAuthority(t, "us.example.org").PEM()
+	two := federationtest.NewAuthority(t, "us.example.org").PEM()
+	old := federationtest.NewAuthorityUntil(t, "us.example.org", now.Add(-time.Hour)).PEM()
+	merged := relationship.MergeWebRoots([][]byte{one, two}, now)
+	require.Len(t, merged, len(one)+len(two))
+	for name, lists := range map[string][][]byte{
+		"the other order":   {two, one},
+		"both of each":      {append(bytes.Clone(one), two...), append(bytes.Clone(two), one...)},
+		"a member has none": {two, nil, one},
+		"one has expired":   {two, append(bytes.Clone(old), one...)},
+		"all of a member's": {old, one, two},
+	} {
+		require.Equal(t, string(merged), string(relationship.MergeWebRoots(lists, now)), name)
+	}
+	require.Empty(t, relationship.MergeWebRoots([][]byte{old, nil}, now))
+	var many [][]byte
+	for range 17 {
+		many = append(many, federationtest.NewAuthority(t, "us.example.org").PEM())
+	}
+	accepted, _, err := relationship.ParseWebRoots(relationship.MergeWebRoots(many, now), now)
+	require.NoError(t, err, "the other side accepts what is merged")
+	require.Equal(t, 16, bytes.Count(accepted, []byte("BEGIN CERTIFICATE")))
 }
 
 // TestOfferedWebRoots: the roots of an offer are those of the relationships, and nothing else is accepted with them.

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -63,7 +64,7 @@ func ParseAnnouncement(m announces, now time.Time) (Announcement, error) {
 	if err := CheckHosts(slices.Concat(addresses, m.GetUrls(), m.GetHomeUrls()), true); err != nil {
 		return Announcement{}, err
 	}
-	roots, err := ParseWebRoots(m.GetWebRoots(), now)
+	roots, _, err := ParseWebRoots(m.GetWebRoots(), now)
 	if err != nil {
 		return Announcement{}, err
 	}
@@ -78,30 +79,59 @@ const (
 )
 
 // ParseWebRoots parses the web roots that one cluster gives another, before they are sent and before they are stored:
-// PEM certificates and nothing else, within bounds, none of them expired. It returns them in one form, without what
-// stood around them.
-func ParseWebRoots(data []byte, now time.Time) ([]byte, error) {
+// PEM certificates and nothing else, within bounds. It returns them in one form, without what stood around them,
+// without repetitions and without those that have expired, which expired names. It returns an error if none is left.
+func ParseWebRoots(data []byte, now time.Time) (roots []byte, expired []string, err error) {
 	if len(data) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if n := len(data); n > maxOfferedRootsBytes {
-		return nil, fmt.Errorf("its web roots have %d bytes; %d are the most", n, maxOfferedRootsBytes)
+		return nil, nil, fmt.Errorf("its web roots have %d bytes; %d are the most", n, maxOfferedRootsBytes)
 	}
-	roots, err := endpoint.ParseRoots(data)
+	all, err := endpoint.ParseRoots(data)
 	if err != nil {
-		return nil, fmt.Errorf("its web roots: %s", Clip(err.Error()))
+		return nil, nil, fmt.Errorf("its web roots: %s", Clip(err.Error()))
 	}
-	if n := len(roots); n > maxOfferedRoots {
-		return nil, fmt.Errorf("it has %d web roots; %d are the most", n, maxOfferedRoots)
+	if n := len(all); n > maxOfferedRoots {
+		return nil, nil, fmt.Errorf("it has %d web roots; %d are the most", n, maxOfferedRoots)
+	}
+	for i, root := range all {
+		block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})
+		switch {
+		case now.After(root.NotAfter):
+			expired = append(expired,
+				fmt.Sprintf("web root %d expired at %s", i+1, root.NotAfter.UTC().Format(time.RFC3339)))
+		case !bytes.Contains(roots, block):
+			roots = append(roots, block...)
+		}
+	}
+	if len(roots) == 0 {
+		return nil, nil, fmt.Errorf("its %s, and no other is left", strings.Join(expired, ", its "))
+	}
+	return roots, expired, nil
+}
+
+// MergeWebRoots returns the web roots of several members in one form: whoever merges the same lists, in any order, gets
+// the same. Of more than the other side accepts, the rest is left out.
+func MergeWebRoots(lists [][]byte, now time.Time) []byte {
+	blocks := map[string]bool{}
+	for _, list := range lists {
+		roots, _, err := ParseWebRoots(list, now)
+		if err != nil {
+			continue // they have all expired since
+		}
+		for block, rest := pem.Decode(roots); block != nil; block, rest = pem.Decode(rest) {
+			blocks[string(pem.EncodeToMemory(block))] = true
+		}
 	}
 	var out []byte
-	for i, root := range roots {
-		if now.After(root.NotAfter) {
-			return nil, fmt.Errorf("its web root %d expired at %s", i+1, root.NotAfter.UTC().Format(time.RFC3339))
+	for i, block := range slices.Sorted(maps.Keys(blocks)) {
+		if i == maxOfferedRoots || len(out)+len(block) > maxOfferedRootsBytes {
+			break
 		}
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw})...)
+		out = append(out, block...)
 	}
-	return out, nil
+	return out
 }
 
 // Apply applies an announcement to a relationship, and reports whether anything in it is new. The order of members

@@ -9,6 +9,7 @@
 package preflight
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -44,7 +45,7 @@ func Check(cfg *config.Config) error {
 		_, err := webCertificate(e)
 		errs = append(errs, err)
 	}
-	_, err := webRoots(cfg.BundleEndpoint, time.Time{}) // an expired one is a warning
+	_, _, err := webRoots(cfg.BundleEndpoint, time.Time{}) // an expired one is a warning
 	errs = append(errs, err)
 	for _, one := range cfg.Authority.Encryption {
 		if one.Transit == nil {
@@ -159,31 +160,41 @@ func readRoots(path string) (*x509.CertPool, error) {
 // WebRoots reads the roots by which other clusters verify the web certificate of the endpoint: none where their
 // system's roots do. doubt is why they may not be able to verify it, or "".
 func WebRoots(e config.BundleEndpoint, now time.Time) (roots []byte, doubt string, err error) {
-	if roots, err = webRoots(e, now); err != nil || e.ACME != nil {
-		return roots, "", err
+	if e.Profile != config.ProfileWeb {
+		return nil, "", nil
+	}
+	roots, expired, err := webRoots(e, now)
+	if err != nil || e.ACME != nil {
+		return roots, expired, err
 	}
 	pair, err := webCertificate(e)
 	if err != nil {
 		return nil, "", err
 	}
-	return roots, rootsDoubt(e, pair, roots, now), nil
+	return roots, cmp.Or(rootsDoubt(e, pair, roots, now), expired), nil
 }
 
-func webRoots(e config.BundleEndpoint, now time.Time) ([]byte, error) {
+// webRoots reads roots_file. expired names those that have expired, which are left out.
+func webRoots(e config.BundleEndpoint, now time.Time) (roots []byte, expired string, err error) {
 	if e.RootsFile == "" {
-		return nil, nil
+		return nil, "", nil
 	}
 	raw, err := readBounded(e.RootsFile)
+	var out []string
 	if err == nil {
-		raw, err = relationship.ParseWebRoots(raw, now)
+		roots, out, err = relationship.ParseWebRoots(raw, now)
 	}
-	if err == nil && len(raw) == 0 {
+	if err == nil && len(roots) == 0 {
 		err = errors.New("it is empty")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("bundle_endpoint.profile.roots_file %s: %w", e.RootsFile, err)
+		return nil, "", fmt.Errorf("bundle_endpoint.profile.roots_file %s: %w", e.RootsFile, err)
 	}
-	return raw, nil
+	if len(out) > 0 {
+		expired = fmt.Sprintf("bundle_endpoint.profile.roots_file %s: its %s; other clusters do not get it: take it "+
+			"out of the file", e.RootsFile, strings.Join(out, ", its "))
+	}
+	return roots, expired, nil
 }
 
 // rootsDoubt verifies the web certificate as another cluster would, by the roots that it gets or else by the system's.
@@ -246,11 +257,14 @@ func certificateWarnings(e config.BundleEndpoint, now time.Time) []string {
 	}
 	leaf := pair.Leaf
 	var out []string
-	if roots, err := webRoots(e, now); err != nil {
+	roots, expired, err := webRoots(e, now)
+	if err != nil {
 		out = append(out, err.Error())
 	} else if len(roots) > 0 {
-		if doubt := rootsDoubt(e, pair, roots, now); doubt != "" {
-			out = append(out, doubt)
+		for _, doubt := range []string{expired, rootsDoubt(e, pair, roots, now)} {
+			if doubt != "" {
+				out = append(out, doubt)
+			}
 		}
 	}
 	switch {

@@ -529,6 +529,71 @@ func (x *RelationshipAgreement) GetPendingWebRoots() []byte {
 	return nil
 }
 
+// MemberEndpoint is a row of the table member_endpoints; its key is the ID of a member. It has how other clusters reach
+// and verify the member's bundle endpoint, as the configuration of the member has it.
+type MemberEndpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// HOST:PORT at which the member serves.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// HOST:PORT that the configuration names for other clusters to use instead.
+	Advertised []string `protobuf:"bytes,2,rep,name=advertised,proto3" json:"advertised,omitempty"`
+	// PEM. The certificates that verify an https_web endpoint; empty: those of the other cluster's system do.
+	WebRoots      []byte `protobuf:"bytes,3,opt,name=web_roots,json=webRoots,proto3" json:"web_roots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberEndpoint) Reset() {
+	*x = MemberEndpoint{}
+	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberEndpoint) ProtoMessage() {}
+
+func (x *MemberEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberEndpoint.ProtoReflect.Descriptor instead.
+func (*MemberEndpoint) Descriptor() ([]byte, []int) {
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MemberEndpoint) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *MemberEndpoint) GetAdvertised() []string {
+	if x != nil {
+		return x.Advertised
+	}
+	return nil
+}
+
+func (x *MemberEndpoint) GetWebRoots() []byte {
+	if x != nil {
+		return x.WebRoots
+	}
+	return nil
+}
+
 // Invitation is a row of the table federation_invitations. Its key is the invitation's ID.
 type Invitation struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -559,7 +624,7 @@ type Invitation struct {
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +636,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[3]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +649,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{3}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Invitation) GetTrustDomain() string {
@@ -697,7 +762,7 @@ type InvitationRedemption struct {
 
 func (x *InvitationRedemption) Reset() {
 	*x = InvitationRedemption{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +774,7 @@ func (x *InvitationRedemption) String() string {
 func (*InvitationRedemption) ProtoMessage() {}
 
 func (x *InvitationRedemption) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[4]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +787,7 @@ func (x *InvitationRedemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitationRedemption.ProtoReflect.Descriptor instead.
 func (*InvitationRedemption) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{4}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *InvitationRedemption) GetTime() *timestamppb.Timestamp {
@@ -758,7 +823,7 @@ type InvitationContent struct {
 
 func (x *InvitationContent) Reset() {
 	*x = InvitationContent{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +835,7 @@ func (x *InvitationContent) String() string {
 func (*InvitationContent) ProtoMessage() {}
 
 func (x *InvitationContent) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[5]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +848,7 @@ func (x *InvitationContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InvitationContent.ProtoReflect.Descriptor instead.
 func (*InvitationContent) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{5}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *InvitationContent) GetId() string {
@@ -850,7 +915,7 @@ type RelationshipHub struct {
 
 func (x *RelationshipHub) Reset() {
 	*x = RelationshipHub{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +927,7 @@ func (x *RelationshipHub) String() string {
 func (*RelationshipHub) ProtoMessage() {}
 
 func (x *RelationshipHub) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[6]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +940,7 @@ func (x *RelationshipHub) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipHub.ProtoReflect.Descriptor instead.
 func (*RelationshipHub) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{6}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RelationshipHub) GetInclude() []string {
@@ -927,7 +992,7 @@ type HubBundle struct {
 
 func (x *HubBundle) Reset() {
 	*x = HubBundle{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +1004,7 @@ func (x *HubBundle) String() string {
 func (*HubBundle) ProtoMessage() {}
 
 func (x *HubBundle) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[7]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +1017,7 @@ func (x *HubBundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HubBundle.ProtoReflect.Descriptor instead.
 func (*HubBundle) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{7}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HubBundle) GetTrustDomain() string {
@@ -1056,7 +1121,7 @@ type RelationshipValidity struct {
 
 func (x *RelationshipValidity) Reset() {
 	*x = RelationshipValidity{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1133,7 @@ func (x *RelationshipValidity) String() string {
 func (*RelationshipValidity) ProtoMessage() {}
 
 func (x *RelationshipValidity) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[8]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1146,7 @@ func (x *RelationshipValidity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipValidity.ProtoReflect.Descriptor instead.
 func (*RelationshipValidity) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{8}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RelationshipValidity) GetFreshness() int32 {
@@ -1130,7 +1195,7 @@ type RelationshipReport struct {
 
 func (x *RelationshipReport) Reset() {
 	*x = RelationshipReport{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1207,7 @@ func (x *RelationshipReport) String() string {
 func (*RelationshipReport) ProtoMessage() {}
 
 func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[9]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1220,7 @@ func (x *RelationshipReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipReport.ProtoReflect.Descriptor instead.
 func (*RelationshipReport) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{9}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RelationshipReport) GetObservations() []*RelationshipObservation {
@@ -1194,7 +1259,7 @@ type RelationshipObservation struct {
 
 func (x *RelationshipObservation) Reset() {
 	*x = RelationshipObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,7 +1271,7 @@ func (x *RelationshipObservation) String() string {
 func (*RelationshipObservation) ProtoMessage() {}
 
 func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[10]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,7 +1284,7 @@ func (x *RelationshipObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipObservation.ProtoReflect.Descriptor instead.
 func (*RelationshipObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{10}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RelationshipObservation) GetTrustDomain() string {
@@ -1327,7 +1392,7 @@ type EndpointObservation struct {
 
 func (x *EndpointObservation) Reset() {
 	*x = EndpointObservation{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1404,7 @@ func (x *EndpointObservation) String() string {
 func (*EndpointObservation) ProtoMessage() {}
 
 func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[11]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1417,7 @@ func (x *EndpointObservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointObservation.ProtoReflect.Descriptor instead.
 func (*EndpointObservation) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{11}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EndpointObservation) GetIndex() uint32 {
@@ -1395,7 +1460,7 @@ type RelationshipQuery struct {
 
 func (x *RelationshipQuery) Reset() {
 	*x = RelationshipQuery{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1472,7 @@ func (x *RelationshipQuery) String() string {
 func (*RelationshipQuery) ProtoMessage() {}
 
 func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[12]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1485,7 @@ func (x *RelationshipQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipQuery.ProtoReflect.Descriptor instead.
 func (*RelationshipQuery) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{12}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RelationshipQuery) GetTrustDomain() string {
@@ -1448,7 +1513,7 @@ type RelationshipAnswer struct {
 
 func (x *RelationshipAnswer) Reset() {
 	*x = RelationshipAnswer{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1525,7 @@ func (x *RelationshipAnswer) String() string {
 func (*RelationshipAnswer) ProtoMessage() {}
 
 func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[13]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1538,7 @@ func (x *RelationshipAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAnswer.ProtoReflect.Descriptor instead.
 func (*RelationshipAnswer) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{13}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RelationshipAnswer) GetObservations() []*RelationshipObservation {
@@ -1506,7 +1571,7 @@ type RelationshipAlarm struct {
 
 func (x *RelationshipAlarm) Reset() {
 	*x = RelationshipAlarm{}
-	mi := &file_entente_state_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1583,7 @@ func (x *RelationshipAlarm) String() string {
 func (*RelationshipAlarm) ProtoMessage() {}
 
 func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
-	mi := &file_entente_state_v1_federation_proto_msgTypes[14]
+	mi := &file_entente_state_v1_federation_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1596,7 @@ func (x *RelationshipAlarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelationshipAlarm.ProtoReflect.Descriptor instead.
 func (*RelationshipAlarm) Descriptor() ([]byte, []int) {
-	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{14}
+	return file_entente_state_v1_federation_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RelationshipAlarm) GetName() string {
@@ -1626,7 +1691,13 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"advertised\x18\x0f \x03(\tR\n" +
 	"advertised\x12(\n" +
 	"\x10web_roots_sha256\x18\x10 \x01(\fR\x0ewebRootsSha256\x12*\n" +
-	"\x11pending_web_roots\x18\x11 \x01(\fR\x0fpendingWebRoots\"\xf9\x04\n" +
+	"\x11pending_web_roots\x18\x11 \x01(\fR\x0fpendingWebRoots\"g\n" +
+	"\x0eMemberEndpoint\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1e\n" +
+	"\n" +
+	"advertised\x18\x02 \x03(\tR\n" +
+	"advertised\x12\x1b\n" +
+	"\tweb_roots\x18\x03 \x01(\fR\bwebRoots\"\xf9\x04\n" +
 	"\n" +
 	"Invitation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x120\n" +
@@ -1742,65 +1813,66 @@ func file_entente_state_v1_federation_proto_rawDescGZIP() []byte {
 	return file_entente_state_v1_federation_proto_rawDescData
 }
 
-var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_entente_state_v1_federation_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_entente_state_v1_federation_proto_goTypes = []any{
 	(*Relationship)(nil),            // 0: entente.state.v1.Relationship
 	(*RelationshipSuspension)(nil),  // 1: entente.state.v1.RelationshipSuspension
 	(*RelationshipAgreement)(nil),   // 2: entente.state.v1.RelationshipAgreement
-	(*Invitation)(nil),              // 3: entente.state.v1.Invitation
-	(*InvitationRedemption)(nil),    // 4: entente.state.v1.InvitationRedemption
-	(*InvitationContent)(nil),       // 5: entente.state.v1.InvitationContent
-	(*RelationshipHub)(nil),         // 6: entente.state.v1.RelationshipHub
-	(*HubBundle)(nil),               // 7: entente.state.v1.HubBundle
-	(*RelationshipValidity)(nil),    // 8: entente.state.v1.RelationshipValidity
-	(*RelationshipReport)(nil),      // 9: entente.state.v1.RelationshipReport
-	(*RelationshipObservation)(nil), // 10: entente.state.v1.RelationshipObservation
-	(*EndpointObservation)(nil),     // 11: entente.state.v1.EndpointObservation
-	(*RelationshipQuery)(nil),       // 12: entente.state.v1.RelationshipQuery
-	(*RelationshipAnswer)(nil),      // 13: entente.state.v1.RelationshipAnswer
-	(*RelationshipAlarm)(nil),       // 14: entente.state.v1.RelationshipAlarm
-	(*durationpb.Duration)(nil),     // 15: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 16: google.protobuf.Timestamp
-	(*RelationshipPeer)(nil),        // 17: entente.state.v1.RelationshipPeer
-	(*ForeignHistory)(nil),          // 18: entente.state.v1.ForeignHistory
+	(*MemberEndpoint)(nil),          // 3: entente.state.v1.MemberEndpoint
+	(*Invitation)(nil),              // 4: entente.state.v1.Invitation
+	(*InvitationRedemption)(nil),    // 5: entente.state.v1.InvitationRedemption
+	(*InvitationContent)(nil),       // 6: entente.state.v1.InvitationContent
+	(*RelationshipHub)(nil),         // 7: entente.state.v1.RelationshipHub
+	(*HubBundle)(nil),               // 8: entente.state.v1.HubBundle
+	(*RelationshipValidity)(nil),    // 9: entente.state.v1.RelationshipValidity
+	(*RelationshipReport)(nil),      // 10: entente.state.v1.RelationshipReport
+	(*RelationshipObservation)(nil), // 11: entente.state.v1.RelationshipObservation
+	(*EndpointObservation)(nil),     // 12: entente.state.v1.EndpointObservation
+	(*RelationshipQuery)(nil),       // 13: entente.state.v1.RelationshipQuery
+	(*RelationshipAnswer)(nil),      // 14: entente.state.v1.RelationshipAnswer
+	(*RelationshipAlarm)(nil),       // 15: entente.state.v1.RelationshipAlarm
+	(*durationpb.Duration)(nil),     // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 17: google.protobuf.Timestamp
+	(*RelationshipPeer)(nil),        // 18: entente.state.v1.RelationshipPeer
+	(*ForeignHistory)(nil),          // 19: entente.state.v1.ForeignHistory
 }
 var file_entente_state_v1_federation_proto_depIdxs = []int32{
 	1,  // 0: entente.state.v1.Relationship.suspension:type_name -> entente.state.v1.RelationshipSuspension
-	15, // 1: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
-	15, // 2: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
-	16, // 3: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 4: entente.state.v1.Relationship.validity:type_name -> entente.state.v1.RelationshipValidity
-	14, // 5: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	17, // 6: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
-	15, // 7: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
-	15, // 8: entente.state.v1.Relationship.poll_interval:type_name -> google.protobuf.Duration
-	6,  // 9: entente.state.v1.Relationship.hub:type_name -> entente.state.v1.RelationshipHub
-	8,  // 10: entente.state.v1.Relationship.hub_validity:type_name -> entente.state.v1.RelationshipValidity
+	16, // 1: entente.state.v1.Relationship.max_stale_jwt:type_name -> google.protobuf.Duration
+	16, // 2: entente.state.v1.Relationship.max_stale_x509:type_name -> google.protobuf.Duration
+	17, // 3: entente.state.v1.Relationship.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: entente.state.v1.Relationship.validity:type_name -> entente.state.v1.RelationshipValidity
+	15, // 5: entente.state.v1.Relationship.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	18, // 6: entente.state.v1.Relationship.peer:type_name -> entente.state.v1.RelationshipPeer
+	16, // 7: entente.state.v1.Relationship.fetch_timeout:type_name -> google.protobuf.Duration
+	16, // 8: entente.state.v1.Relationship.poll_interval:type_name -> google.protobuf.Duration
+	7,  // 9: entente.state.v1.Relationship.hub:type_name -> entente.state.v1.RelationshipHub
+	9,  // 10: entente.state.v1.Relationship.hub_validity:type_name -> entente.state.v1.RelationshipValidity
 	2,  // 11: entente.state.v1.Relationship.agreement:type_name -> entente.state.v1.RelationshipAgreement
-	16, // 12: entente.state.v1.RelationshipSuspension.time:type_name -> google.protobuf.Timestamp
-	16, // 13: entente.state.v1.RelationshipAgreement.approve_time:type_name -> google.protobuf.Timestamp
-	16, // 14: entente.state.v1.RelationshipAgreement.peer_approve_time:type_name -> google.protobuf.Timestamp
-	16, // 15: entente.state.v1.RelationshipAgreement.end_time:type_name -> google.protobuf.Timestamp
-	16, // 16: entente.state.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	16, // 17: entente.state.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 18: entente.state.v1.Invitation.revoke_time:type_name -> google.protobuf.Timestamp
-	4,  // 19: entente.state.v1.Invitation.redemption:type_name -> entente.state.v1.InvitationRedemption
-	16, // 20: entente.state.v1.InvitationRedemption.time:type_name -> google.protobuf.Timestamp
-	16, // 21: entente.state.v1.HubBundle.change_time:type_name -> google.protobuf.Timestamp
-	16, // 22: entente.state.v1.HubBundle.retrieve_time:type_name -> google.protobuf.Timestamp
-	18, // 23: entente.state.v1.HubBundle.history:type_name -> entente.state.v1.ForeignHistory
-	14, // 24: entente.state.v1.HubBundle.alarms:type_name -> entente.state.v1.RelationshipAlarm
-	16, // 25: entente.state.v1.HubBundle.relationship_create_time:type_name -> google.protobuf.Timestamp
-	16, // 26: entente.state.v1.RelationshipValidity.last_success_time:type_name -> google.protobuf.Timestamp
-	10, // 27: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
-	15, // 28: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
-	15, // 29: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
-	15, // 30: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
-	15, // 31: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
-	11, // 32: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
-	15, // 33: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
-	10, // 34: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
-	16, // 35: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
+	17, // 12: entente.state.v1.RelationshipSuspension.time:type_name -> google.protobuf.Timestamp
+	17, // 13: entente.state.v1.RelationshipAgreement.approve_time:type_name -> google.protobuf.Timestamp
+	17, // 14: entente.state.v1.RelationshipAgreement.peer_approve_time:type_name -> google.protobuf.Timestamp
+	17, // 15: entente.state.v1.RelationshipAgreement.end_time:type_name -> google.protobuf.Timestamp
+	17, // 16: entente.state.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	17, // 17: entente.state.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 18: entente.state.v1.Invitation.revoke_time:type_name -> google.protobuf.Timestamp
+	5,  // 19: entente.state.v1.Invitation.redemption:type_name -> entente.state.v1.InvitationRedemption
+	17, // 20: entente.state.v1.InvitationRedemption.time:type_name -> google.protobuf.Timestamp
+	17, // 21: entente.state.v1.HubBundle.change_time:type_name -> google.protobuf.Timestamp
+	17, // 22: entente.state.v1.HubBundle.retrieve_time:type_name -> google.protobuf.Timestamp
+	19, // 23: entente.state.v1.HubBundle.history:type_name -> entente.state.v1.ForeignHistory
+	15, // 24: entente.state.v1.HubBundle.alarms:type_name -> entente.state.v1.RelationshipAlarm
+	17, // 25: entente.state.v1.HubBundle.relationship_create_time:type_name -> google.protobuf.Timestamp
+	17, // 26: entente.state.v1.RelationshipValidity.last_success_time:type_name -> google.protobuf.Timestamp
+	11, // 27: entente.state.v1.RelationshipReport.observations:type_name -> entente.state.v1.RelationshipObservation
+	16, // 28: entente.state.v1.RelationshipObservation.since_success:type_name -> google.protobuf.Duration
+	16, // 29: entente.state.v1.RelationshipObservation.since_attempt:type_name -> google.protobuf.Duration
+	16, // 30: entente.state.v1.RelationshipObservation.until_next:type_name -> google.protobuf.Duration
+	16, // 31: entente.state.v1.RelationshipObservation.interval:type_name -> google.protobuf.Duration
+	12, // 32: entente.state.v1.RelationshipObservation.endpoints:type_name -> entente.state.v1.EndpointObservation
+	16, // 33: entente.state.v1.EndpointObservation.since_attempt:type_name -> google.protobuf.Duration
+	11, // 34: entente.state.v1.RelationshipAnswer.observations:type_name -> entente.state.v1.RelationshipObservation
+	17, // 35: entente.state.v1.RelationshipAlarm.time:type_name -> google.protobuf.Timestamp
 	36, // [36:36] is the sub-list for method output_type
 	36, // [36:36] is the sub-list for method input_type
 	36, // [36:36] is the sub-list for extension type_name
@@ -1821,7 +1893,7 @@ func file_entente_state_v1_federation_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_entente_state_v1_federation_proto_rawDesc), len(file_entente_state_v1_federation_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
