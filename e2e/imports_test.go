@@ -59,8 +59,9 @@ var mayImport = map[string][]string{
 	"raftstore":               {"raftstore/internal", "raftstore/snapshot"},
 	"raftstore_test":          {"raftstore"},
 
-	"trust":            {"bundle", "raftstore"},
+	"trust":            {"bundle", "raftstore", "trust/standing"},
 	"trust/bundleapi":  {"bundle", "raftstore", "trust"},
+	"trust/standing":   {},
 	"trust/publisher":  {"bundle", "raftstore", "trust"},
 	"access/audit":     {},
 	"access/admission": {},
@@ -124,7 +125,7 @@ var mayImport = map[string][]string{
 	},
 	"federation": {"trust", "bundle", "raftstore", "access", "federation"},
 
-	"routing/plan":        {"trust"},
+	"routing/plan":        {"trust/standing"},
 	"routing/routingtest": {"raftstore", "access"},
 	"routing/registry":    {"trust", "bundle", "raftstore", "access", "routing/plan", "routing/routingtest"},
 	"routing/exchange": {
@@ -185,7 +186,7 @@ var mayImport = map[string][]string{
 	"cmd/entente/demo":               {"client"},
 	"cmd/entente/sync":               {"bundle", "client", "cmd/entente/cli"},
 	"cmd/entente":                    {"agent", "client", "node", "cmd/entente/demo", "cmd/entente/sync"},
-	"terraform":                      {"bundle", "client", "internal/release"},
+	"terraform":                      {"bundle", "client", "internal/release", "routing/plan"},
 	"terraform/acceptance":           {"client", "node/nodetest", "terraform"},
 	"cmd/terraform-provider-entente": {"terraform"},
 	"deploy":                         {"node/config"},

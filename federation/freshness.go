@@ -15,7 +15,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 const (
@@ -154,7 +154,7 @@ func (l *leaderQueue) judge() (found []transition) {
 // success can improve is judged every time.
 func restsUntil(now time.Time, s relationship.Validity, f relationship.Facts) time.Time {
 	soon := now.Add(judgeEvery)
-	if s.State != trust.Fresh || s.Bootstrap ||
+	if s.State != standing.Fresh || s.Bootstrap ||
 		s.X509Expired && !f.X509Until.IsZero() || s.JWTExpired && f.JWTKeys > 0 {
 		return soon
 	}
@@ -210,7 +210,7 @@ func (f *freshness) commit(ctx context.Context, found []transition) {
 		}
 		for _, t := range written {
 			level := f.log.Warn
-			if t.is.State == trust.Fresh {
+			if t.is.State == standing.Fresh {
 				level = f.log.Info
 			}
 			level("validity of a relationship changed", "trust_domain", t.name,

@@ -17,6 +17,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 func mapOf(t testing.TB, bundles ...*bundle.Bundle) []byte {
@@ -36,7 +37,7 @@ func (r *room) federateWithHub(
 	r.create(t, rel, hub.Bundle(t, 1))
 }
 
-func (r *room) trust(t testing.TB, td string) trust.State {
+func (r *room) trust(t testing.TB, td string) standing.State {
 	t.Helper()
 	trusted, err := statusOf(r.store.View(), td)
 	require.NoError(t, err)
@@ -99,8 +100,8 @@ func TestHubAttestationsAreFiltered(t *testing.T) {
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
 
-	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
-	require.Equal(t, trust.Unknown, r.trust(t, "bank.example"), "it is not listed")
+	require.Equal(t, standing.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, standing.Unknown, r.trust(t, "bank.example"), "it is not listed")
 	_, hostedSequence := r.attestation(t, "own.example.org")
 	require.Zero(t, hostedSequence, "a hosted domain is never a hub's")
 	shown := r.show(t, "hub.example.org")
@@ -140,10 +141,10 @@ func TestHubAttestationsAreFiltered(t *testing.T) {
 	attested, sequence := r.attestation(t, "a.example.org")
 	require.EqualValues(t, 5, sequence)
 	require.Equal(t, "rollback", attested.Row.Value.GetRefused())
-	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"), "the hub confirmed only an older bundle")
+	require.Equal(t, standing.Stale, r.trust(t, "a.example.org"), "the hub confirmed only an older bundle")
 	require.Equal(t, "rollback", r.show(t, "a.example.org").GetLastResult())
-	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
-	require.Equal(t, trust.Fresh, r.trust(t, "c.example.org"))
+	require.Equal(t, standing.Unknown, r.trust(t, "b.example.org"))
+	require.Equal(t, standing.Fresh, r.trust(t, "c.example.org"))
 	require.EqualValues(t, 1, r.show(t, "hub.example.org").GetHubStatus().GetRefused())
 	require.Contains(t, r.ledger.Decisions(), "refuse bundle a.example.org: rollback")
 	require.Contains(t, r.ledger.Decisions(), "withdraw bundle b.example.org: done")
@@ -153,7 +154,7 @@ func TestHubAttestationsAreFiltered(t *testing.T) {
 
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), c.Bundle(t, 1)))
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, standing.Fresh, r.trust(t, "a.example.org"))
 }
 
 func TestDeletedHubRemovesAttestations(t *testing.T) {
@@ -169,17 +170,17 @@ func TestDeletedHubRemovesAttestations(t *testing.T) {
 	_, err := r.service.SuspendRelationship(t.Context(),
 		&ententev1.SuspendRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, trust.Suspended, r.trust(t, "a.example.org"))
+	require.Equal(t, standing.Suspended, r.trust(t, "a.example.org"))
 	r.keep(t)
 	_, err = r.service.ResumeRelationship(t.Context(),
 		&ententev1.ResumeRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "the attestation of a suspended hub is kept")
+	require.Equal(t, standing.Fresh, r.trust(t, "a.example.org"), "the attestation of a suspended hub is kept")
 
 	r.changeHub(t, "hub.example.org", &ententev1.Hub{Include: []string{".example.org"},
 		Exclude: []string{"a.example.org"}})
-	require.Equal(t, trust.Unknown, r.trust(t, "a.example.org"), "at once, before it is swept")
-	require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
+	require.Equal(t, standing.Unknown, r.trust(t, "a.example.org"), "at once, before it is swept")
+	require.Equal(t, standing.Fresh, r.trust(t, "b.example.org"))
 	r.keep(t)
 	_, found, err := relationship.HubBundles.Get(r.store.View(), "a.example.org/hub.example.org")
 	require.NoError(t, err)
@@ -192,12 +193,12 @@ func TestDeletedHubRemovesAttestations(t *testing.T) {
 	_, err = r.service.DeleteRelationship(t.Context(),
 		&ententev1.DeleteRelationshipRequest{TrustDomain: "hub.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
+	require.Equal(t, standing.Unknown, r.trust(t, "b.example.org"))
 
 	// An attestation that the hub does not repeat does not count under the next relationship.
 	p.ServeMap(hub.Bundle(t, 1), []byte(`{"trust_domains":{}}`))
 	r.federateWithHub(t, hub, p, ".example.org")
-	require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"))
+	require.Equal(t, standing.Unknown, r.trust(t, "b.example.org"))
 	r.keep(t)
 	rows, err := relationship.HubBundles.List(r.store.View(), "")
 	require.NoError(t, err)
@@ -212,7 +213,7 @@ func TestOwnBundleTakesPrecedence(t *testing.T) {
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, forged.Bundle(t, 1<<60)))
 	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, standing.Fresh, r.trust(t, "a.example.org"))
 
 	r.create(t, spiffeRelationship(a, own), a.Bundle(t, 3))
 	require.Empty(t, r.refresh(t, "a.example.org").GetLastError(),
@@ -277,13 +278,13 @@ func TestFreshnessOfAttestation(t *testing.T) {
 	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
 	r.keep(t)
-	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, standing.Fresh, r.trust(t, "a.example.org"))
 	now = now.Add(4 * relationship.DefaultRefresh)
 	r.manager.reconciler.Reconcile(t.Context(), now.Add(-time.Hour))
-	require.Equal(t, trust.Stale, r.trust(t, "a.example.org"))
+	require.Equal(t, standing.Stale, r.trust(t, "a.example.org"))
 	now = now.Add(time.Hour)
 	r.keep(t)
-	require.Equal(t, trust.Expired, r.trust(t, "a.example.org"), "its last authority has")
+	require.Equal(t, standing.Expired, r.trust(t, "a.example.org"), "its last authority has")
 }
 
 func TestBrokenMapIsRejectedWhole(t *testing.T) {
@@ -318,8 +319,8 @@ func TestBrokenMapIsRejectedWhole(t *testing.T) {
 			p.ServeMap(hub.Bundle(t, 1), test.document)
 			r.refresh(t, "hub.example.org")
 			require.Equal(t, test.result, r.show(t, "hub.example.org").GetHubStatus().GetLastResult())
-			require.Equal(t, trust.Unknown, r.trust(t, "b.example.org"), "nothing of it")
-			require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"), "and what was taken is kept")
+			require.Equal(t, standing.Unknown, r.trust(t, "b.example.org"), "nothing of it")
+			require.Equal(t, standing.Fresh, r.trust(t, "a.example.org"), "and what was taken is kept")
 		})
 	}
 	p.Handle(func(w http.ResponseWriter, req *http.Request) {

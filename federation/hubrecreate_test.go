@@ -7,7 +7,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // deleteHub deletes the relationship with a hub, without a pass of the leader before the next one is created.
@@ -29,14 +29,14 @@ func TestRecreatedHubStartsEmpty(t *testing.T) {
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), b.Bundle(t, 5), c.Bundle(t, 5)))
 	r.federateWithHub(t, hub, p, ".example.org")
 	r.refresh(t, "hub.example.org")
-	require.Equal(t, trust.Fresh, r.trust(t, "a.example.org"))
+	require.Equal(t, standing.Fresh, r.trust(t, "a.example.org"))
 
 	r.deleteHub(t, "hub.example.org")
 	rotated := b.Rotated(t)
 	p.ServeMap(hub.Bundle(t, 1), mapOf(t, a.Bundle(t, 5), rotated.Bundle(t, 4)))
 	r.federateWithHub(t, hub, p, ".example.org")
 	for _, td := range []string{"a.example.org", "b.example.org", "c.example.org"} {
-		require.Equal(t, trust.Unknown, r.trust(t, td))
+		require.Equal(t, standing.Unknown, r.trust(t, td))
 	}
 	r.refresh(t, "hub.example.org")
 	for range 2 { // before and after the sweep
@@ -47,8 +47,8 @@ func TestRecreatedHubStartsEmpty(t *testing.T) {
 		require.EqualValues(t, 4, n, "another bundle, and nothing to compare it with")
 		require.Empty(t, attested.Row.Value.GetRefused())
 		require.Len(t, attested.Row.Value.GetHistory().GetVersions(), 1)
-		require.Equal(t, trust.Fresh, r.trust(t, "b.example.org"))
-		require.Equal(t, trust.Unknown, r.trust(t, "c.example.org"), "no attestation")
+		require.Equal(t, standing.Fresh, r.trust(t, "b.example.org"))
+		require.Equal(t, standing.Unknown, r.trust(t, "c.example.org"), "no attestation")
 		r.keep(t)
 	}
 }

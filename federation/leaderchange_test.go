@@ -26,7 +26,7 @@ import (
 	"github.com/ententehq/entente/internal/clocktest"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/membership"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // pollers is a member's scheduler under fake time, with fetches that succeed at once.
@@ -100,7 +100,7 @@ func (p *pollers) holdFresh(t *testing.T, hint time.Duration, all []string) {
 		put(relationship.ForeignBundles.Name(), name, b.Row(time.Now()))
 		put(relationship.Relationships.Name(), name, &statev1.Relationship{
 			TrustDomain: name, Url: "https://" + name, Profile: federationtest.WebProfile, Generation: 1,
-			Validity: relationship.Validity{State: trust.Fresh, X509Expired: true}.Row(time.Now()),
+			Validity: relationship.Validity{State: standing.Fresh, X509Expired: true}.Row(time.Now()),
 		})
 	}
 	p.manager.catalog.Apply(batch, func(err error) { require.NoError(t, err) })

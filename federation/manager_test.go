@@ -14,7 +14,7 @@ import (
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // TestManagerFollowsPeer tests that the manager fetches a new relationship at once, polls at its refresh hint, keeps
@@ -35,11 +35,11 @@ func TestManagerFollowsPeer(t *testing.T) {
 	p.Present(t, next)
 	p.Serve(next.Bundle(t, 4))
 	r.awaitSequence(t, "us.example.org", 4)
-	r.awaitState(t, "us.example.org", trust.Fresh)
+	r.awaitState(t, "us.example.org", standing.Fresh)
 
 	// An outage: nothing is lost, and it is shown as stale after three intervals.
 	p.Handle(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
-	r.awaitState(t, "us.example.org", trust.Stale)
+	r.awaitState(t, "us.example.org", standing.Stale)
 	require.True(t, r.stored(t, "us.example.org").Equal(next.Bundle(t, 4)))
 	shown, err := r.service.GetRelationship(t.Context(),
 		&ententev1.GetRelationshipRequest{TrustDomain: "us.example.org"})
@@ -52,7 +52,7 @@ func TestManagerFollowsPeer(t *testing.T) {
 	// It ends with an unchanged bundle: the success alone makes it fresh again.
 	before := relationship.ForeignBundles.PrefixRevision(r.store.View(), "")
 	p.Serve(next.Bundle(t, 4))
-	r.awaitState(t, "us.example.org", trust.Fresh)
+	r.awaitState(t, "us.example.org", standing.Fresh)
 	require.Equal(t, before, relationship.ForeignBundles.PrefixRevision(r.store.View(), ""))
 	require.InDelta(t, 1, federationtest.Metric(t, r.registry, "entente_federation_polls_owned"), 0)
 }
@@ -135,11 +135,11 @@ func TestExpiry(t *testing.T) {
 	us := federationtest.NewAuthorityUntil(t, "us.example.org", time.Now().Add(2*time.Second)).Every(time.Hour)
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
-	r.awaitState(t, "us.example.org", trust.Expired)
+	r.awaitState(t, "us.example.org", standing.Expired)
 	require.NotNil(t, r.stored(t, "us.example.org"))
 	trusted, err := statusOf(r.store.View(), "us.example.org")
 	require.NoError(t, err)
-	require.Equal(t, trust.StatusOf(trust.Expired), trusted)
+	require.Equal(t, standing.StatusOf(standing.Expired), trusted)
 }
 
 // TestFreshnessAfterLeaderChange tests that a new leader without reports marks no relationship as stale within three
@@ -157,7 +157,7 @@ func TestFreshnessAfterLeaderChange(t *testing.T) {
 		require.NoError(t, r.manager.catalog.Load(r.store.View(), func(err error) { t.Error(err) }))
 		return r.manager.freshness.queue(leading).judge()
 	}
-	states := func(found []transition) (out []trust.State) {
+	states := func(found []transition) (out []standing.State) {
 		for _, f := range found {
 			out = append(out, f.is.State)
 		}
@@ -170,7 +170,7 @@ func TestFreshnessAfterLeaderChange(t *testing.T) {
 	require.Empty(t, look(created.Add(10*time.Hour)), "three intervals to the moment")
 	now = now.Add(time.Second)
 	found := look(created.Add(10 * time.Hour))
-	require.Equal(t, []trust.State{trust.Stale}, states(found))
+	require.Equal(t, []standing.State{standing.Stale}, states(found))
 	r.manager.freshness.commit(t.Context(), found)
 	require.Empty(t, look(now), "stale stays stale under the next leader")
 
@@ -179,7 +179,7 @@ func TestFreshnessAfterLeaderChange(t *testing.T) {
 	owner.Attempted("us.example.org", 1, now, true, "unchanged", "")
 	r.manager.Section().Deliver("member-1", owner.Collect(false))
 	found = look(now)
-	require.Equal(t, []trust.State{trust.Fresh}, states(found))
+	require.Equal(t, []standing.State{standing.Fresh}, states(found))
 
 	// A result is written only if it is still true.
 	_, err := r.service.SuspendRelationship(t.Context(),
@@ -216,5 +216,5 @@ func TestSurviveRestore(t *testing.T) {
 	require.EqualValues(t, 9, sequence, "bundles do not go back")
 	trusted, err := statusOf(r.store.View(), "ap.example.org")
 	require.NoError(t, err)
-	require.Equal(t, trust.Suspended, trusted.State, "a suspension stays")
+	require.Equal(t, standing.Suspended, trusted.State, "a suspension stays")
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // awaitAttestation waits until the attestation in effect for a domain has a sequence; 0 means none.
@@ -228,7 +229,7 @@ func TestHostileHubStream(t *testing.T) {
 	say(call, &ententev1.PeerMapChanges{Bundles: []*ententev1.PeerBundle{entry(ap.Bundle(t, 7))}})
 	termination, _ := ended(call)
 	require.Equal(t, "suspended", termination.GetReason())
-	require.NotEqual(t, trust.Fresh, spoke.trust(t, "ap.example.org"))
+	require.NotEqual(t, standing.Fresh, spoke.trust(t, "ap.example.org"))
 }
 
 // TestRefusedHubLogIsLimited tests that refused attestations are logged at the pace of one peer.

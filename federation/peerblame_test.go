@@ -21,7 +21,7 @@ import (
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/receiver"
 	"github.com/ententehq/entente/federation/relationship"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // TestClassifyStatements tests which statements are the peer's fault. One that is early, or contradicts the state of
@@ -218,7 +218,7 @@ func TestRefusedStatementsEndStream(t *testing.T) {
 		func(line string) bool { return !strings.Contains(line, "[WARN]") })
 	require.NotEmpty(t, warned)
 	require.Less(t, len(warned), streams*session.MaxRefusals, "of all that were refused")
-	require.Equal(t, trust.Bootstrap, a.trust(t, "us.example.org"), "trust does not depend on statements")
+	require.Equal(t, standing.Bootstrap, a.trust(t, "us.example.org"), "trust does not depend on statements")
 
 	// Refused bundles and statements add up.
 	var mixed []*ententev1.PeerMessage

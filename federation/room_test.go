@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // room is a federation under test.
@@ -119,7 +120,7 @@ func (r *room) await(t testing.TB, what string, condition func(v *raftstore.View
 var errSeen = errors.New("seen")
 
 // awaitState waits until a trust domain is in a state.
-func (r *room) awaitState(t testing.TB, td string, want trust.State) {
+func (r *room) awaitState(t testing.TB, td string, want standing.State) {
 	t.Helper()
 	r.await(t, td+" to be "+want.String(), func(v *raftstore.View) bool {
 		got, err := statusOf(v, td)
@@ -197,7 +198,7 @@ func (r *room) stored(t testing.TB, td string) *bundle.Bundle {
 func newTrust() *trust.Index { return federationtest.Trust(relationship.TrustSource()) }
 
 // statusOf returns the status of a trust domain.
-func statusOf(r raftstore.Reader, td string) (trust.Status, error) {
+func statusOf(r raftstore.Reader, td string) (standing.Status, error) {
 	d, err := newTrust().Decide(r, td)
 	return d.Status, err
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/clocktest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // moments are the times of an event.
@@ -147,7 +147,7 @@ func spreadOf(t *testing.T, size int, streams bool, hint time.Duration, turns in
 func (c *cluster) stale() (n int) {
 	for row, err := range relationship.Relationships.All(c.first().store.View(), "") {
 		require.NoError(c.w.t, err)
-		if relationship.TrustOf(row.Value).State != trust.Fresh {
+		if relationship.TrustOf(row.Value).State != standing.Fresh {
 			n++
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 func refused(t *testing.T, err error, code codes.Code, message string) {
@@ -205,7 +205,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	us := federationtest.NewAuthority(t, "us.example.org")
 	p := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
 	r.create(t, spiffeRelationship(us, p), us.Bundle(t, 1))
-	trusted := func() trust.Status {
+	trusted := func() standing.Status {
 		state, err := statusOf(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return state
@@ -215,7 +215,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 		require.NoError(t, err)
 		return is
 	}
-	require.Equal(t, trust.Status{State: trust.Bootstrap, X509: trust.Bootstrap, JWT: trust.Expired}, trusted(),
+	require.Equal(t, standing.Status{State: standing.Bootstrap, X509: standing.Bootstrap, JWT: standing.Expired}, trusted(),
 		"there is no JWT authority")
 	require.True(t, foreign())
 
@@ -224,7 +224,7 @@ func TestSuspendResumeDelete(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, ententev1.RelationshipState_RELATIONSHIP_STATE_SUSPENDED, out.GetState())
 	require.Empty(t, out.GetOwner())
-	require.Equal(t, trust.StatusOf(trust.Suspended), trusted())
+	require.Equal(t, standing.StatusOf(standing.Suspended), trusted())
 	require.NotNil(t, r.stored(t, "us.example.org"), "the bundle is kept")
 	_, err = r.service.RefreshRelationship(t.Context(),
 		&ententev1.RefreshRelationshipRequest{TrustDomain: "us.example.org"})
@@ -246,13 +246,13 @@ func TestSuspendResumeDelete(t *testing.T) {
 	_, err = r.service.ResumeRelationship(t.Context(),
 		&ententev1.ResumeRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
-	require.Equal(t, trust.Bootstrap, trusted().State)
+	require.Equal(t, standing.Bootstrap, trusted().State)
 
 	_, err = r.service.DeleteRelationship(t.Context(),
 		&ententev1.DeleteRelationshipRequest{TrustDomain: "us.example.org"})
 	require.NoError(t, err)
 	require.Nil(t, r.stored(t, "us.example.org"))
-	require.Equal(t, trust.Status{}, trusted())
+	require.Equal(t, standing.Status{}, trusted())
 	require.False(t, foreign())
 	require.Zero(t, p.Requests())
 	for _, call := range []func() error{

@@ -18,7 +18,7 @@ import (
 	"github.com/ententehq/entente/federation/intake"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // change updates fields of a relationship.
@@ -145,7 +145,7 @@ func TestAuthorityKinds(t *testing.T) {
 	rel.AuthorityKinds = []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_X509}
 	out := r.create(t, rel, both)
 	require.Equal(t, "1 JWT authorities", out.GetLeftOut())
-	trusted := func() trust.Status {
+	trusted := func() standing.Status {
 		got, err := statusOf(r.store.View(), "us.example.org")
 		require.NoError(t, err)
 		return got
@@ -157,7 +157,7 @@ func TestAuthorityKinds(t *testing.T) {
 		require.NoError(t, err)
 		return b
 	}
-	require.Equal(t, trust.Status{State: trust.Bootstrap, X509: trust.Bootstrap, JWT: trust.Expired}, trusted())
+	require.Equal(t, standing.Status{State: standing.Bootstrap, X509: standing.Bootstrap, JWT: standing.Expired}, trusted())
 	require.Empty(t, relied().JWTAuthorities())
 	require.Len(t, relied().X509Authorities(), 1)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
@@ -169,7 +169,7 @@ func TestAuthorityKinds(t *testing.T) {
 		AuthorityKinds: []ententev1.AuthorityKind{ententev1.AuthorityKind_AUTHORITY_KIND_JWT},
 	}, "authority_kinds")
 	require.Greater(t, bundleRevision(t, r), before)
-	require.Equal(t, trust.Expired, trusted().X509)
+	require.Equal(t, standing.Expired, trusted().X509)
 	require.Empty(t, relied().X509Authorities())
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult(),
 		"the endpoint is still verified by the whole bundle")

@@ -16,7 +16,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // journal is a log that can be read while it is written.
@@ -274,7 +274,7 @@ func TestSplitViewAfterHub(t *testing.T) {
 			forged := o.us.Rotated(t).Bundle(t, test.sequence)
 			o.byHub(hub)(t, forged)
 			o.awaitHubs(t, hub, forged)
-			require.Equal(t, trust.Fresh, o.trust(t, "us.example.org"), "by the attestation of the hub")
+			require.Equal(t, standing.Fresh, o.trust(t, "us.example.org"), "by the attestation of the hub")
 			o.relate(t)
 			test.shows(t, o)
 			o.alarmed(t, test.sequence, test.source, "hub hub.example.org")

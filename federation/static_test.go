@@ -12,7 +12,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // update changes a relationship.
@@ -61,7 +61,7 @@ func TestStaticRelationship(t *testing.T) {
 	require.NoError(t, r.update(t, polled, us.Bundle(t, 3).Marshal(), paths...))
 	require.Equal(t, "member-1", r.refresh(t, "us.example.org").GetOwner())
 	require.NoError(t, r.update(t, static, nil, paths...))
-	r.awaitState(t, "us.example.org", trust.Fresh)
+	r.awaitState(t, "us.example.org", standing.Fresh)
 }
 
 // TestRelationshipFromAFile: the file is fetched like an endpoint. Only files below the folder can be named.
@@ -87,7 +87,7 @@ func TestRelationshipFromAFile(t *testing.T) {
 	write(us.Bundle(t, 1))
 	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
-	r.awaitState(t, "us.example.org", trust.Fresh)
+	r.awaitState(t, "us.example.org", standing.Fresh)
 	write(us.Bundle(t, 2))
 	r.awaitSequence(t, "us.example.org", 2) // by a turn of its own
 

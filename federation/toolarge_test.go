@@ -8,7 +8,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // TestTooLargeBundle tests that a bundle that is too large is refused as a fault of the peer, from any source, and that
@@ -60,7 +60,7 @@ func TestTooLargeAttestation(t *testing.T) {
 		})
 		_, sequence := o.attestation(t, "us.example.org")
 		require.EqualValues(t, 1, sequence)
-		require.Equal(t, trust.Stale, o.trust(t, "us.example.org"), "the hub confirmed only an older bundle")
+		require.Equal(t, standing.Stale, o.trust(t, "us.example.org"), "the hub confirmed only an older bundle")
 	})
 	t.Run("in its map", func(t *testing.T) {
 		r, us := newRoom(t), federationtest.NewAuthority(t, "us.example.org")
@@ -72,9 +72,9 @@ func TestTooLargeAttestation(t *testing.T) {
 		p.ServeMap(hub.Bundle(t, 1), mapOf(t, large, ap.Bundle(t, 1),
 			federationtest.NewAuthority(t, "zz.example.org").Bundle(t, 1)))
 		r.refresh(t, "hub.example.org")
-		require.Equal(t, trust.Fresh, r.trust(t, "ap.example.org"))
-		require.Equal(t, trust.Fresh, r.trust(t, "zz.example.org"))
-		require.Equal(t, trust.Stale, r.trust(t, "us.example.org"))
+		require.Equal(t, standing.Fresh, r.trust(t, "ap.example.org"))
+		require.Equal(t, standing.Fresh, r.trust(t, "zz.example.org"))
+		require.Equal(t, standing.Stale, r.trust(t, "us.example.org"))
 		require.Equal(t, "too_large", r.show(t, "us.example.org").GetLastResult())
 		require.EqualValues(t, 1, r.show(t, "hub.example.org").GetHubStatus().GetRefused())
 		before := r.store.View().Revision()
@@ -83,6 +83,6 @@ func TestTooLargeAttestation(t *testing.T) {
 
 		p.ServeMap(hub.Bundle(t, 1), mapOf(t, us.Bundle(t, 3)))
 		r.refresh(t, "hub.example.org")
-		require.Equal(t, trust.Fresh, r.trust(t, "us.example.org"))
+		require.Equal(t, standing.Fresh, r.trust(t, "us.example.org"))
 	})
 }

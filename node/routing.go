@@ -12,7 +12,7 @@ import (
 	"github.com/ententehq/entente/routing/registry"
 	"github.com/ententehq/entente/routing/registry/preserve"
 	"github.com/ententehq/entente/routing/xds"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 func buildRouting(m *member) (err error) {
@@ -59,7 +59,7 @@ func (agreements) With(r raftstore.Reader, trustDomain string) (exchange.Agreeme
 	state := relationship.TrustOf(row.Value).State
 	return exchange.Agreement{
 		Since:   row.Value.GetCreateTime().AsTime(),
-		InForce: state != trust.Suspended && state != trust.AwaitingConsent,
+		InForce: state != standing.Suspended && state != standing.AwaitingConsent,
 		Peer:    row.Value.GetPeer().GetHomeTrustDomain(),
 	}, true, nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/trust"
 	"github.com/ententehq/entente/trust/bundleapi"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 func testBundle(t *testing.T, name string) *bundle.Bundle {
@@ -93,22 +94,22 @@ func TestCallersAndRoutesFollowTheSameRules(t *testing.T) {
 	trusted := trust.NewIndex(trustSources())
 	trusted.Open(store)
 	for name, c := range map[string]struct {
-		state  trust.State
+		state  standing.State
 		refuse string // why callers are not trusted; empty: they are
 	}{
-		"eu.example.org":    {trust.Fresh, ""},
-		"fresh.example.org": {trust.Fresh, ""},
-		"stale.example.org": {trust.Stale, ""},
-		"expired.example.org": {trust.Expired, "the bundle of expired.example.org has expired; see 'entente " +
+		"eu.example.org":    {standing.Fresh, ""},
+		"fresh.example.org": {standing.Fresh, ""},
+		"stale.example.org": {standing.Stale, ""},
+		"expired.example.org": {standing.Expired, "the bundle of expired.example.org has expired; see 'entente " +
 			"federation show expired.example.org'"},
-		"jwtonly.example.org": {trust.Expired, "the bundle of jwtonly.example.org has expired; see 'entente " +
+		"jwtonly.example.org": {standing.Expired, "the bundle of jwtonly.example.org has expired; see 'entente " +
 			"federation show jwtonly.example.org'"},
-		"suspended.example.org": {trust.Suspended,
+		"suspended.example.org": {standing.Suspended,
 			"the relationship with suspended.example.org is suspended; resume it with 'entente federation resume " +
 				"suspended.example.org'"},
-		"pending.example.org": {trust.Pending, "no bundle of pending.example.org has been received yet; see " +
+		"pending.example.org": {standing.Pending, "no bundle of pending.example.org has been received yet; see " +
 			"'entente federation show pending.example.org'"},
-		"other.example.org": {trust.Unknown, "other.example.org is neither hosted here nor federated with; " +
+		"other.example.org": {standing.Unknown, "other.example.org is neither hosted here nor federated with; " +
 			"'entente federation create other.example.org' creates a relationship"},
 	} {
 		t.Run(name, func(t *testing.T) {

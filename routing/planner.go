@@ -9,7 +9,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // Planner makes plans from the tables. It is the source of xDS. It is safe for concurrent use.
@@ -23,7 +23,7 @@ type Planner struct {
 
 // hiddenDomain is the state of a trust domain that the caller does not see. Its instances are left out without a
 // mention.
-const hiddenDomain trust.State = 255
+const hiddenDomain standing.State = 255
 
 // PlanFor returns the plan of a service for callers in a locality, in the revision that r reads, and the policy of the
 // plan. Callers see the trust domains for which sees returns true, or all if sees is nil. Instances that they do not
@@ -43,7 +43,7 @@ type snapshot struct {
 	service *registry.Service
 	policy  *plan.Policy
 	// states are those of the domains of the service, or hiddenDomain.
-	states []trust.State
+	states []standing.State
 }
 
 func (p *Planner) snapshot(r raftstore.Reader, name string, sees func(spiffeid.TrustDomain) bool) (snapshot, error) {

@@ -19,14 +19,14 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
 	"github.com/ententehq/entente/routing/routingtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // TestHintsFollowTheScope: hints, simulated hints and plans for xDS leave out the same instances without a mention, for
 // callers who see all domains, one of two, or none. A cached hint is not given to callers with another scope.
 func TestHintsFollowTheScope(t *testing.T) {
 	r := newFixture(t)
-	r.setTrust(t, "us.example.org", trust.Fresh)
+	r.setTrust(t, "us.example.org", standing.Fresh)
 	for address, id := range map[string]spiffeid.ID{
 		"10.0.0.1:80": euWorkload, "10.0.0.2:80": usWorkload, "10.0.0.3:80": usWorkload,
 	} {

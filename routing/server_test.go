@@ -16,7 +16,7 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/routingtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // trustTable holds the state of each foreign domain as a row, so that hints can be watched as in production.
@@ -24,15 +24,15 @@ var trustTable = raftstore.NewTable[*statev1.Instance]("routing_test_trust")
 
 type tableTrust struct{}
 
-func (tableTrust) State(r raftstore.Reader, td spiffeid.TrustDomain) (trust.State, error) {
+func (tableTrust) State(r raftstore.Reader, td spiffeid.TrustDomain) (standing.State, error) {
 	if td.Name() == "eu.example.org" {
-		return trust.Fresh, nil
+		return standing.Fresh, nil
 	}
 	row, found, err := trustTable.Get(r, td.Name())
 	if err != nil || !found {
-		return trust.Unknown, err
+		return standing.Unknown, err
 	}
-	return trust.State(row.Value.GetWeight()), nil
+	return standing.State(row.Value.GetWeight()), nil
 }
 
 func (tableTrust) Prefixes() []raftstore.Prefix { return []raftstore.Prefix{trustTable.Prefix("")} }
@@ -69,7 +69,7 @@ func newFixture(t testing.TB) *fixture {
 	return r
 }
 
-func (r *fixture) setTrust(t *testing.T, td string, state trust.State) {
+func (r *fixture) setTrust(t *testing.T, td string, state standing.State) {
 	t.Helper()
 	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
 		return trustTable.Put(tx, td, &statev1.Instance{Weight: uint32(state)})
@@ -149,14 +149,14 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.NoError(t, err)
 	h := hint()
 	require.Empty(t, h.GetPriorities())
-	require.Equal(t, trust.Unknown.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
+	require.Equal(t, standing.Unknown.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
 	require.Equal(
 		t,
 		"none of 1 instances can be authenticated from here; see the excluded instances for the reasons",
 		h.GetReason(),
 	)
 
-	r.setTrust(t, "us.example.org", trust.Fresh)
+	r.setTrust(t, "us.example.org", standing.Fresh)
 	near := routingtest.Registration()
 	near.Locality = &ententev1.Locality{Region: "eu", Zone: "b"}
 	_, err = r.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: near})
@@ -179,10 +179,10 @@ func TestHintFollowsTrustAndHealth(t *testing.T) {
 	require.EqualValues(t, 100, h.GetPriorities()[1].GetLoad())
 	require.Equal(t, "it is unhealthy", h.GetExcluded()[0].GetReason())
 
-	r.setTrust(t, "us.example.org", trust.Expired)
+	r.setTrust(t, "us.example.org", standing.Expired)
 	h = hint()
 	require.True(t, h.GetPriorities()[0].GetPanic(), "only the near instance is left")
-	require.Equal(t, trust.Expired.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
+	require.Equal(t, standing.Expired.Sentence(usWorkload.TrustDomain()), h.GetExcluded()[0].GetReason())
 
 	list, err := r.ListServices(ctx, &ententev1.ListServicesRequest{})
 	require.NoError(t, err)

@@ -8,14 +8,14 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/raftstore"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // Trust returns which trust domains can be verified. The node implements it.
 type Trust interface {
 	// State returns the state of a domain in the revision that r reads, at the present time. It is called for each
 	// hint, once for each domain, from any goroutine, and must not block.
-	State(r raftstore.Reader, td spiffeid.TrustDomain) (trust.State, error)
+	State(r raftstore.Reader, td spiffeid.TrustDomain) (standing.State, error)
 	// Prefixes lists what State reads, so that a watch can follow it.
 	Prefixes() []raftstore.Prefix
 }
@@ -34,7 +34,7 @@ type domainStates struct {
 }
 
 type domainState struct {
-	state trust.State
+	state standing.State
 	read  raftstore.Revision
 	at    time.Time
 }
@@ -46,8 +46,8 @@ func newDomainStates() *domainStates {
 // of returns the state of each domain.
 func (d *domainStates) of(
 	r raftstore.Reader, source Trust, domains []spiffeid.TrustDomain, now time.Time,
-) ([]trust.State, error) {
-	states := make([]trust.State, len(domains))
+) ([]standing.State, error) {
+	states := make([]standing.State, len(domains))
 	revision := r.Revision()
 	for i, td := range domains {
 		d.mu.Lock()

@@ -8,7 +8,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/routing/routingtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 func TestWatchHint(t *testing.T) {
@@ -32,13 +32,13 @@ func TestWatchHint(t *testing.T) {
 	far.SpiffeId = usWorkload.String()
 	_, err = r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: far})
 	require.NoError(t, err)
-	require.Equal(t, trust.Unknown.Sentence(usWorkload.TrustDomain()), next().GetExcluded()[0].GetReason())
+	require.Equal(t, standing.Unknown.Sentence(usWorkload.TrustDomain()), next().GetExcluded()[0].GetReason())
 	other := routingtest.Registration()
 	other.Service = "other"
 	_, err = r.RegisterInstance(routingtest.Admin(t), &ententev1.RegisterInstanceRequest{Instance: other})
 	require.NoError(t, err)
 	// A change of another service sends nothing. A change of trust changes the hint.
-	r.setTrust(t, "us.example.org", trust.Stale)
+	r.setTrust(t, "us.example.org", standing.Stale)
 	h := next()
 	require.Equal(
 		t,

@@ -4,8 +4,8 @@
 // They count in that order; [Sources.Decide] has the rule, and no other package repeats it. The tables and the rules on
 // one relationship belong to the rooms above, which supply them as [Hosted] and [Foreign].
 //
-// A [State] is what a domain is worth at the moment; a [Status] has one for each kind of SVID. [Parse] turns a stored
-// row into a bundle, and is the only reader of stored bundles: it parses a document once for all who need it.
+// Package standing has the states of a domain. [Parse] turns a stored row into a bundle, and is the only reader of
+// stored bundles: it parses a document once for all who need it.
 //
 // An [Index] serves one member: it makes the parsed bundle, its API message, its entry in a bundle map and the list
 // of its statements once a revision, and shares them. It never holds more than a bounded number of parsed bundles. The

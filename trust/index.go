@@ -11,6 +11,7 @@ import (
 
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // maxDomains bounds the trust domains whose bundles and statements the index keeps parsed: those that are read most.
@@ -57,7 +58,7 @@ func newLRU[V any]() *lru.Cache[string, V] {
 func (i *Index) Open(s *raftstore.Store) { i.store.Store(s) }
 
 // State returns the state of a domain for X509-SVIDs, which connections and so routes depend on.
-func (i *Index) State(r raftstore.Reader, td spiffeid.TrustDomain) (State, error) {
+func (i *Index) State(r raftstore.Reader, td spiffeid.TrustDomain) (standing.State, error) {
 	d, err := i.Decide(r, td.Name())
 	return d.Status.X509, err
 }

@@ -11,6 +11,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/raftstore"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // Hosted supplies the trust domains that this cluster hosts. The authority room owns its tables.
@@ -34,7 +35,7 @@ type Foreign struct {
 	Bundles       raftstore.Table[*statev1.Bundle]
 	Attestations  raftstore.Table[*statev1.HubBundle]
 	// Status returns the status of the domain of a relationship.
-	Status func(*statev1.Relationship) Status
+	Status func(*statev1.Relationship) standing.Status
 	// Attest returns the attestation that counts for a domain without a relationship, and whether there is one.
 	Attest func(r raftstore.Reader, td string) (Attestation, bool, error)
 	// Usable returns the part of a bundle that its relationship allows the cluster to use.
@@ -49,7 +50,7 @@ type Attestation struct {
 	Hub string
 	Row raftstore.Row[*statev1.HubBundle]
 	// Status is the status of the domain by this attestation.
-	Status Status
+	Status standing.Status
 	// Others are further hubs whose attestation would count without this one, by name.
 	Others []string
 }
@@ -79,7 +80,7 @@ const (
 // Decision is what counts for a trust domain in one state of the store.
 type Decision struct {
 	Origin Origin
-	Status Status
+	Status standing.Status
 	// Relationship is set if Origin is [ByRelationship].
 	Relationship raftstore.Row[*statev1.Relationship]
 	// Attestation is set if Origin is [ByAttestation].
@@ -90,7 +91,7 @@ type Decision struct {
 // helps.
 func (d Decision) Sentence(td spiffeid.TrustDomain) string {
 	by := d.Relationship.Value.GetSuspension()
-	if d.Status.State != Suspended || by == nil {
+	if d.Status.State != standing.Suspended || by == nil {
 		return d.Status.State.Sentence(td)
 	}
 	return fmt.Sprintf("the relationship with %s is suspended, since %s by %s; resume it with 'entente federation "+
@@ -118,7 +119,7 @@ func (s Sources) DecideWithoutRelationship(r raftstore.Reader, td string) (Decis
 func (s Sources) decide(r raftstore.Reader, td string, related bool) (Decision, error) {
 	hosted, err := s.Hosted.Hosts(r, td)
 	if err != nil || hosted {
-		return Decision{Origin: ByHosting, Status: StatusOf(Fresh)}, err
+		return Decision{Origin: ByHosting, Status: standing.StatusOf(standing.Fresh)}, err
 	}
 	if related {
 		row, found, err := s.Foreign.Relationships.Get(r, td)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -19,6 +20,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // The tables of the rooms above, as far as trust reads them.
@@ -44,18 +46,18 @@ func sources() trust.Sources {
 		},
 		Foreign: trust.Foreign{
 			Relationships: relationships, Bundles: foreign, Attestations: attestations,
-			Status: func(r *statev1.Relationship) trust.Status {
+			Status: func(r *statev1.Relationship) standing.Status {
 				if r.GetSuspended() {
-					return trust.StatusOf(trust.Suspended)
+					return standing.StatusOf(standing.Suspended)
 				}
-				return trust.StatusOf(trust.FromFreshness(ententev1.Freshness(r.GetValidity().GetFreshness())))
+				return standing.StatusOf(standing.FromFreshness(ententev1.Freshness(r.GetValidity().GetFreshness())))
 			},
 			Attest: func(r raftstore.Reader, td string) (trust.Attestation, bool, error) {
 				for row, err := range attestations.All(r, td+"/") {
 					return trust.Attestation{
 						Hub:    row.Value.GetHub(),
 						Row:    row,
-						Status: trust.StatusOf(trust.Stale),
+						Status: standing.StatusOf(standing.Stale),
 					}, true, err
 				}
 				return trust.Attestation{}, false, nil
@@ -141,24 +143,24 @@ func TestDecide(t *testing.T) {
 	view, s := world(t).View(), sources()
 	for name, want := range map[string]struct {
 		origin   trust.Origin
-		state    trust.State
+		state    standing.State
 		sequence uint64       // of the stored bundle; 0: none is stored
 		without  trust.Origin // of a domain without its relationship
 	}{
-		"hosted.test":               {trust.ByHosting, trust.Fresh, 1, trust.ByHosting},
-		"hosted-and-attested.test":  {trust.ByHosting, trust.Fresh, 2, trust.ByHosting},
-		"foreign.test":              {trust.ByRelationship, trust.Fresh, 3, trust.None},
-		"foreign-and-attested.test": {trust.ByRelationship, trust.Fresh, 3, trust.ByAttestation},
-		"suspended.test":            {trust.ByRelationship, trust.Suspended, 3, trust.None},
-		"pending.test":              {trust.ByRelationship, trust.Pending, 0, trust.ByAttestation},
-		"attested.test":             {trust.ByAttestation, trust.Stale, 9, trust.ByAttestation},
-		"other.test":                {trust.None, trust.Unknown, 0, trust.None},
+		"hosted.test":               {trust.ByHosting, standing.Fresh, 1, trust.ByHosting},
+		"hosted-and-attested.test":  {trust.ByHosting, standing.Fresh, 2, trust.ByHosting},
+		"foreign.test":              {trust.ByRelationship, standing.Fresh, 3, trust.None},
+		"foreign-and-attested.test": {trust.ByRelationship, standing.Fresh, 3, trust.ByAttestation},
+		"suspended.test":            {trust.ByRelationship, standing.Suspended, 3, trust.None},
+		"pending.test":              {trust.ByRelationship, standing.Pending, 0, trust.ByAttestation},
+		"attested.test":             {trust.ByAttestation, standing.Stale, 9, trust.ByAttestation},
+		"other.test":                {trust.None, standing.Unknown, 0, trust.None},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, err := s.Decide(view, name)
 			require.NoError(t, err)
 			require.Equal(t, want.origin, d.Origin)
-			require.Equal(t, trust.StatusOf(want.state), d.Status)
+			require.Equal(t, standing.StatusOf(want.state), d.Status)
 			without, err := s.DecideWithoutRelationship(view, name)
 			require.NoError(t, err)
 			require.Equal(t, want.without, without.Origin)
@@ -203,4 +205,18 @@ func TestAttestedBy(t *testing.T) {
 	require.Equal(t, []string{"attested.test", "foreign-and-attested.test", "hosted-and-attested.test", "pending.test"},
 		sources().AttestedBy(view, "a.test"))
 	require.Empty(t, sources().AttestedBy(view, "c.test"))
+}
+
+func TestSentenceNamesWhoSuspended(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("us.example.org")
+	d := trust.Decision{Status: standing.StatusOf(standing.Suspended), Origin: trust.ByRelationship}
+	require.Equal(t, standing.Suspended.Sentence(td), d.Sentence(td), "a row of an earlier version")
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	d.Relationship.Value = &statev1.Relationship{Suspended: true, Suspension: &statev1.RelationshipSuspension{
+		Time: timestamppb.New(at), By: "spiffe://eu.example.org/ops",
+	}}
+	require.Equal(t, "the relationship with us.example.org is suspended, since 2026-01-02T03:04:05Z by "+
+		"spiffe://eu.example.org/ops; resume it with 'entente federation resume us.example.org'", d.Sentence(td))
+	d.Status = standing.StatusOf(standing.Stale)
+	require.Equal(t, standing.Stale.Sentence(td), d.Sentence(td))
 }

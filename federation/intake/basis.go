@@ -10,6 +10,7 @@ import (
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // Basis is what the decision on a bundle depends on, read from one state.
@@ -84,7 +85,7 @@ func (in *Intake) ServingBundle(r raftstore.Reader, name string) (x509bundle.Sou
 	switch d.Origin {
 	case trust.ByHosting:
 	case trust.ByRelationship:
-		x509 := relationship.KindsOf(d.Relationship.Value).X509 && d.Status.X509 != trust.Expired
+		x509 := relationship.KindsOf(d.Relationship.Value).X509 && d.Status.X509 != standing.Expired
 		if d.Status.State.Withheld() || !x509 {
 			return nil, 0, nil
 		}

@@ -3,7 +3,7 @@ package relationship
 import (
 	"time"
 
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // StaleAfter is how many refresh intervals without success make a bundle stale, and how many a new leader waits for the
@@ -13,7 +13,7 @@ const StaleAfter = 3
 // Validity is the state of one bundle.
 type Validity struct {
 	// State is Pending, Fresh, Stale or Expired. It is Expired once authorities of both kinds are.
-	State trust.State
+	State standing.State
 	// X509Expired means that no X.509 authority counts: there is none, or each has expired, or max_stale_x509 has
 	// passed.
 	X509Expired bool
@@ -23,10 +23,10 @@ type Validity struct {
 	Bootstrap bool
 }
 
-// Shown returns State, or [trust.Bootstrap] for a fresh bundle that is not confirmed.
-func (v Validity) Shown() trust.State {
-	if v.State == trust.Fresh && v.Bootstrap {
-		return trust.Bootstrap
+// Shown returns State, or [standing.Bootstrap] for a fresh bundle that is not confirmed.
+func (v Validity) Shown() standing.State {
+	if v.State == standing.Fresh && v.Bootstrap {
+		return standing.Bootstrap
 	}
 	return v.State
 }
@@ -54,20 +54,20 @@ type Facts struct {
 // Judge returns the validity of a bundle at now.
 func Judge(now time.Time, f Facts) Validity {
 	if !f.Stored {
-		return Validity{State: trust.Pending, X509Expired: true, JWTExpired: true}
+		return Validity{State: standing.Pending, X509Expired: true, JWTExpired: true}
 	}
 	age := now.Sub(f.LastSuccess)
 	s := Validity{
-		State:       trust.Fresh,
+		State:       standing.Fresh,
 		Bootstrap:   f.Bootstrap && !f.Static,
 		X509Expired: f.X509Until.IsZero() || now.After(f.X509Until) || f.MaxStaleX509 > 0 && age > f.MaxStaleX509,
 		JWTExpired:  f.JWTKeys == 0 || f.MaxStaleJWT > 0 && age > f.MaxStaleJWT,
 	}
 	switch {
 	case s.X509Expired && s.JWTExpired:
-		s.State = trust.Expired
+		s.State = standing.Expired
 	case !f.Static && age > StaleAfter*f.Interval:
-		s.State = trust.Stale
+		s.State = standing.Stale
 	}
 	return s
 }
@@ -78,19 +78,19 @@ const reportWithin = time.Minute
 
 // Premature reports whether it is too early for a new leader to find a fresh bundle stale: one member's word on it may
 // be there, and that of another, to which a stream confirms it, still on its way.
-func Premature(was, is trust.State, leading, interval time.Duration) bool {
-	return was == trust.Fresh && is == trust.Stale && leading < min(reportWithin, interval)
+func Premature(was, is standing.State, leading, interval time.Duration) bool {
+	return was == standing.Fresh && is == standing.Stale && leading < min(reportWithin, interval)
 }
 
 // LastKnownSuccess returns the last success by which the leader judges. reported is the latest success that a member
 // reported, recorded the one in the row; both are zero if there is none. leading is when this member became the leader.
 // A relationship that was fresh without a report yet has until a while after leading; one that was stale stays stale.
-func LastKnownSuccess(reported, recorded, leading time.Time, was trust.State) time.Time {
+func LastKnownSuccess(reported, recorded, leading time.Time, was standing.State) time.Time {
 	last := recorded
 	if reported.After(last) {
 		last = reported
 	}
-	if reported.IsZero() && was != trust.Stale && was != trust.Expired && leading.After(last) {
+	if reported.IsZero() && was != standing.Stale && was != standing.Expired && leading.After(last) {
 		last = leading
 	}
 	return last

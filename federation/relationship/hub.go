@@ -15,6 +15,7 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 const (
@@ -147,21 +148,21 @@ func AttestedUnder(hub *statev1.Relationship, word *statev1.HubBundle) bool {
 
 // trustByAttestation returns the status of a domain by an attestation. It is as fresh as the hub's map, and stale if
 // the hub's latest attestation was refused.
-func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) trust.Status {
+func trustByAttestation(hub *statev1.Relationship, word *statev1.HubBundle) standing.Status {
 	s := hub.GetHubValidity()
-	state := trust.Fresh
+	state := standing.Fresh
 	if ententev1.Freshness(s.GetFreshness()) == ententev1.Freshness_FRESHNESS_STALE || word.GetRefused() != "" {
-		state = trust.Stale
+		state = standing.Stale
 	}
-	t := trust.Status{State: state, X509: state, JWT: state}
+	t := standing.Status{State: state, X509: state, JWT: state}
 	if s.GetX509Expired() || word.GetX509Expired() {
-		t.X509 = trust.Expired
+		t.X509 = standing.Expired
 	}
 	if s.GetJwtExpired() || word.GetNoJwt() {
-		t.JWT = trust.Expired
+		t.JWT = standing.Expired
 	}
-	if t.X509 == trust.Expired && t.JWT == trust.Expired {
-		t.State = trust.Expired
+	if t.X509 == standing.Expired && t.JWT == standing.Expired {
+		t.State = standing.Expired
 	}
 	return t
 }

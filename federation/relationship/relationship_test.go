@@ -12,7 +12,7 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 const (
@@ -144,7 +144,7 @@ func TestParseRelationshipDefaults(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, DefaultMaxStaleJWT, r.MaxStaleJWT)
 	require.Zero(t, r.MaxStaleX509, "X.509 authorities never count as expired for want of refresh unless configured")
-	require.Equal(t, Validity{trust.Pending, true, true, false}, r.Validity)
+	require.Equal(t, Validity{standing.Pending, true, true, false}, r.Validity)
 }
 
 func TestQuoteIsBounded(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // The tables of relationships and of foreign bundles, keyed by the name of the foreign trust domain. A bundle has a row
@@ -26,21 +27,21 @@ func IsForeign(r raftstore.Reader, trustDomain string) (bool, error) {
 }
 
 // TrustOf returns the status of a trust domain by its row in [Relationships].
-func TrustOf(row *statev1.Relationship) trust.Status {
+func TrustOf(row *statev1.Relationship) standing.Status {
 	if row.GetSuspended() {
-		return trust.StatusOf(trust.Suspended)
+		return standing.StatusOf(standing.Suspended)
 	}
 	if !InForce(row) {
-		return trust.StatusOf(trust.AwaitingConsent)
+		return standing.StatusOf(standing.AwaitingConsent)
 	}
 	s := ValidityOf(row.GetValidity())
-	t := trust.StatusOf(s.Shown())
+	t := standing.StatusOf(s.Shown())
 	kinds := KindsOf(row)
 	if (s.X509Expired || !kinds.X509) && s.State.Verifiable() {
-		t.X509 = trust.Expired
+		t.X509 = standing.Expired
 	}
 	if (s.JWTExpired || !kinds.JWT) && s.State.Verifiable() {
-		t.JWT = trust.Expired
+		t.JWT = standing.Expired
 	}
 	return t
 }
@@ -48,11 +49,11 @@ func TrustOf(row *statev1.Relationship) trust.Status {
 // ValidityOf reads a stored validity. An unknown one is pending.
 func ValidityOf(row *statev1.RelationshipValidity) Validity {
 	s := Validity{
-		State:       trust.FromFreshness(ententev1.Freshness(row.GetFreshness())),
+		State:       standing.FromFreshness(ententev1.Freshness(row.GetFreshness())),
 		X509Expired: true,
 		JWTExpired:  true,
 	}
-	if s.State == trust.Pending {
+	if s.State == standing.Pending {
 		return s
 	}
 	s.X509Expired, s.JWTExpired, s.Bootstrap = row.GetX509Expired(), row.GetJwtExpired(), row.GetBootstrap()

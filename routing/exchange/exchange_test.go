@@ -17,7 +17,7 @@ import (
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/registry"
 	"github.com/ententehq/entente/routing/routingtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // agreementTable stands for the relationships. The key of a row is the foreign domain, its service is the home domain
@@ -112,7 +112,7 @@ func (m *member) hint(t testing.TB, service string) *ententev1.Hint {
 	endpoints := make([]plan.Endpoint, len(s.Instances))
 	for i, instance := range s.Instances {
 		endpoints[i] = instance.Endpoint
-		endpoints[i].Trust = trust.Fresh
+		endpoints[i].Trust = standing.Fresh
 	}
 	caller := plan.Locality{Region: "eu", Zone: "a"}
 	return plan.DefaultPolicy().Plan(caller, endpoints).Hint(service, caller, 1)

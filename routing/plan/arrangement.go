@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // Arrangement is what the plans of all callers have in common, made once for each state of a service: its endpoints
@@ -63,7 +63,7 @@ func (p *Policy) Arrange(endpoints []Endpoint) *Arrangement {
 	in, a.excluded = p.admit(endpoints)
 	a.admitted = len(in)
 	demoted := p.stale == StaleDemote &&
-		slices.ContainsFunc(in, func(e *Endpoint) bool { return e.Trust == trust.Stale })
+		slices.ContainsFunc(in, func(e *Endpoint) bool { return e.Trust == standing.Stale })
 	a.ranked = groupEndpoints(in, demoted)
 	switch {
 	case !demoted:
@@ -91,7 +91,7 @@ func (p *Policy) admit(endpoints []Endpoint) (in []*Endpoint, out []Exclusion) {
 				"import_expired: no stream with the cluster of %s has confirmed it for longer than import_ttl",
 				e.Origin,
 			)
-		case e.Trust == trust.Stale && p.stale == StaleDrop:
+		case e.Trust == standing.Stale && p.stale == StaleDrop:
 			reason = fmt.Sprintf(
 				"the bundle of %s is stale, and this cluster drops stale trust",
 				e.ID.TrustDomain().Name(),
@@ -119,7 +119,7 @@ func groupEndpoints(endpoints []*Endpoint, separate bool) []*endpointGroup {
 	var list []*endpointGroup
 	of := make([]int, len(endpoints))
 	for i, e := range endpoints {
-		key := kind{e.Locality, separate && e.Trust == trust.Stale}
+		key := kind{e.Locality, separate && e.Trust == standing.Stale}
 		n, ok := known[key]
 		if !ok {
 			n = len(list)

@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // TestArrangementServesAllCallers: the plan of one caller does not change those of others, and every instance occurs in
@@ -60,18 +60,18 @@ func TestArrangementServesAllCallers(t *testing.T) {
 func TestArrangementsAreCached(t *testing.T) {
 	p, made := DefaultPolicy(), 0
 	var kept Arrangements
-	get := func(state trust.State) *Arrangement {
-		return kept.Get(p, []trust.State{state}, func() []Endpoint {
+	get := func(state standing.State) *Arrangement {
+		return kept.Get(p, []standing.State{state}, func() []Endpoint {
 			made++
 			return nil
 		})
 	}
-	first := get(trust.Fresh)
-	require.Same(t, first, get(trust.Fresh))
-	require.NotSame(t, first, get(trust.Stale))
+	first := get(standing.Fresh)
+	require.Same(t, first, get(standing.Fresh))
+	require.NotSame(t, first, get(standing.Stale))
 	require.Equal(t, 2, made)
 	for n := range 100 {
-		get(trust.State(n))
+		get(standing.State(n))
 		require.LessOrEqual(t, len(kept.cached), maxArrangements)
 	}
 }

@@ -3,7 +3,7 @@ package plan
 import (
 	"sync"
 
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // maxArrangements bounds the cached arrangements of one service. A few are needed at once: one for each set of visible
@@ -24,7 +24,7 @@ type arrangementKey struct {
 
 // Get returns the arrangement of endpoints under a policy and the trust states of their domains. It calls endpoints
 // only if that arrangement is not cached; concurrent callers wait for the one that builds it.
-func (a *Arrangements) Get(policy *Policy, states []trust.State, endpoints func() []Endpoint) *Arrangement {
+func (a *Arrangements) Get(policy *Policy, states []standing.State, endpoints func() []Endpoint) *Arrangement {
 	key := arrangementKey{policy, stateBytes(states)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -39,7 +39,7 @@ func (a *Arrangements) Get(policy *Policy, states []trust.State, endpoints func(
 	return built
 }
 
-func stateBytes(states []trust.State) string {
+func stateBytes(states []standing.State) string {
 	out := make([]byte, len(states))
 	for i, s := range states {
 		out[i] = byte(s)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 func BenchmarkPlan(b *testing.B) {
@@ -19,7 +19,7 @@ func BenchmarkPlan(b *testing.B) {
 				a.Addr(),
 				a.Port()+uint16(n),
 			), ID: euID, Locality: Locality{Region: "eu", Zone: string(rune('a' + n%5))},
-			Weight: 1, Health: Healthy, Trust: trust.Fresh,
+			Weight: 1, Health: Healthy, Trust: standing.Fresh,
 		})
 	}
 	p := DefaultPolicy()

@@ -7,7 +7,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // MaxWeight is the highest weight of an instance. Together with the bound of instances of a service it keeps every sum
@@ -52,7 +52,7 @@ type Endpoint struct {
 	Locality Locality
 	Weight   uint32
 	Health   Health
-	Trust    trust.State
+	Trust    standing.State
 	// LeaseExpired means that the endpoint is unhealthy because its lease has run out.
 	LeaseExpired bool
 	// Kept means that the lease has run out together with others, and that the endpoint stays because of that.

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 var (
@@ -35,7 +35,7 @@ func endpoints(t testing.TB, lines ...string) []Endpoint {
 		fields := strings.Fields(line)
 		e := Endpoint{
 			Address: netip.AddrPortFrom(netip.MustParseAddr(fields[0]), 8443), Locality: locality(fields[1]),
-			ID: euID, Weight: 1, Trust: trust.Fresh,
+			ID: euID, Weight: 1, Trust: standing.Fresh,
 		}
 		for _, h := range []Health{Healthy, Degraded, Unhealthy, Draining} {
 			if h.String() == fields[2] {
@@ -44,18 +44,18 @@ func endpoints(t testing.TB, lines ...string) []Endpoint {
 		}
 		require.NotZero(t, e.Health, line)
 		if len(fields) > 3 {
-			states := map[string]trust.State{
-				"fresh":     trust.Fresh,
-				"stale":     trust.Stale,
-				"expired":   trust.Expired,
-				"suspended": trust.Suspended,
-				"pending":   trust.Pending,
-				"unknown":   trust.Unknown,
+			states := map[string]standing.State{
+				"fresh":     standing.Fresh,
+				"stale":     standing.Stale,
+				"expired":   standing.Expired,
+				"suspended": standing.Suspended,
+				"pending":   standing.Pending,
+				"unknown":   standing.Unknown,
 			}
 			state, ok := states[fields[3]]
 			require.True(t, ok, line)
 			e.Trust = state
-			if state != trust.Fresh {
+			if state != standing.Fresh {
 				e.ID = usID
 			}
 		}
@@ -302,7 +302,7 @@ func drawEndpoints(t *rapid.T) []Endpoint {
 			Locality: l,
 			Weight:   rapid.Uint32Range(1, MaxWeight).Draw(t, "weight"),
 			Health:   rapid.SampledFrom([]Health{Healthy, Degraded, Unhealthy, Draining}).Draw(t, "health"),
-			Trust:    trust.State(rapid.IntRange(0, int(trust.Pending)).Draw(t, "trust")),
+			Trust:    standing.State(rapid.IntRange(0, int(standing.Pending)).Draw(t, "trust")),
 		}
 	}), 0, 40).Draw(t, "endpoints")
 }
@@ -344,8 +344,8 @@ func TestPlanLaws(t *testing.T) {
 					require.False(t, addresses[e.Address], "%s twice", e.Address)
 					addresses[e.Address] = true
 					require.Equal(t, l.Locality, e.Locality)
-					require.Contains(t, []trust.State{trust.Fresh, trust.Bootstrap, trust.Stale}, e.Trust)
-					if e.Trust != trust.Stale {
+					require.Contains(t, []standing.State{standing.Fresh, standing.Bootstrap, standing.Stale}, e.Trust)
+					if e.Trust != standing.Stale {
 						worstFresh = max(worstFresh, i)
 					} else {
 						bestStale = min(bestStale, i)

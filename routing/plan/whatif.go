@@ -9,7 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // ErrScenario is returned for text that is not an assumption, or for too many of them.
@@ -34,8 +34,8 @@ type Assumption struct {
 	matches func(Endpoint) bool
 	// percent of the endpoints in each locality are down. If 0, all of them have the given health and trust.
 	percent int
-	health  Health      // 0: as it is
-	trust   trust.State // TrustUnknown: as it is
+	health  Health         // 0: as it is
+	trust   standing.State // TrustUnknown: as it is
 }
 
 // String returns the assumption as it was written.
@@ -57,8 +57,8 @@ func parseAssumption(text string) (Assumption, error) {
 			return s, fmt.Errorf("%w: %q names no trust domain", ErrScenario, Clip(text))
 		}
 		s.matches = func(e Endpoint) bool { return e.ID.TrustDomain() == td }
-		trusted, known := map[string]trust.State{
-			"fresh": trust.Fresh, "stale": trust.Stale, "expired": trust.Expired, "suspended": trust.Suspended,
+		trusted, known := map[string]standing.State{
+			"fresh": standing.Fresh, "stale": standing.Stale, "expired": standing.Expired, "suspended": standing.Suspended,
 		}[state]
 		if !known {
 			return s, fmt.Errorf(
@@ -153,7 +153,7 @@ func (scenario Scenario) Apply(endpoints []Endpoint) (out []Endpoint, unmatched 
 			if s.health != 0 {
 				e.Health, e.Assumed, e.LeaseExpired, e.Kept = s.health, true, false, false
 			}
-			if s.trust != trust.Unknown {
+			if s.trust != standing.Unknown {
 				e.Trust = s.trust
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 func TestScenario(t *testing.T) {
@@ -20,7 +20,7 @@ func TestScenario(t *testing.T) {
 				Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 443),
 				ID: spiffeid.RequireFromString(
 					"spiffe://eu.example.org/shop",
-				), Weight: 1, Health: Healthy, Trust: trust.Fresh,
+				), Weight: 1, Health: Healthy, Trust: standing.Fresh,
 			}
 		}
 		for i, place := range []string{"eu/a", "eu/a", "eu/a", "eu/b", "us/a", "us/c"} {

@@ -21,7 +21,7 @@ import (
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/routing/plan"
 	"github.com/ententehq/entente/routing/routingtest"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // member is the registry of one member, on a store of its own.
@@ -70,7 +70,7 @@ func (m *member) plan(t testing.TB, service string, caller plan.Locality) plan.P
 	endpoints := make([]plan.Endpoint, len(s.Instances))
 	for i, instance := range s.Instances {
 		endpoints[i] = instance.Endpoint
-		endpoints[i].Trust = trust.Fresh
+		endpoints[i].Trust = standing.Fresh
 	}
 	return plan.DefaultPolicy().Plan(caller, endpoints)
 }

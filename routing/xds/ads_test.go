@@ -40,6 +40,7 @@ import (
 	"github.com/ententehq/entente/routing/routingtest"
 	"github.com/ententehq/entente/routing/xds"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // timeout bounds every wait.
@@ -50,8 +51,8 @@ var eu = spiffeid.RequireTrustDomainFromString("eu.example.org")
 // everybody trusts all domains.
 type everybody struct{}
 
-func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (trust.State, error) {
-	return trust.Fresh, nil
+func (everybody) State(raftstore.Reader, spiffeid.TrustDomain) (standing.State, error) {
+	return standing.Fresh, nil
 }
 func (everybody) Prefixes() []raftstore.Prefix { return nil }
 

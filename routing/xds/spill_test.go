@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/ententehq/entente/routing/plan"
-	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 var (
@@ -32,7 +32,7 @@ func readEndpoints(t testing.TB, lines ...string) []plan.Endpoint {
 		e := plan.Endpoint{
 			Address: netip.MustParseAddrPort(
 				"10.0.0." + fields[0] + ":80",
-			), Locality: l, ID: euID, Weight: 1, Trust: trust.Fresh,
+			), Locality: l, ID: euID, Weight: 1, Trust: standing.Fresh,
 		}
 		if l.Region == "us" {
 			e.ID = usID
@@ -191,7 +191,7 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 					Draw(t, "locality"),
 				Health: rapid.SampledFrom(healths).Draw(t, "health"),
 				Weight: rapid.Uint32Range(1, plan.MaxWeight).Draw(t, "weight"),
-				Trust:  rapid.SampledFrom([]trust.State{trust.Fresh, trust.Stale, trust.Expired}).Draw(t, "trust"),
+				Trust:  rapid.SampledFrom([]standing.State{standing.Fresh, standing.Stale, standing.Expired}).Draw(t, "trust"),
 			}
 			endpoints = append(endpoints, e)
 		}
@@ -219,7 +219,7 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 					if !panics && !e.Health.Available() {
 						t.Fatalf("%s goes out, and is %s", e.Address, e.Health)
 					}
-					if e.Trust == trust.Expired {
+					if e.Trust == standing.Expired {
 						t.Fatalf("%s goes out, and cannot be verified", e.Address)
 					}
 				}

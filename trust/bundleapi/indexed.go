@@ -14,6 +14,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 // followPace is the least time between two states that [Indexed.Follow] delivers. With ten thousand bundles each takes
@@ -53,7 +54,7 @@ func (c *Indexed) missing(r raftstore.Reader, td spiffeid.TrustDomain) error {
 	switch {
 	case err != nil:
 		return err
-	case d.Status.State.Withheld(), d.Status.State == trust.Pending:
+	case d.Status.State.Withheld(), d.Status.State == standing.Pending:
 		return missingError{d.Sentence(td)}
 	}
 	return ErrNotFound

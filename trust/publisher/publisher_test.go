@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/trust"
+	"github.com/ententehq/entente/trust/standing"
 )
 
 const (
@@ -40,11 +41,11 @@ var (
 )
 
 // status returns the status of a relationship that is suspended, or as fresh as its row.
-func status(r *statev1.Relationship) trust.Status {
+func status(r *statev1.Relationship) standing.Status {
 	if r.GetSuspended() {
-		return trust.StatusOf(trust.Suspended)
+		return standing.StatusOf(standing.Suspended)
 	}
-	return trust.StatusOf(trust.FromFreshness(ententev1.Freshness(r.GetValidity().GetFreshness())))
+	return standing.StatusOf(standing.FromFreshness(ententev1.Freshness(r.GetValidity().GetFreshness())))
 }
 
 // room has a publisher whose endpoint is read without a network.

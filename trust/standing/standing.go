@@ -1,4 +1,6 @@
-package trust
+// Package standing has the states of a trust domain in this cluster, as pure values: whether its SVIDs can be verified,
+// and what an operator reads about it. Package trust decides which one a domain has.
+package standing
 
 import (
 	"fmt"
