@@ -256,12 +256,14 @@ func (h *leaderHealth) set(of target, at time.Time, obstacle string) {
 	h.of, h.at, h.obstacle = of, at, obstacle[:min(len(obstacle), maxObstacle)]
 }
 
-// get returns why a leader cannot commit, or "" if it can or has reported nothing.
+// get returns why a leader cannot commit, or "" if it can. Until a new leader reports, it is taken to be as able as the
+// one before: on full disks the lead can move without anybody being able to commit.
 func (h *leaderHealth) get(of target) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if of != h.of {
-		return ""
+	if of != h.of && h.obstacle != "" {
+		return fmt.Sprintf("the new leader %s has not reported yet whether it can commit; the one before could not: %s",
+			of.leader, h.obstacle)
 	}
 	return h.obstacle
 }

@@ -133,8 +133,13 @@ func TestLeaderHealth(t *testing.T) {
 	require.Empty(t, h.get(of))
 	h.set(of, at.Add(2*time.Second), strings.Repeat("x", 10_000))
 	require.Len(t, h.get(of), maxObstacle)
-	require.Empty(t, h.get(target{leader: "m1", term: 4}), "a report counts for its term")
-	require.Empty(t, h.get(target{leader: "m2", term: 3}))
+	h.set(of, at.Add(3*time.Second), "full")
+	for _, next := range []target{{leader: "m1", term: 4}, {leader: "m2", term: 5}} {
+		require.Equal(t, "the new leader "+next.leader+" has not reported yet whether it can commit; the one before "+
+			"could not: full", h.get(next))
+	}
+	h.set(of, at.Add(4*time.Second), "")
+	require.Empty(t, h.get(target{leader: "m1", term: 4}))
 	h.set(target{leader: "m2", term: 5}, at, "hangs")
 	require.Equal(t, "hangs", h.get(target{leader: "m2", term: 5}), "the clocks of two leaders are not compared")
 }
@@ -206,6 +211,15 @@ func TestAnnouncedHealth(t *testing.T) {
 	require.NoError(t, announce(term, "the disk hangs"))
 	require.True(t, h.beat(t.Context(), target{leader: caller, term: term}, true, 1))
 	require.Empty(t, h.obstacle(), "the answer has no fault")
+
+	// A new leader that has reported nothing yet is taken to be as the one before.
+	require.NoError(t, announce(term, "the disk hangs"))
+	next := target{leader: "another", term: term + 1}
+	require.Equal(t, "the new leader another has not reported yet whether it can commit; the one before could not: "+
+		"the disk hangs", h.health.get(next))
+	h.health.set(next, time.Now(), "")
+	require.Empty(t, h.health.get(next))
+	require.NoError(t, announce(term, ""))
 
 	err := announce(term-1, "the disk hangs")
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
