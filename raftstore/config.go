@@ -12,6 +12,7 @@ import (
 
 	"github.com/ententehq/entente/raftstore/internal/disk"
 	"github.com/ententehq/entente/raftstore/internal/election"
+	"github.com/ententehq/entente/raftstore/internal/machine"
 	"github.com/ententehq/entente/raftstore/internal/transport"
 )
 
@@ -69,6 +70,9 @@ type Timing struct {
 	Disk time.Duration
 	// SnapshotEntries is how many log entries lead to a snapshot. Default 8192.
 	SnapshotEntries uint64
+	// CheckpointEntries is how many log entries lie between two digests of the state, which the members compare. It is
+	// the same on all members: only digests at one entry are comparable. Default 1024.
+	CheckpointEntries uint64
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -96,6 +100,9 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.Timing.Disk, 5*time.Second)
 	if c.Timing.SnapshotEntries == 0 {
 		c.Timing.SnapshotEntries = 8192
+	}
+	if c.Timing.CheckpointEntries == 0 {
+		c.Timing.CheckpointEntries = machine.CheckpointEvery
 	}
 	if c.Fatal == nil {
 		log := c.Logger

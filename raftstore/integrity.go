@@ -24,7 +24,8 @@ type Integrity struct{ store *Store }
 // IntegrityOf returns the integrity of an open store.
 func IntegrityOf(s *Store) Integrity { return Integrity{s} }
 
-// Digests returns the digests at the latest checkpoints, oldest first. There is one every 1,024 entries. After a start
+// Digests returns the digests at the latest checkpoints, oldest first. There is one every
+// Timing.CheckpointEntries. After a start
 // there are none until the first checkpoint is passed.
 func (i Integrity) Digests() []Digest { return i.store.machine.Checkpoints() }
 

@@ -69,6 +69,7 @@ func Open(config Config) (*Store, error) {
 	s.commandVersion.Store(machine.FirstCommandVersion)
 	news := transport.NewNews()
 	s.machine = machine.New(s.fail, news.Announce)
+	s.machine.CheckpointEach(config.Timing.CheckpointEntries)
 	s.metrics = metrics.New(metrics.Gauges{
 		Revision:        func() uint64 { return s.machine.State().Revision },
 		ElectionTimeout: func() time.Duration { return s.node.elections.Timeout() },

@@ -55,6 +55,9 @@ type member struct {
 	sections  map[string]membership.Section
 	prober    switchedProber
 
+	// checkpoints is the number of log entries between two comparisons of the members' states; 0: the default.
+	checkpoints uint64
+
 	// ahead is the offset of the member's clock in nanoseconds.
 	ahead   atomic.Int64
 	removed chan membership.Removal
@@ -175,6 +178,7 @@ func (m *member) start() *member {
 		Fatal: func(err error) { m.fatal <- err },
 		Timing: raftstore.Timing{
 			Heartbeat: 700 * time.Millisecond, Election: 700 * time.Millisecond, Lease: 700 * time.Millisecond,
+			CheckpointEntries: m.checkpoints,
 		},
 	})
 	require.NoError(t, err)

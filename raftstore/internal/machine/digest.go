@@ -9,7 +9,8 @@ import (
 	"slices"
 )
 
-// CheckpointEvery is how many Raft indexes lie between two checkpoints, at which members compare their states.
+// CheckpointEvery is how many Raft indexes lie between two checkpoints, at which members compare their states, unless
+// [Machine.CheckpointEach] sets another number.
 const CheckpointEvery = 1024
 
 // DigestFormat is the version of what a digest covers. Digests of different formats are not compared.
@@ -142,7 +143,7 @@ func (m *Machine) checkpoint(s *State, next uint64) {
 	if next == 0 {
 		return
 	}
-	index := (next - 1) / CheckpointEvery * CheckpointEvery
+	index := (next - 1) / m.checkpointEvery * m.checkpointEvery
 	if index == 0 || s.Revision > index || s.Revision == 0 {
 		return
 	}
@@ -153,6 +154,9 @@ func (m *Machine) checkpoint(s *State, next uint64) {
 	latest := append(slices.Clone(before[max(0, len(before)-keptCheckpoints+1):]), Checkpoint{index, s.Digest()})
 	m.checkpoints.Store(&latest)
 }
+
+// CheckpointEach sets how many Raft indexes lie between two checkpoints. It is called before the first entry.
+func (m *Machine) CheckpointEach(entries uint64) { m.checkpointEvery = entries }
 
 // Checkpoints returns the latest checkpoints, oldest first.
 func (m *Machine) Checkpoints() []Checkpoint {

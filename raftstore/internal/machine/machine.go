@@ -57,7 +57,9 @@ type Machine struct {
 	checkpoints atomic.Pointer[[]Checkpoint]
 	resumed     *resumption
 	applied     func()
-	stop        func(error)
+	// checkpointEvery is the number of Raft indexes between two checkpoints.
+	checkpointEvery uint64
+	stop            func(error)
 
 	mu sync.Mutex // Raft and the loading of a restarted member apply entries
 	db *memdb.MemDB
@@ -72,7 +74,8 @@ type Machine struct {
 // called after entries have been applied.
 func New(stop func(error), applied func()) *Machine {
 	db, empty := newState()
-	m := &Machine{db: db, latest: empty, History: history.New(), stop: stop, applied: applied}
+	m := &Machine{db: db, latest: empty, History: history.New(), stop: stop, applied: applied,
+		checkpointEvery: CheckpointEvery}
 	m.resumed = newResumption(Resume{})
 	m.published.Store(empty)
 	return m
