@@ -6,10 +6,58 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/routing/routingtest"
 )
+
+// TestEtagOfAService: the etag of a service moves with every change of its instances without a lease, by whichever
+// call, and with nothing else. A replacement with an earlier one changes nothing.
+func TestEtagOfAService(t *testing.T) {
+	m, ctx := newMember(t), routingtest.Admin(t)
+	etagOf := func() string {
+		s, err := m.GetService(ctx, &ententev1.GetServiceRequest{Name: "shop"})
+		require.NoError(t, err)
+		all, err := m.ListServices(ctx, &ententev1.ListServicesRequest{})
+		require.NoError(t, err)
+		require.Equal(t, s.GetEtag(), all.GetServices()[0].GetEtag())
+		return s.GetEtag()
+	}
+	list := routingtest.Several("shop", 3, 1)
+	replace := func(etag string, list []*ententev1.Instance) error {
+		_, err := m.replace(t, routingtest.Local, &ententev1.ReplaceTarget{Service: "shop", Etag: etag}, list)
+		return err
+	}
+	require.NoError(t, replace("0", list))
+	first := etagOf()
+	routingtest.Refused(t, replace("0", list), codes.Aborted, "service shop exists, in generation "+first)
+	require.NoError(t, replace(first, list))
+	require.Equal(t, first, etagOf(), "nothing has changed")
+
+	changed := proto.CloneOf(list[0])
+	changed.Weight = 7
+	_, err := m.RegisterInstance(ctx, &ententev1.RegisterInstanceRequest{Instance: changed})
+	require.NoError(t, err)
+	second := etagOf()
+	require.NotEqual(t, first, second)
+	routingtest.Refused(t, replace(first, list), codes.Aborted, "service shop was changed since it was read")
+	require.Equal(t, second, etagOf(), "nothing was replaced")
+	_, err = m.DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{
+		Service: "shop", Address: list[1].GetAddress(),
+	})
+	require.NoError(t, err)
+	require.NotEqual(t, second, etagOf(), "a removal")
+
+	require.NoError(t, replace(etagOf(), nil))
+	routingtest.Refused(t, replace(second, list), codes.Aborted, "service shop was read in generation "+second+
+		" and has been deleted since")
+	require.NoError(t, replace("0", list))
+	require.NotEqual(t, first, etagOf(), "the same instances again are not those that were there")
+	_, err = m.replace(t, routingtest.Local, &ententev1.ReplaceTarget{Service: "shop", Lease: "a", Etag: "1"}, nil)
+	routingtest.Refused(t, err, codes.InvalidArgument,
+		"an etag is that of the instances of a service that have no lease: leave the lease or the etag out")
+}
 
 // TestEtagOfAnInstance: an etag moves with what clients set, by whichever call, and stays when a set that is staged
 // rewrites its row.

@@ -384,7 +384,13 @@ func (s *Registrar) ListServices(
 		}
 		service := byName[i.Service]
 		if service == nil {
-			service = &ententev1.Service{Name: i.Service, Revision: uint64(serviceRevision(view, i.Service))}
+			etag, err := set{service: i.Service}.etag(view)
+			if err != nil {
+				return nil, raftstore.StatusError(err)
+			}
+			service = &ententev1.Service{
+				Name: i.Service, Revision: uint64(serviceRevision(view, i.Service)), Etag: etag,
+			}
 			byName[i.Service] = service
 			response.Services = append(response.Services, service)
 		}
@@ -407,7 +413,13 @@ func (s *Registrar) GetService(ctx context.Context, r *ententev1.GetServiceReque
 	if err != nil {
 		return nil, raftstore.StatusError(err)
 	}
-	service := &ententev1.Service{Name: r.GetName(), Revision: uint64(serviceRevision(view, r.GetName()))}
+	etag, err := set{service: r.GetName()}.etag(view)
+	if err != nil {
+		return nil, raftstore.StatusError(err)
+	}
+	service := &ententev1.Service{
+		Name: r.GetName(), Revision: uint64(serviceRevision(view, r.GetName())), Etag: etag,
+	}
 	scope := s.scope(ctx)
 	for _, i := range slices.Concat(present.Instances, present.disowned) {
 		if scope.Includes(i.ID.TrustDomain()) {

@@ -1,10 +1,15 @@
 package registry
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 )
 
@@ -71,6 +76,19 @@ func (s set) list(r raftstore.Reader) (string, map[string]Instance, error) {
 		instances[i.Address.String()] = i
 	}
 	return generation, instances, nil
+}
+
+// etag returns the etag of all instances of the set together, or [etag.Absent] if there are none.
+func (s set) etag(r raftstore.Reader) (string, error) {
+	_, instances, err := s.list(r)
+	if err != nil || len(instances) == 0 {
+		return etag.Absent, err
+	}
+	hash := sha256.New()
+	for _, address := range slices.Sorted(maps.Keys(instances)) {
+		fmt.Fprintf(hash, "%s %d\n", address, instances[address].generation)
+	}
+	return etag.Of(binary.BigEndian.Uint64(hash.Sum(nil)) >> 1), nil
 }
 
 // index records that a lease has instances in a service. It writes only the first time, so that registrations under one

@@ -12,6 +12,7 @@ import (
 	"github.com/ententehq/entente/access"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/internal/etag"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/routing/plan"
 )
@@ -58,6 +59,20 @@ func (p *Replacer) newUpload(ctx context.Context, target *ententev1.ReplaceTarge
 			return nil, invalid(apierror.InField("target.service", err))
 		}
 		u.wanted[u.service] = make(map[string]Instance)
+	}
+	if requested := target.GetEtag(); requested != "" {
+		if u.service == "" || secret != "" {
+			return nil, invalid(apierror.InField("target.etag", errors.New(
+				"an etag is that of the instances of a service that have no lease: leave the lease or the etag out",
+			)))
+		}
+		u.check = func(r raftstore.Reader) error {
+			present, err := set{service: u.service}.etag(r)
+			if err != nil {
+				return err
+			}
+			return etag.Check(requested, "service "+u.service, present)
+		}
 	}
 	if secret != "" {
 		view, err := p.store.Read(ctx, raftstore.ReadOptions{Linearizable: true})

@@ -444,10 +444,13 @@ func (x *Instance) GetEtag() string {
 }
 
 type Service struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Instances     []*Instance            `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Instances []*Instance            `protobuf:"bytes,2,rep,name=instances,proto3" json:"instances,omitempty"`
+	Revision  uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Moves with every change of the instances that have no lease and were not imported, which ReplaceInstances replaces
+	// together. "0" if there are none.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,6 +504,13 @@ func (x *Service) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Service) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 type RegisterInstanceRequest struct {
@@ -1196,7 +1206,10 @@ type ReplaceTarget struct {
 	// The service whose instances are replaced. If empty, those of all services of the lease.
 	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// The secret of the lease whose instances are replaced. If empty, those of the service that have no lease.
-	Lease         string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	Lease string `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Only without a lease: the etag of the service as the caller read it. If it moved since, the call is refused with
+	// ABORTED. If empty, the last write wins.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1241,6 +1254,13 @@ func (x *ReplaceTarget) GetService() string {
 func (x *ReplaceTarget) GetLease() string {
 	if x != nil {
 		return x.Lease
+	}
+	return ""
+}
+
+func (x *ReplaceTarget) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -4184,11 +4204,12 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x0eimport_expired\x18\r \x01(\bR\rimportExpired\x12\x1a\n" +
 	"\bdisowned\x18\x0e \x01(\bR\bdisowned\x12\x12\n" +
 	"\x04kept\x18\x0f \x01(\bR\x04kept\x12\x12\n" +
-	"\x04etag\x18\x10 \x01(\tR\x04etagJ\x04\b\a\x10\b\"m\n" +
+	"\x04etag\x18\x10 \x01(\tR\x04etagJ\x04\b\a\x10\b\"\x81\x01\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\x9b\x01\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"\x9b\x01\n" +
 	"\x17RegisterInstanceRequest\x120\n" +
 	"\binstance\x18\x01 \x01(\v2\x14.entente.v1.InstanceR\binstance\x12\x1b\n" +
 	"\ttake_over\x18\x02 \x01(\bR\btakeOver\x12\x12\n" +
@@ -4238,10 +4259,11 @@ const file_entente_v1_routing_proto_rawDesc = "" +
 	"\x06leases\x18\x02 \x03(\v2\x11.entente.v1.LeaseR\x06leases\"\x80\x01\n" +
 	"\x17ReplaceInstancesRequest\x121\n" +
 	"\x06target\x18\x01 \x01(\v2\x19.entente.v1.ReplaceTargetR\x06target\x122\n" +
-	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\"?\n" +
+	"\tinstances\x18\x02 \x03(\v2\x14.entente.v1.InstanceR\tinstances\"S\n" +
 	"\rReplaceTarget\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
-	"\x05lease\x18\x02 \x01(\tR\x05lease\"\xd8\x01\n" +
+	"\x05lease\x18\x02 \x01(\tR\x05lease\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"\xd8\x01\n" +
 	"\x18ReplaceInstancesResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1c\n" +
 	"\tinstances\x18\x02 \x01(\rR\tinstances\x12\x1a\n" +
