@@ -68,7 +68,7 @@ peers: envoy $(PYTHON_MARK) ## the programs of other projects that the guides an
 	CI=1 go test -run '^TestRealPeers$$' -count 1 -v -timeout 30m ./e2e/docs
 
 bench: ## the claims of docs/BENCHMARKS.md, each a ratio measured in one run
-	go test -run '^$$' -bench . -benchtime 3s -timeout 60m ./bundle/... ./raftstore ./access ./authority ./federation ./routing ./routing/plan ./routing/exchange ./routing/xds ./e2e
+	go test -run '^$$' -bench . -benchtime 3s -timeout 60m ./bundle/... ./raftstore ./access ./authority ./federation ./routing ./routing/plan ./routing/exchange ./routing/xds ./terraform/acceptance ./e2e
 
 scale: ## the tables of docs/SCALE.md, from federations of up to 10,000 clusters under a virtual clock; about 35 minutes on two cores
 	go test -run '^TestScaleTables$$' -count 1 -v -timeout 3h ./federation -scale

@@ -65,6 +65,50 @@ resource "entente_trust_domain" "x" {
 	w.destroy()
 }
 
+// The instances of a service are replaced together, and so are refused together if somebody has changed one of them
+// between plan and apply.
+func TestServiceChangesBetweenPlanAndApply(t *testing.T) {
+	w := newWorkspace(t)
+	c := w.administrator()
+	service := func(weight string) string {
+		return `
+resource "entente_service" "x" {
+  name = "conflict"
+  instances = [
+    { address = "10.9.8.1:443", spiffe_id = "spiffe://dev.example.org/x", locality = { region = "r", zone = "z" } },
+    { address = "10.9.8.2:443", spiffe_id = "spiffe://dev.example.org/x", locality = { region = "r", zone = "z" },
+      weight = ` + weight + ` },
+  ]
+}
+`
+	}
+	w.apply(service("2"))
+	weight := uint32(10)
+	for verb, args := range map[string][]string{"update": {"plan"}, "delete": {"plan", "-destroy"}} {
+		plan := filepath.Join(w.dir, "plan")
+		w.configure(service("3"))
+		status, out := w.terraform(append(args, "-no-color", "-out", plan)...)
+		require.Zero(t, status, out)
+		weight++
+		_, err := c.Routing().RegisterInstance(t.Context(), &ententev1.RegisterInstanceRequest{
+			Instance: &ententev1.Instance{
+				Service: "conflict", Address: "10.9.8.1:443", SpiffeId: "spiffe://dev.example.org/x", Weight: weight,
+				Locality: &ententev1.Locality{Region: "r", Zone: "z"},
+			},
+		})
+		require.NoError(t, err)
+		refused := w.refused(service("3"), "apply", "-auto-approve", plan)
+		require.Contains(t, refused, "Could not "+verb+" service conflict, because somebody else changed it")
+		require.Contains(t, refused, "Plan again")
+	}
+	is, err := c.Routing().GetService(t.Context(), &ententev1.GetServiceRequest{Name: "conflict"})
+	require.NoError(t, err)
+	require.Len(t, is.GetInstances(), 2)
+	require.Equal(t, weight, is.GetInstances()[0].GetWeight())
+	w.apply(service("3"))
+	w.destroy()
+}
+
 // A resource that exists already is not taken over: it is imported.
 func TestCreateOfWhatExists(t *testing.T) {
 	w := newWorkspace(t)

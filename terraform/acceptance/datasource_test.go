@@ -11,7 +11,7 @@ import (
 func TestDataSourcesAndFunctions(t *testing.T) { dataSourcesAndFunctions(newWorkspace(t)) }
 
 func dataSourcesAndFunctions(w *workspace) {
-	t := w.T
+	t := w.TB
 	w.configure(`
 data "entente_bundle" "home" { trust_domain = "dev.example.org" }
 data "entente_trust_domain" "home" { trust_domain = "dev.example.org" }

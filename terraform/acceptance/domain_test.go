@@ -17,7 +17,7 @@ func TestTrustDomain(t *testing.T) { trustDomainLife(newWorkspace(t)) }
 
 // trustDomainLife creates, updates, imports and destroys a trust domain.
 func trustDomainLife(w *workspace) {
-	t, c := w.T, w.administrator()
+	t, c := w.TB, w.administrator()
 	const domain = `
 resource "entente_trust_domain" "shop" {
   trust_domain        = "shop.example.org"

@@ -14,7 +14,7 @@ import (
 func TestEphemeralResources(t *testing.T) { ephemeralResources(newWorkspace(t)) }
 
 func ephemeralResources(w *workspace) {
-	t := w.T
+	t := w.TB
 	kept := filepath.Join(w.dir, "kept")
 	w.configure(`
 ephemeral "entente_secret" "one" {}

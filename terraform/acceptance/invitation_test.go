@@ -238,7 +238,7 @@ func TestService(t *testing.T) {
 	sibling.unchanged()
 
 	require.Contains(t, w.refused(config(instance("example.org:443", "")), "apply", "-auto-approve"), "IP literal")
-	require.Contains(t, w.refused(config(), "apply", "-auto-approve"), "instances is empty")
+	require.Contains(t, w.refused(config(), "apply", "-auto-approve"), "a service is its instances; name at least one")
 	w.configure(config(one, three))
 	w.destroy()
 	_, err := c.Routing().GetService(t.Context(), &ententev1.GetServiceRequest{Name: "whole"})

@@ -22,7 +22,7 @@ import (
 )
 
 // document returns the bundle document of a trust domain with one root.
-func document(t *testing.T, domain string) string {
+func document(t testing.TB, domain string) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -45,7 +45,7 @@ func TestRelationship(t *testing.T) { relationshipLife(newWorkspace(t)) }
 
 // relationshipLife creates, updates and destroys a relationship.
 func relationshipLife(w *workspace) {
-	t, c := w.T, w.administrator()
+	t, c := w.TB, w.administrator()
 	secret := document(t, "us.example.org")
 	file := filepath.Join(w.dir, "bundle.json")
 	require.NoError(t, os.WriteFile(file, []byte(secret), 0o600))
@@ -177,7 +177,93 @@ func TestRefusedPlans(t *testing.T) {
 			role      = "reader"
 			spiffe_id = "x.example.org/reader"
 		}`: "spiffe_id",
+		`resource "entente_routing_rule" "x" {
+			service      = "x"
+			distribution = [{ from = "eu", to = { "eu" = 60, "us" = 30 } }]
+		}`: "distribution from eu: the percentages add up to 90; they must add up to 100",
+		`resource "entente_routing_rule" "x" {
+			service  = "x"
+			failover = [{ from = "eu", to = ["eu"] }]
+		}`: "failover",
+		`resource "entente_routing_rule" "x" { service = "X" }`: "service",
+		`resource "entente_routing_rule" "x" { service = "x" }`: "it is empty",
+		`resource "entente_service_export" "x" {
+			service    = "x"
+			name       = "x"
+			to         = "us.example.org"
+			localities = ["eu/a/b/c"]
+		}`: "write REGION, REGION/ZONE or REGION/ZONE/SUB-ZONE",
+		`resource "entente_service_import" "x" {
+			service = "x"
+			name    = "not a name"
+			from    = "us.example.org"
+		}`: "the name of a service",
+		instanceAt(`"x.example.org:443"`, `{ region = "eu", zone = "a" }`):           "write an IP literal and a port",
+		instanceAt(`"10.0.0.1:443"`, `{ region = "eu/a", zone = "b" }`):              "a part contains a slash",
+		instanceAt(`"10.0.0.1:443"`, `{ region = "eu", zone = "a", sub_zone = "" }`): "",
+		`resource "entente_service" "x" {
+			name      = "x"
+			instances = []
+		}`: "a service is its instances; name at least one",
 	} {
+		if want == "" {
+			w.plans(hcl)
+			continue
+		}
 		require.Contains(t, w.refused(hcl, "plan"), want, hcl)
 	}
+	// A value that is not known yet is left to the server.
+	w.plans(`
+resource "terraform_data" "later" { input = "10.0.0.1" }
+` + instanceAt(`"${terraform_data.later.output}:443"`, `{ region = terraform_data.later.output, zone = "a" }`))
+}
+
+func instanceAt(address, locality string) string {
+	return fmt.Sprintf(`resource "entente_service_instance" "x" {
+	service   = "x"
+	address   = %s
+	spiffe_id = "spiffe://dev.example.org/x"
+	locality  = %s
+}`, address, locality)
+}
+
+// A trust domain has one agreement: a plan with two resources for it is refused, whichever they are, unless the domain
+// is not known yet.
+func TestOneAgreementForATrustDomain(t *testing.T) {
+	w := newWorkspace(t)
+	const direct = `
+resource "entente_federation_relationship" "x" {
+	trust_domain = "one.example.org"
+	url          = "https://one.example.org/"
+	profile      = "https_web"
+}
+`
+	accepted := func(td string) string {
+		return `
+resource "entente_federation_agreement" "x" {
+	trust_domain = ` + td + `
+	token_wo     = "t"
+}
+`
+	}
+	const invited = `
+ephemeral "entente_secret" "x" {}
+resource "entente_federation_invitation" "x" {
+	trust_domain         = "dev.example.org"
+	foreign_trust_domain = "one.example.org"
+	secret_wo            = ephemeral.entente_secret.x.value
+}
+`
+	for _, both := range []string{
+		direct + accepted(`"one.example.org"`), direct + invited, accepted(`"one.example.org"`) + invited,
+	} {
+		refused := w.refused(both, "plan")
+		require.Contains(t, refused, "Could not plan two resources for the agreement with one.example.org")
+		require.Contains(t, refused, "A trust domain has one of entente_federation_relationship, "+
+			"entente_federation_invitation and entente_federation_agreement: remove the others.")
+	}
+	w.plans(direct + accepted(`"two.example.org"`))
+	w.plans(`
+resource "terraform_data" "later" { input = "one.example.org" }
+` + direct + accepted("terraform_data.later.output"))
 }

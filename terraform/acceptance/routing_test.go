@@ -12,7 +12,7 @@ func TestAccessAndRouting(t *testing.T) { accessAndRouting(newWorkspace(t)) }
 
 // accessAndRouting creates, imports and destroys grants, instances and rules.
 func accessAndRouting(w *workspace) {
-	t, c := w.T, w.administrator()
+	t, c := w.TB, w.administrator()
 	const all = `
 locals { id = "spiffe://dev.example.org/terraform" }
 resource "entente_access_grant" "discovery" {

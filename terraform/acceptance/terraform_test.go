@@ -85,7 +85,7 @@ func missing() error {
 
 // workspace is a folder with a configuration and a state.
 type workspace struct {
-	*testing.T
+	testing.TB
 	dir string
 	// binary runs the provider, and member is the cluster.
 	binary string
@@ -113,8 +113,8 @@ func newWorkspace(t *testing.T) *workspace {
 	return workspaceFor(t, binary, member)
 }
 
-func workspaceFor(t *testing.T, binary string, member *nodetest.Member) *workspace {
-	return &workspace{T: t, dir: t.TempDir(), binary: binary, member: member, provider: emptyProvider}
+func workspaceFor(t testing.TB, binary string, member *nodetest.Member) *workspace {
+	return &workspace{TB: t, dir: t.TempDir(), binary: binary, member: member, provider: emptyProvider}
 }
 
 // administrator returns a client with the rights of the local administrator.
@@ -218,5 +218,5 @@ func (w *workspace) state(address string) map[string]any {
 
 // newSibling returns a workspace with another state in the same test.
 func newSibling(w *workspace) *workspace {
-	return workspaceFor(w.T, w.binary, w.member)
+	return workspaceFor(w.TB, w.binary, w.member)
 }

@@ -79,7 +79,7 @@ func (s *source[Q, M]) Schema(_ context.Context, _ datasource.SchemaRequest, w *
 
 // Configure implements datasource.DataSourceWithConfigure.
 func (s *source[Q, M]) Configure(_ context.Context, c datasource.ConfigureRequest, w *datasource.ConfigureResponse) {
-	s.client = configured(c.ProviderData, &w.Diagnostics)
+	s.client = configured(c.ProviderData, &w.Diagnostics).client
 }
 
 // Read implements datasource.DataSource.

@@ -13,6 +13,7 @@ import (
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/client"
 	"github.com/ententehq/entente/internal/dnsname"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 var (
@@ -44,6 +45,15 @@ var (
 	dnsName  = check{what: "a DNS name", of: dnsname.Check}
 	spiffeID = check{what: "a SPIFFE ID", of: func(id string) error {
 		_, err := bundle.ParseID(id)
+		return err
+	}}
+	serviceName = check{what: "the name of a service", of: plan.CheckServiceName}
+	address     = check{what: "the address of an instance", of: func(text string) error {
+		_, err := plan.ParseAddress(text)
+		return err
+	}}
+	place = check{what: "a locality", of: func(text string) error {
+		_, err := plan.ParseLocality(text)
 		return err
 	}}
 )

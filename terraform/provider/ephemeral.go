@@ -49,7 +49,7 @@ func (o *opened[M]) Schema(_ context.Context, _ ephemeral.SchemaRequest, w *ephe
 
 // Configure implements ephemeral.EphemeralResourceWithConfigure.
 func (o *opened[M]) Configure(_ context.Context, c ephemeral.ConfigureRequest, w *ephemeral.ConfigureResponse) {
-	o.client = configured(c.ProviderData, &w.Diagnostics)
+	o.client = configured(c.ProviderData, &w.Diagnostics).client
 }
 
 // Open implements ephemeral.EphemeralResource.

@@ -92,7 +92,7 @@ var federationInvitation = kind[*ententev1.Invitation]{
 	text: "The inviter's half of an agreement between two clusters. The cluster of the foreign trust domain accepts " +
 		"it, once, as `entente_federation_agreement`. An invitation that is used or has expired stays in the state, " +
 		"so that no plan makes another one; `terraform apply -replace` does. Destroying a used one ends its agreement.",
-	key: []string{"id"},
+	key: []string{"id"}, agreesOn: "foreign_trust_domain",
 	attributes: []attribute{
 		{name: "id", mode: computed, text: "The ID of the invitation."},
 		{name: "trust_domain", mode: required, replaces: true, checks: []validator.String{trustDomainName},
@@ -170,7 +170,7 @@ var federationAgreement = kind[*ententev1.Relationship]{
 	text: "The accepting half of an agreement between two clusters: the invitation of the other one is accepted, and " +
 		"each side has a relationship with the other. A trust domain has either an agreement or an " +
 		"`entente_federation_relationship`. Destroying it ends the agreement on both sides.",
-	key: []string{"trust_domain"},
+	key: []string{"trust_domain"}, agreesOn: "trust_domain",
 	attributes: []attribute{
 		{name: "trust_domain", mode: required, replaces: true, checks: []validator.String{trustDomainName},
 			text: "The trust domain of the inviting cluster. An invitation of another one is refused."},

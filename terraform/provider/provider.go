@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/terraform-plugin-framework/datasource"
 	"github.com/hashicorp/terraform-plugin-framework/diag"
@@ -100,7 +101,8 @@ func (p *entente) Configure(ctx context.Context, c provider.ConfigureRequest, w 
 		w.Diagnostics.AddError("The provider's credentials cannot be used", sentence(err.Error()))
 		return
 	}
-	w.ResourceData, w.DataSourceData, w.EphemeralResourceData, w.ListResourceData = conn, conn, conn, conn
+	data := session{conn, &claims{of: map[string]string{}}}
+	w.ResourceData, w.DataSourceData, w.EphemeralResourceData, w.ListResourceData = data, data, data, data
 }
 
 // connection is how the provider reaches a cluster.
@@ -179,16 +181,45 @@ func split(list string) (parts []string) {
 	return parts
 }
 
-// configured returns the client that Configure made. Terraform validates before it configures; then there is none.
-func configured(data any, d *diag.Diagnostics) *client.Client {
-	if data == nil {
-		return nil
+// session is what one configuration of the provider shares.
+type session struct {
+	client *client.Client
+	*claims
+}
+
+// claims has the kind of resource that each foreign trust domain has in the plan.
+type claims struct {
+	mu sync.Mutex
+	of map[string]string
+}
+
+// claim records the kind of the resource that a plan has for a trust domain, and returns another one that it has too,
+// or "". A domain that is not known yet is left to the server.
+func (c *claims) claim(td, kind string) (other string) {
+	if c == nil || td == "" {
+		return ""
 	}
-	c, ok := data.(*client.Client)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of[td] == "" {
+		c.of[td] = kind
+	}
+	if c.of[td] == kind {
+		return ""
+	}
+	return c.of[td]
+}
+
+// configured returns what Configure made. Terraform validates before it configures; then there is nothing.
+func configured(data any, d *diag.Diagnostics) session {
+	if data == nil {
+		return session{}
+	}
+	s, ok := data.(session)
 	if !ok {
 		d.AddError("The provider is not configured", "This is a defect of the provider.")
 	}
-	return c
+	return s
 }
 
 // Resources implements provider.Provider.

@@ -23,7 +23,7 @@ const bootstrap, bootstrapVersion = "bootstrap_wo", "bootstrap_wo_version"
 var relationship = kind[*ententev1.Relationship]{
 	name: "federation_relationship",
 	text: "The agreement to trust one foreign trust domain: where its bundle is fetched, and by which profile.",
-	key:  []string{"trust_domain"},
+	key:  []string{"trust_domain"}, agreesOn: "trust_domain",
 	attributes: append([]attribute{
 		{name: "trust_domain", mode: required, replaces: true, checks: []validator.String{trustDomainName},
 			text: "The foreign trust domain, such as `us.example.org`."},

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 // kind is a kind of resource: an API message, how Terraform shows it, and the calls on it.
@@ -41,6 +42,12 @@ type kind[M proto.Message] struct {
 	// which it is imported.
 	key []string
 
+	// agreesOn is the attribute with the foreign trust domain that the resource agrees on, or "". A trust domain has
+	// one kind of resource that does.
+	agreesOn string
+	// valid returns why the server would refuse a message, by the server's own rules, or nil. It is nil if the checks
+	// of the attributes are all that there is.
+	valid func(wanted M) error
 	// kept returns why a plan may not delete the resource, and what to do, or "" if it may. It is nil if it always may.
 	kept func(stored M) string
 
@@ -106,8 +113,8 @@ func (g given) text(ctx context.Context, name string) (string, error) {
 // managed is the resource of a kind, as the framework calls it.
 type managed[M proto.Message] struct {
 	kind[M]
-	bound  []bound
-	client *client.Client
+	bound []bound
+	session
 }
 
 func resourceOf[M proto.Message](k kind[M]) func() resource.Resource {
@@ -178,7 +185,7 @@ func (r *managed[M]) IdentitySchema(
 
 // Configure implements resource.ResourceWithConfigure.
 func (r *managed[M]) Configure(_ context.Context, c resource.ConfigureRequest, w *resource.ConfigureResponse) {
-	r.client = configured(c.ProviderData, &w.Diagnostics)
+	r.session = configured(c.ProviderData, &w.Diagnostics)
 }
 
 // ImportState implements resource.ResourceWithImportState: by the ID, or by the identity.
@@ -204,8 +211,49 @@ func (r *managed[M]) ImportState(
 	}
 }
 
-// ModifyPlan implements resource.ResourceWithModifyPlan: it refuses a plan that deletes what is protected.
-func (r *managed[M]) ModifyPlan(_ context.Context, q resource.ModifyPlanRequest, w *resource.ModifyPlanResponse) {
+// ValidateConfig implements resource.ResourceWithValidateConfig. What is not known yet is left to the server.
+func (r *managed[M]) ValidateConfig(
+	_ context.Context, q resource.ValidateConfigRequest, w *resource.ValidateConfigResponse,
+) {
+	if r.valid == nil {
+		return
+	}
+	values := object(q.Config.Raw)
+	for _, b := range r.bound {
+		if !values[b.attribute.name].IsFullyKnown() {
+			return
+		}
+	}
+	wanted, err := r.message(q.Config.Raw)
+	if err == nil {
+		err = r.valid(wanted)
+	}
+	if err == nil {
+		return
+	}
+	const summary = "The configuration is refused"
+	if name, _, _ := strings.Cut(apierror.FieldOf(err), "."); name != "" {
+		name, _, _ = strings.Cut(name, "[")
+		w.Diagnostics.AddAttributeError(path.Root(name), summary, sentence(err.Error()))
+		return
+	}
+	w.Diagnostics.AddError(summary, sentence(err.Error()))
+}
+
+// ModifyPlan implements resource.ResourceWithModifyPlan: it refuses a plan with two agreements on one trust domain, and
+// one that deletes what is protected.
+func (r *managed[M]) ModifyPlan(ctx context.Context, q resource.ModifyPlanRequest, w *resource.ModifyPlanResponse) {
+	if r.agreesOn != "" && !q.Plan.Raw.IsNull() {
+		var td types.String
+		w.Diagnostics.Append(q.Plan.GetAttribute(ctx, path.Root(r.agreesOn), &td)...)
+		if other := r.claim(td.ValueString(), r.name); other != "" {
+			w.Diagnostics.AddAttributeError(path.Root(r.agreesOn),
+				fmt.Sprintf("Could not plan two resources for the agreement with %s", td.ValueString()),
+				fmt.Sprintf("The configuration has an %[1]s_%[2]s and an %[1]s_%[3]s for it. A trust domain has one "+
+					"of %[1]s_federation_relationship, %[1]s_federation_invitation and %[1]s_federation_agreement: "+
+					"remove the others.", providerName, other, r.name))
+		}
+	}
 	if r.kept == nil || q.State.Raw.IsNull() {
 		return
 	}

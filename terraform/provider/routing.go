@@ -2,11 +2,14 @@ package provider
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/routing/plan"
 )
 
 var routingRule = kind[*ententev1.RoutingRule]{
@@ -33,6 +36,10 @@ var routingRule = kind[*ententev1.RoutingRule]{
 				{name: "from", mode: required, text: "The callers' region, or REGION/ZONE."},
 				{name: "to", mode: required, text: "Percentages by place, which add up to 100."},
 			}},
+	},
+	valid: func(wanted *ententev1.RoutingRule) error {
+		_, err := plan.ParseRule(wanted)
+		return err
 	},
 	create: func(ctx context.Context, c *client.Client, wanted *ententev1.RoutingRule, _ given) (
 		*ententev1.RoutingRule, []string, error,
@@ -73,11 +80,13 @@ var serviceExport = kind[*ententev1.ServiceExport]{
 	text: "A service that is offered to the cluster of a foreign trust domain, which decides what it imports.",
 	key:  []string{"name", "to"},
 	attributes: []attribute{
-		{name: "service", mode: required, text: "The name in this cluster."},
+		{name: "service", mode: required, checks: []validator.String{serviceName},
+			text: "The name in this cluster."},
 		{name: "to", mode: required, replaces: true, checks: []validator.String{trustDomainName},
 			text: "The foreign trust domain, which must have a relationship."},
-		{name: "name", mode: required, replaces: true, text: "The name in the other cluster."},
-		{name: "localities", mode: optional,
+		{name: "name", mode: required, replaces: true, checks: []validator.String{serviceName},
+			text: "The name in the other cluster."},
+		{name: "localities", mode: optional, checks: []validator.String{place},
 			text: "Selects instances in these places, `REGION[/ZONE[/SUB-ZONE]]`. Default: all."},
 		{name: "trust_domain", mode: optional, checks: []validator.String{trustDomainName},
 			text: "Selects instances of this hosted trust domain. Default: all."},
@@ -121,10 +130,12 @@ var serviceImport = kind[*ententev1.ServiceImport]{
 	text: "A service whose instances are imported from the cluster of a foreign trust domain that exports it.",
 	key:  []string{"service", "from"},
 	attributes: []attribute{
-		{name: "name", mode: required, replaces: true, text: "The name under which the other cluster exports it."},
+		{name: "name", mode: required, replaces: true, checks: []validator.String{serviceName},
+			text: "The name under which the other cluster exports it."},
 		{name: "from", mode: required, replaces: true, checks: []validator.String{trustDomainName},
 			text: "The foreign trust domain, which must have a relationship."},
-		{name: "service", mode: required, replaces: true, text: "The service here to which the instances are added."},
+		{name: "service", mode: required, replaces: true, checks: []validator.String{serviceName},
+			text: "The service here to which the instances are added."},
 		{name: "create_time", mode: computed, text: "When it was created."},
 	},
 	create: func(ctx context.Context, c *client.Client, wanted *ententev1.ServiceImport, _ given) (
@@ -154,14 +165,28 @@ var serviceImport = kind[*ententev1.ServiceImport]{
 	},
 }
 
+// validInstance returns why the server refuses what an instance has besides its texts.
+func validInstance(i *ententev1.Instance) error {
+	if _, err := plan.LocalityFromProto(i.GetLocality()); err != nil {
+		return apierror.InField("locality", err)
+	}
+	if i.GetWeight() > plan.MaxWeight {
+		return apierror.InField("weight", fmt.Errorf("the weight is %d; 1 to %d are allowed", i.GetWeight(),
+			plan.MaxWeight))
+	}
+	return nil
+}
+
 var serviceInstance = kind[*ententev1.Instance]{
 	name: "service_instance",
 	text: "One address of a service, registered until it is destroyed. Programs that come and go register under a " +
 		"lease instead.",
 	key: []string{"service", "address"},
 	attributes: []attribute{
-		{name: "service", mode: required, replaces: true, text: "The service."},
-		{name: "address", mode: required, replaces: true, text: "`IP:PORT`, with a literal IP address."},
+		{name: "service", mode: required, replaces: true, checks: []validator.String{serviceName},
+			text: "The service."},
+		{name: "address", mode: required, replaces: true, checks: []validator.String{address},
+			text: "`IP:PORT`, with a literal IP address."},
 		{name: "locality", mode: required, text: "Where it is.", parts: []attribute{
 			{name: "region", mode: required, text: "The region."},
 			{name: "zone", mode: required, text: "The zone."},
@@ -172,6 +197,7 @@ var serviceInstance = kind[*ententev1.Instance]{
 		{name: "weight", mode: defaulted, text: "Its share among the instances of its locality. Default: 1."},
 		{name: "health", mode: defaulted, text: "Its health. Default: `healthy`."},
 	},
+	valid: validInstance,
 	create: func(ctx context.Context, c *client.Client, wanted *ententev1.Instance, _ given) (
 		*ententev1.Instance, []string, error,
 	) {

@@ -2,17 +2,17 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
 
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/client"
+	"github.com/ententehq/entente/internal/apierror"
 )
 
 var service = kind[*ententev1.Service]{
@@ -23,9 +23,11 @@ var service = kind[*ententev1.Service]{
 		"one or the other. Instances under a lease and imported ones are left alone.",
 	key: []string{"name"},
 	attributes: []attribute{
-		{name: "name", mode: required, replaces: true, text: "The name of the service."},
+		{name: "name", mode: required, replaces: true, checks: []validator.String{serviceName},
+			text: "The name of the service."},
 		{name: "instances", mode: required, text: "The instances, at least one.", parts: []attribute{
-			{name: "address", mode: required, text: "`IP:PORT`, with a literal IP address."},
+			{name: "address", mode: required, checks: []validator.String{address},
+				text: "`IP:PORT`, with a literal IP address."},
 			{name: "locality", mode: required, text: "Where it is.", parts: []attribute{
 				{name: "region", mode: required, text: "The region."},
 				{name: "zone", mode: required, text: "The zone."},
@@ -37,6 +39,23 @@ var service = kind[*ententev1.Service]{
 			{name: "health", mode: optional, text: "Its health. Default: `healthy`."},
 		}},
 	},
+	valid: func(wanted *ententev1.Service) error {
+		addresses := map[string]bool{}
+		for n, i := range wanted.GetInstances() {
+			err := validInstance(i)
+			if addresses[i.GetAddress()] {
+				err = fmt.Errorf("the service has the address %s twice", i.GetAddress())
+			}
+			if err != nil {
+				return apierror.InField(fmt.Sprintf("instances[%d]", n), err)
+			}
+			addresses[i.GetAddress()] = true
+		}
+		if len(addresses) == 0 {
+			return apierror.InField("instances", errNoInstances)
+		}
+		return nil
+	},
 	create: func(ctx context.Context, c *client.Client, wanted *ententev1.Service, _ given) (
 		*ententev1.Service, []string, error,
 	) {
@@ -44,21 +63,24 @@ var service = kind[*ententev1.Service]{
 			return nil, nil, fmt.Errorf("%s has %d instances without a lease: %w", is.GetName(), len(is.GetInstances()),
 				client.ErrAlreadyExists)
 		}
-		is, err := replaceInstances(ctx, c, wanted)
+		is, err := replaceInstances(ctx, c, wanted, absent)
 		return is, nil, err
 	},
 	list: services,
 	read: readService,
-	update: func(ctx context.Context, c *client.Client, wanted *ententev1.Service, _ []string, _ given) (
+	update: func(ctx context.Context, c *client.Client, wanted *ententev1.Service, _ []string, g given) (
 		*ententev1.Service, []string, error,
 	) {
-		is, err := replaceInstances(ctx, c, wanted)
+		is, err := replaceInstances(ctx, c, wanted, g.etag)
 		return is, nil, err
 	},
-	remove: func(ctx context.Context, c *client.Client, stored *ententev1.Service, _ string) error {
-		return sendInstances(ctx, c, stored.GetName(), nil)
+	remove: func(ctx context.Context, c *client.Client, stored *ententev1.Service, etag string) error {
+		return sendInstances(ctx, c, &ententev1.ReplaceTarget{Service: stored.GetName(), Etag: etag}, nil)
 	},
 }
+
+var errNoInstances = errors.New("instances is empty: a service is its instances; name at least one, or remove the " +
+	"resource")
 
 // readService returns a service as key declares it: see [asDeclared].
 func readService(ctx context.Context, c *client.Client, key *ententev1.Service) (*ententev1.Service, error) {
@@ -123,10 +145,11 @@ func asDeclared(is, key *ententev1.Service) *ententev1.Service {
 }
 
 // replaceInstances replaces the instances of a service, and returns them as they are then.
-func replaceInstances(ctx context.Context, c *client.Client, wanted *ententev1.Service) (*ententev1.Service, error) {
+func replaceInstances(
+	ctx context.Context, c *client.Client, wanted *ententev1.Service, etag string,
+) (*ententev1.Service, error) {
 	if len(wanted.GetInstances()) == 0 {
-		return nil, status.Error(codes.InvalidArgument, "instances is empty: a service is its instances; name at "+
-			"least one, or remove the resource")
+		return nil, errNoInstances // it was not known when Terraform planned
 	}
 	var all []*ententev1.Instance
 	for _, i := range wanted.GetInstances() {
@@ -134,7 +157,8 @@ func replaceInstances(ctx context.Context, c *client.Client, wanted *ententev1.S
 		own.Service = wanted.GetName()
 		all = append(all, own)
 	}
-	if err := sendInstances(ctx, c, wanted.GetName(), all); err != nil {
+	target := &ententev1.ReplaceTarget{Service: wanted.GetName(), Etag: etag}
+	if err := sendInstances(ctx, c, target, all); err != nil {
 		return nil, err
 	}
 	return readService(ctx, c, wanted)
@@ -144,13 +168,14 @@ func replaceInstances(ctx context.Context, c *client.Client, wanted *ententev1.S
 const partSize = 1000
 
 // sendInstances replaces the instances of a service that have no lease.
-func sendInstances(ctx context.Context, c *client.Client, name string, all []*ententev1.Instance) error {
+func sendInstances(
+	ctx context.Context, c *client.Client, target *ententev1.ReplaceTarget, all []*ententev1.Instance,
+) error {
 	stream, err := c.Routing().ReplaceInstances(ctx)
 	if err != nil {
 		return err
 	}
-	first := &ententev1.ReplaceInstancesRequest{Target: &ententev1.ReplaceTarget{Service: name}}
-	err = stream.Send(first)
+	err = stream.Send(&ententev1.ReplaceInstancesRequest{Target: target})
 	for part := range slices.Chunk(all, partSize) {
 		if err == nil {
 			err = stream.Send(&ententev1.ReplaceInstancesRequest{Instances: part})
