@@ -146,8 +146,8 @@ func TestACMEConfiguration(t *testing.T) {
 func TestRefusedConfigurations(t *testing.T) {
 	for _, c := range []struct{ name, src, want string }{
 		{"nothing", ``,
-			"entente.hcl:1: the block \"cluster\" is missing; it needs [name trust_domain region]\n" +
-				"entente.hcl:1: the block \"member\" is missing; it needs [id zone]"},
+			"entente.hcl:1: the block \"cluster\" is missing; it needs name, trust_domain, region\n" +
+				"entente.hcl:1: the block \"member\" is missing; it needs id, zone"},
 		{"syntax", `cluster {`,
 			"entente.hcl:1: There is no closing brace for this block before the end of the file. This may be caused " +
 				"by incorrect brace nesting elsewhere in this file."},
@@ -189,7 +189,7 @@ func TestRefusedConfigurations(t *testing.T) {
 			`entente.hcl:15: bundle_endpoint.profile "https_web" has both acme and certificate files; write acme, or ` +
 				`cert_file and key_file`},
 		{"ACME without names", validHead + acmeBlock(`agree_to_terms = true`),
-			`entente.hcl:13: The argument "hosts" is required, but no definition was found.`},
+			`entente.hcl:13: bundle_endpoint.profile.acme.hosts is missing`},
 		{"ACME without agreement", validHead + acmeBlock("hosts = [\"b.example.org\"]\n agree_to_terms = false"),
 			`entente.hcl:15: bundle_endpoint.profile.acme.agree_to_terms: an ACME server issues certificates only to ` +
 				`those who agree to its terms; read them and write true, or use cert_file and key_file`},
@@ -245,7 +245,7 @@ func TestRefusedConfigurations(t *testing.T) {
 		{"snapshots without a folder", validHead + "snapshots {}",
 			`entente.hcl:11: The argument "dir" is required, but no definition was found.`},
 		{"traces without a collector", validHead + "telemetry {\n traces {}\n}",
-			`entente.hcl:12: The argument "address" is required, but no definition was found.`},
+			`entente.hcl:12: telemetry.traces.address is missing`},
 		{"two collectors", validHead + "telemetry {\n traces { address = \"a:1\" }\n traces { address = \"b:1\" }\n}",
 			`entente.hcl:13: telemetry has two traces blocks; a member exports its traces to one collector`},
 		{"more traces than all", validHead + "telemetry {\n traces {\n address = \"a:1\"\n ratio = 1.5\n }\n}",

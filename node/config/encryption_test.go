@@ -53,7 +53,7 @@ func TestEncryptionRefusals(t *testing.T) {
 		"in the data folder": {encrypted(`encryption "key" { key = "file:/var/lib/entente/wrap" }`),
 			`/var/lib/entente/wrap is in the data folder, so that whoever has a copy of the folder has the key too; ` +
 				`keep it elsewhere`},
-		"no key": {encrypted(`encryption "key" {}`), `The argument "key" is required`},
+		"no key": {encrypted(`encryption "key" {}`), `authority.keys.encryption "key".key is missing`},
 		"unknown": {encrypted(`encryption "hsm" {}`),
 			`"hsm" is not a place for a wrapping key; write "key", "vault_transit" or "none"`},
 		"none is not first": {encrypted("encryption \"key\" { key = \"env:OLD\" }\nencryption \"none\" {}"),

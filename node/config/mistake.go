@@ -84,6 +84,19 @@ func form(want cty.Type) string {
 	return `a list of texts in quotes, such as ["a", "b"]`
 }
 
+// missing matches the error of HCL on a setting that is required.
+var missing = regexp.MustCompile(`^The argument "(\w+)" is required, but no definition was found\.$`)
+
+// named names the block in errors on missing settings.
+func named(block string, diags hcl.Diagnostics) hcl.Diagnostics {
+	for _, one := range diags {
+		if found := missing.FindStringSubmatch(one.Detail); found != nil {
+			one.Detail = fmt.Sprintf("%s.%s is missing", block, found[1])
+		}
+	}
+	return diags
+}
+
 // misplaced adds to the errors on unknown names where a name that exists elsewhere belongs.
 func misplaced(src []byte, diags hcl.Diagnostics) hcl.Diagnostics {
 	for _, one := range diags {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -124,7 +125,8 @@ func (d *decoder) refuse(at hcl.Range, format string, args ...any) {
 // block opens the block of a type. An absent block is empty, and an error if it is required.
 func (d *decoder) block(name string, required bool) *block {
 	if _, ok := d.found[name]; !ok && required {
-		d.refuse(d.file.Body.MissingItemRange(), "the block %q is missing; it needs %v", name, blocks[name].required)
+		d.refuse(d.file.Body.MissingItemRange(), "the block %q is missing; it needs %s", name,
+			strings.Join(blocks[name].required, ", "))
 	}
 	b, _ := d.top(name, blocks[name].hcl())
 	return b
@@ -151,7 +153,7 @@ func (d *decoder) open(
 	name string, out *hclwrite.Body, body hcl.Body, schema *hcl.BodySchema,
 ) (*block, hcl.Blocks) {
 	content, diags := body.Content(schema)
-	d.diags = append(d.diags, diags...)
+	d.diags = append(d.diags, named(name, diags)...)
 	return &block{
 		name: name, attrs: content.Attributes, missing: content.MissingItemRange, src: d.file.Bytes, diags: &d.diags,
 		out: out, literals: &d.literals,

@@ -31,6 +31,10 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.As(err, &unknown) && cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
 		return NoSuchCommand(cmd, cmd.Flags().Args())
 	}
+	if unknown != nil {
+		_, form, _ := strings.Cut(cmd.UseLine(), cmd.CommandPath())
+		return Usagef("%v; write '%s%s'", unknown, cmd.CommandPath(), strings.TrimSuffix(form, " [flags]"))
+	}
 	var invalid *pflag.InvalidValueError
 	if !errors.As(err, &invalid) {
 		return &usageError{err.Error()}
