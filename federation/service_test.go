@@ -215,8 +215,8 @@ func TestSuspendResumeDelete(t *testing.T) {
 		require.NoError(t, err)
 		return is
 	}
-	require.Equal(t, standing.Status{State: standing.Bootstrap, X509: standing.Bootstrap, JWT: standing.Expired}, trusted(),
-		"there is no JWT authority")
+	require.Equal(t, standing.Status{State: standing.Bootstrap, X509: standing.Bootstrap, JWT: standing.Expired},
+		trusted(), "there is no JWT authority")
 	require.True(t, foreign())
 
 	out, err := r.service.SuspendRelationship(t.Context(),

@@ -157,7 +157,8 @@ func TestAuthorityKinds(t *testing.T) {
 		require.NoError(t, err)
 		return b
 	}
-	require.Equal(t, standing.Status{State: standing.Bootstrap, X509: standing.Bootstrap, JWT: standing.Expired}, trusted())
+	require.Equal(t, standing.Status{State: standing.Bootstrap, X509: standing.Bootstrap, JWT: standing.Expired},
+		trusted())
 	require.Empty(t, relied().JWTAuthorities())
 	require.Len(t, relied().X509Authorities(), 1)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())

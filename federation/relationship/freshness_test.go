@@ -29,7 +29,10 @@ func TestJudge(t *testing.T) {
 			"an operator's bundle, not confirmed yet", with(func(f *Facts) { f.Bootstrap = true }),
 			Validity{State: standing.Fresh, Bootstrap: true},
 		},
-		{"nothing stored yet", with(func(f *Facts) { f.Stored = false }), Validity{standing.Pending, true, true, false}},
+		{
+			"nothing stored yet", with(func(f *Facts) { f.Stored = false }),
+			Validity{standing.Pending, true, true, false},
+		},
 		{
 			"three intervals ago, to the moment", with(func(f *Facts) { f.LastSuccess = now.Add(-15 * time.Minute) }),
 			Validity{State: standing.Fresh},

@@ -224,8 +224,8 @@ func TestWarnings(t *testing.T) {
 			"cert_file DIR/a.pem is below none of the certificates in roots_file DIR/b.pem, so that other clusters " +
 				"refuse the endpoint: name the roots of its CA"},
 		{"expired roots", with(rootsFile, "ROOTS", "b.pem"), 25 * time.Hour,
-			"bundle_endpoint.profile.roots_file DIR/b.pem: its web root 1 expired at 2026-03-02T12:00:00Z, and no other " +
-				"is left\n" +
+			"bundle_endpoint.profile.roots_file DIR/b.pem: its web root 1 expired at 2026-03-02T12:00:00Z, and no " +
+				"other is left\n" +
 				"cert_file DIR/a.pem expired on 2026-03-02T12:00:00Z: peers refuse it; renew it"},
 		{"a missing token", login("a.pem", "a.pem", `auth "token" { token = "env:ENTENTE_TEST_UNSET" }`), time.Hour,
 			unusable + "the token: read secret env:ENTENTE_TEST_UNSET: it is empty"},

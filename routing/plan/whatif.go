@@ -58,7 +58,8 @@ func parseAssumption(text string) (Assumption, error) {
 		}
 		s.matches = func(e Endpoint) bool { return e.ID.TrustDomain() == td }
 		trusted, known := map[string]standing.State{
-			"fresh": standing.Fresh, "stale": standing.Stale, "expired": standing.Expired, "suspended": standing.Suspended,
+			"fresh": standing.Fresh, "stale": standing.Stale, "expired": standing.Expired,
+			"suspended": standing.Suspended,
 		}[state]
 		if !known {
 			return s, fmt.Errorf(

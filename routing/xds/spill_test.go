@@ -191,7 +191,9 @@ func TestSpillObeysTheStrictestClient(t *testing.T) {
 					Draw(t, "locality"),
 				Health: rapid.SampledFrom(healths).Draw(t, "health"),
 				Weight: rapid.Uint32Range(1, plan.MaxWeight).Draw(t, "weight"),
-				Trust:  rapid.SampledFrom([]standing.State{standing.Fresh, standing.Stale, standing.Expired}).Draw(t, "trust"),
+				Trust: rapid.SampledFrom([]standing.State{
+					standing.Fresh, standing.Stale, standing.Expired,
+				}).Draw(t, "trust"),
 			}
 			endpoints = append(endpoints, e)
 		}
