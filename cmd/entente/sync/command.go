@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"syscall"
@@ -43,17 +42,4 @@ func (c command) run(ctx context.Context) error {
 		return fmt.Errorf("the command of --exec did not end within %s", c.timeout)
 	}
 	return fmt.Errorf("the command of --exec failed: %w", err)
-}
-
-// notifySystemd sends a state to the socket that systemd names in NOTIFY_SOCKET, if it does: see sd_notify(3).
-func notifySystemd(socket, state string) error {
-	if socket == "" {
-		return nil
-	}
-	conn, err := net.Dial("unixgram", socket)
-	if err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
-	}
-	_, err = conn.Write([]byte(state))
-	return errors.Join(err, conn.Close())
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -155,6 +156,9 @@ func run(ctx context.Context, env *cli.Env, member *cli.Member, o options) (err 
 	if o.once {
 		return s.runOnce(ctx)
 	}
-	s.runUntil(ctx, func() error { return notifySystemd(env.Getenv("NOTIFY_SOCKET"), "READY=1") })
+	s.runUntil(ctx, func() error {
+		_, err := daemon.SdNotify(false, daemon.SdNotifyReady)
+		return err
+	})
 	return nil
 }
