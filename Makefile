@@ -97,6 +97,7 @@ lint: tools
 
 generate: tools
 	buf generate
+	go generate ./deploy/monitoring
 	$(MAKE) --no-print-directory terraform/docs
 
 # The documentation of the provider is made from what the provider tells terraform of itself.
@@ -112,7 +113,7 @@ terraform/docs: tools
 	tfplugindocs generate --provider-dir terraform --provider-name entente --providers-schema "$$dir/schema.json"
 
 check-generated: generate ## fails when generated code is not what its source gives
-	@changed=$$(git status --porcelain -- api terraform/docs terraform/provider/comments.pb.go); \
+	@changed=$$(git status --porcelain -- api deploy/monitoring terraform/docs terraform/provider/comments.pb.go); \
 	if [ -n "$$changed" ]; then echo "generated code is out of date; run 'make generate' and commit:"; echo "$$changed"; exit 1; fi
 
 tools: $(TOOLS)/buf-$(BUF_VERSION) $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) $(TOOLS)/tfplugindocs-$(TFPLUGINDOCS_VERSION)

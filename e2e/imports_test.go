@@ -190,10 +190,12 @@ var mayImport = map[string][]string{
 	"terraform/acceptance":           {"client", "node/nodetest", "terraform"},
 	"cmd/terraform-provider-entente": {"terraform"},
 	"deploy":                         {"node/config"},
+	"deploy/monitoring":              {},
+	"deploy/monitoring/generate":     {"deploy/monitoring"},
 	"e2e/chaos":                      {},
 	"e2e": {
 		"trust", "bundle", "raftstore", "access", "authority", "federation", "routing", "node", "vaultca", "client",
-		"e2e/chaos",
+		"deploy/monitoring", "e2e/chaos",
 	},
 }
 
