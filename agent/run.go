@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -97,9 +98,7 @@ func (a *agent) run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer a.client.Close()
-	bundles, err := client.NewBundleSource(ctx, a.client, client.BundleSourceConfig{OnEvent: func(e client.Event) {
-		a.log.Warn("bundles: "+e.Message, "error", e.Err)
-	}})
+	bundles, err := a.openBundles(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,6 +111,31 @@ func (a *agent) run(ctx context.Context, opts Options) error {
 	group.Go(func() error { return a.followDistrusted(ctx) })
 	group.Go(func() error { return a.serve(ctx, opts.Started) })
 	return group.Wait()
+}
+
+// lag is how long members may refuse an agent that another one has just attested, because they do not have its row yet.
+const lag = 30 * time.Second
+
+// openBundles opens the source of the bundles.
+func (a *agent) openBundles(ctx context.Context) (*client.BundleSource, error) {
+	until := time.Now().Add(lag)
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 50*time.Millisecond, 2*time.Second
+	for {
+		bundles, err := client.NewBundleSource(ctx, a.client, client.BundleSourceConfig{OnEvent: func(e client.Event) {
+			a.log.Warn("bundles: "+e.Message, "error", e.Err)
+		}})
+		if !errors.Is(err, client.ErrDenied) || time.Now().After(until) {
+			return bundles, err
+		}
+		timer := time.NewTimer(wait.NextBackOff())
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		case <-timer.C:
+		}
+	}
 }
 
 func (a *agent) followBundles(ctx context.Context, bundles *client.BundleSource) error {

@@ -5,15 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"text/template"
 	"time"
 
@@ -24,7 +20,6 @@ import (
 // member is one server process, with what it takes to start it again.
 type member struct {
 	id         string
-	dir        string
 	region     *region
 	zone       string
 	executable string
@@ -34,11 +29,7 @@ type member struct {
 	operations netip.AddrPort
 	// conn is to its admin socket, whether it runs or not.
 	conn *client.Client
-
-	mu      sync.Mutex
-	process *exec.Cmd
-	stdin   io.Closer
-	exited  chan struct{}
+	child
 }
 
 // configuration is the configuration of the demo's members. Lifetimes and intervals are short, so that what takes hours
@@ -86,7 +77,6 @@ join {
 
 func (m *member) socket() string     { return filepath.Join(m.dir, "data", "admin.sock") }
 func (m *member) configFile() string { return filepath.Join(m.dir, "entente.hcl") }
-func (m *member) logFile() string    { return filepath.Join(m.dir, "member.log") }
 
 // configure writes the member's configuration. Without a seed the member forms the cluster.
 func (m *member) configure(seed *member, token string) error {
@@ -122,33 +112,8 @@ func (m *member) configure(seed *member, token string) error {
 
 // start starts the process. It runs until stop or kill, or until the demo ends.
 func (m *member) start(arguments ...string) error {
-	log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return fmt.Errorf("open the log of %s: %w", m.id, err)
-	}
-	defer func() { _ = log.Close() }()
-	c := exec.Command(m.executable, append([]string{"server", "--config", m.configFile()}, arguments...)...)
-	c.Dir, c.Stdout, c.Stderr = m.dir, log, log
-	c.Env = append(os.Environ(), tetherVariable+"=1")
-	// A process group of its own: the interrupt key is for the demo, which then ends its members in order.
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	stdin, err := c.StdinPipe()
-	if err != nil {
-		return fmt.Errorf("start %s: %w", m.id, err)
-	}
 	m.reserved.release()
-	if err := c.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", m.id, err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = c.Wait()
-		close(exited)
-	}()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.process, m.stdin, m.exited = c, stdin, exited
-	return nil
+	return m.child.start(m.id, m.executable, append([]string{"server", "--config", m.configFile()}, arguments...)...)
 }
 
 // startOver prepares another start after one that failed, with an empty folder and other ports.
@@ -157,43 +122,6 @@ func (m *member) startOver() error {
 		return fmt.Errorf("start %s over: %w", m.id, err)
 	}
 	return m.reserve()
-}
-
-// gone returns a channel that is closed once the process has ended, or nil if it never ran.
-func (m *member) gone() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.exited
-}
-
-// kill ends the process as a crash does, and waits for it.
-func (m *member) kill() {
-	m.mu.Lock()
-	process, exited := m.process, m.exited
-	m.mu.Unlock()
-	if process != nil {
-		_ = process.Process.Kill()
-		<-exited
-	}
-}
-
-// stop terminates the process, and kills it if it does not end in time.
-func (m *member) stop() {
-	m.mu.Lock()
-	process, stdin, exited := m.process, m.stdin, m.exited
-	m.mu.Unlock()
-	if process == nil {
-		return
-	}
-	_ = stdin.Close()
-	_ = process.Process.Signal(syscall.SIGTERM)
-	late := time.NewTimer(endTime)
-	defer late.Stop()
-	select {
-	case <-exited:
-	case <-late.C:
-		m.kill()
-	}
 }
 
 // members returns the members of the cluster, as this member lists them.
@@ -244,15 +172,4 @@ func poll(ctx context.Context, ended <-chan struct{}, holds func(context.Context
 		case <-tick.C:
 		}
 	}
-}
-
-// lastLines returns the end of the member's log, for an error.
-func (m *member) lastLines() string {
-	b, err := os.ReadFile(m.logFile())
-	if err != nil || len(b) == 0 {
-		return ""
-	}
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	const most = 6
-	return "; the end of its log:\n    " + strings.Join(lines[max(0, len(lines)-most):], "\n    ")
 }

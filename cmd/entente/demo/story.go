@@ -77,13 +77,24 @@ func (s *story) form(ctx context.Context) (string, error) {
 }
 
 func (s *story) populate(ctx context.Context) (string, error) {
+	euAgent, err := s.startAgent(ctx, s.eu)
+	if err != nil {
+		return "", err
+	}
+	usAgent, err := s.startAgent(ctx, s.us)
+	if err != nil {
+		return "", err
+	}
 	var eu, us *workload
 	issuing, issueCtx := errgroup.WithContext(ctx)
 	for _, w := range []struct {
 		into **workload
-		from *region
+		from *agent
 		path string
-	}{{&s.euCaller, s.eu, "/web"}, {&s.usCaller, s.us, "/web"}, {&eu, s.eu, "/shop"}, {&us, s.us, "/shop"}} {
+	}{
+		{&s.euCaller, euAgent, "/web"}, {&s.usCaller, usAgent, "/web"},
+		{&eu, euAgent, "/shop"}, {&us, usAgent, "/shop"},
+	} {
 		issuing.Go(func() (err error) {
 			*w.into, err = s.newWorkload(issueCtx, w.from, w.path)
 			return err
@@ -95,15 +106,14 @@ func (s *story) populate(ctx context.Context) (string, error) {
 	if err := s.share(ctx); err != nil {
 		return "", err
 	}
-	var err error
 	if s.euService, err = s.openIn(ctx, eu, euZone); err != nil {
 		return "", err
 	}
 	if s.usService, err = s.openIn(ctx, us, usZone); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s and a lease of %s in "+
-		"its own cluster, which exports it to the other",
+	return fmt.Sprintf("%s at %s (eu/%s) and %s at %s (us/%s), each with an X509-SVID of %s from the agent of "+
+		"its node and a lease of %s in its own cluster, which exports it to the other",
 		eu.id, s.euService.address, euZone, us.id, s.usService.address, usZone, svidTTL, leaseTTL), nil
 }
 
