@@ -17,6 +17,7 @@ import (
 
 	"github.com/ententehq/entente/agent/attest"
 	"github.com/ententehq/entente/agent/sds"
+	"github.com/ententehq/entente/agent/workload"
 	"github.com/ententehq/entente/agent/xds"
 )
 
@@ -46,6 +47,9 @@ type Config struct {
 	// are verified instead of by what a token names.
 	TrustDomain string `hcl:"trust_domain,optional"`
 	TrustBundle string `hcl:"trust_bundle,optional"`
+	// Kubelet and Systemd turn on the attestors of pods and of units. The one of Unix is always on.
+	Kubelet *Kubelet `hcl:"kubelet,block"`
+	Systemd *Systemd `hcl:"systemd,block"`
 	// LogLevel is trace, debug, info, warn or error. LogFormat is text or json.
 	LogLevel  string `hcl:"log_level,optional"`
 	LogFormat string `hcl:"log_format,optional"`
@@ -100,6 +104,53 @@ func (c Config) attestation(version string, logger hclog.Logger) (attest.Config,
 	}
 	a.Trust = &attest.Trust{TrustDomain: td, File: c.TrustBundle}
 	return a, nil
+}
+
+// Kubelet is the kubelet of this node, which knows its pods.
+type Kubelet struct {
+	URL              string `hcl:"url,optional"`
+	CAFile           string `hcl:"ca_file,optional"`
+	SkipVerification bool   `hcl:"skip_verification,optional"`
+	TokenFile        string `hcl:"token_file,optional"`
+	CertFile         string `hcl:"cert_file,optional"`
+	KeyFile          string `hcl:"key_file,optional"`
+}
+
+// Systemd is the D-Bus of this node.
+type Systemd struct {
+	Address string `hcl:"address,optional"`
+}
+
+// DefaultKubelet is where the kubelet of a node listens, and DefaultKubeletToken the token of a pod's account.
+const (
+	DefaultKubelet      = "https://127.0.0.1:10250"
+	DefaultKubeletToken = "/var/run/secrets/kubernetes.io/serviceaccount/token" //nolint:gosec // a path
+)
+
+// attestors returns those of workloads.
+func (c Config) attestors(uses func(prefix string) bool, logger hclog.Logger) ([]workload.Attestor, error) {
+	all := []workload.Attestor{workload.Unix{Uses: uses}}
+	if k := c.Kubelet; k != nil {
+		cfg := workload.KubernetesConfig{
+			URL: cmp.Or(k.URL, DefaultKubelet), CAFile: k.CAFile, SkipVerification: k.SkipVerification,
+			TokenFile: k.TokenFile, CertFile: k.CertFile, KeyFile: k.KeyFile, Logger: logger.Named("kubelet"),
+		}
+		if (k.CertFile == "") != (k.KeyFile == "") {
+			return nil, errors.New("kubelet.cert_file and key_file belong together: give both")
+		}
+		if k.CertFile == "" {
+			cfg.TokenFile = cmp.Or(k.TokenFile, DefaultKubeletToken)
+		}
+		pods, err := workload.NewKubernetes(cfg)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, pods)
+	}
+	if c.Systemd != nil {
+		all = append(all, &workload.Systemd{Uses: uses, Address: c.Systemd.Address, Logger: logger.Named("systemd")})
+	}
+	return all, nil
 }
 
 // SDS has the names of secrets that do not follow from SPIFFE IDs.

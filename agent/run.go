@@ -47,6 +47,8 @@ type agent struct {
 	client  *client.Client
 	cache   *cache.Cache
 	metrics *metrics
+	// attestors are those of workloads.
+	attestors []workload.Attestor
 	// refused is why the cluster refuses the agent: it is banned, or was evicted. It is nil if the cluster does not.
 	refused atomic.Pointer[string]
 }
@@ -73,6 +75,9 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	}
 	a.cache = cache.New(issuer{a}, a.log.Named("cache"))
 	a.metrics = newMetrics(a)
+	if a.attestors, err = cfg.attestors(a.cache.Uses, a.log); err != nil {
+		return err
+	}
 	admin, err := a.listenAdmin()
 	if err != nil {
 		return err
@@ -241,7 +246,7 @@ func (a *agent) serve(ctx context.Context, started func()) error {
 		return err
 	}
 	identifier := &workloadapi.Identifier{
-		Cache: a.cache, Attestors: []workload.Attestor{workload.Unix{Uses: a.cache.Uses}},
+		Cache: a.cache, Attestors: a.attestors,
 		Logger: a.log.Named("workloads"), Attested: a.metrics.attested,
 	}
 	// Most streams are idle, so that connections have small buffers.

@@ -189,7 +189,7 @@ var mayImport = map[string][]string{
 	"terraform":                      {"bundle", "client", "internal/release", "routing/plan"},
 	"terraform/acceptance":           {"client", "node/nodetest", "terraform"},
 	"cmd/terraform-provider-entente": {"terraform"},
-	"deploy":                         {"node/config"},
+	"deploy":                         {"node/config", "agent"},
 	"deploy/monitoring":              {},
 	"deploy/monitoring/generate":     {"deploy/monitoring"},
 	"e2e/chaos":                      {},

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"github.com/ententehq/entente/agent"
@@ -49,7 +50,9 @@ decided by the entries of the cluster: see 'entente entry create'.`,
 			if cfg.Token == "" {
 				cfg.Token = env.Getenv("ENTENTE_AGENT_TOKEN")
 			}
-			return agent.Run(cmd.Context(), cfg, agent.Options{Version: node.Version, LogOutput: env.Stderr})
+			return agent.Run(cmd.Context(), cfg, agent.Options{
+				Version: node.Version, LogOutput: env.Stderr, Started: func() { ready(env) },
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -66,6 +69,13 @@ decided by the entries of the cluster: see 'entente entry create'.`,
 	cmd.AddCommand(tokenCommand(env), listCommand(env), showCommand(env), evictCommand(env), banCommand(env),
 		healthCommand(env))
 	return cmd
+}
+
+// ready reports to systemd, if that has started the agent, that workloads are served.
+func ready(env *cli.Env) {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		fmt.Fprintf(env.Stderr, "systemd could not be notified: %v\n", err)
+	}
 }
 
 // overlay sets what flags give.
