@@ -157,6 +157,9 @@ federation {
   peer_min_refresh = "15s"      # the slowest peer does not poll more often than this
   approval         = "required" # or "none": agreements by invitation wait for no operator
   bundle_dir       = "/etc/entente/bundles" # for relationships from files
+
+  egress_proxy             = "http://proxy.example.org:3128" # or "none": connect directly
+  egress_proxy_credentials = "file:/etc/entente/proxy"       # USER:PASSWORD
 }
 
 routing {

@@ -23,6 +23,7 @@ import (
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/receiver"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/raftstore/membership"
@@ -35,6 +36,8 @@ type Config struct {
 	// Client configures fetches; every zero field has its default. Its Bundles is not used: the bundle of the basis
 	// verifies each fetch.
 	Client endpoint.ClientConfig
+	// Route is the way to other clusters whose relationship names none.
+	Route egress.Route
 	// Folder has the bundles of relationships from files. If empty, this member has none.
 	Folder string
 	// Leader queries the leader's memory. [membership.Manager] implements it.
@@ -135,7 +138,7 @@ func New(c Config) (*Manager, error) {
 	}
 	if m.poller, err = fetch.New(fetch.Config{
 		Store: c.Store, Intake: m.intake, Mirror: m.catalog, Observations: m.observations,
-		Client: c.Client, Folder: c.Folder, Routes: m.routes,
+		Client: c.Client, Route: c.Route, Folder: c.Folder, Routes: m.routes,
 		Maps: m.importer, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
 	}); err != nil {
 		return nil, fmt.Errorf("register the metrics of federation: %w", err)
@@ -201,8 +204,10 @@ func (m *Manager) Streams() *peer.Streams { return m.streams }
 // peerConfig returns the configuration of the streams.
 func (m *Manager) peerConfig() peer.Config {
 	c := m.config
+	peers := c.Peers
+	peers.Route = c.Route
 	return peer.Config{
-		Transport: c.Peers, Store: c.Store, Logger: c.Logger, Registerer: c.Registerer, Now: c.Now, Leader: c.Leader,
+		Transport: peers, Store: c.Store, Logger: c.Logger, Registerer: c.Registerer, Now: c.Now, Leader: c.Leader,
 		Trust:  c.Trust,
 		PlanOf: m.catalog.PlanOf, Homes: m.catalog.Homes, Receiver: m.receiver, Hub: hubs{m.publisher, m.importer},
 		Alive:   func() ([]string, error) { return m.alive(c.Store.View()) },
@@ -223,7 +228,8 @@ func (m *Manager) hubConfig() hub.Config {
 	return hub.Config{
 		Store: c.Store, Home: c.Peers.Home.Name(), Mirror: m.catalog, Trust: c.Trust,
 		Intake: m.intake, Observations: m.observations,
-		Audit: c.Audit, Client: c.Client, Unreadable: m.unreadable, Log: c.Logger, Registerer: c.Registerer, Now: c.Now,
+		Audit: c.Audit, Client: c.Client, Route: c.Route, Unreadable: m.unreadable, Log: c.Logger,
+		Registerer: c.Registerer, Now: c.Now,
 		Endpoint: func(name string, rel *relationship.Relationship) endpoint.Remote {
 			return m.routes.Endpoint(name, rel, c.Now())
 		},

@@ -23,6 +23,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
@@ -144,7 +145,9 @@ func newSite(t testing.TB, name string, adjust ...func(*Config)) *site {
 			Home:        a.TrustDomain,
 			Payload:     c.Peers.Payload,
 			Credentials: svidCredentials{},
-			Dial: func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
+			Dial: func(
+				ctx context.Context, _ egress.Route, address string, home spiffeid.TrustDomain,
+			) (net.Conn, error) {
 				return dialAs(ctx, own, address, func(chain []*x509.Certificate) (spiffeid.ID, error) {
 					id, err := verify(c.Store, chain)
 					if err == nil && id.TrustDomain() != home {

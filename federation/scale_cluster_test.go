@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/federation/federationtest"
 	"github.com/ententehq/entente/federation/peer"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 )
@@ -109,7 +110,7 @@ func aloneStore(t testing.TB, timing raftstore.Timing) *raftstore.Store {
 func (c *cluster) addMember(s *raftstore.Store) {
 	m := &simMember{cluster: c, id: s.MemberID(), store: s, registry: prometheus.NewRegistry()}
 	name := c.home.td.Name()
-	open := func(ctx context.Context, address string, _ spiffeid.TrustDomain) (peer.Opened, error) {
+	open := func(ctx context.Context, _ egress.Route, address string, _ spiffeid.TrustDomain) (peer.Opened, error) {
 		m.dials.now()
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {

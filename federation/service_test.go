@@ -138,7 +138,8 @@ func TestUpdate(t *testing.T) {
 		{"no such field", func(q *ententev1.UpdateRelationshipRequest) { q.UpdateMask.Paths = []string{"owner"} },
 			codes.InvalidArgument,
 			`update_mask names "owner", which cannot be updated; these can: attest, authority_kinds, ` +
-				`endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.exclude, hub.include, hub.url, ` +
+				`egress_proxy, endpoint_spiffe_id, fallback_urls, fetch_timeout, hub, hub.exclude, hub.include, ` +
+				`hub.url, ` +
 				`max_document_bytes, max_stale_jwt, max_stale_x509, peer, peer.addresses, ` +
 				`poll_interval, profile, serving_bundle, static, url, web_roots`},
 		{"a profile that the rest does not fit", func(q *ententev1.UpdateRelationshipRequest) {

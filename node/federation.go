@@ -11,6 +11,7 @@ import (
 	"github.com/ententehq/entente/federation/invitation"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/peer"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/node/config"
 	"github.com/ententehq/entente/node/datadir"
 	"github.com/ententehq/entente/node/port"
@@ -21,6 +22,10 @@ import (
 
 func buildFederation(m *member) (err error) {
 	m.seen = recovery.NewSeen(m.dir.File(datadir.Seen), m.log.Named("federation"))
+	route, err := m.cfg.Federation.Route()
+	if err != nil {
+		return err
+	}
 	m.federation, err = federation.New(federation.Config{
 		Store: m.store, Leader: m.members, Trust: m.trust, Depends: effects{m}.ofDistrust,
 		Peers: peer.Transport{
@@ -28,8 +33,9 @@ func buildFederation(m *member) (err error) {
 			Payload: serviceSync{m},
 			Ahead:   func(peer, td string, sequence uint64) { m.seen.Record(peer, td, sequence, time.Now()) },
 		},
-		Invitations: invitations(m),
+		Invitations: invitations(m, route),
 		Audit:       m.audit, MinRefresh: m.cfg.Federation.MinRefresh, Folder: m.cfg.Federation.BundleDir,
+		Route:  route,
 		Logger: m.log.Named("federation"), Registerer: m.registry,
 	})
 	if err != nil {
@@ -50,7 +56,7 @@ func (s serviceSync) Open(stream peer.PayloadStream) peer.PayloadSession {
 }
 
 // invitations returns what federation needs for agreements with clusters that it does not know yet.
-func invitations(m *member) invitation.Transport {
+func invitations(m *member, route egress.Route) invitation.Transport {
 	_, endpointPort, _ := net.SplitHostPort(m.cfg.BundleEndpoint.Listen) // the configuration was checked
 	c := invitation.Transport{
 		Identity:  m.identity,
@@ -66,7 +72,7 @@ func invitations(m *member) invitation.Transport {
 		},
 		EndpointPort: endpointPort,
 		Profile:      ententev1.EndpointProfile_ENDPOINT_PROFILE_HTTPS_SPIFFE,
-		Dial:         dialInviting, Credentials: port.Credentials(),
+		Dial:         dialInviting(route), Credentials: port.Credentials(),
 		Binding: port.BindingFrom, Host: port.HostFrom, NoApproval: m.cfg.Federation.NoApproval,
 	}
 	if m.cfg.BundleEndpoint.Profile == config.ProfileWeb {
@@ -89,18 +95,23 @@ func invitingMembers(m *member) []invitation.Member {
 	return all
 }
 
-// dialInviting calls [port.DialInviting] and also returns the binding of the TLS session.
-func dialInviting(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error) {
-	conn, err := port.DialInviting(ctx, address, accept)
-	if err != nil {
-		return nil, nil, err
+// dialInviting returns a function that calls [port.DialInviting] on a route and also returns the binding of the TLS
+// session.
+func dialInviting(
+	route egress.Route,
+) func(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error) {
+	return func(ctx context.Context, address string, accept func([32]byte) error) (net.Conn, []byte, error) {
+		conn, err := port.DialInviting(ctx, route, address, accept)
+		if err != nil {
+			return nil, nil, err
+		}
+		binding, err := conn.(*port.Conn).Binding()
+		if err != nil {
+			_ = conn.Close() // the connection has carried nothing
+			return nil, nil, err
+		}
+		return conn, binding, nil
 	}
-	binding, err := conn.(*port.Conn).Binding()
-	if err != nil {
-		_ = conn.Close() // the connection has carried nothing
-		return nil, nil, err
-	}
-	return conn, binding, nil
 }
 
 // endpointURLs returns the URLs at which endpoints serve the bundle of a hosted domain.

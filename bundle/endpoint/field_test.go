@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -14,6 +15,8 @@ import (
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
 	"github.com/ententehq/entente/bundle/internal/bundletest"
+	"github.com/ententehq/entente/internal/egress"
+	"github.com/ententehq/entente/internal/egress/proxytest"
 )
 
 // webPeer serves a bundle as https_web for a host name, with curves of its own, and reports connections that were
@@ -120,4 +123,23 @@ func TestObjectOfAStore(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, etag, got.ETag)
 	require.Len(t, got.Bundle.X509Authorities(), 1)
+}
+
+// TestFetchThroughAProxy: TLS is between this client and the endpoint, so that a proxy changes nothing but the way.
+func TestFetchThroughAProxy(t *testing.T) {
+	p, e, _, config := webPeer(t, "peer.invalid", nil, func(http.Header) {})
+	address := strings.TrimSuffix(strings.TrimPrefix(e.URL(), "https://"), "/")
+	proxy := proxytest.New(t, map[string]string{address: p.Server.Listener.Addr().String()})
+	route, err := egress.ParseRoute(proxy.URL)
+	require.NoError(t, err)
+	config.Dial = route.DialContext
+	got, err := endpoint.NewClient(config).Fetch(t.Context(), e, "")
+	require.NoError(t, err)
+	require.Len(t, got.Bundle.X509Authorities(), 1)
+	require.Equal(t, []string{address}, proxy.Connected())
+
+	proxy.Refuse(http.StatusForbidden)
+	_, err = endpoint.NewClient(config).Fetch(t.Context(), e, "")
+	require.Equal(t, "network", bundle.Reason(err))
+	require.ErrorContains(t, err, "the egress proxy does not connect to "+address)
 }

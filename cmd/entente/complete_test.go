@@ -31,7 +31,7 @@ func completed(t *testing.T, args ...string) (values []string, directive string)
 var free = []string{
 	"agent token", "domain create", "federation accept", "federation create", "service import",
 	"--advertise", "--as", "--audience", "--cluster", "--diff", "--dns", "--endpoint-host", "--endpoint-spiffe-id",
-	"--etag", "--for",
+	"--egress-proxy", "--etag", "--for",
 	"--for-home", "--home", "--hub-exclude", "--hub-include", "--hub-url", "--identity", "--issuer", "--key-prefix",
 	"--mount", "--node-id", "--oidc-issuer", "--path", "--peer-address", "--peer-domain", "--transit-mount", "--url",
 	"--what-if", "--metrics-listen", "--hint", "--selector", "--parent-selector", "--id",

@@ -32,7 +32,7 @@ func (p *Poller) fetch(
 	w *Wait,
 ) (endpoint.Result, error) {
 	config := p.config.Client
-	b.Rel.Limits.Bound(&config)
+	b.Rel.Configure(&config, p.config.Route)
 	config.Bundles = nil
 	if ep.Profile() == endpoint.HTTPSSPIFFE {
 		if b.Trust == nil {

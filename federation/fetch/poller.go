@@ -33,6 +33,7 @@ import (
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/internal/span"
 	"github.com/ententehq/entente/raftstore"
 )
@@ -61,6 +62,8 @@ type Config struct {
 	Observations *observation.Section
 	// Client configures the fetches. Its Bundles is not used: the bundle of the basis verifies each fetch.
 	Client endpoint.ClientConfig
+	// Route is the way to endpoints whose relationship names none.
+	Route egress.Route
 	// Folder has the bundles of relationships from files. If empty, this member has none.
 	Folder     string
 	Routes     *Routes

@@ -91,7 +91,7 @@ func (p *Poller) checkStatements(ctx context.Context, name string, w *Wait) {
 func (p *Poller) fetchStatements(ctx context.Context, name string, b intake.Basis, from, until uint64,
 ) ([]*statement.Statement, error) {
 	config, ep := p.config.Client, p.config.Routes.Endpoint(name, b.Rel, p.now())
-	b.Rel.Limits.Bound(&config)
+	b.Rel.Configure(&config, p.config.Route)
 	config.Bundles = nil
 	if b.Rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.Trust == nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/ententehq/entente/federation/mirror"
 	"github.com/ententehq/entente/federation/observation"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
@@ -31,6 +32,8 @@ type Config struct {
 	Audit        audit.Recorder
 	// Client configures the client of hubs' endpoints.
 	Client endpoint.ClientConfig
+	// Route is the way to hubs whose relationship names none.
+	Route egress.Route
 	// Endpoint returns the endpoint of a relationship to use now.
 	Endpoint func(name string, rel *relationship.Relationship) endpoint.Remote
 	// Covers reports whether a stream of a peer keeps a map up to date, LogAllowed whether one more line about what a

@@ -125,6 +125,9 @@ func (i *Importer) client(hub string, b intake.Basis) (*endpoint.Client, error) 
 	if d := b.Rel.Limits.Timeout; d > 0 {
 		config.Timeout = d
 	}
+	if route := b.Rel.RouteOr(i.config.Route); config.Dial == nil && route.Proxied() {
+		config.Dial = route.DialContext
+	}
 	if b.Rel.Endpoint.Profile() == endpoint.HTTPSSPIFFE {
 		if b.Trust == nil {
 			return nil, fmt.Errorf("fetch the bundle map of %s: %w", hub, relationship.ErrNoTrust)

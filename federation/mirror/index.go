@@ -94,6 +94,9 @@ func (c *Mirror) PlanOf(home string) (plan relationship.PeerPlan, named bool) {
 		Wanted: map[string]relationship.Holding{},
 		Hubs:   map[string]*relationship.Relationship{},
 	}
+	if e, ok := c.entries[home]; ok && e.Rel != nil {
+		plan.Route = e.Rel.Route
+	}
 	for name := range c.index.peers[home] {
 		e := c.entries[name]
 		if e.PeerHome() == "" {

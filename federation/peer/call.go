@@ -23,6 +23,7 @@ import (
 	"github.com/ententehq/entente/federation/peer/session"
 	"github.com/ententehq/entente/federation/relationship"
 	"github.com/ententehq/entente/internal/apierror"
+	"github.com/ententehq/entente/internal/egress"
 )
 
 // callWindow is how much a peer may have in transit, unread, on a stream that this member opened. By default, gRPC lets
@@ -30,8 +31,10 @@ import (
 const callWindow = 256 << 10
 
 // openCall opens a stream as a gRPC call over a connection of its own.
-func (t Transport) openCall(ctx context.Context, address string, home spiffeid.TrustDomain) (Opened, error) {
-	raw, err := t.Dial(ctx, address, home)
+func (t Transport) openCall(
+	ctx context.Context, route egress.Route, address string, home spiffeid.TrustDomain,
+) (Opened, error) {
+	raw, err := t.Dial(ctx, route, address, home)
 	if err != nil {
 		return Opened{}, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/federation/relationship"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/trust"
 )
@@ -22,13 +23,17 @@ import (
 type Transport struct {
 	// Home is the home trust domain of this cluster.
 	Home spiffeid.TrustDomain
-	// Dial opens a verified connection to a member of the cluster with the given home trust domain, for gRPC with
-	// Credentials. The X509-SVID of the other end is read from the connection's AuthInfo, an [access.Identified]. If
-	// Dial and Open are nil, this member only accepts streams.
-	Dial        func(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error)
+	// Dial opens a verified connection on a route to a member of the cluster with the given home trust domain, for gRPC
+	// with Credentials. The X509-SVID of the other end is read from the connection's AuthInfo, an [access.Identified].
+	// If Dial and Open are nil, this member only accepts streams.
+	Dial func(
+		ctx context.Context, route egress.Route, address string, home spiffeid.TrustDomain,
+	) (net.Conn, error)
 	Credentials credentials.TransportCredentials
 	// Open opens a stream. If nil, it is a gRPC call over a connection of Dial; a simulation has its own network.
-	Open func(ctx context.Context, address string, home spiffeid.TrustDomain) (Opened, error)
+	Open func(ctx context.Context, route egress.Route, address string, home spiffeid.TrustDomain) (Opened, error)
+	// Route is the way to peers whose relationship names none.
+	Route egress.Route
 	// Payload has more messages for peers than bundles. If nil, streams carry nothing else.
 	Payload Payload
 	// Ahead is called when a peer has a later version of a hosted bundle than this member. It must not block. It may be

@@ -135,7 +135,11 @@ func (d *dialer) addresses() []string {
 
 // streamAt opens the stream at an address and runs it until it ends. It returns an error if there was no stream.
 func (d *dialer) streamAt(ctx context.Context, address string, home spiffeid.TrustDomain) error {
-	o, err := d.streams.config.Open(ctx, address, home)
+	route := d.streams.config.Route
+	if plan, _ := d.streams.plans.of(d.home); plan.Route != nil {
+		route = *plan.Route
+	}
+	o, err := d.streams.config.Open(ctx, route, address, home)
 	if err != nil {
 		return err
 	}

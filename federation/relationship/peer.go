@@ -10,6 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
+	"github.com/ententehq/entente/internal/egress"
 )
 
 const (
@@ -76,6 +77,8 @@ type PeerPlan struct {
 	// Home is the home trust domain of the peer.
 	Home      string
 	Addresses []string
+	// Route is the way to them. If nil, it is the member's own.
+	Route *egress.Route
 	// Wanted holds the trust domains of the relationships that name the peer, with what is stored of each.
 	Wanted map[string]Holding
 	// Hubs holds those of them whose cluster is a hub.

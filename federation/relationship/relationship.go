@@ -13,6 +13,7 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/internal/egress"
 )
 
 const (
@@ -39,6 +40,8 @@ type Relationship struct {
 	Endpoints []endpoint.Remote
 	// Serving verifies an https_spiffe endpoint in another domain. If nil, that domain's stored bundle does.
 	Serving *bundle.Bundle
+	// Route is the way to the endpoints, and to the peer whose home domain this is. If nil, it is the member's own.
+	Route *egress.Route
 	// Kinds are the authorities that count, Limits the bounds of a fetch.
 	Kinds  Kinds
 	Limits Limits
@@ -105,6 +108,9 @@ func Parse(row *statev1.Relationship) (*Relationship, error) {
 		return nil, err
 	}
 	if r.Serving, err = parseServing(r.Endpoint, row.GetServingBundle()); err != nil {
+		return nil, err
+	}
+	if r.Route, err = parseRoute(row); err != nil {
 		return nil, err
 	}
 	if r.Kinds, err = parseKinds(row); err != nil {

@@ -9,6 +9,8 @@ import (
 
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/bundle/endpoint"
+	"github.com/ententehq/entente/internal/egress"
 )
 
 // fileScheme begins the URL of a relationship whose bundle is a file on the members.
@@ -51,6 +53,35 @@ func parseSource(r *Relationship, row *statev1.Relationship) (err error) {
 	return nil
 }
 
+// parseRoute parses the way to the endpoints and to the peer. It returns nil for that of each member.
+func parseRoute(row *statev1.Relationship) (*egress.Route, error) {
+	if row.GetEgressProxy() == "" {
+		return nil, nil
+	}
+	route, err := egress.ParseRoute(row.GetEgressProxy())
+	if err != nil {
+		return nil, fmt.Errorf("egress_proxy %s is refused: %w", Quote(row.GetEgressProxy()), err)
+	}
+	return &route, nil
+}
+
+// RouteOr returns the way to the endpoints of a relationship, where own is that of the member.
+func (r *Relationship) RouteOr(own egress.Route) egress.Route {
+	if r == nil || r.Route == nil {
+		return own
+	}
+	return *r.Route
+}
+
+// Configure applies the limits and the way of a relationship to a client's configuration, where own is the way of the
+// member. A configuration that dials by itself goes on to.
+func (r *Relationship) Configure(c *endpoint.ClientConfig, own egress.Route) {
+	r.Limits.Bound(c)
+	if route := r.RouteOr(own); c.Dial == nil && route.Proxied() {
+		c.Dial = route.DialContext
+	}
+}
+
 // checkStatic refuses the settings of fetches.
 func checkStatic(row *statev1.Relationship) error {
 	const what = "a static relationship"
@@ -79,6 +110,7 @@ func checkWithoutEndpoint(row *statev1.Relationship, what string) error {
 		{"endpoint_spiffe_id", row.GetEndpointSpiffeId() != ""},
 		{"web_roots", len(row.GetWebRoots()) > 0},
 		{"serving_bundle", len(row.GetServingBundle()) > 0},
+		{"egress_proxy", row.GetEgressProxy() != ""},
 		{"peer", row.GetPeer() != nil},
 		{"hub", row.GetHub() != nil},
 	} {

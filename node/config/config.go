@@ -7,6 +7,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/ententehq/entente/authority/plan"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/vaultca"
 	"github.com/ententehq/entente/vaultca/transit"
 )
@@ -132,6 +133,19 @@ type Federation struct {
 	NoApproval     bool // invited agreements need no approval by an operator of this cluster
 	// BundleDir is the folder with the bundles of relationships from files. If empty, there are none on this member.
 	BundleDir string
+	// EgressProxy is the proxy on the way to other clusters and bundle endpoints, or [egress.Direct].
+	// EgressCredentials, if not nil, are those for it.
+	EgressProxy       string
+	EgressCredentials *Secret
+}
+
+// Route returns the way to other clusters and bundle endpoints. The credentials are read at each connection.
+func (f Federation) Route() (egress.Route, error) {
+	route, err := egress.ParseRoute(f.EgressProxy)
+	if err == nil && f.EgressCredentials != nil {
+		route = route.WithCredentials(f.EgressCredentials.Read)
+	}
+	return route, err
 }
 
 // StalePolicy is the effect of a stale bundle on the instances of its domain.

@@ -103,6 +103,7 @@ federation {
   min_refresh      = "10s"
   peer_min_refresh = "15s"
   approval         = "required"
+  egress_proxy     = "none"
 }
 
 bundle_endpoint {
@@ -191,5 +192,18 @@ func TestSample(t *testing.T) {
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		require.Regexp(t, `(?m)(^|[{ ])`+name+` *(=|"|\{)`, code.String(), name)
+	}
+}
+
+// TestEgressProxy: the proxy is checked when the configuration is read, its credentials when they are used.
+func TestEgressProxy(t *testing.T) {
+	for text, want := range map[string]string{
+		`egress_proxy = "https://proxy:1"`: `egress_proxy "https://proxy:1" is refused: it is not "none", and not ` +
+			`the URL of an HTTP proxy; write http://HOST:PORT`,
+		`egress_proxy_credentials = "env:NO_SUCH"`: "egress_proxy_credentials are for an egress_proxy: name one, or " +
+			"remove them",
+	} {
+		_, err := decode(t, validHead+"\nfederation {\n "+text+"\n}\n")
+		require.ErrorContains(t, err, want)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/ententehq/entente/authority/plan"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/internal/dnsname"
+	"github.com/ententehq/entente/internal/egress"
 	"github.com/ententehq/entente/routing/exchange"
 	"github.com/ententehq/entente/routing/registry/preserve"
 )
@@ -44,7 +45,8 @@ var blocks = map[string]blockSchema{
 		"ca_ttl", "x509_svid_ttl", "jwt_svid_ttl", "jwt_key_ttl", "signing_grace", "issue_rate", "issue_burst",
 		"lint_sample",
 	}},
-	"federation": {optional: []string{"min_refresh", "peer_min_refresh", "approval", "bundle_dir"}},
+	"federation": {optional: []string{"min_refresh", "peer_min_refresh", "approval", "bundle_dir", "egress_proxy",
+		"egress_proxy_credentials"}},
 	"routing": {optional: []string{
 		"overprovisioning_factor", "panic_threshold", "stale", "import_ttl", "self_preservation",
 	}},
@@ -303,9 +305,26 @@ func (d *decoder) federation(cfg *Config) {
 	cfg.Federation.PeerMinRefresh = b.duration("peer_min_refresh", plan.DefaultPeerMinRefresh, time.Second,
 		24*time.Hour)
 	cfg.Federation.NoApproval = b.choice("approval", "required", "required", "none") == "none"
+	cfg.Federation.egressProxy(b)
 	cfg.Federation.BundleDir = b.text("bundle_dir", "")
 	if dir := cfg.Federation.BundleDir; dir != "" && !filepath.IsAbs(dir) {
 		b.refuse("bundle_dir", "bundle_dir %q must be an absolute path, such as /etc/entente/bundles", dir)
+	}
+}
+
+// egressProxy reads the proxy on the way to other clusters.
+func (f *Federation) egressProxy(b *block) {
+	f.EgressProxy = b.text("egress_proxy", egress.Direct)
+	if _, given := b.attrs["egress_proxy_credentials"]; given {
+		secret := b.secret("egress_proxy_credentials")
+		f.EgressCredentials = &secret
+	}
+	switch route, err := f.Route(); {
+	case err != nil:
+		b.refuse("egress_proxy", "egress_proxy %q is refused: %s", f.EgressProxy, err)
+	case f.EgressCredentials != nil && !route.Proxied():
+		b.refuse("egress_proxy_credentials",
+			"egress_proxy_credentials are for an egress_proxy: name one, or remove them")
 	}
 }
 

@@ -66,8 +66,10 @@ func DialJoin(ctx context.Context, address string, accept func(Identity) error) 
 }
 
 // DialInviting is [DialJoin] to a member of another cluster, which decides where its names lead: see [egress].
-func DialInviting(ctx context.Context, address string, accept func(Identity) error) (net.Conn, error) {
-	return dialJoin(ctx, egress.DialContext, address, accept)
+func DialInviting(
+	ctx context.Context, route egress.Route, address string, accept func(Identity) error,
+) (net.Conn, error) {
+	return dialJoin(ctx, route.DialContext, address, accept)
 }
 
 // dialTCP opens a connection.

@@ -15,10 +15,12 @@ import (
 	"github.com/ententehq/entente/internal/egress"
 )
 
-// DialPeer opens a connection under h2 to a member of the cluster with the home trust domain home. Both ends present
-// their X509-SVIDs. The other end must be spiffe://<home>/entente/member/<id>, verified against the stored bundle of
-// home. [Port.Recheck] verifies the connection again, and it ends when the SVID of the other end expires.
-func (p *Port) DialPeer(ctx context.Context, address string, home spiffeid.TrustDomain) (net.Conn, error) {
+// DialPeer opens a connection under h2 on a route to a member of the cluster with the home trust domain home. Both ends
+// present their X509-SVIDs. The other end must be spiffe://<home>/entente/member/<id>, verified against the stored
+// bundle of home. [Port.Recheck] verifies the connection again, and it ends when the SVID of the other end expires.
+func (p *Port) DialPeer(
+	ctx context.Context, route egress.Route, address string, home spiffeid.TrustDomain,
+) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.handshakeTimeout)
 	defer cancel()
 	own, err := p.certificates.ServerCertificate()
@@ -28,7 +30,7 @@ func (p *Port) DialPeer(ctx context.Context, address string, home spiffeid.Trust
 	}
 	var peer svid.Verified
 	var chain []*x509.Certificate
-	conn, err := handshake(ctx, egress.DialContext, address, &tls.Config{
+	conn, err := handshake(ctx, route.DialContext, address, &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		SessionTicketsDisabled: true,
 		NextProtos:             []string{string(GRPC)},

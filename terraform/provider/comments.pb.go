@@ -402,6 +402,7 @@ var comments = map[string]string{
 	"entente.v1.Relationship.alarms":                               "Contradictions that an operator must investigate. Trust continues meanwhile. A new bootstrap bundle from an operator clears them.",
 	"entente.v1.Relationship.attest":                               "Whether this cluster, as a hub, attests the domain to others: the bundle map that it serves includes the domain's bundle.",
 	"entente.v1.Relationship.authority_kinds":                      "The kinds of authorities that are used; others in the document are ignored. If empty, both.",
+	"entente.v1.Relationship.egress_proxy":                         "The HTTP proxy through which the bundle is fetched and the stream to the peer is opened: http://HOST:PORT, or \"none\" for no proxy. If empty, federation.egress_proxy of each member. For a stream, that of the relationship with the peer's home domain counts.",
 	"entente.v1.Relationship.endpoint_spiffe_id":                   "https_spiffe: the SPIFFE ID that the endpoint must authenticate as.",
 	"entente.v1.Relationship.endpoints":                            "The last attempt at each endpoint, in the configured order; set by the server.",
 	"entente.v1.Relationship.etag":                                 "Moves with every change of what clients set: settings, a bundle from an operator, suspension and consent; also with URLs and addresses that the other side of an agreement changed. Empty if there is only the attestation of a hub. Set by the server.",

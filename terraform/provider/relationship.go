@@ -112,6 +112,8 @@ func firstBundle(ctx context.Context, c *client.Client, made *ententev1.Relation
 var relationshipTexts = map[string]string{
 	"url": "Where the bundle is served: `https://HOST[:PORT]/PATH`, or `file:///NAME` for a file of the members' " +
 		"`federation.bundle_dir`. Default: none, for a static relationship.",
+	"egress_proxy": "The HTTP proxy through which the bundle is fetched and the stream to the peer is opened: " +
+		"`http://HOST:PORT`, or `none`. Default: `federation.egress_proxy` of each member.",
 	"static": "Whether the bundle comes from `bootstrap_wo` alone: nothing is fetched, and it is never stale.",
 	"fallback_urls": "Further endpoints that serve the same bundle under the same profile, tried in order after " +
 		"`url`.",

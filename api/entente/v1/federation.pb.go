@@ -316,6 +316,10 @@ type Relationship struct {
 	// Further hubs that attest the domain; set by the server. Their bundles are cross-checked, and used only if there is
 	// no source before them.
 	OtherHubs []string `protobuf:"bytes,74,rep,name=other_hubs,json=otherHubs,proto3" json:"other_hubs,omitempty"`
+	// The HTTP proxy through which the bundle is fetched and the stream to the peer is opened: http://HOST:PORT, or "none"
+	// for no proxy. If empty, federation.egress_proxy of each member. For a stream, that of the relationship with the
+	// peer's home domain counts.
+	EgressProxy string `protobuf:"bytes,75,opt,name=egress_proxy,json=egressProxy,proto3" json:"egress_proxy,omitempty"`
 	// The consent of both sides, if the relationship was made by an invitation.
 	Agreement *Agreement `protobuf:"bytes,80,opt,name=agreement,proto3" json:"agreement,omitempty"`
 	// Output only: SHA-256 over the DER of the certificates in web_roots, in hexadecimal digits; empty if there are none.
@@ -633,6 +637,13 @@ func (x *Relationship) GetOtherHubs() []string {
 		return x.OtherHubs
 	}
 	return nil
+}
+
+func (x *Relationship) GetEgressProxy() string {
+	if x != nil {
+		return x.EgressProxy
+	}
+	return ""
 }
 
 func (x *Relationship) GetAgreement() *Agreement {
@@ -2732,7 +2743,7 @@ var File_entente_v1_federation_proto protoreflect.FileDescriptor
 const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"\x1bentente/v1/federation.proto\x12\n" +
-	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x18entente/v1/setting.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x1c\n" +
+	"entente.v1\x1a\x1aentente/v1/authority.proto\x1a\x17entente/v1/bundle.proto\x1a\x17entente/v1/effect.proto\x1a\x15entente/v1/read.proto\x1a\x18entente/v1/setting.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x1e\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\xbe\x01\n" +
 	"\x03url\x18\x02 \x01(\tB\xab\x01\xc2\xc1\x18\xa6\x01\n" +
@@ -2793,7 +2804,9 @@ const file_entente_v1_federation_proto_rawDesc = "" +
 	"\n" +
 	"origin_hub\x18I \x01(\tR\toriginHub\x12\x1d\n" +
 	"\n" +
-	"other_hubs\x18J \x03(\tR\totherHubs\x123\n" +
+	"other_hubs\x18J \x03(\tR\totherHubs\x12\xba\x01\n" +
+	"\fegress_proxy\x18K \x01(\tB\x96\x01\xc2\xc1\x18\x91\x01\n" +
+	"\fegress-proxy\x12\x80\x01HTTP proxy for fetches and for the stream to the peer: http://HOST:PORT, or none (default: the members' federation.egress_proxy)R\vegressProxy\x123\n" +
 	"\tagreement\x18P \x01(\v2\x15.entente.v1.AgreementR\tagreement\x12(\n" +
 	"\x10web_roots_sha256\x18Q \x01(\tR\x0ewebRootsSha256\x12\x12\n" +
 	"\x04etag\x18Z \x01(\tR\x04etag\x12=\n" +

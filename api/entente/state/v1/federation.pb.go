@@ -51,6 +51,8 @@ type Relationship struct {
 	Alarms []*RelationshipAlarm `protobuf:"bytes,20,rep,name=alarms,proto3" json:"alarms,omitempty"`
 	// The cluster that hosts the trust domain, if it runs Entente. If absent, the bundle is only fetched.
 	Peer *RelationshipPeer `protobuf:"bytes,30,opt,name=peer,proto3" json:"peer,omitempty"`
+	// A URL, "none", or empty for the setting of each member.
+	EgressProxy string `protobuf:"bytes,15,opt,name=egress_proxy,json=egressProxy,proto3" json:"egress_proxy,omitempty"`
 	// Whether the bundle comes from an operator alone. Such a relationship has neither url nor profile.
 	Static bool `protobuf:"varint,14,opt,name=static,proto3" json:"static,omitempty"`
 	// Further endpoints with the same bundle, tried in order after url.
@@ -212,6 +214,13 @@ func (x *Relationship) GetPeer() *RelationshipPeer {
 		return x.Peer
 	}
 	return nil
+}
+
+func (x *Relationship) GetEgressProxy() string {
+	if x != nil {
+		return x.EgressProxy
+	}
+	return ""
 }
 
 func (x *Relationship) GetStatic() bool {
@@ -1631,7 +1640,8 @@ var File_entente_state_v1_federation_proto protoreflect.FileDescriptor
 
 const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\n" +
-	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\t\n" +
+	"!entente/state/v1/federation.proto\x12\x10entente.state.v1\x1a\x1dentente/state/v1/bundle.proto\x1a\x1centente/state/v1/peers.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\n" +
+	"\n" +
 	"\fRelationship\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
@@ -1653,7 +1663,8 @@ const file_entente_state_v1_federation_proto_rawDesc = "" +
 	"\x13settings_generation\x18\f \x01(\x04R\x12settingsGeneration\x12B\n" +
 	"\bvalidity\x18\v \x01(\v2&.entente.state.v1.RelationshipValidityR\bvalidity\x12;\n" +
 	"\x06alarms\x18\x14 \x03(\v2#.entente.state.v1.RelationshipAlarmR\x06alarms\x126\n" +
-	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\x12\x16\n" +
+	"\x04peer\x18\x1e \x01(\v2\".entente.state.v1.RelationshipPeerR\x04peer\x12!\n" +
+	"\fegress_proxy\x18\x0f \x01(\tR\vegressProxy\x12\x16\n" +
 	"\x06static\x18\x0e \x01(\bR\x06static\x12#\n" +
 	"\rfallback_urls\x18< \x03(\tR\ffallbackUrls\x12%\n" +
 	"\x0eserving_bundle\x18= \x01(\fR\rservingBundle\x12'\n" +

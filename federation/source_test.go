@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/federation/federationtest"
+	"github.com/ententehq/entente/internal/egress"
+	"github.com/ententehq/entente/internal/egress/proxytest"
 	"github.com/ententehq/entente/trust/standing"
 )
 
@@ -85,7 +88,8 @@ func TestRelationshipFromAFile(t *testing.T) {
 	}
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	write(us.Bundle(t, 1))
-	require.Equal(t, "stored", r.refresh(t, "us.example.org").GetLastResult())
+	r.refresh(t, "us.example.org")
+	r.awaitSequence(t, "us.example.org", 1)
 	require.Equal(t, "unchanged", r.refresh(t, "us.example.org").GetLastResult())
 	r.awaitState(t, "us.example.org", standing.Fresh)
 	write(us.Bundle(t, 2))
@@ -121,4 +125,51 @@ func TestRelationshipFromAFileWithoutFolder(t *testing.T) {
 	r.create(t, &ententev1.Relationship{TrustDomain: "us.example.org", Url: "file:///us.json"}, nil)
 	require.Contains(t, r.refresh(t, "us.example.org").GetLastError(), "this member has no federation.bundle_dir; "+
 		"configure the folder on every member, since any of them may read the file")
+}
+
+// TestEgressProxy: a relationship is fetched through its proxy, or else through that of the member.
+func TestEgressProxy(t *testing.T) {
+	us := federationtest.NewAuthority(t, "us.example.org")
+	peer := federationtest.NewEndpoint(t, us, us.Bundle(t, 1))
+	const place = "us.invalid:7443"
+	names := map[string]string{place: peer.Server.Listener.Addr().String()}
+	global, own := proxytest.New(t, names), proxytest.New(t, names)
+	route, err := egress.ParseRoute(global.URL)
+	require.NoError(t, err)
+	r := newRoom(t, func(c *Config) { c.Route = route })
+	r.run(t)
+	rel := spiffeRelationship(us, peer)
+	rel.Url = "https://" + place + "/"
+	r.create(t, rel, us.Bundle(t, 1))
+	require.Empty(t, r.refresh(t, "us.example.org").GetLastError())
+	require.NotEmpty(t, global.Connected())
+	require.Empty(t, own.Connected())
+
+	rel.EgressProxy = own.URL
+	require.NoError(t, r.update(t, rel, nil, "egress_proxy"))
+	require.Empty(t, r.refresh(t, "us.example.org").GetLastError())
+	require.NotEmpty(t, own.Connected())
+	e, _ := r.manager.catalog.Get("us.example.org")
+	require.NotNil(t, e.Rel)
+	plan, _ := r.manager.catalog.PlanOf("us.example.org")
+	require.NotNil(t, plan.Route, "a stream to the peer takes the same way")
+
+	// The proxy is lost, and back.
+	own.Refuse(http.StatusServiceUnavailable)
+	own.Break()
+	failed := r.refresh(t, "us.example.org")
+	require.Equal(t, "network", failed.GetLastResult())
+	require.Contains(t, failed.GetLastError(), "the egress proxy does not connect to us.invalid:7443")
+	require.NotNil(t, r.stored(t, "us.example.org"), "an outage takes no trust away")
+	own.Refuse(0)
+	peer.Serve(us.Bundle(t, 2))
+	require.Empty(t, r.refresh(t, "us.example.org").GetLastError())
+	r.awaitSequence(t, "us.example.org", 2)
+
+	rel.EgressProxy = "https://proxy:1"
+	refused(t, r.update(t, rel, nil, "egress_proxy"), codes.InvalidArgument, `egress_proxy "https://proxy:1" is `+
+		`refused: it is not "none", and not the URL of an HTTP proxy; write http://HOST:PORT`)
+	rel.EgressProxy = "none"
+	require.NoError(t, r.update(t, rel, nil, "egress_proxy"))
+	require.Equal(t, "network", r.refresh(t, "us.example.org").GetLastResult(), "the name resolves nowhere")
 }
