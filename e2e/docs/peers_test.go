@@ -25,6 +25,7 @@ type peer struct {
 // peers are the programs of other projects, by the name that pages use.
 var peers = map[string]peer{
 	"istio-reader": {devbuild.Program{Module: "istiodev", Package: "."}, "Istio's reader of bundle endpoints"},
+	"kubedev":      {devbuild.Program{Module: "kubedev", Package: "."}, "a Kubernetes API server"},
 	"spire-server": {
 		devbuild.Program{
 			Module: "spiredev", Package: "./cmd/spire-server", Copied: "github.com/spiffe/spire",
@@ -37,7 +38,10 @@ var peers = map[string]peer{
 }
 
 // tools are programs of the machine that pages run.
-var tools = []string{"curl", "openssl"}
+var tools = []string{"curl", "openssl", "kubectl"}
+
+// commands are the project's own commands beside entente, built for the pages that run them.
+var commands = []string{"entente-kubernetes"}
 
 // offerAll offers the programs that the blocks of a page run, and leaves the page out if one is missing.
 func offerAll(t *testing.T, blocks []Block) {
@@ -45,6 +49,12 @@ func offerAll(t *testing.T, blocks []Block) {
 	for _, name := range programs(blocks) {
 		if p, ok := peers[name]; ok {
 			p.offer(t, name)
+		} else if slices.Contains(commands, name) {
+			file := filepath.Join(filepath.Dir(command), name)
+			out, err := exec.CommandContext(
+				t.Context(), "go", "build", "-o", file, filepath.Join(root, "cmd", name),
+			).CombinedOutput()
+			require.NoError(t, err, "%s", out)
 		} else if _, err := exec.LookPath(name); err != nil {
 			t.Skipf("left out: needs the command %s, which is not on the PATH", name)
 		}
@@ -58,7 +68,7 @@ var clouds = regexp.MustCompile(
 
 // programs returns the names of the peers and tools that the blocks of a page run.
 func programs(blocks []Block) (names []string) {
-	for _, name := range append(slices.Collect(maps.Keys(peers)), tools...) {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(peers)), tools, commands) {
 		if slices.ContainsFunc(blocks, func(b Block) bool {
 			return slices.ContainsFunc(b.Steps, func(s Step) bool { return strings.HasPrefix(s.words(), name+" ") })
 		}) {
