@@ -8,6 +8,7 @@ PROTOC_GEN_GO_VERSION     := v1.36.12
 PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 GOLANGCI_LINT_VERSION     := v2.15.0
 TFPLUGINDOCS_VERSION      := v0.25.0
+CONTROLLER_GEN_VERSION    := v0.23.0
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/ententehq/entente/node.Version=$(VERSION)
@@ -20,8 +21,9 @@ ENVOY_SHA256  := a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf188
 
 all: build
 
-build: ## the binary, in bin/
+build: ## the server and the Kubernetes controller, in bin/
 	go build -ldflags '$(LDFLAGS)' -o bin/entente ./cmd/entente
+	go build -ldflags '-X main.version=$(VERSION)' -o bin/entente-kubernetes ./cmd/entente-kubernetes
 
 KEY ?=
 release: ## everything that is released, in bin/release: make release VERSION=0.1.0 [KEY=cosign.key]
@@ -98,6 +100,7 @@ lint: tools
 generate: tools
 	buf generate
 	go generate ./deploy/monitoring
+	controller-gen object paths=./kubernetes/api/... crd output:crd:dir=deploy/crds
 	$(MAKE) --no-print-directory terraform/docs
 
 # The documentation of the provider is made from what the provider tells terraform of itself.
@@ -113,10 +116,11 @@ terraform/docs: tools
 	tfplugindocs generate --provider-dir terraform --provider-name entente --providers-schema "$$dir/schema.json"
 
 check-generated: generate ## fails when generated code is not what its source gives
-	@changed=$$(git status --porcelain -- api deploy/monitoring terraform/docs terraform/provider/comments.pb.go); \
+	@changed=$$(git status --porcelain -- api deploy/crds deploy/monitoring kubernetes/api terraform/docs \
+		terraform/provider/comments.pb.go); \
 	if [ -n "$$changed" ]; then echo "generated code is out of date; run 'make generate' and commit:"; echo "$$changed"; exit 1; fi
 
-tools: $(TOOLS)/buf-$(BUF_VERSION) $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) $(TOOLS)/tfplugindocs-$(TFPLUGINDOCS_VERSION)
+tools: $(TOOLS)/controller-gen-$(CONTROLLER_GEN_VERSION) $(TOOLS)/buf-$(BUF_VERSION) $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION) $(TOOLS)/tfplugindocs-$(TFPLUGINDOCS_VERSION)
 
 # A marker file holds the version, so that a changed pin installs anew.
 $(TOOLS)/buf-%:
@@ -130,6 +134,9 @@ $(TOOLS)/protoc-gen-go-grpc-%:
 	@touch $@
 $(TOOLS)/golangci-lint-%:
 	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$*
+	@touch $@
+$(TOOLS)/controller-gen-%:
+	GOBIN=$(TOOLS) go install sigs.k8s.io/controller-tools/cmd/controller-gen@$*
 	@touch $@
 $(TOOLS)/tfplugindocs-%:
 	GOBIN=$(TOOLS) go install github.com/hashicorp/terraform-plugin-docs/cmd/tfplugindocs@$*

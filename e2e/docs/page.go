@@ -145,10 +145,12 @@ var (
 	// reads are the commands that change nothing.
 	reads = regexp.MustCompile(`^(entente (hint|status) |` +
 		`entente [a-z]+ (list|show|members|imports|exports|invitations|history|verify|tail|anchors|leases) |` +
-		`spire-server [a-z]+ (list|show) |spire-server healthcheck |openssl x509 |istio-reader |curl |cat |ls )`)
+		`spire-server [a-z]+ (list|show) |spire-server healthcheck |openssl x509 |istio-reader |curl |cat |ls |` +
+		`kubectl get )`)
 	// stays are the commands that do not end by themselves.
 	stays = regexp.MustCompile(
-		`^(entente server |entente agent --|entente sync --dir|spire-server run |.* --watch |.* --ttl )`,
+		`^(entente server |entente agent --|entente sync --dir|spire-server run |kubedev |entente-kubernetes |` +
+			`.* --watch |.* --ttl )`,
 	)
 	// setting is a variable before a command.
 	setting = regexp.MustCompile(`^[A-Z_]+=\S+ +`)

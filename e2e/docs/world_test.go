@@ -44,6 +44,9 @@ func newWorld(t, owner *testing.T, name string) *world {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "entente-docs-") // short enough for the path of a socket
 	require.NoError(t, err)
+	deploy, err := filepath.Abs(filepath.Join(root, "deploy"))
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(deploy, filepath.Join(folder, "deploy"))) // pages run in a checkout
 	w := &world{t: t, folder: folder, shells: map[string]*Shell{}}
 	owner.Cleanup(func() {
 		for _, s := range w.shells {
