@@ -50,6 +50,9 @@ type Config struct {
 	// Kubelet and Systemd turn on the attestors of pods and of units. The one of Unix is always on.
 	Kubelet *Kubelet `hcl:"kubelet,block"`
 	Systemd *Systemd `hcl:"systemd,block"`
+	// CacheKeyFile has the key by which the identities of workloads are stored in DataDir, so that a restart during an
+	// outage of the cluster loses none. If empty, they are in memory alone.
+	CacheKeyFile string `hcl:"cache_key_file,optional"`
 	// LogLevel is trace, debug, info, warn or error. LogFormat is text or json.
 	LogLevel  string `hcl:"log_level,optional"`
 	LogFormat string `hcl:"log_format,optional"`

@@ -47,6 +47,8 @@ type agent struct {
 	client  *client.Client
 	cache   *cache.Cache
 	metrics *metrics
+	// sealed stores the cache. It is nil if that is in memory alone.
+	sealed *sealedCache
 	// attestors are those of workloads.
 	attestors []workload.Attestor
 	// refused is why the cluster refuses the agent: it is banned, or was evicted. It is nil if the cluster does not.
@@ -75,6 +77,11 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 	}
 	a.cache = cache.New(issuer{a}, a.log.Named("cache"))
 	a.metrics = newMetrics(a)
+	if cfg.CacheKeyFile != "" {
+		if a.sealed, err = newSealedCache(cfg.DataDir, cfg.CacheKeyFile); err != nil {
+			return err
+		}
+	}
 	if a.attestors, err = cfg.attestors(a.cache.Uses, a.log); err != nil {
 		return err
 	}
@@ -94,27 +101,28 @@ func Run(ctx context.Context, cfg Config, opts Options) error {
 
 // run attests the agent, and then follows the cluster and serves the workloads.
 func (a *agent) run(ctx context.Context, opts Options) error {
-	if err := a.node.Attest(ctx); err != nil {
-		return err
+	if a.restore() {
+		a.log.Info("serves from the stored cache until a member answers", "spiffe_id", a.node.ID(), "until",
+			a.node.Expiry())
+	} else {
+		if err := a.node.Attest(ctx); err != nil {
+			return err
+		}
+		a.log.Info("the agent is attested", "spiffe_id", a.node.ID(), "until", a.node.Expiry())
 	}
-	a.log.Info("the agent is attested", "spiffe_id", a.node.ID(), "until", a.node.Expiry())
 	var err error
 	if a.client, err = a.connect(a.node); err != nil {
 		return err
 	}
 	defer a.client.Close()
-	bundles, err := a.openBundles(ctx)
-	if err != nil {
-		return err
-	}
-	defer bundles.Close() //nolint:errcheck // the process ends
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.node.KeepFresh(ctx, a.client.Node()) })
 	group.Go(func() error { return a.cache.Run(ctx) })
-	group.Go(func() error { return a.followBundles(ctx, bundles) })
+	group.Go(func() error { return a.followBundles(ctx) })
 	group.Go(func() error { return a.followEntries(ctx) })
 	group.Go(func() error { return a.followDistrusted(ctx) })
 	group.Go(func() error { return a.serve(ctx, opts.Started) })
+	group.Go(func() error { return a.keepSaved(ctx) })
 	return group.Wait()
 }
 
@@ -143,7 +151,12 @@ func (a *agent) openBundles(ctx context.Context) (*client.BundleSource, error) {
 	}
 }
 
-func (a *agent) followBundles(ctx context.Context, bundles *client.BundleSource) error {
+func (a *agent) followBundles(ctx context.Context) error {
+	bundles, err := a.openBundles(ctx)
+	if err != nil {
+		return err
+	}
+	defer bundles.Close() //nolint:errcheck // the process ends
 	for {
 		all := bundles.Bundles()
 		for _, b := range all {

@@ -75,11 +75,11 @@ func makeKey(path string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the agent's key: %w", err)
 	}
-	return key, writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return key, WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// writeFile replaces a file, so that a reader finds the old or the new content. It is on the disk when it returns.
-func writeFile(path string, content []byte) error {
+// WriteFile replaces a file, so that a reader finds the old or the new content. It is on the disk when it returns.
+func WriteFile(path string, content []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
@@ -130,5 +130,5 @@ func (s state) save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("encode the agent's state: %w", err)
 	}
-	return writeFile(filepath.Join(dir, stateFile), content)
+	return WriteFile(filepath.Join(dir, stateFile), content)
 }

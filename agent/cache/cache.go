@@ -3,7 +3,8 @@
 //
 // The [Cache] has SVIDs signed before a workload needs them, renews them at half of their life, and at once when the
 // authority that signed them is no longer trusted or their entry has changed. While no member can be reached everything
-// stays as it is. Readers take the channel of [Cache.Changed] first and then the [State] of a workload.
+// stays as it is, also over a restart with [Cache.Store] and [Cache.Restore]. Readers take the channel of
+// [Cache.Changed] first and then the [State] of a workload.
 package cache
 
 import (
