@@ -51,10 +51,14 @@ type GuardConfig struct {
 	// LongestSVID returns how long an SVID of a hosted trust domain can be valid that is issued before this member's
 	// state reaches the others. If nil, new grants have no warnings.
 	LongestSVID func(raftstore.Reader, spiffeid.TrustDomain) (time.Duration, error)
-	Log         *audit.Log
-	Logger      hclog.Logger
-	Registerer  prometheus.Registerer
-	Now         func() time.Time
+	// Members returns the IDs of the members, and Conn the connection to one, for the audit logs of all. If nil, the
+	// log of this member alone can be read.
+	Members    func() []string
+	Conn       func(memberID string) (grpc.ClientConnInterface, error)
+	Log        *audit.Log
+	Logger     hclog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
 	// ReceiveTimeout is the limit for receiving the first message of a call. If 0, it is 10 s.
 	ReceiveTimeout time.Duration
 	// SendTimeout is the limit for a message of a stream that its caller does not read. If 0, it is a minute.

@@ -191,13 +191,13 @@ func serve(t testing.TB, server *grpc.Server) *grpc.ClientConn {
 // lines returns the lines of the audit log as "caller|action|object|result|revision|detail".
 func (h *harness) lines(t *testing.T) []string {
 	t.Helper()
-	return h.read(t, h.log.Tail(audit.MaxTailLines, false))
+	return h.read(t, h.log.Tail(audit.MaxTailLines, false, nil))
 }
 
 // await waits until the audit log has at least n lines, and returns all of them.
 func (h *harness) await(t *testing.T, n int) []string {
 	t.Helper()
-	tail := h.log.Tail(audit.MaxTailLines, true)
+	tail := h.log.Tail(audit.MaxTailLines, true, nil)
 	for range n {
 		_, err := tail.Next(t.Context())
 		require.NoError(t, err)

@@ -2,15 +2,13 @@ package access
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/ententehq/entente/access/audit"
+	"github.com/ententehq/entente/access/audit/auditapi"
 	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/internal/apierror"
@@ -22,7 +20,9 @@ import (
 // RegisterServices registers AccessService and AuditService.
 func (g *Guard) RegisterServices(r grpc.ServiceRegistrar) {
 	ententev1.RegisterAccessServiceServer(r, &accessService{guard: g})
-	ententev1.RegisterAuditServiceServer(r, &auditService{log: g.cfg.Log})
+	ententev1.RegisterAuditServiceServer(r, auditapi.New(auditapi.Config{
+		Log: g.cfg.Log, Self: g.cfg.Store.MemberID(), Members: g.cfg.Members, Conn: g.cfg.Conn,
+	}))
 }
 
 type accessService struct {
@@ -206,41 +206,4 @@ func (s *accessService) ReleaseService(
 		return nil, plainStatus(err)
 	}
 	return &ententev1.ReleaseServiceResponse{Revision: uint64(revision)}, nil
-}
-
-type auditService struct {
-	ententev1.UnimplementedAuditServiceServer
-	log *audit.Log
-}
-
-// TailAudit sends the latest events of this member, and follows new ones if the request has follow set.
-func (s *auditService) TailAudit(
-	request *ententev1.TailAuditRequest, stream grpc.ServerStreamingServer[ententev1.AuditEvent],
-) error {
-	if n := request.GetLines(); n > audit.MaxTailLines {
-		return status.Errorf(codes.InvalidArgument,
-			"lines is %d: at most %d can be shown; the file on the member has every line", n, audit.MaxTailLines)
-	}
-	tail := s.log.Tail(int(request.GetLines()), request.GetFollow())
-	defer tail.Close()
-	for {
-		e, err := tail.Next(stream.Context())
-		switch {
-		case errors.Is(err, audit.ErrTailEnd):
-			return nil
-		case errors.Is(err, audit.ErrTailTooSlow):
-			return status.Error(codes.ResourceExhausted, err.Error())
-		case errors.Is(err, audit.ErrClosed):
-			return status.Error(codes.Unavailable, err.Error())
-		case err != nil:
-			return plainStatus(err)
-		}
-		err = stream.Send(&ententev1.AuditEvent{
-			Time: timestamppb.New(e.Time), Member: e.Member, Caller: e.Caller, Action: e.Action, Object: e.Object,
-			Result: e.Result, Revision: e.Revision, Detail: e.Detail, Call: e.Call,
-		})
-		if err != nil {
-			return err
-		}
-	}
 }

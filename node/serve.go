@@ -9,6 +9,7 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 
 	"github.com/ententehq/entente/access"
+	"github.com/ententehq/entente/access/audit/auditapi"
 	"github.com/ententehq/entente/access/grant"
 	"github.com/ententehq/entente/access/record"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -44,11 +45,20 @@ func buildAccess(m *member) (err error) {
 			s := table.SettingsOf(row.Value)
 			return m.cfg.Authority.SigningGrace + max(s.X509SVIDTTL, s.JWTSVIDTTL), err
 		},
+		Members: func() []string { return memberIDs(m) }, Conn: m.port.Conn,
 		Log: m.audit, Logger: m.log.Named("access"), Registerer: m.registry,
 	}
 	m.authorMay = cfg.AuthorMay
 	m.guard, err = access.NewGuard(cfg)
 	return err
+}
+
+// memberIDs returns the IDs of the members that Raft replicates to.
+func memberIDs(m *member) (ids []string) {
+	for _, server := range m.store.Servers().List() {
+		ids = append(ids, server.MemberID)
+	}
+	return ids
 }
 
 // copier copies the cluster's record of administrative changes into this member's audit log.
@@ -76,6 +86,7 @@ func serveMembers(m *member) {
 	ententev1.RegisterStoreServiceServer(members, m.store.Service(port.MemberFrom))
 	ententev1.RegisterMemberServiceServer(members, m.members.MemberService())
 	ententev1.RegisterSigningServiceServer(members, m.authority.SigningService())
+	ententev1.RegisterAuditServiceServer(members, auditapi.New(auditapi.Config{Log: m.audit, Self: m.cfg.Member.ID}))
 	m.life.Start("service for members", serveGRPC(members, m.port.Listener(port.Member)))
 
 	options = append(m.traced(joinOptions(port.Credentials(), reception)),

@@ -60,7 +60,7 @@ func TestResume(t *testing.T) {
 		require.EqualError(t, l.Err(), "no space left on device")
 		<-time.After(resumeEvery + time.Millisecond)
 		require.NoError(t, l.Err())
-		last := l.ring.last(1)[0]
+		last := l.ring.last(1, nil)[0]
 		require.Equal(t, "resume audit log", last.Action)
 		require.Equal(t, "member eu-1", last.Caller)
 		require.Equal(t, "lines before this one could not be written: no space left on device", last.Detail)

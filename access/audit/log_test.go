@@ -118,7 +118,7 @@ func FuzzLogLine(f *testing.F) {
 		l, err := audit.Open(audit.Config{Path: path, Member: "eu-1"})
 		require.NoError(t, err)
 		require.NoError(t, l.Record(audit.Event{Action: "a", Result: "r", Object: object, Detail: detail}))
-		recorded, err := l.Tail(1, false).Next(context.Background())
+		recorded, err := l.Tail(1, false, nil).Next(context.Background())
 		require.NoError(t, err)
 		require.NoError(t, l.Close())
 		got := contents(t, path)
@@ -130,7 +130,7 @@ func FuzzLogLine(f *testing.F) {
 		}
 		l, err = audit.Open(audit.Config{Path: path, Member: "eu-1"})
 		require.NoError(t, err)
-		again, err := l.Tail(1, false).Next(context.Background())
+		again, err := l.Tail(1, false, nil).Next(context.Background())
 		require.NoError(t, err)
 		require.Equal(t, recorded.Event, again.Event)
 		require.NoError(t, l.Close())
@@ -146,7 +146,7 @@ func TestLogContinuesAfterATornLine(t *testing.T) {
 	require.Len(t, lines, 4)
 	require.Equal(t, `{"action":"torn`, lines[1])
 	require.Contains(t, lines[2], `"action":"next"`)
-	require.Equal(t, []string{"whole", "next"}, actions(t, l.Tail(10, false)))
+	require.Equal(t, []string{"whole", "next"}, actions(t, l.Tail(10, false, nil)))
 }
 
 func TestLogClosed(t *testing.T) {
@@ -232,13 +232,13 @@ func TestTail(t *testing.T) {
 	for i := range audit.MaxTailLines + 10 {
 		record(i)
 	}
-	require.Equal(t, []string{"1008", "1009"}, actions(t, l.Tail(2, false)))
-	require.Empty(t, actions(t, l.Tail(0, false)))
-	all := actions(t, l.Tail(1<<20, false))
+	require.Equal(t, []string{"1008", "1009"}, actions(t, l.Tail(2, false, nil)))
+	require.Empty(t, actions(t, l.Tail(0, false, nil)))
+	all := actions(t, l.Tail(1<<20, false, nil))
 	require.Len(t, all, audit.MaxTailLines)
 	require.Equal(t, "10", all[0])
 
-	follow := l.Tail(1, true)
+	follow := l.Tail(1, true, nil)
 	t.Cleanup(follow.Close)
 	record(1010)
 	for _, want := range []string{"1009", "1010"} {
@@ -254,7 +254,7 @@ func TestTail(t *testing.T) {
 
 func TestTailTooSlow(t *testing.T) {
 	l := openLog(t, filepath.Join(t.TempDir(), "audit.log"))
-	slow := l.Tail(0, true)
+	slow := l.Tail(0, true, nil)
 	t.Cleanup(slow.Close)
 	const most = 6000
 	for range most {
@@ -277,7 +277,7 @@ func TestTailTooSlow(t *testing.T) {
 func TestTailEndsWithTheLog(t *testing.T) {
 	l, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Member: "eu-1"})
 	require.NoError(t, err)
-	follow := l.Tail(0, true)
+	follow := l.Tail(0, true, nil)
 	t.Cleanup(follow.Close)
 	require.NoError(t, l.Close())
 	_, err = follow.Next(t.Context())

@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -35,16 +36,19 @@ func (r *ring) add(e Recorded) {
 	r.next = (r.next + 1) % MaxTailLines
 }
 
-// last returns the latest n events, oldest first.
-func (r *ring) last(n int) []Recorded {
-	n = min(max(n, 0), len(r.events))
+// last returns the latest n events that keep accepts, oldest first. A nil keep accepts all.
+func (r *ring) last(n int, keep func(Recorded) bool) []Recorded {
 	all := append(append(make([]Recorded, 0, len(r.events)), r.events[r.next:]...), r.events[:r.next]...)
-	return all[len(all)-n:]
+	if keep != nil {
+		all = slices.DeleteFunc(all, func(e Recorded) bool { return !keep(e) })
+	}
+	return all[len(all)-min(max(n, 0), len(all)):]
 }
 
 // Tail reads the latest events and then, if it follows, each new one. It is for one reader.
 type Tail struct {
 	log    *Log
+	keep   func(Recorded) bool
 	signal chan struct{} // has capacity 1; a value means that there may be a new event
 
 	mu     sync.Mutex
@@ -52,13 +56,13 @@ type Tail struct {
 	ended  error
 }
 
-// Tail returns a reader of the latest events, at most lines and at most MaxTailLines of them, and of new events if
-// follow is set. The caller closes it.
-func (l *Log) Tail(lines int, follow bool) *Tail {
-	t := &Tail{log: l, signal: make(chan struct{}, 1)}
+// Tail returns a reader of the latest events, at most lines of the MaxTailLines in memory, and of new events if follow
+// is set: of those that keep accepts, all if it is nil. The caller closes it.
+func (l *Log) Tail(lines int, follow bool, keep func(Recorded) bool) *Tail {
+	t := &Tail{log: l, keep: keep, signal: make(chan struct{}, 1)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t.events = l.ring.last(lines)
+	t.events = l.ring.last(lines, keep)
 	switch {
 	case l.file == nil:
 		t.ended = ErrClosed
@@ -76,7 +80,7 @@ func (t *Tail) append(e Recorded) bool {
 	defer t.mu.Unlock()
 	if len(t.events) >= MaxTailLines+tailBacklog {
 		t.ended = ErrTailTooSlow
-	} else {
+	} else if t.keep == nil || t.keep(e) {
 		t.events = append(t.events, e)
 	}
 	t.wake()

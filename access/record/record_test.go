@@ -236,7 +236,7 @@ func TestCopyingFollows(t *testing.T) {
 	done := make(chan error, 1)
 	c := &Copier{Store: s, Log: log, Path: path + ".copied", Logger: hclog.NewNullLogger()}
 	go func() { done <- c.Run(ctx) }()
-	tail := log.Tail(0, true)
+	tail := log.Tail(0, true, nil)
 	defer tail.Close()
 	revision := change(t, s, "web")
 	got, err := tail.Next(t.Context())

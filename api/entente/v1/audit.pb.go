@@ -27,7 +27,18 @@ type TailAuditRequest struct {
 	// The number of latest events to send first, at most 1000.
 	Lines uint32 `protobuf:"varint,1,opt,name=lines,proto3" json:"lines,omitempty"`
 	// Whether to continue with new events.
-	Follow        bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Only events whose caller, action and object contain these texts. If empty, all.
+	Caller string `protobuf:"bytes,3,opt,name=caller,proto3" json:"caller,omitempty"`
+	Action string `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
+	Object string `protobuf:"bytes,5,opt,name=object,proto3" json:"object,omitempty"`
+	// Only events from start_time on and before end_time. Each member searches the latest 1000 events that it has in memory.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Whether to send the events of all members: in the order of their times, or with follow as they come. A member that
+	// cannot be reached is one event with the result "unreachable", of the member that serves the call. Members do not set
+	// it when they call each other.
+	AllMembers    bool `protobuf:"varint,8,opt,name=all_members,json=allMembers,proto3" json:"all_members,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -72,6 +83,48 @@ func (x *TailAuditRequest) GetLines() uint32 {
 func (x *TailAuditRequest) GetFollow() bool {
 	if x != nil {
 		return x.Follow
+	}
+	return false
+}
+
+func (x *TailAuditRequest) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
+func (x *TailAuditRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *TailAuditRequest) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *TailAuditRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *TailAuditRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *TailAuditRequest) GetAllMembers() bool {
+	if x != nil {
+		return x.AllMembers
 	}
 	return false
 }
@@ -190,10 +243,18 @@ var File_entente_v1_audit_proto protoreflect.FileDescriptor
 const file_entente_v1_audit_proto_rawDesc = "" +
 	"\n" +
 	"\x16entente/v1/audit.proto\x12\n" +
-	"entente.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"@\n" +
+	"entente.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x02\n" +
 	"\x10TailAuditRequest\x12\x14\n" +
 	"\x05lines\x18\x01 \x01(\rR\x05lines\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xfc\x01\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x16\n" +
+	"\x06caller\x18\x03 \x01(\tR\x06caller\x12\x16\n" +
+	"\x06action\x18\x04 \x01(\tR\x06action\x12\x16\n" +
+	"\x06object\x18\x05 \x01(\tR\x06object\x129\n" +
+	"\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1f\n" +
+	"\vall_members\x18\b \x01(\bR\n" +
+	"allMembers\"\xfc\x01\n" +
 	"\n" +
 	"AuditEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
@@ -227,14 +288,16 @@ var file_entente_v1_audit_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
 }
 var file_entente_v1_audit_proto_depIdxs = []int32{
-	2, // 0: entente.v1.AuditEvent.time:type_name -> google.protobuf.Timestamp
-	0, // 1: entente.v1.AuditService.TailAudit:input_type -> entente.v1.TailAuditRequest
-	1, // 2: entente.v1.AuditService.TailAudit:output_type -> entente.v1.AuditEvent
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 0: entente.v1.TailAuditRequest.start_time:type_name -> google.protobuf.Timestamp
+	2, // 1: entente.v1.TailAuditRequest.end_time:type_name -> google.protobuf.Timestamp
+	2, // 2: entente.v1.AuditEvent.time:type_name -> google.protobuf.Timestamp
+	0, // 3: entente.v1.AuditService.TailAudit:input_type -> entente.v1.TailAuditRequest
+	1, // 4: entente.v1.AuditService.TailAudit:output_type -> entente.v1.AuditEvent
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_entente_v1_audit_proto_init() }

@@ -26,7 +26,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AuditService returns the audit log of the member that serves the call.
+// AuditService returns the audit log of the member that serves the call, or those of all members.
 type AuditServiceClient interface {
 	// TailAudit sends the last events and, with follow, each new one.
 	TailAudit(ctx context.Context, in *TailAuditRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[AuditEvent], error)
@@ -63,7 +63,7 @@ type AuditService_TailAuditClient = grpc.ServerStreamingClient[AuditEvent]
 // All implementations must embed UnimplementedAuditServiceServer
 // for forward compatibility.
 //
-// AuditService returns the audit log of the member that serves the call.
+// AuditService returns the audit log of the member that serves the call, or those of all members.
 type AuditServiceServer interface {
 	// TailAudit sends the last events and, with follow, each new one.
 	TailAudit(*TailAuditRequest, grpc.ServerStreamingServer[AuditEvent]) error

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/cmd/entente/cli"
@@ -47,19 +48,32 @@ compressed must be decompressed.`,
 }
 
 func tailCommand(env *cli.Env) *cobra.Command {
-	var lines uint32
-	var follow bool
+	request := &ententev1.TailAuditRequest{}
+	var since, until string
 	cmd := &cobra.Command{
 		Use:   "tail",
-		Short: "Show the latest events in the audit log of one member",
+		Short: "Show the latest events in the audit log of one member, or of all",
 		Long: `Show the latest events in the audit log of the member that the command calls. Changes of the whole
-cluster are in every log; signatures and refused calls are in the log of the member that made them. With
---follow new events are printed until the command is interrupted.`,
+cluster are in every log; signatures and refused calls are in the log of the member that made them: --all-members shows
+the logs of all, in the order of their times. A member that does not answer is shown as unreachable. With --follow new
+events are printed until the command is interrupted.
+
+--actor, --action and --object select events that contain a text, --since and --until a time. A member searches the
+latest 1000 events, which it has in memory; its file has every line.`,
 		Example: `  entente audit tail --lines 3
+  entente audit tail --all-members --actor spiffe://eu.example.org/ci --since 1h
   entente audit tail --follow -o json`,
 		Args: cli.Arguments(),
 		RunE: env.Stream(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {
-			stream, err := member.Audit().TailAudit(ctx, &ententev1.TailAuditRequest{Lines: lines, Follow: follow})
+			var err error
+			now := time.Now()
+			if request.StartTime, err = moment("since", since, now); err != nil {
+				return err
+			}
+			if request.EndTime, err = moment("until", until, now); err != nil {
+				return err
+			}
+			stream, err := member.Audit().TailAudit(ctx, request)
 			if err != nil {
 				return err
 			}
@@ -78,9 +92,32 @@ cluster are in every log; signatures and refused calls are in the log of the mem
 		}),
 	}
 	const usual = 20
-	cmd.Flags().Uint32Var(&lines, "lines", usual, "how many of the latest events to print first, 1000 at most")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print new events until interrupted")
+	f := cmd.Flags()
+	f.Uint32Var(&request.Lines, "lines", usual, "how many of the latest events to print first, 1000 at most")
+	f.BoolVarP(&request.Follow, "follow", "f", false, "print new events until interrupted")
+	f.BoolVar(&request.AllMembers, "all-members", false, "show the logs of all members")
+	f.StringVar(&request.Caller, "actor", "", "only events whose caller contains `TEXT`")
+	f.StringVar(&request.Action, "action", "", "only events whose action contains `TEXT`")
+	f.StringVar(&request.Object, "object", "", "only events whose object contains `TEXT`")
+	f.StringVar(&since, "since", "", "only events from `TIME` on: such as 2026-11-30T16:00:00Z, or 1h for an hour ago")
+	f.StringVar(&until, "until", "", "only events before `TIME`")
 	return cmd
+}
+
+// moment returns the time that a flag names, or nil for none.
+func moment(flag, text string, now time.Time) (*timestamppb.Timestamp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return timestamppb.New(now.Add(-ago)), nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return nil, cli.Usagef("--%s %q is no time: write one such as 2026-11-30T16:00:00Z, or 1h for an hour ago",
+			flag, text)
+	}
+	return timestamppb.New(at), nil
 }
 
 // eventLine returns an event as a line of text.
