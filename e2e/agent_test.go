@@ -13,7 +13,16 @@ import (
 
 // agent starts an agent of a cluster, and returns the socket of its workloads. Each ID is that of every process of this
 // user, the first one by default.
-func agent(t *testing.T, c *cluster, name string, addresses []string, ids ...string) (socket string) {
+func agent(t testing.TB, c *cluster, name string, addresses []string, ids ...string) (socket string) {
+	t.Helper()
+	socket, _ = startAgent(t, c, name, addresses, ids...)
+	return socket
+}
+
+// startAgent is agent, and returns the process too.
+func startAgent(
+	t testing.TB, c *cluster, name string, addresses []string, ids ...string,
+) (socket string, p *program) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "agent-") // short, since the path of a socket has at most 107 bytes
 	require.NoError(t, err)
@@ -26,14 +35,14 @@ func agent(t *testing.T, c *cluster, name string, addresses []string, ids ...str
 		c.members[0].command("entry", "create", "--agent", name, "--spiffe-id", id, "--federates-with-all",
 			"--selector", fmt.Sprint("unix:uid:", os.Getuid()))
 	}
-	start(t, "agent "+name, exec.Command(binary, "agent", "--data-dir", filepath.Join(dir, "data"),
+	p = start(t, "agent "+name, exec.Command(binary, "agent", "--data-dir", filepath.Join(dir, "data"),
 		"--workload-socket", socket, "--agent-socket", filepath.Join(dir, "admin", "admin.sock"), "--token-file", token,
 		"--server", strings.Join(addresses, ",")))
 	eventually(t, "the agent serves "+socket, func() error {
 		_, err := os.Stat(socket)
 		return err
 	})
-	return socket
+	return socket, p
 }
 
 // agentFolder is a folder that is kept fresh from an agent.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -60,7 +61,7 @@ func benchmarkRoutes(b *testing.B) {
 		callers = append(callers, issue(b, p, id))
 	}
 
-	before := residentMemory(b, p)
+	before := residentMemory(b, p.cmd)
 	type update struct {
 		at         time.Time
 		subscribed bool
@@ -94,7 +95,7 @@ func benchmarkRoutes(b *testing.B) {
 		})
 	}
 	require.NoError(b, opening.Wait())
-	perClient := float64(residentMemory(b, p)-before) / clients
+	perClient := float64(residentMemory(b, p.cmd)-before) / clients
 
 	var took []time.Duration
 	others := 0
@@ -149,8 +150,8 @@ func openADS(
 var resident = regexp.MustCompile(`(?m)^VmRSS:\s+(\d+) kB$`)
 
 // residentMemory is what the process has resident now, in bytes.
-func residentMemory(tb testing.TB, p *process) int64 {
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
+func residentMemory(tb testing.TB, p *exec.Cmd) int64 {
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Process.Pid), "status"))
 	require.NoError(tb, err)
 	match := resident.FindSubmatch(status)
 	require.NotNil(tb, match, "no VmRSS in /proc: this benchmark needs Linux")

@@ -37,7 +37,7 @@ func TestCallersWithoutAGrantCostLittle(t *testing.T) {
 	for i := range callers {
 		all = append(all, issue(t, p, "spiffe://eu.example.org/stranger/"+string(rune('a'+i))))
 	}
-	before := residentMemory(t, p)
+	before := residentMemory(t, p.cmd)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -82,7 +82,7 @@ func TestCallersWithoutAGrantCostLittle(t *testing.T) {
 	var most int64
 	for range callers * connections * calls * 2 {
 		<-begun
-		most = max(most, residentMemory(t, p)-before)
+		most = max(most, residentMemory(t, p.cmd)-before)
 	}
 	t.Logf("%d calls ended as %v, and cost at most %d MiB", callers*connections*calls*2, ended, most>>20)
 	require.Less(t, most, int64(allowed))

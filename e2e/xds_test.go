@@ -20,7 +20,7 @@ import (
 
 // program is a process of an xDS test, whose lines are read as they come.
 type program struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 	cmd  *exec.Cmd
 
@@ -34,7 +34,7 @@ type program struct {
 }
 
 // start runs a program until the test ends.
-func start(t *testing.T, name string, cmd *exec.Cmd) *program {
+func start(t testing.TB, name string, cmd *exec.Cmd) *program {
 	t.Helper()
 	p := &program{
 		t:      t,

@@ -3,6 +3,7 @@ package workloadapi
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ func follow[M proto.Message](
 	if err != nil {
 		return err
 	}
-	var last proto.Message
+	var last [sha256.Size]byte // of the message before, which an idle stream does not keep
 	for {
 		state, changed, err := s.identifier.Await(ctx, caller, method)
 		if err != nil {
@@ -57,12 +58,16 @@ func follow[M proto.Message](
 				"method", method, "error", err)
 			return status.Error(codes.Internal, "the agent could not make the message: its log has the reason")
 		}
-		if last == nil || !proto.Equal(last, next) {
+		raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(next)
+		if err != nil {
+			return status.Errorf(codes.Internal, "encode the message: %v", err)
+		}
+		if digest := sha256.Sum256(raw); digest != last {
 			if err := send(next); err != nil {
 				return err
 			}
 			s.pushed(method)
-			last = next
+			last = digest
 		}
 		select {
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -15,6 +16,10 @@ import (
 	"github.com/ententehq/entente/cmd/entente/cli"
 	"github.com/ententehq/entente/node"
 )
+
+// gcPercent is GOGC of an agent unless that is set: one runs on every node, where memory is worth more than its little
+// work.
+const gcPercent = 50
 
 // Command returns the command that runs an agent, with the verbs.
 func Command(env *cli.Env) *cobra.Command {
@@ -49,6 +54,9 @@ decided by the entries of the cluster: see 'entente entry create'.`,
 			}
 			if cfg.Token == "" {
 				cfg.Token = env.Getenv("ENTENTE_AGENT_TOKEN")
+			}
+			if env.Getenv("GOGC") == "" {
+				debug.SetGCPercent(gcPercent)
 			}
 			return agent.Run(cmd.Context(), cfg, agent.Options{
 				Version: node.Version, LogOutput: env.Stderr, Started: func() { ready(env) },
