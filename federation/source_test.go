@@ -5,9 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -73,7 +75,9 @@ func TestRelationshipFromAFile(t *testing.T) {
 	r := newRoom(t, func(c *Config) { c.Folder = dir })
 	r.run(t)
 	us := federationtest.NewAuthority(t, "us.example.org")
-	rel := &ententev1.Relationship{TrustDomain: "us.example.org", Url: "file:///us.json"}
+	rel := &ententev1.Relationship{
+		TrustDomain: "us.example.org", Url: "file:///us.json", PollInterval: durationpb.New(time.Second),
+	}
 	r.create(t, rel, nil)
 	failed := func(result, text string) {
 		t.Helper()
