@@ -2,6 +2,7 @@ package invitation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -18,12 +19,15 @@ import (
 // does not depend on the member that announces it.
 var endpoints = raftstore.NewTable[*statev1.MemberEndpoint]("member_endpoints")
 
+// errUnreadable is the error of files of this member that cannot be read.
+var errUnreadable = errors.New("the offer of this cluster")
+
 // storeEndpoint writes this member's row if its configuration or its files have changed. doubts are what other clusters
 // may not be able to verify.
 func (m *Agreements) storeEndpoint(ctx context.Context) (doubts []string, err error) {
 	own, doubt, err := m.config.Transport.ownEndpoint()
 	if err != nil {
-		return nil, fmt.Errorf("the offer of this cluster: %w", err)
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	if doubt != "" {
 		doubts = []string{doubt}

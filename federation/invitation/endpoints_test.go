@@ -67,6 +67,7 @@ func (a *announcers) stored() {
 	for i, m := range a.members {
 		_, err := m.storeEndpoint(a.t.Context())
 		require.ErrorIs(a.t, err, a.unread[i])
+		require.Equal(a.t, a.unread[i] != nil, errors.Is(err, errUnreadable))
 	}
 	for _, m := range a.members {
 		_, err := m.config.Store.Read(a.t.Context(), raftstore.ReadOptions{Linearizable: true})

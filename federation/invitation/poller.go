@@ -214,7 +214,8 @@ func (p *poller) storeEndpoint(ctx context.Context) {
 	defer cancel()
 	doubts, err := p.agreements.storeEndpoint(ctx)
 	switch {
-	case ctx.Err() != nil: // no leader
+	case err != nil && !errors.Is(err, errUnreadable): // as without a leader
+		p.agreements.config.Log.Debug("the endpoint of this member could not be stored; retrying", "error", err)
 	case err != nil:
 		p.agreements.config.Log.Warn("the web roots of this member's bundle endpoint are not announced; the other "+
 			"sides of agreements keep those that they have", "error", err)
