@@ -2,18 +2,23 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpoints "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/client"
 )
 
 // surface is what one kind of stream of a member shows, over its restarts: a number that rises with every change.
@@ -175,15 +180,35 @@ func TestStreamsNeverGoBackOverRestarts(t *testing.T) {
 	changes := uint64(0)
 	change := func() (shown map[string]uint64) {
 		changes++
-		require.NoError(t, register(ctx, first, c.domain, "web", int(changes))) //nolint:gosec // a few
-		if changes > 1 {
+		eventually(t, "an instance is registered", func() error {
+			return register(ctx, first, c.domain, "web", int(changes)) //nolint:gosec // a few
+		})
+		eventually(t, "the one before is removed", func() error {
 			_, err := first.socket().Routing().DeregisterInstance(ctx, &ententev1.DeregisterInstanceRequest{
 				Service: "web", Address: fmt.Sprintf("10.0.0.%d:80", changes-1),
 			})
-			require.NoError(t, err)
-		}
-		changeBundle(t, c, int(changes)) //nolint:gosec // a few
-		return map[string]uint64{"xDS": changes, "hints": changes, "bundles": sequenceAt(t, first, c.domain)}
+			if errors.Is(err, client.ErrNotFound) {
+				return nil
+			}
+			return err
+		})
+		shown = map[string]uint64{"xDS": changes, "hints": changes}
+		eventually(t, "the bundle changes", func() error {
+			_, err := first.socket().Domains().UpdateDomain(ctx, &ententev1.UpdateDomainRequest{
+				Domain: &ententev1.Domain{
+					TrustDomain: c.domain,
+					RefreshHint: durationpb.New(time.Duration(60+changes) * time.Second), //nolint:gosec // a few
+				},
+				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"refresh_hint"}},
+			})
+			if err != nil {
+				return err
+			}
+			b, err := first.socket().Bundles().GetBundle(ctx, &ententev1.GetBundleRequest{TrustDomain: c.domain})
+			shown["bundles"] = b.GetSequence()
+			return err
+		})
+		return shown
 	}
 	for restarts := range 4 {
 		shown := change()

@@ -242,7 +242,7 @@ func TestVaultCheckBehindAddresses(t *testing.T) {
 	require.NotContains(t, out, "rights: the token could sign for other trust domains")
 	require.Contains(t, out, "whether the token could sign for other trust domains is not known, since the "+
 		"attempt failed")
-	require.Contains(t, out, "Vault rejects the request (HTTP 400)")
+	require.Contains(t, out, "Vault rejects the request (HTTP 400")
 	proxy.Heal()
 
 	c.mount = "nowhere"
@@ -253,9 +253,9 @@ func TestVaultCheckBehindAddresses(t *testing.T) {
 	c.mount = mount
 
 	// Plain HTTP is for an agent on this machine, and has to be requested.
-	c.address, c.caFile = "http://vault.example.org:8200", ""
-	c.finds("2", "for a Vault Agent on this machine, set plain_loopback = true")
+	c.address = "http://vault.example.org:8200"
+	c.finds("1", "for a Vault Agent on this machine, set plain_loopback = true")
 	c.more = "plain_loopback = true"
-	c.finds("2", `address "http://vault.example.org:8200": plain_loopback allows plain HTTP to an address of `+
+	c.finds("1", `address "http://vault.example.org:8200": plain_loopback allows plain HTTP to an address of `+
 		`this machine`)
 }
