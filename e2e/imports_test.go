@@ -140,7 +140,7 @@ var mayImport = map[string][]string{
 	"registration/agenttoken": {},
 	"registration/possession": {},
 	"registration/nodeattest": {"registration/entry", "registration/possession"},
-	"registration/entry":      {"bundle", "access/grant"},
+	"registration/entry":      {"bundle"},
 	"registration":            {"bundle", "raftstore", "access", "registration"},
 	"registration_test":       {"raftstore", "access", "authority/svid", "registration"},
 
@@ -194,7 +194,7 @@ var mayImport = map[string][]string{
 	"kubernetes":                     {"client", "kubernetes"},
 	"kubernetes_test":                {"bundle", "client", "kubernetes", "node/nodetest"},
 	"cmd/entente-kubernetes":         {"bundle", "client", "kubernetes"},
-	"terraform":                      {"bundle", "client", "internal/release", "routing/plan"},
+	"terraform":                      {"bundle", "client", "internal/release", "registration/entry", "routing/plan"},
 	"terraform/acceptance":           {"client", "node/nodetest", "terraform"},
 	"cmd/terraform-provider-entente": {"terraform"},
 	"deploy":                         {"node/config", "agent"},

@@ -15,7 +15,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/ententehq/entente/access/grant"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
 	"github.com/ententehq/entente/internal/dnsname"
@@ -30,6 +29,8 @@ const (
 	// maxFederatesWith bounds the bundles of one workload, with federates_with_all as the way to more.
 	maxFederatesWith = 256
 	maxHint          = 255
+	// reservedPath is that of package access/grant, which clients do not link: below it only the server issues.
+	reservedPath = "/entente"
 )
 
 // Entry is a registration entry without its history.
@@ -85,10 +86,10 @@ func Parse(m *ententev1.Entry) (Entry, error) {
 	case e.SPIFFEID.Path() == "":
 		return Entry{}, fmt.Errorf("spiffe_id %s names a trust domain: a workload has a path below it, such as %s/web",
 			e.SPIFFEID, e.SPIFFEID)
-	case grant.HasPathPrefix(e.SPIFFEID.Path(), grant.ReservedPath):
+	case e.SPIFFEID.Path() == reservedPath || strings.HasPrefix(e.SPIFFEID.Path(), reservedPath+"/"):
 		return Entry{}, fmt.Errorf("spiffe_id %s is below %s/, which only the server itself issues: choose another "+
 			"path",
-			e.SPIFFEID, grant.ReservedPath)
+			e.SPIFFEID, reservedPath)
 	}
 	if err := e.parseParent(m); err != nil {
 		return Entry{}, err

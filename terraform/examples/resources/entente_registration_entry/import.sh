@@ -1,0 +1,1 @@
+terraform import entente_registration_entry.web web
