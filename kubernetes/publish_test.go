@@ -89,7 +89,7 @@ spec:
 	t.Logf("trust that ended left the ClusterTrustBundle within %s", time.Since(ended).Round(time.Millisecond))
 }
 
-// outage ends trust while the API server is away.
+// outage ends trust while the API server is away, for longer than the Lease lasts: the controller ends by itself.
 func outage(t *testing.T, w *world) {
 	w.host(t, "outage.example.org")
 	w.apply(t, `
@@ -104,6 +104,14 @@ spec:
 	until(t, "the bundle is published", func() bool { return w.get(t, trustBundle, "", object) != nil })
 	w.server.Stop(t)
 	w.end(t, "outage.example.org")
+	until(t, "the controller has lost its Lease", func() bool {
+		select {
+		case <-w.lost:
+			return true
+		default:
+			return false
+		}
+	})
 	w.server.Resume(t)
 	until(t, "trust that ended during the outage is removed", func() bool {
 		return w.get(t, trustBundle, "", object) == nil

@@ -39,13 +39,14 @@ type world struct {
 	server *kubetest.Server
 	admin  *client.Client       // of Entente
 	api    runtimeclient.Client // of Kubernetes, as the administrator
+	lost   chan struct{}        // has a value after the controller ended by itself
 }
 
 // newWorld starts everything. The controller has the rights of the manifest, and Secrets in the namespace "secrets".
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	runtimelog.SetLogger(logr.Discard()) // the manager has a logger of its own
-	w := &world{server: kubetest.Start(t)}
+	w := &world{server: kubetest.Start(t), lost: make(chan struct{}, 1)}
 	var err error
 	w.api, err = runtimeclient.New(w.server.Config(t), runtimeclient.Options{Scheme: runtime.NewScheme()})
 	require.NoError(t, err)
@@ -65,7 +66,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// run runs the controller as the kubelet does: when it ends, it is started again.
+// run runs the controller as the kubelet does: when it ends, it is started again after a while.
 func (w *world) run(t *testing.T, member *nodetest.Member) {
 	t.Helper()
 	id := spiffeid.RequireFromString("spiffe://" + home + "/kubernetes")
@@ -91,6 +92,14 @@ func (w *world) run(t *testing.T, member *nodetest.Member) {
 				Log: log,
 			}); err != nil {
 				log.Warn("controller ended", "error", err)
+				select {
+				case w.lost <- struct{}{}:
+				default:
+				}
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(500 * time.Millisecond):
 			}
 		}
 	}()
