@@ -355,7 +355,7 @@ func TestAllDNSNamesAreAudited(t *testing.T) {
 	}
 	_, err := c.SVIDService().IssueX509SVID(caller, r)
 	require.NoError(t, err)
-	tail, found := log.Tail(1000, false), 0
+	tail, found := log.Tail(1000, false, nil), 0
 	defer tail.Close()
 	for {
 		e, err := tail.Next(t.Context())

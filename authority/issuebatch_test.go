@@ -112,7 +112,7 @@ func TestBatch(t *testing.T) {
 
 // linesOf counts a caller's lines about SVIDs in the audit log.
 func linesOf(log *audit.Log, caller string) map[string]int {
-	tail := log.Tail(audit.MaxTailLines, false)
+	tail := log.Tail(audit.MaxTailLines, false, nil)
 	defer tail.Close()
 	lines := map[string]int{}
 	for {

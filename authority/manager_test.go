@@ -11,6 +11,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -214,16 +215,18 @@ func requireModes(t *testing.T, dir string) {
 	info, err := os.Stat(dir)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.NotEmpty(t, entries)
-	for _, e := range entries {
-		info, err := e.Info()
-		require.NoError(t, err)
-		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), e.Name())
-		kept := strings.HasSuffix(e.Name(), ".pem") || e.Name() == "own-svids.secret"
-		require.True(t, kept, "%s was left behind", e.Name())
-	}
+	require.EventuallyWithT(t, func(c *assert.CollectT) { // the member may be writing one of them
+		entries, err := os.ReadDir(dir)
+		require.NoError(c, err)
+		require.NotEmpty(c, entries)
+		for _, e := range entries {
+			info, err := e.Info()
+			require.NoError(c, err)
+			require.Equal(c, os.FileMode(0o600), info.Mode().Perm(), e.Name())
+			kept := strings.HasSuffix(e.Name(), ".pem") || e.Name() == "own-svids.secret"
+			require.True(c, kept, "%s was left behind", e.Name())
+		}
+	}, time.Minute, time.Millisecond)
 }
 
 // TestRemovedMember: the leader retires the authorities of a removed member, and they leave when everything that they

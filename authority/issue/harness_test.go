@@ -113,7 +113,7 @@ func newHarness(t *testing.T) *harness {
 	require.NoError(t, err)
 	h.domain = &Domain{
 		settings: plan.Settings{X509SVIDTTL: plan.DefaultX509SVIDTTL, JWTSVIDTTL: plan.DefaultJWTSVIDTTL},
-		signers:  map[plan.Kind]*signer{},
+		signers:  map[plan.Kind]*signer{}, document: []byte("{}"),
 	}
 	for _, kind := range plan.Kinds {
 		row := &statev1.Authority{

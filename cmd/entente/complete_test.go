@@ -29,7 +29,8 @@ func completed(t *testing.T, args ...string) (values []string, directive string)
 
 // free are the arguments and flags whose values nobody knows before.
 var free = []string{
-	"agent token", "domain create", "federation accept", "federation create", "service import",
+	"--action", "--actor", "--object", "--since", "--until", "--recipient", "--outbound",
+	"domain create", "federation accept", "federation create", "service import",
 	"--advertise", "--as", "--audience", "--cluster", "--diff", "--dns", "--endpoint-host", "--endpoint-spiffe-id",
 	"--egress-proxy", "--etag", "--for",
 	"--for-home", "--home", "--hub-exclude", "--hub-include", "--hub-url", "--identity", "--issuer", "--key-prefix",

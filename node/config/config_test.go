@@ -243,7 +243,7 @@ func TestRefusedConfigurations(t *testing.T) {
 			`entente.hcl:13: snapshots.recipients: "age1" is no age recipient: write the public key that age-keygen ` +
 				`prints, age1…`},
 		{"snapshots without a folder", validHead + "snapshots {}",
-			`entente.hcl:11: The argument "dir" is required, but no definition was found.`},
+			`entente.hcl:11: snapshots.dir is missing`},
 		{"traces without a collector", validHead + "telemetry {\n traces {}\n}",
 			`entente.hcl:12: telemetry.traces.address is missing`},
 		{"two collectors", validHead + "telemetry {\n traces { address = \"a:1\" }\n traces { address = \"b:1\" }\n}",

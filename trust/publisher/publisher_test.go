@@ -154,7 +154,7 @@ func TestPublicationFollowsTheState(t *testing.T) {
 	const (
 		nothing = "503 no bundle has been published yet; try again in a moment"
 		own     = "eu.example.org@1 /bundles/eu.example.org"
-		both    = "eu.example.org@1 us.example.org@3 /bundles/eu.example.org"
+		both    = "eu.example.org@1 us.example.org@3 /bundles/eu.example.org /bundles/us.example.org"
 	)
 	r := newRoom(t)
 	require.Equal(t, nothing, r.served())
@@ -198,7 +198,7 @@ func TestPublicationFollowsTheState(t *testing.T) {
 		},
 		{
 			"a new version", func(tx *raftstore.Tx) error { return foreign.Put(tx, us, r.row(us, 4)) },
-			"eu.example.org@1 us.example.org@4 /bundles/eu.example.org",
+			"eu.example.org@1 us.example.org@4 /bundles/eu.example.org /bundles/us.example.org",
 		},
 		{
 			"the cluster attests to it no more",
@@ -286,19 +286,22 @@ func TestUnreadableDomains(t *testing.T) {
 		"an attested bundle": {
 			func(tx *raftstore.Tx) error { return foreign.Put(tx, us, unreadable(us)) },
 			"eu.example.org@2 shop.example.org@7 /bundles/eu.example.org /bundles/shop.example.org",
-			"eu.example.org@2 shop.example.org@7 us.example.org@3 /bundles/eu.example.org /bundles/shop.example.org",
+			"eu.example.org@2 shop.example.org@7 us.example.org@3 " +
+				"/bundles/eu.example.org /bundles/shop.example.org /bundles/us.example.org",
 		},
 		"a hosted bundle": {
 			func(tx *raftstore.Tx) error { return hosted.Put(tx, shop, unreadable(shop)) },
-			"eu.example.org@2 us.example.org@3 /bundles/eu.example.org",
-			"eu.example.org@2 shop.example.org@7 us.example.org@3 /bundles/eu.example.org /bundles/shop.example.org",
+			"eu.example.org@2 us.example.org@3 /bundles/eu.example.org /bundles/us.example.org",
+			"eu.example.org@2 shop.example.org@7 us.example.org@3 " +
+				"/bundles/eu.example.org /bundles/shop.example.org /bundles/us.example.org",
 		},
 		"an issuer": {
 			func(tx *raftstore.Tx) error {
 				return domains.Put(tx, shop, &statev1.Domain{TrustDomain: shop, OidcIssuer: "http://shop.example.org"})
 			},
-			"eu.example.org@2 us.example.org@3 /bundles/eu.example.org",
-			"eu.example.org@2 shop.example.org@7 us.example.org@3 /bundles/eu.example.org /bundles/shop.example.org",
+			"eu.example.org@2 us.example.org@3 /bundles/eu.example.org /bundles/us.example.org",
+			"eu.example.org@2 shop.example.org@7 us.example.org@3 " +
+				"/bundles/eu.example.org /bundles/shop.example.org /bundles/us.example.org",
 		},
 	} {
 		good := func(r *room, sequence uint64) func(tx *raftstore.Tx) error {

@@ -47,9 +47,10 @@ the secret to nobody else. A new token for the same name ends the one before.`,
 func tokenListCommand(env *cli.Env) *cobra.Command {
 	var stale *bool
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List the open tokens",
-		Long:    `List the tokens that admit an agent now, without their secrets.`,
+		Use:   "list",
+		Short: "List the open tokens",
+		Long: `List the tokens that admit an agent now. The tokens themselves are secrets, and are not shown. One that
+was used or has expired is not listed.`,
 		Example: `  entente agent token list`,
 		Args:    cli.Arguments(),
 		RunE: env.Call(func(ctx context.Context, member *cli.Member, _ *cobra.Command, _ []string) error {

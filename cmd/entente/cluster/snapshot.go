@@ -57,7 +57,7 @@ their members.
 The file appears when it is complete and checked. With --recipient it is encrypted by age, and only the holder of the
 recipient's identity can restore it. A member saves snapshots by itself with a block snapshots in its configuration.`,
 		Example: `  entente cluster snapshot save state.snap
-  entente cluster snapshot save state.snap.age --recipient "$(age-keygen -y key.txt)"`,
+  entente cluster snapshot save s.age --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p`,
 		Args: cli.Arguments("FILE"),
 		PreRunE: func(*cobra.Command, []string) (err error) {
 			if recipients, err = backup.ParseRecipients(to); err != nil {

@@ -103,7 +103,8 @@ var roles = fixed(enumname.All(ententev1.Role(0).Descriptor())...)
 
 // arguments are the sources of arguments, by command. A command that is not here has no argument.
 var arguments = map[string]source{
-	"agent token": none, "agent show": agents, "agent evict": agents, "agent ban": agents,
+	"agent token": none, "agent token revoke": agentTokens,
+	"agent show": agents, "agent evict": agents, "agent ban": agents,
 	"entry show": entries, "entry update": entries, "entry delete": entries,
 	"access grant": roles, "access revoke": roles, "access show": roles, "access release": reservedServices,
 	"federation invitations": invitations,
@@ -114,11 +115,12 @@ var arguments = map[string]source{
 	"bundle history": bundles, "bundle show": bundles, "bundle watch": bundles, "bundle verify": files("json", "pem"),
 	"cluster approve": joiners, "cluster join-token": none, "cluster join-token revoke": tokens,
 	"cluster remove": members, "cluster repair": members, "cluster transfer": members,
-	"cluster snapshot inspect": files("snap"), "cluster snapshot restore": files("snap"),
-	"cluster snapshot save": files(),
-	"debug bundle":          files("tar.gz"),
-	"debug profile":         fixed("allocs", "block", "cpu", "goroutine", "heap", "mutex", "threadcreate", "trace"),
-	"domain create":         none, "domain delete": domains, "domain show": domains, "domain update": domains,
+	"cluster snapshot inspect": files("snap", "snapshot", "age"),
+	"cluster snapshot restore": files("snap", "snapshot", "age"),
+	"cluster snapshot save":    files(),
+	"debug bundle":             files("tar.gz"),
+	"debug profile":            fixed("allocs", "block", "cpu", "goroutine", "heap", "mutex", "threadcreate", "trace"),
+	"domain create":            none, "domain delete": domains, "domain show": domains, "domain update": domains,
 	"federation accept": none, "federation create": none,
 	"federation approve": relationships, "federation delete": relationships, "federation refresh": relationships,
 	"federation resume": relationships, "federation show": relationships, "federation suspend": relationships,

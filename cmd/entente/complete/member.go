@@ -101,6 +101,14 @@ var tokens = listing(
 	func(t *ententev1.JoinToken) cobra.Completion { return t.GetMemberId() },
 )
 
+var agentTokens = listing(
+	func(ctx context.Context, m *cli.Member) (*ententev1.ListAgentTokensResponse, error) {
+		return m.Agents().ListAgentTokens(ctx, &ententev1.ListAgentTokensRequest{Read: stale})
+	},
+	(*ententev1.ListAgentTokensResponse).GetAgentTokens,
+	func(t *ententev1.AgentToken) cobra.Completion { return t.GetAgent() },
+)
+
 var agents = listing(
 	func(ctx context.Context, m *cli.Member) (*ententev1.ListAgentsResponse, error) {
 		return m.Agents().ListAgents(ctx, &ententev1.ListAgentsRequest{Read: stale})
