@@ -2,11 +2,8 @@ module github.com/ententehq/entente/deploy/release
 
 go 1.26.0
 
-replace github.com/ententehq/entente => ../..
-
 require (
 	github.com/CycloneDX/cyclonedx-go v0.12.0
-	github.com/ententehq/entente v0.0.0
 	github.com/google/go-containerregistry v0.22.1
 	github.com/goreleaser/nfpm/v2 v2.45.2
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1

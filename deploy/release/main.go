@@ -7,21 +7,21 @@
 // and all archives the licences of what is linked, which are checked against a list. SHA256SUMS covers everything; with
 // -key it is signed as 'cosign sign-blob' does, with the password in COSIGN_PASSWORD.
 //
-// The same source, Go version and version make the same bytes, the signature excepted. It is a module of its own, so
-// that what packs is no dependency of what is packed.
+// The same source, Go version and version make the same bytes, the signature excepted. It is a module of its own, and
+// neither depends on the other: internal/release/build is a command.
 package main
 
 import (
+	"crypto/sha256"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/ententehq/entente/internal/release"
 )
 
 // platform is an operating system and an architecture in Go's names.
@@ -68,9 +68,7 @@ type binary struct {
 }
 
 func (b *build) run(version string) (err error) {
-	if b.version, err = release.ParseVersion(version); err != nil {
-		return err
-	}
+	b.version = strings.TrimPrefix(version, "v")
 	if b.time, err = sourceTime(b.source); err != nil {
 		return err
 	}
@@ -101,7 +99,7 @@ func (b *build) run(version string) (err error) {
 	if err := b.image(linux); err != nil {
 		return err
 	}
-	if err := release.WriteSums(b.folder, sumsName, b.files); err != nil {
+	if err := b.sums(); err != nil {
 		return err
 	}
 	if b.key == "" {
@@ -113,15 +111,32 @@ func (b *build) run(version string) (err error) {
 // sumsName is the file with the checksums.
 const sumsName = "SHA256SUMS"
 
+// sums writes the checksums, as sha256sum --check reads them.
+func (b *build) sums() error {
+	var out strings.Builder
+	for _, file := range slices.Sorted(slices.Values(b.files)) {
+		content, err := os.ReadFile(filepath.Join(b.folder, file))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&out, "%x  %s\n", sha256.Sum256(content), file)
+	}
+	return os.WriteFile(filepath.Join(b.folder, sumsName), []byte(out.String()), 0o644)
+}
+
 // compile builds the command for a platform, writes its SBOM, and collects the licences of what it links.
 func (b *build) compile(p platform, dir string) (binary, error) {
 	one := binary{platform: p, path: filepath.Join(dir, "entente")}
-	err := release.Binary{
-		Package: "./cmd/entente", Source: b.source, OS: p.os, Arch: p.arch,
-		Variable: "github.com/ententehq/entente/node.Version", Version: b.version,
-	}.Build(one.path)
+	path, err := filepath.Abs(one.path)
 	if err != nil {
 		return one, err
+	}
+	// The module of the product knows how it is built. That this module does not depend on it keeps the two apart.
+	command := exec.Command("go", "run", "./internal/release/build", "./cmd/entente",
+		"github.com/ententehq/entente/node.Version", b.version, p.os, p.arch, path)
+	command.Dir = b.source
+	if out, err := command.CombinedOutput(); err != nil {
+		return one, fmt.Errorf("build for %s/%s: %w\n%s", p.os, p.arch, err, out)
 	}
 	modules, err := linked(b.source, one.path)
 	if err != nil {

@@ -209,7 +209,9 @@ func TestLicences(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	require.ErrorContains(t, (&build{}).run("next"), `"next" is not a version: write MAJOR.MINOR.PATCH`)
+	b := build{source: filepath.Join("..", ".."), folder: t.TempDir(), platforms: platforms}
+	require.ErrorContains(t, b.run("next"), `"next" is not a version: write MAJOR.MINOR.PATCH`)
+	require.Empty(t, list(t, b.folder))
 	file := filepath.Join(t.TempDir(), "key")
 	require.NoError(t, os.WriteFile(file, []byte("no key"), 0o600))
 	require.ErrorContains(t, sign(file, "", file), "it is no private key of cosign: 'cosign generate-key-pair' "+
