@@ -172,15 +172,15 @@ func TestTooLarge(t *testing.T) {
 	put(t, s, "k", strings.Repeat("x", raftstore.MaxCommand-4096))
 }
 
-// TestApart: a transaction that is no part of the call takes no companion along.
-func TestApart(t *testing.T) {
+// TestWithoutCompanion: a transaction that is not part of the call takes no companion along.
+func TestWithoutCompanion(t *testing.T) {
 	s := raftstoretest.New(t)
 	ran := 0
 	ctx := raftstore.WithCompanion(t.Context(), func(*raftstore.Tx, bool) error { ran++; return nil })
 	for _, c := range []struct {
 		ctx  context.Context
 		want int
-	}{{raftstore.Apart(ctx), 0}, {ctx, 1}, {raftstore.JoinCompanion(raftstore.Apart(ctx), nil), 1}} {
+	}{{raftstore.WithoutCompanion(ctx), 0}, {ctx, 1}, {raftstore.JoinCompanion(raftstore.WithoutCompanion(ctx), nil), 1}} {
 		_, err := s.Update(c.ctx, func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("v")) })
 		require.NoError(t, err)
 		require.Equal(t, c.want, ran)

@@ -255,9 +255,9 @@ func WithCompanion(ctx context.Context, companion Companion) context.Context {
 	return context.WithValue(ctx, companionKey{}, companion)
 }
 
-// Apart returns a context like ctx without a companion, for a transaction that is no part of the call: what a member
-// keeps of itself and writes on the way, for example.
-func Apart(ctx context.Context) context.Context { return WithCompanion(ctx, nil) }
+// WithoutCompanion returns a context like ctx without a companion, for a transaction that is not part of the call, such
+// as that of a member's own row.
+func WithoutCompanion(ctx context.Context) context.Context { return WithCompanion(ctx, nil) }
 
 // JoinCompanion returns a context like [WithCompanion], in which the companion of ctx, if it has one, runs before the
 // other.

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,7 +48,7 @@ func loadKey(dir string) (*ecdsa.PrivateKey, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("the agent's key %s has mode %o, so that other users can read it: who has read it is "+
 			"this "+
-			"agent. Evict the agent, delete the file and attest it anew", path, info.Mode().Perm())
+			"agent. Evict the agent, delete the file and attest it again", path, info.Mode().Perm())
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -55,12 +56,12 @@ func loadKey(dir string) (*ecdsa.PrivateKey, error) {
 	}
 	block, rest := pem.Decode(content)
 	if block == nil || len(rest) > 0 {
-		return nil, fmt.Errorf("the agent's key %s is not one PEM block: delete it and attest the agent anew", path)
+		return nil, fmt.Errorf("the agent's key %s is not one PEM block: delete it and attest the agent again", path)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if err != nil || !ok || key.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("the agent's key %s is not a P-256 key in PKCS #8: delete it and attest the agent anew",
+		return nil, fmt.Errorf("the agent's key %s is not a P-256 key in PKCS #8: delete it and attest the agent again",
 			path)
 	}
 	return key, nil
@@ -109,7 +110,7 @@ func syncFolder(dir string) error {
 
 func loadState(dir string) (s state, err error) {
 	path := filepath.Join(dir, stateFile)
-	content, err := os.ReadFile(path)
+	content, err := readBounded(path, maxFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return state{}, nil
@@ -123,6 +124,16 @@ func loadState(dir string) (s state, err error) {
 			path, err)
 	}
 	return s, nil
+}
+
+// readBounded reads a file, and at most one byte more than limit.
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit+1))
 }
 
 func (s state) save(dir string) error {

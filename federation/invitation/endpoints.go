@@ -37,7 +37,7 @@ func (m *Agreements) storeEndpoint(ctx context.Context) (doubts []string, err er
 	if err != nil || found && proto.Equal(row.Value, own) {
 		return doubts, err
 	}
-	_, err = m.config.Store.Update(raftstore.Apart(ctx), func(tx *raftstore.Tx) error {
+	_, err = m.config.Store.Update(raftstore.WithoutCompanion(ctx), func(tx *raftstore.Tx) error {
 		rows, err := endpoints.List(tx, "")
 		if err != nil {
 			return err

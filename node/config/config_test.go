@@ -235,8 +235,8 @@ func TestRefusedConfigurations(t *testing.T) {
 			`entente.hcl:11: telemetry.listen: "127.0.0.1:0" has no usable port; write host:port with a port from 1 ` +
 				`to 65535`},
 		{"snapshots in the data folder", validHead + "snapshots { dir = \"/var/lib/entente/snapshots\" }",
-			`entente.hcl:11: snapshots.dir: "/var/lib/entente/snapshots" is in member.data_dir: what takes the one ` +
-				`takes the other; name a folder elsewhere`},
+			`entente.hcl:11: snapshots.dir: "/var/lib/entente/snapshots" is in member.data_dir, and would be ` +
+				`lost with it; name a folder elsewhere`},
 		{"snapshots anywhere", validHead + "snapshots { dir = \"snapshots\" }",
 			`entente.hcl:11: snapshots.dir: "snapshots" is not an absolute path`},
 		{"snapshots for nobody", validHead + "snapshots {\n dir = \"/b\"\n recipients = [\"age1\"]\n}",

@@ -22,7 +22,7 @@ func (c *Config) Warnings() []string {
 			hint, c.Federation.PeerMinRefresh, plan.HintsBeforeUse))
 	}
 	if s := c.Snapshots; s != nil && len(s.Recipients) == 0 {
-		lines = append(lines, "snapshots are not encrypted: whoever reads "+s.Dir+" knows the whole state, without "+
+		lines = append(lines, "snapshots are not encrypted: any reader of "+s.Dir+" has the whole state, without "+
 			"private keys; add recipients, the public keys that age-keygen prints")
 	}
 	return lines

@@ -49,7 +49,7 @@ func snapshots(d *decoder, cfg *Config) *Snapshots {
 	case !filepath.IsAbs(s.Dir):
 		b.refuse("dir", "%q is not an absolute path", s.Dir)
 	case err == nil && below != ".." && !strings.HasPrefix(below, "../"):
-		b.refuse("dir", "%q is in member.data_dir: what takes the one takes the other; name a folder elsewhere", s.Dir)
+		b.refuse("dir", "%q is in member.data_dir, and would be lost with it; name a folder elsewhere", s.Dir)
 	}
 	return s
 }

@@ -2,7 +2,7 @@
 //
 // A member asks the others under the protocol of members. [Service.TailAudit] merges what they send: the latest events
 // in the order of their times, and new ones as they come. What a member cannot send is in the answer as an event of its
-// own, so that nobody takes an incomplete answer for a complete one.
+// own, so that an incomplete answer is visible as such.
 package auditapi
 
 import (

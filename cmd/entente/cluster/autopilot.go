@@ -14,7 +14,7 @@ import (
 )
 
 func autopilotCommand(env *cli.Env) *cobra.Command {
-	return cli.Group("autopilot", "How the leader mends the membership by itself",
+	return cli.Group("autopilot", "Automatic removal of dead members",
 		showAutopilotCommand(env), setAutopilotCommand(env))
 }
 
@@ -22,9 +22,9 @@ func showAutopilotCommand(env *cli.Env) *cobra.Command {
 	var stale *bool
 	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Show how the leader mends the membership, and what it is about to do",
-		Long: `Show how the leader mends the membership, how many losses the cluster bears, and what becomes of each
-member that is not as it should be. A dead member is removed only if others stand in for it: as many members with a
+		Short: "Show the settings of the autopilot, and the members that it is about to remove",
+		Long: `Show the settings of the autopilot, how many losses the cluster tolerates, and what happens to each member
+that is dead or waits for its vote. A dead member is removed only if others replace it: as many members with a
 vote as min_quorum requires are alive without it, each a member for ten minutes at least.`,
 		Example: `  entente cluster autopilot show
   entente cluster autopilot show -o json`,
@@ -83,8 +83,8 @@ func setAutopilotCommand(env *cli.Env) *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "set",
-		Short: "Change how the leader mends the membership: only the given settings",
-		Long: `Change how the leader mends the membership: only the given settings. They are part of the replicated
+		Short: "Change settings of the autopilot",
+		Long: `Change settings of the autopilot: only those that are given. They are part of the replicated
 state, and hold for every leader.`,
 		Example: `  entente cluster autopilot set --dead-after 72h
   entente cluster autopilot set --remove-dead-members=false`,
@@ -108,7 +108,7 @@ state, and hold for every leader.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&remove, "remove-dead-members", true, "remove members that have been dead for long")
-	f.DurationVar(&deadAfter, "dead-after", 0, "for how long a member was not heard before it is removed, 10m to 720h")
+	f.DurationVar(&deadAfter, "dead-after", 0, "time without a heartbeat after which a member is removed, 10m to 720h")
 	f.Uint32Var(&minQuorum, "min-quorum", 0, "how many members with a vote must be alive without it, 1 to 9")
 	etag = cli.Etag(cmd)
 	return cmd

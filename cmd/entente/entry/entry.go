@@ -100,7 +100,8 @@ func createCommand(env *cli.Env) *cobra.Command {
 a second, and an SVID ready for the workload. It needs the role issuer for the ID, as issuing it does.
 
 Selectors of the Unix attestor: unix:uid, unix:gid, unix:user, unix:group, unix:supplementary_gid,
-unix:supplementary_group, unix:path and unix:sha256, the digest of the program.`,
+unix:supplementary_group, unix:path and unix:sha256, the digest of the program. Agents with a kubelet or systemd
+have k8s:… and systemd:… too: docs/operating/agent-selectors.md.`,
 		Example: `  entente entry create --agent node-1 --spiffe-id spiffe://eu.example.org/web --selector unix:user:web
   entente entry create --parent-selector agent:attestation:join_token --spiffe-id spiffe://eu.example.org/log \
       --selector unix:uid:0 --selector unix:path:/usr/bin/logger --federates-with us.example.org`,

@@ -94,8 +94,8 @@ func (p *Pilot) mend(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, removeLimit)
 	defer cancel()
-	why := fmt.Sprintf("not heard for %s, and %d members stand in for it", s.DeadAfter,
-		standIns(members, verdict.ID, now))
+	why := fmt.Sprintf("not heard for %s, and %d members replace it", s.DeadAfter,
+		replacements(members, verdict.ID, now))
 	if err := p.Remove(ctx, verdict.ID, why); err != nil {
 		return fmt.Errorf("member %s: %w", verdict.ID, err)
 	}

@@ -1,5 +1,5 @@
-// Package autopilot mends the membership of a cluster without an operator: the leader removes members that have been
-// dead for long, once others stand in for them.
+// Package autopilot removes dead members without an operator: the leader removes a member that has been dead for
+// [Settings.DeadAfter], once enough other members with a vote are alive.
 //
 // A member is removed only if the leader has not heard from it for [Settings.DeadAfter], and if without it at least
 // [Settings.MinQuorum] members with a vote are alive that have been members for [Stable]: a replacement has come, and
@@ -87,34 +87,34 @@ func Judge(s Settings, members []Member, now time.Time) []Verdict {
 		case m.Alive && !m.Voter && !m.NonVoter:
 			out = append(out, Verdict{ID: m.ID, Text: "gets its vote once it has caught up"})
 		case !m.Alive:
-			out = append(out, dead(s, m, standIns(members, m.ID, now)))
+			out = append(out, dead(s, m, replacements(members, m.ID, now)))
 		}
 	}
 	return out
 }
 
-// dead judges a member that is not alive. standIns is how many members stand in for it.
-func dead(s Settings, m Member, standIns int) Verdict {
+// dead judges a member that is not alive. replacements is how many members replace it.
+func dead(s Settings, m Member, replacements int) Verdict {
 	v := Verdict{ID: m.ID}
 	switch {
 	case !s.Remove:
 		v.Text = "is not alive; dead members are not removed: 'entente cluster autopilot set --remove-dead-members' " +
 			"changes that"
 	case m.LastHeard.IsZero():
-		v.Text = fmt.Sprintf("has not been heard since it joined, and is not removed by itself: start it, or run "+
+		v.Text = fmt.Sprintf("has sent no heartbeat since it joined, and is not removed automatically: start it, or run "+
 			"'entente cluster remove %s'", m.ID)
-	case standIns < s.MinQuorum:
+	case replacements < s.MinQuorum:
 		v.Text = fmt.Sprintf("is not alive; it is removed once %d members with a vote are alive without it and have "+
-			"been members for %s, and %d are: start it, or add a member", s.MinQuorum, Stable, standIns)
+			"been members for %s, and %d are: start it, or add a member", s.MinQuorum, Stable, replacements)
 	default:
-		v.Text = "is not alive, and others stand in for it: it is removed at the time shown, unless it returns before"
+		v.Text = "is not alive, and others replace it: it is removed at the time shown, unless it returns before"
 		v.Remove = m.LastHeard.Add(s.DeadAfter)
 	}
 	return v
 }
 
-// standIns returns how many members with a vote are alive and stable, without one.
-func standIns(members []Member, without string, now time.Time) int {
+// replacements returns how many members with a vote are alive and stable, without one.
+func replacements(members []Member, without string, now time.Time) int {
 	n := 0
 	for _, m := range members {
 		if m.ID != without && m.Voter && m.Alive && now.Sub(m.Joined) >= Stable {

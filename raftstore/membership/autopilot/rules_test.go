@@ -43,8 +43,8 @@ func TestJudge(t *testing.T) {
 		{"one of three dead: nobody stands in", Defaults, cluster(2, 48), "",
 			"it is removed once 3 members with a vote are alive without it and have been members for 10m0s, and 2 " +
 				"are: start it, or add a member"},
-		{"a replacement has come", Defaults, cluster(3, 48), "d", "others stand in for it"},
-		{"not dead for long", Defaults, cluster(3, 23), "", "others stand in for it: it is removed at the time shown"},
+		{"a replacement has come", Defaults, cluster(3, 48), "d", "others replace it"},
+		{"not dead for long", Defaults, cluster(3, 23), "", "others replace it: it is removed at the time shown"},
 		{"dead for exactly as long", Defaults, cluster(3, 24), "d", ""},
 		{"the replacement is not stable", Defaults,
 			with(cluster(3, 48), func(m []Member) { m[2].Joined = noon.Add(-9 * time.Minute) }), "", "and 2 are"},
@@ -54,7 +54,7 @@ func TestJudge(t *testing.T) {
 		{"a dead member without a vote", Defaults,
 			with(cluster(3, 48), func(m []Member) { m[3].Voter = false }), "d", ""},
 		{"never heard", Defaults, with(cluster(3, 48), func(m []Member) { m[3].LastHeard = time.Time{} }), "",
-			"has not been heard since it joined, and is not removed by itself: start it, or run 'entente cluster " +
+			"has sent no heartbeat since it joined, and is not removed automatically: start it, or run 'entente cluster " +
 				"remove d'"},
 		{"switched off", Settings{DeadAfter: time.Hour, MinQuorum: 1}, cluster(3, 48), "",
 			"dead members are not removed: 'entente cluster autopilot set --remove-dead-members' changes that"},
