@@ -59,12 +59,12 @@ func serverOptions(creds credentials.TransportCredentials) []grpc.ServerOption {
 	}
 }
 
-// traced adds the options that make spans of calls, if traces are on.
-func (m *member) traced(options []grpc.ServerOption) []grpc.ServerOption {
+// traced adds the options that make spans of calls, if traces are on. members is whether only members call the server.
+func (m *member) traced(options []grpc.ServerOption, members bool) []grpc.ServerOption {
 	if m.traces == nil {
 		return options
 	}
-	return append(options, m.traces.ServerOptions()...)
+	return append(options, m.traces.ServerOptions(members)...)
 }
 
 // joinOptions are the options of the server for joiners, whose messages are received within a limit.

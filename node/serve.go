@@ -80,7 +80,7 @@ func serveOperations(m *member) error {
 
 // serveMembers serves the other members and joiners.
 func serveMembers(m *member) {
-	options := append(m.traced(memberOptions(port.Credentials(), reception)),
+	options := append(m.traced(memberOptions(port.Credentials(), reception), true),
 		grpc.ChainUnaryInterceptor(m.refuseStarting, withMember))
 	members := grpc.NewServer(options...)
 	ententev1.RegisterStoreServiceServer(members, m.store.Service(port.MemberFrom))
@@ -89,7 +89,7 @@ func serveMembers(m *member) {
 	ententev1.RegisterAuditServiceServer(members, auditapi.New(auditapi.Config{Log: m.audit, Self: m.cfg.Member.ID}))
 	m.life.Start("service for members", serveGRPC(members, m.port.Listener(port.Member)))
 
-	options = append(m.traced(joinOptions(port.Credentials(), reception)),
+	options = append(m.traced(joinOptions(port.Credentials(), reception), false),
 		grpc.ChainUnaryInterceptor(m.refuseStarting, m.recordJoin, m.recordAttestation))
 	joiners := grpc.NewServer(options...)
 	ententev1.RegisterJoinServiceServer(joiners, m.members.JoinService())
@@ -143,7 +143,7 @@ func serveCallers(m *member) error {
 
 // newAPI returns a gRPC server with all services of the API, behind the guard.
 func newAPI(m *member, options []grpc.ServerOption) *grpc.Server {
-	s := grpc.NewServer(append(append(m.traced(options), m.markOptions()...), m.guard.ServerOptions()...)...)
+	s := grpc.NewServer(append(append(m.traced(options, false), m.markOptions()...), m.guard.ServerOptions()...)...)
 	m.guard.RegisterServices(s)
 	ententev1.RegisterClusterServiceServer(s, m.members.ClusterService())
 	ententev1.RegisterDomainServiceServer(s, m.authority.DomainService())

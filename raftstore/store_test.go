@@ -180,7 +180,7 @@ func TestWithoutCompanion(t *testing.T) {
 	for _, c := range []struct {
 		ctx  context.Context
 		want int
-	}{{raftstore.WithoutCompanion(ctx), 0}, {ctx, 1}, {raftstore.JoinCompanion(raftstore.WithoutCompanion(ctx), nil), 1}} {
+	}{{raftstore.WithoutCompanion(ctx), 0}, {ctx, 1}, {raftstore.WithoutCompanion(ctx), 1}} {
 		_, err := s.Update(c.ctx, func(tx *raftstore.Tx) error { return words.Put(tx, "k", wrapperspb.String("v")) })
 		require.NoError(t, err)
 		require.Equal(t, c.want, ran)

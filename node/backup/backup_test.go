@@ -97,6 +97,29 @@ func TestSchedule(t *testing.T) {
 	})
 }
 
+// TestClockThatWasAhead: a snapshot with a time in the future delays none, is no success, and is the first to go.
+func TestClockThatWasAhead(t *testing.T) {
+	save := taken(t)
+	for _, keep := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			s := schedule(t, func(c *Config) { c.Save, c.Keep = save, keep })
+			require.NoError(t, os.MkdirAll(s.Dir, 0o700))
+			const ahead = "eu-1@eu-20360101T000000Z.snapshot"
+			require.NoError(t, os.WriteFile(filepath.Join(s.Dir, ahead), []byte("x"), 0o600))
+			require.Zero(t, s.first())
+			require.Zero(t, testutil.ToFloat64(s.last))
+			for range keep {
+				require.NoError(t, s.save(t.Context()))
+				<-time.After(time.Hour)
+			}
+			names := s.names(t)
+			require.Len(t, names, keep)
+			require.NotContains(t, names, ahead)
+			require.Positive(t, s.first()+time.Second)
+		})
+	}
+}
+
 // TestFailuresLoseNothing: a snapshot that cannot be saved or is damaged is counted and tried again, and no older one
 // is removed for it.
 func TestFailuresLoseNothing(t *testing.T) {

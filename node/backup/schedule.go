@@ -118,13 +118,18 @@ func (s *Schedule) Run(ctx context.Context) error {
 	}
 }
 
-// first returns when the first snapshot is due, from the newest one in the folder.
+// first returns when the first snapshot is due, from the newest one in the folder. One with a time in the future, which
+// a clock that was ahead has left, does not count.
 func (s *Schedule) first() time.Duration {
 	all, err := s.list()
-	if err != nil || len(all) == 0 {
+	if err != nil {
 		return 0
 	}
-	newest := all[len(all)-1]
+	past := slices.DeleteFunc(all, func(f saved) bool { return f.at.After(s.Now()) })
+	if len(past) == 0 {
+		return 0
+	}
+	newest := past[len(past)-1]
 	s.show(newest.at, newest.bytes)
 	return max(0, s.Every-s.Now().Sub(newest.at))
 }
@@ -153,7 +158,7 @@ func (s *Schedule) save(ctx context.Context) error {
 	s.saves.WithLabelValues("ok").Inc()
 	s.show(at, size)
 	s.Logger.Info("a snapshot was saved", "file", filepath.Join(s.Dir, name), "revision", info.Revision, "bytes", size)
-	return s.prune()
+	return s.prune(name)
 }
 
 // write writes a snapshot into a file, which appears when it is whole and was read back.
@@ -256,14 +261,26 @@ func (s *Schedule) list() ([]saved, error) {
 	return all, nil
 }
 
-// prune removes the oldest snapshots beyond those to keep, and what a member left that was killed while it wrote.
-func (s *Schedule) prune() error {
+// prune removes snapshots beyond those to keep: those with a time in the future first, and then the oldest, but never
+// the one that was just written. It also removes what a member left that was killed while it wrote.
+func (s *Schedule) prune(written string) error {
 	all, err := s.list()
 	if err != nil {
 		return err
 	}
+	now := s.Now()
+	slices.SortStableFunc(all, func(a, b saved) int {
+		switch future := a.at.After(now); {
+		case future == b.at.After(now):
+			return 0
+		case future:
+			return -1
+		}
+		return 1
+	})
+	all = slices.DeleteFunc(all, func(f saved) bool { return f.name == written })
 	var errs []error
-	for _, old := range all[:max(0, len(all)-s.Keep)] {
+	for _, old := range all[:max(0, len(all)-(s.Keep-1))] {
 		errs = append(errs, os.Remove(filepath.Join(s.Dir, old.name)))
 	}
 	left, err := filepath.Glob(filepath.Join(s.Dir, s.pending+"*"))

@@ -6,7 +6,8 @@
 // nothing.
 //
 // Whether a trace is recorded follows from its ID alone: the same part of all traces on every member of every cluster
-// with the same ratio. The wish of a caller counts for nothing.
+// with the same ratio. Only members pass the ID of a trace on: the call of any other caller begins a trace with an ID
+// of its own, which links to that of the caller, so that no caller decides what is recorded.
 package tracing
 
 import (
@@ -136,9 +137,14 @@ func (e *Exporter) Stop() error {
 }
 
 // ServerOptions make a span of each call with one answer that a gRPC server receives, and give the tracer to streams.
-func (e *Exporter) ServerOptions() []grpc.ServerOption {
+// A server for members goes on with the traces of its callers; any other links to them.
+func (e *Exporter) ServerOptions(members bool) []grpc.ServerOption {
+	spans := e.options()
+	if !members {
+		spans = append(spans, otelgrpc.WithPublicEndpoint())
+	}
 	return []grpc.ServerOption{
-		grpc.StatsHandler(otelgrpc.NewServerHandler(e.options()...)),
+		grpc.StatsHandler(otelgrpc.NewServerHandler(spans...)),
 		grpc.ChainStreamInterceptor(func(
 			service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler,
 		) error {

@@ -25,6 +25,7 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
@@ -144,6 +145,51 @@ func TestRatioDecidesByTrace(t *testing.T) {
 	})
 	_, s := never.Tracer().Start(trace.ContextWithRemoteSpanContext(t.Context(), wish), "call")
 	require.False(t, s.SpanContext().IsSampled())
+}
+
+// TestCallersChooseNoTrace: the ID of a trace that a caller sends, and its wish that it be recorded, count only on the
+// server for members.
+func TestCallersChooseNoTrace(t *testing.T) {
+	e, err := Start(Config{Address: "127.0.0.1:1", Plain: true, Ratio: 0.5})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = e.Stop() })
+	// The sampler records a trace by the last eight bytes of its ID: the first of these always, the second never.
+	always, never := trace.TraceID{1}, trace.TraceID{1, 15: 0xff, 8: 0xff}
+	for _, chosen := range []trace.TraceID{always, never} {
+		for _, members := range []bool{true, false} {
+			began := e.called(t, members, chosen)
+			require.Equal(t, members, began.TraceID() == chosen)
+			if members {
+				require.Equal(t, chosen == always, began.IsSampled())
+			}
+		}
+	}
+}
+
+// called returns the span of a call with the trace of a caller, on a server with the options of the exporter.
+func (e *Exporter) called(t *testing.T, members bool, chosen trace.TraceID) (began trace.SpanContext) {
+	t.Helper()
+	options := append(e.ServerOptions(members), grpc.ChainUnaryInterceptor(func(
+		ctx context.Context, _ any, _ *grpc.UnaryServerInfo, _ grpc.UnaryHandler,
+	) (any, error) {
+		began = trace.SpanContextFromContext(ctx)
+		return &ententev1.ListMembersResponse{}, nil
+	}))
+	server := grpc.NewServer(options...)
+	ententev1.RegisterClusterServiceServer(server, ententev1.UnimplementedClusterServiceServer{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go func() { _ = server.Serve(l) }()
+	defer server.Stop()
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	defer conn.Close()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent",
+		fmt.Sprintf("00-%s-%s-01", chosen, trace.SpanID{1}))
+	_, err = ententev1.NewClusterServiceClient(conn).ListMembers(ctx, &ententev1.ListMembersRequest{})
+	require.NoError(t, err)
+	require.True(t, began.IsValid())
+	return began
 }
 
 // TestQueueIsBounded: with a collector that hangs, spans beyond the queue are lost, and nothing waits for it.

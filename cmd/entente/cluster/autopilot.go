@@ -23,8 +23,8 @@ func showAutopilotCommand(env *cli.Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Show the settings of the autopilot, and the members that it is about to remove",
-		Long: `Show the settings of the autopilot, how many losses the cluster tolerates, and what happens to each member
-that is dead or waits for its vote. A dead member is removed only if others replace it: as many members with a
+		Long: `Show the settings of the autopilot, how many losses the cluster tolerates, and what happens to each
+member that is dead or waits for its vote. A dead member is removed only if others replace it: as many members with a
 vote as min_quorum requires are alive without it, each a member for ten minutes at least.`,
 		Example: `  entente cluster autopilot show
   entente cluster autopilot show -o json`,

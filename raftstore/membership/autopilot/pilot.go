@@ -32,7 +32,7 @@ type Pilot struct {
 	// ClockSane reports whether this member's clock is near those of a majority.
 	ClockSane func() bool
 	Logger    hclog.Logger
-	// Now is the clock.
+	// Now is the clock, with a monotonic reading.
 	Now func() time.Time
 	// Every is how often the leader looks. If 0, it is [lookEvery].
 	Every time.Duration
@@ -61,23 +61,21 @@ func (p *Pilot) Run(ctx context.Context) {
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	observed := seen{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if err := p.mend(ctx); err != nil && ctx.Err() == nil {
+		if err := p.mend(ctx, observed); err != nil && ctx.Err() == nil {
 			p.Logger.Warn("a member that has been dead for long could not be removed; trying again", "error", err)
 		}
 	}
 }
 
 // mend removes the member whose time has come, if there is one.
-func (p *Pilot) mend(ctx context.Context) error {
-	if !p.ClockSane() {
-		return nil
-	}
+func (p *Pilot) mend(ctx context.Context, observed seen) error {
 	v := p.Store.View()
 	s, _, err := settings(v)
 	if err != nil {
@@ -88,8 +86,9 @@ func (p *Pilot) mend(ctx context.Context) error {
 		return err
 	}
 	now := p.Now()
+	observed.observe(members, now)
 	verdict, found := due(Judge(s, members, now), now)
-	if !found {
+	if !found || !p.ClockSane() || !observed.long(verdict.ID, now) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, removeLimit)

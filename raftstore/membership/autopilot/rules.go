@@ -3,9 +3,11 @@
 //
 // A member is removed only if the leader has not heard from it for [Settings.DeadAfter], and if without it at least
 // [Settings.MinQuorum] members with a vote are alive that have been members for [Stable]: a replacement has come, and
-// has proved itself. So a cluster never shrinks below that by itself, whatever fails. One member is removed at a time,
-// by the same way as by an operator, with a line in the audit log, and only while the leader's clock is near those of a
-// majority. Votes are given by package membership, when a member has caught up.
+// has proved itself. The leader must have observed the silence itself for [MinDeadAfter], by the steady part of its
+// clock: a member that restarts while all clocks step, or that is away when another leader begins, is not removed. So a
+// cluster never shrinks below that by itself, whatever fails. One member is removed at a time, by the same way as by an
+// operator, with a line in the audit log, and only while the leader's clock is near those of a majority. Votes are
+// given by package membership, when a member has caught up.
 //
 // [Judge] has the decision; [Pilot] is the loop and the service around it.
 package autopilot
@@ -79,6 +81,30 @@ type Verdict struct {
 	Remove time.Time
 }
 
+// seen is since when one leader has observed itself that a member is not alive. The times have a monotonic reading.
+type seen map[string]time.Time
+
+// observe updates what a leader has observed.
+func (s seen) observe(members []Member, at time.Time) {
+	silent := make(map[string]bool, len(members))
+	for _, m := range members {
+		if silent[m.ID] = !m.Alive; m.Alive {
+			continue
+		}
+		if _, known := s[m.ID]; !known {
+			s[m.ID] = at
+		}
+	}
+	maps.DeleteFunc(s, func(id string, _ time.Time) bool { return !silent[id] })
+}
+
+// long reports whether the leader itself has observed the silence of a member for [MinDeadAfter]. So neither a step of
+// all clocks nor the start of a leader removes a member that is about to return.
+func (s seen) long(id string, at time.Time) bool {
+	since, known := s[id]
+	return known && at.Sub(since) >= MinDeadAfter
+}
+
 // Judge returns a verdict on each member that is dead or waits for its vote, in the order of the members.
 func Judge(s Settings, members []Member, now time.Time) []Verdict {
 	var out []Verdict
@@ -101,8 +127,8 @@ func dead(s Settings, m Member, replacements int) Verdict {
 		v.Text = "is not alive; dead members are not removed: 'entente cluster autopilot set --remove-dead-members' " +
 			"changes that"
 	case m.LastHeard.IsZero():
-		v.Text = fmt.Sprintf("has sent no heartbeat since it joined, and is not removed automatically: start it, or run "+
-			"'entente cluster remove %s'", m.ID)
+		v.Text = fmt.Sprintf("has sent no heartbeat since it joined, and is not removed automatically: start it, or "+
+			"run 'entente cluster remove %s'", m.ID)
 	case replacements < s.MinQuorum:
 		v.Text = fmt.Sprintf("is not alive; it is removed once %d members with a vote are alive without it and have "+
 			"been members for %s, and %d are: start it, or add a member", s.MinQuorum, Stable, replacements)

@@ -54,8 +54,8 @@ func TestJudge(t *testing.T) {
 		{"a dead member without a vote", Defaults,
 			with(cluster(3, 48), func(m []Member) { m[3].Voter = false }), "d", ""},
 		{"never heard", Defaults, with(cluster(3, 48), func(m []Member) { m[3].LastHeard = time.Time{} }), "",
-			"has sent no heartbeat since it joined, and is not removed automatically: start it, or run 'entente cluster " +
-				"remove d'"},
+			"has sent no heartbeat since it joined, and is not removed automatically: start it, or run " +
+				"'entente cluster remove d'"},
 		{"switched off", Settings{DeadAfter: time.Hour, MinQuorum: 1}, cluster(3, 48), "",
 			"dead members are not removed: 'entente cluster autopilot set --remove-dead-members' changes that"},
 		{"a smaller quorum", Settings{Remove: true, DeadAfter: time.Hour, MinQuorum: 2}, cluster(2, 48), "c", ""},
@@ -131,4 +131,23 @@ func TestSettings(t *testing.T) {
 		}
 		require.ErrorContains(t, err, c.err)
 	}
+}
+
+// TestLeaderObservesItself: a leader removes no member whose silence it has not observed for long, whatever the state
+// has of it, and begins again when the member returns.
+func TestLeaderObservesItself(t *testing.T) {
+	members, observed := cluster(3, 48), seen{}
+	removed, _ := due(Judge(Defaults, members, noon), noon)
+	require.Equal(t, "d", removed.ID, "by the state alone it would be removed")
+	require.False(t, observed.long("d", noon), "a leader that has just begun has observed nothing")
+	observed.observe(members, noon)
+	require.False(t, observed.long("d", noon.Add(MinDeadAfter-1)))
+	require.True(t, observed.long("d", noon.Add(MinDeadAfter)))
+	require.False(t, observed.long("a", noon.Add(MinDeadAfter)), "it is alive")
+
+	members[3].Alive = true
+	observed.observe(members, noon.Add(time.Hour))
+	members[3].Alive = false
+	observed.observe(members, noon.Add(2*time.Hour))
+	require.False(t, observed.long("d", noon.Add(2*time.Hour+MinDeadAfter-1)))
 }
