@@ -25,7 +25,7 @@ type KubernetesConfig struct {
 	// URL is the kubelet of this node, such as https://127.0.0.1:10250.
 	URL string
 	// CAFile verifies the kubelet. SkipVerification leaves that out, for a kubelet on this machine alone: its
-	// certificate is self-signed by default.
+	// certificate is self-signed by default. Then the port must be one that root, or the agent's user, listens at.
 	CAFile           string
 	SkipVerification bool
 	// TokenFile has the token for the kubelet, read for each call; CertFile and KeyFile are a certificate instead.
@@ -63,13 +63,15 @@ func NewKubernetes(cfg KubernetesConfig) (*Kubernetes, error) {
 		return nil, fmt.Errorf("kubelet.url %q is not an https URL, such as https://127.0.0.1:10250", cfg.URL)
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	dial := (&net.Dialer{}).DialContext
 	ip := net.ParseIP(u.Hostname())
 	switch {
 	case cfg.SkipVerification && (ip == nil || !ip.IsLoopback()):
 		return nil, fmt.Errorf("kubelet.skip_verification is for a kubelet on this machine, and %s is not an address "+
 			"of it: give ca_file", u.Hostname())
 	case cfg.SkipVerification:
-		config.InsecureSkipVerify = true //nolint:gosec // of this machine
+		config.InsecureSkipVerify = true //nolint:gosec // of this machine, and of root there
+		dial = dialOwn
 	case cfg.CAFile == "":
 		return nil, errors.New("kubelet.ca_file is missing: give it, or skip_verification for a kubelet on this " +
 			"machine")
@@ -92,8 +94,10 @@ func NewKubernetes(cfg KubernetesConfig) (*Kubernetes, error) {
 	return &Kubernetes{
 		cfg: cfg, cgroups: cgroupsOf,
 		client: &http.Client{
-			Timeout:   kubeletCall,
-			Transport: &http.Transport{TLSClientConfig: config, MaxConnsPerHost: 2, IdleConnTimeout: time.Minute},
+			Timeout: kubeletCall,
+			Transport: &http.Transport{
+				DialContext: dial, TLSClientConfig: config, MaxConnsPerHost: 2, IdleConnTimeout: time.Minute,
+			},
 			CheckRedirect: func(*http.Request, []*http.Request) error {
 				return http.ErrUseLastResponse // the token goes nowhere else
 			},
@@ -180,8 +184,12 @@ func (c kubeContainer) images() []string {
 	return slices.DeleteFunc(names, func(s string) bool { return s == "" })
 }
 
-// staticPod is the annotation with the UID by which the kubelet names the groups of a pod of its own files.
-const staticPod = "kubernetes.io/config.hash"
+const (
+	// staticPod is the annotation with the UID by which the kubelet names the groups of a pod of its own files.
+	staticPod = "kubernetes.io/config.hash"
+	// mirrorPod has the same value if the pod is the one that the API server has for such a pod.
+	mirrorPod = "kubernetes.io/config.mirror"
+)
 
 // of returns the selectors of a container, or nil if the kubelet does not have it.
 func (k *Kubernetes) of(ctx context.Context, uid, id string) ([]string, error) {
@@ -284,7 +292,10 @@ func (k *Kubernetes) list(ctx context.Context) (map[string]kubePod, error) {
 	of := make(map[string]kubePod, len(pods.Items))
 	for _, p := range pods.Items {
 		of[p.Metadata.UID] = p
-		if hash := p.Metadata.Annotations[staticPod]; hash != "" {
+	}
+	for _, p := range pods.Items {
+		hash := p.Metadata.Annotations[staticPod]
+		if _, taken := of[hash]; !taken && hash != "" && p.Metadata.Annotations[mirrorPod] == hash {
 			of[hash] = p
 		}
 	}

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -163,10 +164,47 @@ func TestKubeletThatFails(t *testing.T) {
 	_, err = NewKubernetes(skip)
 	require.ErrorContains(t, err, "10.0.0.1 is not an address of it: give ca_file")
 	skip.URL = cfg.URL
-	_, err = NewKubernetes(skip)
+	k, err = NewKubernetes(skip)
 	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(cfg.TokenFile, []byte("kubelet-token"), 0o600))
+	_, err = k.list(t.Context())
+	require.ErrorContains(t, err, "unexpected EOF", "it has answered")
 	_, err = NewKubernetes(KubernetesConfig{URL: "http://127.0.0.1:10255"})
 	require.ErrorContains(t, err, "is not an https URL")
 	_, err = NewKubernetes(KubernetesConfig{URL: cfg.URL})
 	require.ErrorContains(t, err, "kubelet.ca_file is missing")
+}
+
+// TestPodsOfOthers: no annotation that a pod carries makes it the pod of another UID that the kubelet runs, and that of
+// a pod of the kubelet's own files counts for its mirror alone.
+func TestPodsOfOthers(t *testing.T) {
+	const hash = "0123456789abcdef0123456789abcdef"
+	of := func(name, uid, annotations string) string {
+		return fmt.Sprintf(`{"metadata":{"name":%q,"uid":%q,"annotations":{%s}}}`, name, uid, annotations)
+	}
+	both := func(hash string) string {
+		return fmt.Sprintf(`"kubernetes.io/config.hash":%[1]q,"kubernetes.io/config.mirror":%[1]q`, hash)
+	}
+	for name, c := range map[string]struct {
+		items []string
+		uid   string
+		want  string
+	}{
+		"of another, after it":  {[]string{of("web", podUID, ""), of("thief", other, both(podUID))}, podUID, "web"},
+		"of another, before it": {[]string{of("thief", other, both(podUID)), of("web", podUID, "")}, podUID, "web"},
+		"no mirror":             {[]string{of("thief", other, `"kubernetes.io/config.hash":"`+hash+`"`)}, hash, ""},
+		"a mirror of another": {[]string{of("thief", other, `"kubernetes.io/config.hash":"`+hash+
+			`","kubernetes.io/config.mirror":"x"`)}, hash, ""},
+		"a mirror":     {[]string{of("etcd", other, both(hash))}, hash, "etcd"},
+		"a static pod": {[]string{of("etcd", hash, `"kubernetes.io/config.hash":"`+hash+`"`)}, hash, "etcd"},
+	} {
+		cfg, _ := kubelet(t, func(int64) (int, string) {
+			return http.StatusOK, `{"items":[` + strings.Join(c.items, ",") + `]}`
+		})
+		k, err := NewKubernetes(cfg)
+		require.NoError(t, err)
+		pods, err := k.list(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, c.want, pods[c.uid].Metadata.Name, name)
+	}
 }
