@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/stretchr/testify/require"
 
@@ -104,10 +106,12 @@ func TestX509PoP(t *testing.T) {
 	require.Contains(t, shown.GetSelectors(), "x509pop:serialnumber:02")
 
 	// It attests itself by its key after a restart, also without the certificate, and its node is admitted again when
-	// the key is lost: the agent of before is refused from then on.
+	// the key is lost: the agent of before is refused from then on. That waits for a minute, unless it is evicted.
 	r.end(t)
 	r.cfg.X509PoP = nil
 	r.start(t)
+	_, err = c.Agents().EvictAgent(ctx, &ententev1.EvictAgentRequest{Name: name})
+	require.NoError(t, err)
 	again := pinned(certificate)
 	again.start(t)
 	r.refused(t)
@@ -162,6 +166,21 @@ func TestEvidenceIsForTheOwnCluster(t *testing.T) {
 	require.Empty(t, list.GetAgents())
 }
 
+// serviceAccountToken returns a token as the kubelet projects it.
+func serviceAccountToken(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
+	require.NoError(t, err)
+	token, err := jwt.Signed(signer).Claims(jwt.Claims{
+		Subject: "system:serviceaccount:entente:agent", Audience: jwt.Audience{"entente"},
+		Expiry: jwt.NewNumericDate(time.Now().Add(time.Hour)),
+	}).Serialize()
+	require.NoError(t, err)
+	return token
+}
+
 // TestKubernetesToken attests an agent by a projected token, which an HTTP server reviews in the place of the API
 // server of Kubernetes.
 func TestKubernetesToken(t *testing.T) {
@@ -169,6 +188,7 @@ func TestKubernetesToken(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"status":{"authenticated":%t,"audiences":["entente"],"user":{
 			"username":"system:serviceaccount:entente:agent","extra":{
+			"authentication.kubernetes.io/pod-uid":["00000000-0000-4000-8000-000000000000"],
 			"authentication.kubernetes.io/node-uid":["6f1c0b52-0a3e-4d39-9d7c-0c8f5f3c1a11"]}}}}`,
 			r.Header.Get("Authorization") == "Bearer own")
 	}))
@@ -176,7 +196,7 @@ func TestKubernetesToken(t *testing.T) {
 	dir := t.TempDir()
 	own, projected := filepath.Join(dir, "own"), filepath.Join(dir, "projected")
 	require.NoError(t, os.WriteFile(own, []byte("own\n"), 0o600))
-	require.NoError(t, os.WriteFile(projected, []byte("a.b.c\n"), 0o600))
+	require.NoError(t, os.WriteFile(projected, []byte(serviceAccountToken(t)+"\n"), 0o600))
 	ca := writePEM(t, filepath.Join(dir, "ca.pem"), "CERTIFICATE", api.Certificate().Raw)
 	m, c, bundle := configuredCluster(t, func(cfg *config.Config) {
 		cfg.Agents.Kubernetes = []nodeattest.KubernetesConfig{{

@@ -36,7 +36,7 @@ func buildRegistration(m *member) error {
 		},
 		AuthorMay: m.authorMay, Servers: m.agentServers,
 		X509PoP: x509pop, Kubernetes: kubernetes, Certificate: m.authority.MemberSVID,
-		Binding: port.BindingFrom, Logger: m.log.Named("registration"),
+		Binding: port.BindingFrom, Origin: port.OriginFrom, Logger: m.log.Named("registration"),
 	})
 	return nil
 }

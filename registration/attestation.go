@@ -73,11 +73,15 @@ func (s *attestationService) AttestAgent(
 	return &ententev1.AttestAgentResponse{Svid: svid, SpiffeId: id.String(), Servers: s.room.servers()}, nil
 }
 
-// known returns the name of the agent with a key, or "". A member that is behind asks the leader before it finds none.
+// known returns the name of the agent with a key, or "". A member that is behind asks the leader before it finds none,
+// within the rate of the address.
 func (s *attestationService) known(ctx context.Context, identity [32]byte) (string, error) {
 	name, err := byIdentity(s.room.cfg.Store.View(), identity)
 	if err != nil || name != "" {
 		return name, err
+	}
+	if err := s.room.limits.admit(s.room.cfg.Origin(ctx), s.room.cfg.Now()); err != nil {
+		return "", err
 	}
 	view, err := s.room.cfg.Store.Read(ctx, raftstore.ReadOptions{Linearizable: true})
 	if err != nil {
@@ -129,7 +133,7 @@ func (s *attestationService) admit(
 			return "", notConfigured(fmt.Sprintf("the Kubernetes cluster %.80q", m.GetKubernetes().GetCluster()),
 				"agents { kubernetes \"NAME\" { … } }")
 		}
-		node, err = of.Verify(ctx, m.GetKubernetes().GetToken())
+		node, err = of.Verify(ctx, m.GetKubernetes().GetToken(), s.room.cfg.Origin(ctx), s.room.cfg.Now())
 	default:
 		return "", status.Error(codes.PermissionDenied, "no agent has this key: it was evicted, or never attested; "+
 			"give it a token, and "+newToken)
@@ -148,7 +152,8 @@ func notConfigured(what, how string) error {
 		"every member", what, how)
 }
 
-// enroll makes the agent of a node, in the place of the one that the same kind of evidence has shown before.
+// enroll makes the agent of a node, in the place of the one that the same kind of evidence has shown before, at most
+// once a minute.
 func (s *attestationService) enroll(ctx context.Context, node nodeattest.Node, identity [32]byte) error {
 	now := s.room.cfg.Now()
 	_, err := s.room.cfg.Store.Update(ctx, func(tx *raftstore.Tx) error {
@@ -162,6 +167,11 @@ func (s *attestationService) enroll(ctx context.Context, node nodeattest.Node, i
 		case found && (row.Value.GetBan() != nil || row.Value.GetAttestation() != node.Attestation):
 			return free(tx, node.Name)
 		case found:
+			age := now.Sub(row.Value.GetAttestTime().AsTime()).Abs() // by the clock of another member
+			if age < evidenceEvery {
+				return exhausted(evidenceEvery-age, "agent %s was attested with another key less than %s ago; "+
+					"its evidence makes one agent in that time", node.Name, evidenceEvery)
+			}
 			if err := deleteAgent(tx, row.Value); err != nil {
 				return err
 			}
@@ -169,6 +179,9 @@ func (s *attestationService) enroll(ctx context.Context, node nodeattest.Node, i
 			if n := s.room.index.nodes(); n >= maxAgents {
 				return tooManyAgents(n)
 			}
+		}
+		if err := s.room.limits.enroll(now); err != nil {
+			return err
 		}
 		if err := evicted.Delete(tx, node.Name); err != nil {
 			return err

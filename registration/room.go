@@ -21,6 +21,7 @@ import (
 	"github.com/ententehq/entente/access/grant"
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/origin"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/feed"
 	"github.com/ententehq/entente/registration/agenttoken"
@@ -74,6 +75,8 @@ type Config struct {
 	Certificate func() (*tls.Certificate, error)
 	// Binding returns the value that both ends derive from the TLS session of a call under entente-join/1.
 	Binding func(context.Context) ([]byte, bool)
+	// Origin returns where a call comes from.
+	Origin func(context.Context) origin.Origin
 	// MaxEntries bounds the entries. If 0, it is 100,000.
 	MaxEntries int
 	Logger     hclog.Logger
@@ -82,8 +85,9 @@ type Config struct {
 
 // Room has the agents and the entries of a cluster, and the services for them.
 type Room struct {
-	cfg   Config
-	index *Index
+	cfg    Config
+	index  *Index
+	limits *limits
 }
 
 // New returns a room. Its services wait until [Room.Run] runs.
@@ -98,7 +102,7 @@ func New(cfg Config) *Room {
 		cfg.MaxEntries = maxEntries
 	}
 	cfg.Store.Snapshots().Survive("registration", surviveRestore)
-	return &Room{cfg: cfg, index: newIndex(cfg.Logger, cfg.MaxEntries)}
+	return &Room{cfg: cfg, index: newIndex(cfg.Logger, cfg.MaxEntries), limits: newLimits()}
 }
 
 // Run follows the tables until ctx ends, and returns its error.

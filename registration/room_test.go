@@ -25,6 +25,7 @@ import (
 	statev1 "github.com/ententehq/entente/api/entente/state/v1"
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/authority/svid"
+	"github.com/ententehq/entente/internal/origin"
 	"github.com/ententehq/entente/raftstore"
 	"github.com/ententehq/entente/raftstore/raftstoretest"
 	"github.com/ententehq/entente/registration"
@@ -97,6 +98,7 @@ func room(t *testing.T, adjust ...func(*registration.Config)) *services {
 			return []agenttoken.Server{{Address: "10.0.0.1:7440", Identity: [32]byte{1}}}
 		},
 		Binding: func(context.Context) ([]byte, bool) { return []byte(session), true },
+		Origin:  func(context.Context) origin.Origin { return origin.Origin{Host: "192.0.2.1"} },
 	}
 	for _, f := range adjust {
 		f(&cfg)

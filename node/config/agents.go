@@ -62,9 +62,10 @@ func decodeKubernetes(d *decoder, cfg *Config, top *block, hb *hcl.Block) {
 		TokenFile: b.text("token_file", filepath.Join(serviceAccount, "token")),
 		Audience:  b.text("audience", "entente"), Accounts: b.texts("accounts"),
 	}
-	if err := entry.CheckName("the name of a Kubernetes cluster", name); err != nil || len(name) > maxKubernetesName {
+	if err := entry.CheckName("the name of a Kubernetes cluster", name); err != nil || len(name) > maxKubernetesName ||
+		strings.Contains(name, ".") {
 		d.refuse(hb.LabelRanges[0], "%q is not a name for a Kubernetes cluster: it has 1 to %d small letters, digits, "+
-			"'-', '_' and '.', since the names of its agents begin with it", name, maxKubernetesName)
+			"'-' and '_', since it is a part of the names of its agents, which a dot ends", name, maxKubernetesName)
 	}
 	same := func(other nodeattest.KubernetesConfig) bool { return other.Cluster == name }
 	if slices.ContainsFunc(cfg.Agents.Kubernetes, same) {

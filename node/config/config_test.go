@@ -206,6 +206,14 @@ func TestRefusedConfigurations(t *testing.T) {
 				"\"ops@example.org\", or leave it out\n" +
 				"entente.hcl:17: bundle_endpoint.profile.acme.eab_key_id: requires eab_hmac_key, and eab_hmac_key " +
 				"requires it; the operator of the ACME server provides both"},
+		{"a cluster of Kubernetes with a dot", validHead + "agents {\n kubernetes \"prod.eu\" {\n" +
+			" accounts = [\"a:b\"]\n }\n}",
+			`entente.hcl:12: "prod.eu" is not a name for a Kubernetes cluster: it has 1 to 20 small letters, digits, ` +
+				`'-' and '_', since it is a part of the names of its agents, which a dot ends`},
+		{"a cluster of Kubernetes with a long name", validHead + "agents {\n kubernetes \"a23456789012345678901\" {\n" +
+			" accounts = [\"a:b\"]\n }\n}",
+			`entente.hcl:12: "a23456789012345678901" is not a name for a Kubernetes cluster: it has 1 to 20 small ` +
+				`letters, digits, '-' and '_', since it is a part of the names of its agents, which a dot ends`},
 		{"upstream", validHead + `upstream "volt" {}`,
 			`entente.hcl:11: "volt" is not an upstream; write "selfsigned" or "vault", or leave the block out`},
 		{"vault without a login", validHead + "upstream \"vault\" {\n address = \"https://vault.example.org:8200\"\n " +

@@ -102,11 +102,16 @@ func BindingFrom(ctx context.Context) ([]byte, bool) {
 
 // HostFrom returns a name for the host of a gRPC call: its IPv4 address, or the /64 of its IPv6 address.
 func HostFrom(ctx context.Context) string {
+	return OriginFrom(ctx).Host
+}
+
+// OriginFrom returns the origin of a gRPC call.
+func OriginFrom(ctx context.Context) origin.Origin {
 	c, ok := CallerFrom(ctx)
 	if !ok || c.Remote == nil {
-		return ""
+		return origin.Origin{}
 	}
-	return origin.Of(c.Remote).Host
+	return origin.Of(c.Remote)
 }
 
 // MemberFrom returns the id of the member that makes a call under entente-member/1.

@@ -12,10 +12,16 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/ententehq/entente/internal/origin"
 	"github.com/ententehq/entente/registration/entry"
 )
 
@@ -26,9 +32,13 @@ const ByKubernetes = "k8s_psat"
 const (
 	maxToken  = 16 << 10
 	maxReview = 1 << 20
-	// reviewTimeout bounds a call to the API server, and maxReviews those under way: callers are not known yet.
+	// reviewTimeout bounds a call to the API server, maxReviews those under way, and hostReviews those for one address
+	// or site: callers are not known yet.
 	reviewTimeout = 5 * time.Second
 	maxReviews    = 8
+	hostReviews   = 2
+	// skew is how much later than here a token may expire by the clock of the API server.
+	skew = time.Minute
 )
 
 // KubernetesConfig configures a [Kubernetes].
@@ -47,9 +57,12 @@ type KubernetesConfig struct {
 // Kubernetes admits agents by the projected tokens of their service accounts, which the API server reviews. The token
 // must be bound to a pod on a node, which the agent is named after.
 type Kubernetes struct {
-	cfg     KubernetesConfig
-	client  *http.Client
-	reviews chan struct{}
+	cfg    KubernetesConfig
+	client *http.Client
+
+	mu      sync.Mutex
+	reviews int
+	by      origin.Counts // of the reviews
 }
 
 // NewKubernetes reads the authorities.
@@ -66,9 +79,7 @@ func NewKubernetes(cfg KubernetesConfig) (*Kubernetes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", cfg.CAFile, err)
 	}
-	return &Kubernetes{
-		cfg: cfg, client: newReviewClient(roots), reviews: make(chan struct{}, maxReviews),
-	}, nil
+	return &Kubernetes{cfg: cfg, client: newReviewClient(roots), by: origin.Counts{}}, nil
 }
 
 func newReviewClient(roots *x509.CertPool) *http.Client {
@@ -103,16 +114,85 @@ type tokenReview struct {
 }
 
 // Verify has a token reviewed, and returns the node of its pod. An error that is no [Refusal] decides nothing.
-func (k *Kubernetes) Verify(ctx context.Context, token string) (Node, error) {
-	if n := len(token); n == 0 || n > maxToken || strings.Count(token, ".") != 2 {
-		return Node{}, refuse("k8s_psat: the token of %d bytes is no service account token", n)
+func (k *Kubernetes) Verify(ctx context.Context, token string, from origin.Origin, now time.Time) (Node, error) {
+	if err := k.claimed(token, now); err != nil {
+		return Node{}, err
 	}
+	leave, err := k.enter(from)
+	if err != nil {
+		return Node{}, err
+	}
+	defer leave()
 	review, err := k.review(ctx, token)
 	if err != nil {
 		return Node{}, fmt.Errorf("review the token of an agent at the API server of %s: %w", k.cfg.Cluster, err)
 	}
 	return k.judge(review)
 }
+
+// signatures are the algorithms that API servers sign with.
+var signatures = []jose.SignatureAlgorithm{
+	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512,
+	jose.EdDSA,
+}
+
+// claimed refuses a token that by its own claims, which nothing has verified yet, the review could not make count.
+func (k *Kubernetes) claimed(token string, now time.Time) error {
+	var parsed *jwt.JSONWebToken
+	err := errors.New("its size is not that of one")
+	if n := len(token); n > 0 && n <= maxToken {
+		parsed, err = jwt.ParseSigned(token, signatures)
+	}
+	var claims jwt.Claims
+	if err == nil {
+		err = parsed.UnsafeClaimsWithoutVerification(&claims)
+	}
+	switch {
+	case err != nil:
+		return refuse("k8s_psat: the token of %d bytes is no service account token: %.200v", len(token), err)
+	case claims.Expiry == nil || now.After(claims.Expiry.Time().Add(skew)):
+		return refuse("k8s_psat: the token has expired, or has no end: show the one that the kubelet projects now")
+	case !slices.Contains(claims.Audience, k.cfg.Audience):
+		return k.foreign()
+	}
+	_, err = k.account(claims.Subject)
+	return err
+}
+
+func (k *Kubernetes) foreign() error {
+	return refuse("k8s_psat: the token is not for the audience %q: project one for it into the pod", k.cfg.Audience)
+}
+
+// account returns the NAMESPACE:NAME of one of the accounts of agents.
+func (k *Kubernetes) account(user string) (string, error) {
+	account, ok := strings.CutPrefix(user, "system:serviceaccount:")
+	if !ok || !slices.Contains(k.cfg.Accounts, account) {
+		return "", refuse("k8s_psat: %.200q is not one of the accounts of agents in %s: list it in accounts", user,
+			k.cfg.Cluster)
+	}
+	return account, nil
+}
+
+// enter takes the place of a review, if there is one for the address.
+func (k *Kubernetes) enter(from origin.Origin) (leave func(), _ error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.reviews >= maxReviews || k.by[from.Host] >= hostReviews || k.by[from.Site] >= hostReviews {
+		return nil, fmt.Errorf("too many reviews are under way at the API server of %s, %d of them for %s: try again",
+			k.cfg.Cluster, k.by[from.Host], from.Host)
+	}
+	k.reviews++
+	k.by.Add(from, 1)
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.reviews--
+		k.by.Add(from, -1)
+	}, nil
+}
+
+// uuid is the form of the UIDs that the API server makes.
+var uuid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // judge decides on a reviewed token.
 func (k *Kubernetes) judge(r *tokenReview) (Node, error) {
@@ -121,13 +201,11 @@ func (k *Kubernetes) judge(r *tokenReview) (Node, error) {
 		return Node{}, refuse("k8s_psat: the API server of %s does not accept the token: %.200s", k.cfg.Cluster,
 			r.Status.Error)
 	case !slices.Contains(r.Status.Audiences, k.cfg.Audience):
-		return Node{}, refuse("k8s_psat: the token is not for the audience %q: project one for it into the pod",
-			k.cfg.Audience)
+		return Node{}, k.foreign()
 	}
-	account, ok := strings.CutPrefix(r.Status.User.Username, "system:serviceaccount:")
-	if !ok || !slices.Contains(k.cfg.Accounts, account) {
-		return Node{}, refuse("k8s_psat: %.200q is not one of the accounts of agents in %s: list it in accounts",
-			r.Status.User.Username, k.cfg.Cluster)
+	account, err := k.account(r.Status.User.Username)
+	if err != nil {
+		return Node{}, err
 	}
 	namespace, name, _ := strings.Cut(account, ":")
 	extra := func(key string) string {
@@ -137,22 +215,21 @@ func (k *Kubernetes) judge(r *tokenReview) (Node, error) {
 		}
 		return values[0]
 	}
-	uid := extra("node-uid")
+	uid, pod := extra("node-uid"), extra("pod-uid")
 	agent := "k8s." + k.cfg.Cluster + "." + uid
-	if err := entry.CheckName("its agent", agent); err != nil || uid == "" {
+	if err := entry.CheckName("its agent", agent); err != nil || !uuid.MatchString(uid) || !uuid.MatchString(pod) {
 		return Node{}, refuse("k8s_psat: the token is not bound to a pod on a node: project it into the pod of the "+
-			"agent (Kubernetes 1.32 or later); its node has the UID %.80q", uid)
+			"agent (Kubernetes 1.32 or later); its node has the UID %.80q, and its pod %.80q", uid, pod)
 	}
 	n := Node{Name: agent, Attestation: ByKubernetes}
 	for _, s := range [][2]string{
 		{"cluster", k.cfg.Cluster}, {"agent_ns", namespace}, {"agent_sa", name}, {"agent_pod_name", extra("pod-name")},
-		{"agent_pod_uid", extra("pod-uid")}, {"agent_node_name", extra("node-name")}, {"agent_node_uid", uid},
+		{"agent_pod_uid", pod}, {"agent_node_name", extra("node-name")}, {"agent_node_uid", uid},
 	} {
 		if s[1] != "" {
 			n.Selectors = append(n.Selectors, ByKubernetes+":"+s[0]+":"+s[1])
 		}
 	}
-	var err error
 	if n.Selectors, err = entry.ParseSelectors("the review", n.Selectors); err != nil {
 		return Node{}, refuse("k8s_psat: %v", err)
 	}
@@ -161,12 +238,6 @@ func (k *Kubernetes) judge(r *tokenReview) (Node, error) {
 
 // review returns the API server's answer.
 func (k *Kubernetes) review(ctx context.Context, token string) (*tokenReview, error) {
-	select {
-	case k.reviews <- struct{}{}:
-		defer func() { <-k.reviews }()
-	default:
-		return nil, errors.New("too many reviews are under way: try again")
-	}
 	own, err := os.ReadFile(k.cfg.TokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the token of this member: %w", err)

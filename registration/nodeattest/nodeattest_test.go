@@ -21,9 +21,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/stretchr/testify/require"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
+	"github.com/ententehq/entente/internal/origin"
 	"github.com/ententehq/entente/registration/possession"
 )
 
@@ -183,21 +186,45 @@ const accepted = `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1",
 "groups":["system:serviceaccounts"],
 "extra":{"authentication.kubernetes.io/node-name":["ip-10-0-0-1.ec2.internal"],
 "authentication.kubernetes.io/node-uid":["6f1c0b52-0a3e-4d39-9d7c-0c8f5f3c1a11"],
-"authentication.kubernetes.io/pod-name":["agent-x7"],"authentication.kubernetes.io/pod-uid":["p"]}}}}`
+"authentication.kubernetes.io/pod-name":["agent-x7"],
+"authentication.kubernetes.io/pod-uid":["00000000-0000-4000-8000-000000000000"]}}}}`
+
+// projectedToken returns a token with the claims of one that the kubelet projects, changed.
+func projectedToken(t *testing.T, change func(*jwt.Claims)) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, nil)
+	require.NoError(t, err)
+	claims := jwt.Claims{
+		Subject: "system:serviceaccount:entente:agent", Audience: jwt.Audience{"api", "entente"},
+		Expiry: jwt.NewNumericDate(now),
+	}
+	if change != nil {
+		change(&claims)
+	}
+	token, err := jwt.Signed(signer).Claims(claims).Serialize()
+	require.NoError(t, err)
+	return token
+}
+
+var one = origin.Origin{Host: "192.0.2.1"}
 
 func TestKubernetes(t *testing.T) {
+	projected := projectedToken(t, nil)
 	code, text := http.StatusCreated, accepted
 	k, requests := apiServer(t, func(token string) (int, string) {
-		require.Equal(t, "a.b.c for entente", token)
+		require.Equal(t, projected+" for entente", token)
 		return code, text
 	})
-	n, err := k.Verify(t.Context(), "a.b.c")
+	n, err := k.Verify(t.Context(), projected, one, now)
 	require.NoError(t, err)
 	require.Equal(t, Node{
 		Name: "k8s.prod.6f1c0b52-0a3e-4d39-9d7c-0c8f5f3c1a11", Attestation: "k8s_psat", Selectors: []string{
 			"k8s_psat:agent_node_name:ip-10-0-0-1.ec2.internal",
 			"k8s_psat:agent_node_uid:6f1c0b52-0a3e-4d39-9d7c-0c8f5f3c1a11", "k8s_psat:agent_ns:entente",
-			"k8s_psat:agent_pod_name:agent-x7", "k8s_psat:agent_pod_uid:p", "k8s_psat:agent_sa:agent",
+			"k8s_psat:agent_pod_name:agent-x7",
+			"k8s_psat:agent_pod_uid:00000000-0000-4000-8000-000000000000", "k8s_psat:agent_sa:agent",
 			"k8s_psat:cluster:prod",
 		},
 	}, n)
@@ -212,9 +239,12 @@ func TestKubernetes(t *testing.T) {
 		`"admin" is not one of the accounts`:       {"system:serviceaccount:entente:agent", "admin"},
 		"is not bound to a pod on a node":          {"kubernetes.io/node-uid", "kubernetes.io/node-id"},
 		`has the UID "../a"`:                       {"6f1c0b52-0a3e-4d39-9d7c-0c8f5f3c1a11", "../a"},
+		`has the UID "a.b"`:                        {"6f1c0b52-0a3e-4d39-9d7c-0c8f5f3c1a11", "a.b"},
+		`and its pod ""`:                           {"kubernetes.io/pod-uid", "kubernetes.io/pod-id"},
+		`and its pod "p"`:                          {"00000000-0000-4000-8000-000000000000", "p"},
 	} {
 		code, text = http.StatusCreated, strings.Replace(accepted, change[0], change[1], 1)
-		_, err := k.Verify(t.Context(), "a.b.c")
+		_, err := k.Verify(t.Context(), projected, one, now)
 		require.ErrorAs(t, err, new(*Refusal), want)
 		require.ErrorContains(t, err, want)
 	}
@@ -230,17 +260,78 @@ func TestKubernetes(t *testing.T) {
 		"500 Internal":    {http.StatusInternalServerError, ""},
 	} {
 		code, text = answer.code, answer.text
-		_, err := k.Verify(t.Context(), "a.b.c")
+		_, err := k.Verify(t.Context(), projected, one, now)
 		require.ErrorContains(t, err, want)
 		require.NotErrorAs(t, err, new(*Refusal), want)
 	}
-	for _, token := range []string{"", "a", strings.Repeat("a.", 3), strings.Repeat("a", maxToken) + ".b.c"} {
-		_, err := k.Verify(t.Context(), token)
-		require.ErrorAs(t, err, new(*Refusal), token)
+}
+
+// TestKubernetesClaims: a token that the review could not make count is not sent to the API server.
+func TestKubernetesClaims(t *testing.T) {
+	k, requests := apiServer(t, func(string) (int, string) { return http.StatusCreated, accepted })
+	for want, token := range map[string]string{
+		"the token of 0 bytes is no service account token": "",
+		"5 bytes is no service account token":              "a.b.c",
+		"the token of 16389 bytes":                         strings.Repeat("a", maxToken) + ".b.c.",
+		"has expired": projectedToken(t, func(c *jwt.Claims) {
+			c.Expiry = jwt.NewNumericDate(now.Add(-skew - time.Second))
+		}),
+		"or has no end": projectedToken(t, func(c *jwt.Claims) { c.Expiry = nil }),
+		`is not for the audience "entente"`: projectedToken(t, func(c *jwt.Claims) {
+			c.Audience = jwt.Audience{"api"}
+		}),
+		`"system:serviceaccount:entente:other" is not one of the accounts`: projectedToken(t, func(c *jwt.Claims) {
+			c.Subject = "system:serviceaccount:entente:other"
+		}),
+		`"entente:agent" is not one of the accounts`: projectedToken(t, func(c *jwt.Claims) {
+			c.Subject = "entente:agent"
+		}),
+	} {
+		_, err := k.Verify(t.Context(), token, one, now)
+		require.ErrorAs(t, err, new(*Refusal), want)
+		require.ErrorContains(t, err, want)
 	}
-	for range maxReviews {
-		k.reviews <- struct{}{}
+	require.Empty(t, requests)
+}
+
+// TestKubernetesReviewsAreShared: one address or site leaves places for reviews to the others.
+func TestKubernetesReviewsAreShared(t *testing.T) {
+	k, requests := apiServer(t, func(string) (int, string) { return http.StatusCreated, accepted })
+	token := projectedToken(t, nil)
+	var leave []func()
+	enter := func(from origin.Origin) {
+		t.Helper()
+		l, err := k.enter(from)
+		require.NoError(t, err)
+		leave = append(leave, l)
 	}
-	_, err = k.Verify(t.Context(), "a.b.c")
-	require.ErrorContains(t, err, "too many reviews are under way")
+	for range hostReviews {
+		enter(one)
+	}
+	busy := func(from origin.Origin) {
+		t.Helper()
+		_, err := k.Verify(t.Context(), token, from, now)
+		require.ErrorContains(t, err, "too many reviews are under way at the API server of prod")
+		require.NotErrorAs(t, err, new(*Refusal))
+	}
+	busy(one)
+	enter(origin.Origin{Host: "2001:db8:0:1::/64", Site: "2001:db8::/48"})
+	enter(origin.Origin{Host: "2001:db8:0:2::/64", Site: "2001:db8::/48"})
+	busy(origin.Origin{Host: "2001:db8:0:3::/64", Site: "2001:db8::/48"})
+	require.Empty(t, requests)
+	two := origin.Origin{Host: "192.0.2.2"}
+	_, err := k.Verify(t.Context(), token, two, now)
+	require.NoError(t, err)
+	for range 2 {
+		enter(two)
+		enter(origin.Origin{Host: "192.0.2.3"})
+	}
+	busy(origin.Origin{Host: "192.0.2.4"})
+	for _, l := range leave {
+		l()
+	}
+	require.Zero(t, k.reviews)
+	require.Empty(t, k.by)
+	_, err = k.Verify(t.Context(), token, one, now)
+	require.NoError(t, err)
 }
