@@ -88,6 +88,20 @@ func (g *group) use(n int) {
 	g.idle = time.Now()
 }
 
+// refused reports whether a member has refused the group.
+func (g *group) refused() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err != nil
+}
+
+// unused reports whether no program uses the group, and since when.
+func (g *group) unused() (since time.Time, unused bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.idle, g.programs == 0
+}
+
 // subscribe takes over changes of one stream's subscriptions.
 func (g *group) subscribe(added, dropped []typed) error {
 	g.mu.Lock()
@@ -142,20 +156,21 @@ func (g *group) subscribed(key typed) bool {
 	return g.subscriptions[key] != nil || g.subscriptions[typed{key.of, everything}] != nil
 }
 
-// sweep ends what no program has used for a while, and reports whether the group itself is unused. Nothing ends without
-// a member: it could not be received again.
+// sweep ends what no program has used for a while, and reports whether the group itself is unused. Nothing that was
+// received ends without a member: it could not be received again.
 func (g *group) sweep(now time.Time) (unused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	unused = g.programs == 0 && now.Sub(g.idle) > linger
 	if !g.live {
-		return false
+		return unused && len(g.resources) == 0
 	}
 	g.discard(func(u *users) bool { return now.Sub(u.idle) > linger })
 	select {
 	case g.wake <- struct{}{}:
 	default:
 	}
-	return g.programs == 0 && now.Sub(g.idle) > linger
+	return unused
 }
 
 // wanted returns what a stream is to have of a type.

@@ -42,11 +42,23 @@ type Relay struct {
 
 	mu     sync.Mutex
 	groups map[string]*group
+	// connections are those of identities whose streams run.
+	connections map[string]*connection
+}
+
+// connection is the one to members with the credentials of an identity.
+type connection struct {
+	grpc.ClientConnInterface
+	done    func()
+	streams int
 }
 
 const (
 	// maxGroups bounds the streams to members.
 	maxGroups = 1024
+	// shares is the part of what others leave that one identity can have. Its programs choose what they are, and so how
+	// many kinds of them there are: those of others on the same machine have their streams all the same.
+	shares = 64
 	// linger is how long an identity's stream and a resource stay without a program that uses them: one that restarts
 	// during an outage is served then.
 	linger = 10 * time.Minute
@@ -58,7 +70,7 @@ func New(cfg Config) *Relay {
 	if cfg.MaxStale == 0 {
 		cfg.MaxStale = DefaultMaxStale
 	}
-	r := &Relay{cfg: cfg, groups: map[string]*group{}}
+	r := &Relay{cfg: cfg, groups: map[string]*group{}, connections: map[string]*connection{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.tasks.Go(r.sweep)
 	return r
@@ -74,7 +86,8 @@ func (r *Relay) Close() {
 type Dial func() (conn grpc.ClientConnInterface, done func(), err error)
 
 // Subscribe returns the source of one program's stream. identity names whose rights it has, and dial connects with
-// them; it is called if no other program has the same identity and is of the same kind, by its node.
+// them; it is called if no other program has the same identity. One identity can have only a share of all streams,
+// except the empty one, which is that of a relay with one connection.
 func (r *Relay) Subscribe(identity string, node *core.Node, dial Dial) (discovery.Source, error) {
 	node = r.reduced(node)
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(node)
@@ -88,12 +101,15 @@ func (r *Relay) Subscribe(identity string, node *core.Node, dial Dial) (discover
 		return nil, status.Error(codes.Unavailable, "the relay stops")
 	}
 	g := r.groups[key]
+	if g != nil && g.refused() { // it is about to end
+		delete(r.groups, key)
+		g = nil
+	}
 	if g == nil {
-		if len(r.groups) >= maxGroups {
-			return nil, status.Errorf(codes.ResourceExhausted, "there are %d kinds of xDS clients on this node, which "+
-				"is the limit", maxGroups)
+		if err := r.room(identity); err != nil {
+			return nil, err
 		}
-		conn, done, err := dial()
+		conn, err := r.connect(identity, dial)
 		if err != nil {
 			return nil, err
 		}
@@ -102,8 +118,7 @@ func (r *Relay) Subscribe(identity string, node *core.Node, dial Dial) (discover
 		g.end = cancel
 		r.groups[key] = g
 		r.tasks.Go(func() {
-			defer done()
-			defer r.forget(key, g)
+			defer r.forget(key, g, conn)
 			g.run(ctx, conn)
 		})
 	}
@@ -111,13 +126,68 @@ func (r *Relay) Subscribe(identity string, node *core.Node, dial Dial) (discover
 	return &subscriber{group: g, subscriptions: map[typed]bool{}}, nil
 }
 
-// forget removes a group whose stream has ended for good.
-func (r *Relay) forget(key string, g *group) {
+// room makes room for one more stream of an identity, or returns why there is none. A stream of the same identity that
+// no program uses gives way. r.mu is held.
+func (r *Relay) room(identity string) error {
+	var own int
+	var spare string
+	var since time.Time
+	for key, g := range r.groups {
+		if g.identity != identity {
+			continue
+		}
+		own++
+		if idle, unused := g.unused(); unused && (spare == "" || idle.Before(since)) {
+			spare, since = key, idle
+		}
+	}
+	free, share := maxGroups-len(r.groups), maxGroups
+	if identity != "" {
+		share = max(1, (free+own)/shares)
+	}
+	switch {
+	case free > 0 && own < share:
+		return nil
+	case spare != "":
+		r.groups[spare].end()
+		delete(r.groups, spare)
+		return nil
+	}
+	return status.Errorf(codes.ResourceExhausted, "the programs of %q have %d streams of routes on this node, one for "+
+		"each locality and listener, and can have no more: all together have %d of %d", identity, own, maxGroups-free,
+		maxGroups)
+}
+
+// connect returns the connection of an identity for one more stream. r.mu is held.
+func (r *Relay) connect(identity string, dial Dial) (*connection, error) {
+	c := r.connections[identity]
+	if c == nil {
+		conn, done, err := dial()
+		if err != nil {
+			return nil, err
+		}
+		c = &connection{ClientConnInterface: conn, done: done}
+		r.connections[identity] = c
+	}
+	c.streams++
+	return c, nil
+}
+
+// forget removes a group whose stream has ended for good, and its connection with the last one.
+func (r *Relay) forget(key string, g *group, conn *connection) {
 	g.end()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.groups[key] == g {
 		delete(r.groups, key)
+	}
+	conn.streams--
+	last := conn.streams == 0
+	if last {
+		delete(r.connections, g.identity)
+	}
+	r.mu.Unlock()
+	if last {
+		conn.done()
 	}
 }
 
@@ -142,20 +212,24 @@ func (r *Relay) sweep() {
 	}
 }
 
-// reduced returns what a member has to know of a node. Programs of which that is equal share a stream.
+// reduced returns what a member reads of a node. Programs of which that is equal share a stream.
 func (r *Relay) reduced(node *core.Node) *core.Node {
+	l := node.GetLocality()
 	out := &core.Node{
-		Id: "entente", Cluster: node.GetCluster(), Locality: node.GetLocality(),
+		Id:       "entente",
+		Locality: &core.Locality{Region: l.GetRegion(), Zone: l.GetZone(), SubZone: l.GetSubZone()},
 		Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{}},
 	}
+	key := xdsupdate.OutboundKey
 	if slices.Contains(node.GetClientFeatures(), xdsupdate.NoOverprovisioning) {
+		key = xdsupdate.RootsKey
 		out.ClientFeatures = []string{xdsupdate.NoOverprovisioning}
-		out.UserAgentName = node.GetUserAgentName()
-	}
-	for _, key := range []string{xdsupdate.RootsKey, xdsupdate.OutboundKey} {
-		if value, ok := node.GetMetadata().GetFields()[key]; ok {
-			out.Metadata.Fields[key] = value
+		if strings.HasPrefix(node.GetUserAgentName(), xdsupdate.NodeJS) {
+			out.UserAgentName = xdsupdate.NodeJS
 		}
+	}
+	if value := node.GetMetadata().GetFields()[key].GetStringValue(); value != "" {
+		out.Metadata.Fields[key] = structpb.NewStringValue(value)
 	}
 	for key, value := range r.cfg.Metadata {
 		out.Metadata.Fields[key] = structpb.NewStringValue(value)

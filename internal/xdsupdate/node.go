@@ -9,6 +9,9 @@ import (
 // NoOverprovisioning is the client feature that distinguishes gRPC from Envoy (gRFC A27).
 const NoOverprovisioning = "envoy.lb.does_not_support_overprovisioning"
 
+// NodeJS starts the user agent of @grpc/grpc-js-xds, which does not read bundle maps.
+const NodeJS = "gRPC Node Pure JS"
+
 // RootsKey is the key in the metadata of a node under which a gRPC client states how it reads roots.
 const RootsKey = "entente.roots"
 

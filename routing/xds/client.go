@@ -48,9 +48,6 @@ const (
 	RootsFiles = "file_per_domain"
 )
 
-// nodeJS is the user agent of @grpc/grpc-js-xds, which does not read bundle maps.
-const nodeJS = "gRPC Node Pure JS"
-
 // Client is the relevant part of a node. It is comparable.
 type Client struct {
 	Kind     Kind
@@ -69,7 +66,7 @@ func ClientOf(node *core.Node, region string) (Client, error) {
 	if slices.Contains(node.GetClientFeatures(), xdsupdate.NoOverprovisioning) {
 		c.Kind = GRPC
 		roots := node.GetMetadata().GetFields()[RootsKey].GetStringValue()
-		if roots == RootsFiles || (roots == "" && strings.HasPrefix(node.GetUserAgentName(), nodeJS)) {
+		if roots == RootsFiles || (roots == "" && strings.HasPrefix(node.GetUserAgentName(), xdsupdate.NodeJS)) {
 			c.Kind = GRPCSplit
 		}
 	}
