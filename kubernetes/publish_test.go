@@ -1,6 +1,7 @@
 package kubernetes_test
 
 import (
+	"context"
 	"encoding/base64"
 	"maps"
 	"strings"
@@ -8,7 +9,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	ententev1 "github.com/ententehq/entente/api/entente/v1"
 	"github.com/ententehq/entente/bundle"
@@ -33,6 +40,8 @@ func TestPublications(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { part(t, w) })
 	}
+	// It installs what the part about spire-controller-manager has to miss first.
+	t.Run("a stolen account changes nothing of others", func(t *testing.T) { stolenAccount(t, w) })
 	t.Run("an outage of the API server", func(t *testing.T) { outage(t, w) })
 }
 
@@ -262,7 +271,7 @@ func spread(t *testing.T, w *world) {
 	for _, namespace := range []string{"spread-a", "spread-b"} {
 		w.server.Kubectl(t, "", "create", "namespace", namespace)
 	}
-	w.server.Kubectl(t, "", "label", "namespace", "spread-a", "trust=yes")
+	w.server.Kubectl(t, "", "label", "namespace", "spread-a", "kube-public", "trust=yes")
 	w.apply(t, `
 apiVersion: entente.io/v1alpha1
 kind: ClusterBundlePublication
@@ -278,6 +287,7 @@ spec:
 		return w.data(t, configMap, namespace, "linkerd-identity-trust-roots")["ca-bundle.crt"] == string(b.PEM())
 	}
 	until(t, "the selected namespace", func() bool { return has("spread-a") })
+	require.False(t, has("kube-public"))
 	require.False(t, has("spread-b"))
 	w.server.Kubectl(t, "", "label", "namespace", "spread-b", "trust=yes")
 	until(t, "a namespace that is selected later", func() bool { return has("spread-b") })
@@ -402,5 +412,83 @@ func refusedByServer(t *testing.T, w *world) {
 		},
 	} {
 		require.Contains(t, w.server.Refuses(t, head+"spec: "+c.spec+"\n", "apply", "-f", "-"), c.refusal)
+	}
+}
+
+// stolenAccount uses the rights of the controller as whoever has its token can.
+func stolenAccount(t *testing.T, w *world) {
+	w.server.Kubectl(t, "", "apply", "-f", "testdata/spire.spiffe.io_clusterfederatedtrustdomains.yaml")
+	w.server.Kubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout="+patience.String())
+	thief, err := runtimeclient.New(w.server.Account(t, "entente", "entente-kubernetes"),
+		runtimeclient.Options{Scheme: runtime.NewScheme()})
+	require.NoError(t, err)
+	const (
+		kube    = "entente-kubernetes writes nothing in the namespaces kube-*"
+		foreign = "entente-kubernetes changes only objects that it made"
+		form    = "what entente-kubernetes writes has the label app.kubernetes.io/managed-by=entente-kubernetes and " +
+			"belongs to a publication"
+	)
+	refuses := func(err error, message string) {
+		t.Helper()
+		require.True(t, apierrors.IsForbidden(err) || apierrors.IsInvalid(err), err)
+		require.ErrorContains(t, err, message)
+	}
+	object := func(kind schema.GroupVersionKind, namespace, name string) *unstructured.Unstructured {
+		o := &unstructured.Unstructured{Object: map[string]any{}}
+		o.SetGroupVersionKind(kind)
+		o.SetNamespace(namespace)
+		o.SetName(name)
+		switch kind {
+		case trustBundle:
+			o.Object["spec"] = map[string]any{"trustBundle": string(w.bundle(t, home).PEM())}
+		case federated:
+			o.Object["spec"] = map[string]any{
+				"trustDomain": "victim.example.org", "bundleEndpointURL": "https://victim.example.org",
+				"bundleEndpointProfile": map[string]any{"type": "https_web"},
+			}
+		}
+		return o
+	}
+	// The owner is of a kind that the running controller does not follow: it removes what has lost its publication.
+	own := func(o *unstructured.Unstructured) *unstructured.Unstructured {
+		o.SetLabels(map[string]string{plan.ManagedByLabel: plan.Manager})
+		controller := true
+		o.SetOwnerReferences([]metav1.OwnerReference{{
+			APIVersion: publication.GroupVersion().String(), Kind: "Stolen", Name: "p", UID: "1",
+			Controller: &controller,
+		}})
+		return o
+	}
+	patch := runtimeclient.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{
+		"app.kubernetes.io/managed-by":"entente-kubernetes"}}}`))
+
+	for _, o := range []*unstructured.Unstructured{
+		object(configMap, "kube-system", "coredns"), object(configMap, "default", "app"),
+		object(secret, "secrets", "password"), object(trustBundle, "", "theirs"), object(federated, "", "theirs"),
+	} {
+		name := o.GetKind() + " " + o.GetName()
+		require.NoError(t, w.api.Create(t.Context(), o.DeepCopy()), name)
+		t.Cleanup(func() { _ = w.api.Delete(context.Background(), o) })
+		until(t, "the policy counts for the "+name, func() bool { // the API server reads it within a second or so
+			return thief.Patch(t.Context(), o.DeepCopy(), patch, runtimeclient.DryRunAll) != nil
+		})
+		refused := foreign
+		if o.GetNamespace() == "kube-system" {
+			refused = kube
+		}
+		refuses(thief.Patch(t.Context(), o.DeepCopy(), patch), refused)
+		refuses(thief.Delete(t.Context(), o.DeepCopy()), refused)
+		require.Empty(t, w.get(t, o.GroupVersionKind(), o.GetNamespace(), o.GetName()).GetLabels(), name)
+	}
+	refuses(thief.Create(t.Context(), own(object(configMap, "kube-system", "new"))), kube)
+	for _, o := range []*unstructured.Unstructured{
+		object(configMap, "default", "new"), object(secret, "secrets", "new"), object(trustBundle, "", "new"),
+		object(federated, "", "new"),
+	} {
+		refuses(thief.Create(t.Context(), o.DeepCopy()), form)
+		require.NoError(t, thief.Create(t.Context(), own(o.DeepCopy())), o.GetKind())
+		refuses(thief.Patch(t.Context(), o.DeepCopy(), runtimeclient.RawPatch(types.MergePatchType,
+			[]byte(`{"metadata":{"ownerReferences":null}}`))), form)
+		require.NoError(t, thief.Delete(t.Context(), o.DeepCopy()), o.GetKind())
 	}
 }

@@ -42,7 +42,7 @@ type world struct {
 	lost   chan struct{}        // has a value after the controller ended by itself
 }
 
-// newWorld starts everything. The controller has the rights of the manifest, and Secrets in the namespace "secrets".
+// newWorld starts everything. The controller has the rights of the manifests, and Secrets in the namespace "secrets".
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	runtimelog.SetLogger(logr.Discard()) // the manager has a logger of its own
@@ -57,7 +57,7 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = w.admin.Close() })
 
-	w.server.Kubectl(t, "", "apply", "-f", "../deploy/crds", "-f", "../deploy/kubernetes/rbac.yaml")
+	w.server.Kubectl(t, "", "apply", "-f", "../deploy/crds", "-f", "../deploy/kubernetes")
 	w.server.Kubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout="+patience.String())
 	w.server.Kubectl(t, "", "create", "namespace", "secrets")
 	w.server.Kubectl(t, "", "create", "rolebinding", "entente", "--namespace=secrets",

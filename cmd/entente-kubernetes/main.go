@@ -57,7 +57,7 @@ func command(stderr io.Writer) *cobra.Command {
 resources of the kinds BundlePublication and ClusterBundlePublication say, keeps them up to date, and removes those
 whose trust has ended.
 
-The controller needs a role "reader" in Entente, and in Kubernetes the rights in deploy/kubernetes/rbac.yaml.`,
+The controller needs a role "reader" in Entente, and in Kubernetes the rights in deploy/kubernetes.`,
 		Example: `  entente-kubernetes --address eu-1.example.org:7440 \
     --workload-socket /run/entente-agent/public/api.sock
   entente-kubernetes --address eu-1.example.org:7440 --cert svid.pem --key svid.key --bundle bundle.pem \

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -196,7 +197,8 @@ func (r *reconciler) removeAll(ctx context.Context, p plan.Publication) error {
 	return err
 }
 
-// namespaces returns the namespaces that a publication selects.
+// namespaces returns the namespaces that a publication selects, without those of Kubernetes itself: the policy in
+// deploy/kubernetes keeps the controller out of them.
 func (r *reconciler) namespaces(ctx context.Context, p *v1alpha1.ClusterBundlePublication) (names []string, err error) {
 	spread := p.Spec.ConfigMap
 	if spread == nil {
@@ -214,7 +216,7 @@ func (r *reconciler) namespaces(ctx context.Context, p *v1alpha1.ClusterBundlePu
 		return nil, err
 	}
 	for _, n := range list.Items {
-		if n.DeletionTimestamp == nil && selector.Matches(labels.Set(n.Labels)) {
+		if n.DeletionTimestamp == nil && !strings.HasPrefix(n.Name, "kube-") && selector.Matches(labels.Set(n.Labels)) {
 			names = append(names, n.Name)
 		}
 	}

@@ -66,7 +66,8 @@ type ClusterBundlePublicationSpec struct {
 // SpreadTarget is a ConfigMap or a Secret in every selected namespace.
 type SpreadTarget struct {
 	DataTarget `json:",inline"`
-	// NamespaceSelector selects namespaces by their labels. An empty selector selects all.
+	// NamespaceSelector selects namespaces by their labels. An empty selector selects all. Those of Kubernetes itself,
+	// kube-*, are left out.
 	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
 }
 
