@@ -174,6 +174,7 @@ func New(c Config) (*Manager, error) {
 		alive: func(r raftstore.Reader) ([]string, error) { return m.alive(r) },
 	}
 	c.Store.Snapshots().Survive("federation", surviveRestore)
+	c.Store.Snapshots().CountAsEmpty(invitation.Founded)
 	return m, nil
 }
 

@@ -2,6 +2,7 @@ package invitation
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -177,6 +178,41 @@ func TestSurviveRestore(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rows, 1)
 	require.NotNil(t, rows[0].Value.GetRedemption())
+}
+
+// TestEndpointsSurviveRestore tests that the endpoints of members are those of the present members after a restore, and
+// that they do not keep a new cluster from adopting a snapshot.
+func TestEndpointsSurviveRestore(t *testing.T) {
+	r := newRoom(t)
+	put := func(rows ...string) *raftstore.View {
+		_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error {
+			for _, id := range []string{"eu-1", "eu-2"} {
+				if err := endpoints.Delete(tx, id); err != nil {
+					return err
+				}
+			}
+			for _, row := range rows {
+				id, address, _ := strings.Cut(row, " ")
+				if err := endpoints.Put(tx, id, &statev1.MemberEndpoint{Advertised: []string{address}}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.NoError(t, err)
+		return r.store.View()
+	}
+	before := put("eu-1 new:7443")
+	restored := put("eu-1 old:7443", "eu-2 gone:7443")
+	_, err := r.store.Update(t.Context(), func(tx *raftstore.Tx) error { return SurviveRestore(before, restored, tx) })
+	require.NoError(t, err)
+	rows, err := endpoints.List(r.store.View(), "")
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	require.Equal(t, "eu-1", rows[0].Key)
+	require.Equal(t, []string{"new:7443"}, rows[0].Value.GetAdvertised())
+	require.True(t, Founded(before, endpoints.Name(), "eu-1"))
+	require.False(t, Founded(before, invitations.Name(), "eu-1"))
 }
 
 // someTime is the current time in tests of rules, and some the same as a timestamp.

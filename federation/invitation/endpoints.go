@@ -19,6 +19,29 @@ import (
 // does not depend on the member that announces it.
 var endpoints = raftstore.NewTable[*statev1.MemberEndpoint]("member_endpoints")
 
+// Founded reports whether a row is one that the members of a new cluster write by themselves.
+func Founded(_ *raftstore.View, table, _ string) bool { return table == endpoints.Name() }
+
+// keepEndpoints keeps the rows over a restore: they are of the present members, and not of those in the snapshot.
+func keepEndpoints(before, restored *raftstore.View, tx *raftstore.Tx) error {
+	is, err := endpoints.List(restored, "")
+	if err != nil {
+		return err
+	}
+	was, err := endpoints.List(before, "")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, row := range is {
+		errs = append(errs, endpoints.Delete(tx, row.Key))
+	}
+	for _, row := range was {
+		errs = append(errs, endpoints.Put(tx, row.Key, row.Value))
+	}
+	return errors.Join(errs...)
+}
+
 // errUnreadable is the error of files of this member that cannot be read.
 var errUnreadable = errors.New("the offer of this cluster")
 

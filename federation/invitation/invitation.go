@@ -337,7 +337,7 @@ func SurviveRestore(before, restored *raftstore.View, tx *raftstore.Tx) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{keepEndpoints(before, restored, tx)}
 	for _, row := range is {
 		if !over(row.Value) {
 			errs = append(errs, invitations.Delete(tx, row.Key))

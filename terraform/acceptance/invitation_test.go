@@ -131,7 +131,8 @@ resource "entente_federation_relationship" "eu" {
   url          = "https://127.0.0.1:1/"
   profile      = "https_web"
 }
-`), "apply", "-auto-approve"), "because it exists")
+`), "apply", "-auto-approve"), "The configuration has an entente_federation_relationship and an "+
+		"entente_federation_agreement for it.")
 
 	w.configure(pair("eu.example.com", ""))
 	w.destroy()
