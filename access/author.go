@@ -29,8 +29,8 @@ func Author(ctx context.Context) string {
 func ByAdminSocket(author string) bool { return strings.HasPrefix(author, adminSocket) }
 
 // AuthorMay returns nil if the author of a row could make the call now that wrote it, by the grants in the state of a
-// reader but without those that are passed, and otherwise a [Refusal]. Whoever wrote through an admin socket may
-// always.
+// reader but without those that are passed, and otherwise a [Refusal]. An author that wrote through an admin
+// socket always may.
 func (c GuardConfig) AuthorMay(
 	r raftstore.Reader, author, method string, request proto.Message, without ...grant.Grant,
 ) error {

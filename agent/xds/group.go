@@ -34,11 +34,11 @@ type group struct {
 	stale map[typed]*xdsupdate.Resource
 	// known are the subscriptions that a member has answered.
 	known map[typed]bool
-	// live means that a stream to a member is open. Otherwise heard is when the last one ended.
-	live  bool
-	heard time.Time
-	err   error
-	// age is a timer for when what was heard is too old.
+	// live is true while a stream to a member is open; disconnected is when the last one ended.
+	live         bool
+	disconnected time.Time
+	err          error
+	// age is a timer for when what was received is too old.
 	age *time.Timer
 }
 
@@ -54,7 +54,7 @@ func newGroup(cfg Config, identity string, node *core.Node) *group {
 	now := time.Now()
 	g := &group{
 		cfg: cfg, identity: identity, node: node, wake: make(chan struct{}, 1), changed: make(chan struct{}),
-		idle: now, heard: now, subscriptions: map[typed]*users{}, resources: map[typed]*xdsupdate.Resource{},
+		idle: now, disconnected: now, subscriptions: map[typed]*users{}, resources: map[typed]*xdsupdate.Resource{},
 		stale: map[typed]*xdsupdate.Resource{}, known: map[typed]bool{},
 	}
 	g.age = time.AfterFunc(cfg.MaxStale, func() {
@@ -179,7 +179,7 @@ func (g *group) wanted(
 ) (wanted map[string]*xdsupdate.Resource, complete bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	old := !g.live && time.Since(g.heard) >= g.cfg.MaxStale
+	old := !g.live && time.Since(g.disconnected) >= g.cfg.MaxStale
 	wanted, complete = map[string]*xdsupdate.Resource{}, true
 	add := func(key typed) error {
 		r := g.resources[key]

@@ -244,6 +244,6 @@ func (g *group) reached() {
 func (g *group) lost() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.live, g.heard = false, time.Now()
+	g.live, g.disconnected = false, time.Now()
 	g.age.Reset(g.cfg.MaxStale)
 }

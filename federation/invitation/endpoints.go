@@ -47,26 +47,26 @@ var errUnreadable = errors.New("the offer of this cluster")
 
 // storeEndpoint writes this member's row if its configuration or its files have changed. doubts are what other clusters
 // may not be able to verify.
-func (m *Agreements) storeEndpoint(ctx context.Context) (doubts []string, err error) {
-	own, doubt, err := m.config.Transport.ownEndpoint()
+func (c *Config) storeEndpoint(ctx context.Context) (doubts []string, err error) {
+	own, doubt, err := c.Transport.ownEndpoint()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	if doubt != "" {
 		doubts = []string{doubt}
 	}
-	id := m.config.Store.MemberID()
-	row, found, err := endpoints.Get(m.config.Store.View(), id)
+	id := c.Store.MemberID()
+	row, found, err := endpoints.Get(c.Store.View(), id)
 	if err != nil || found && proto.Equal(row.Value, own) {
 		return doubts, err
 	}
-	_, err = m.config.Store.Update(raftstore.WithoutCompanion(ctx), func(tx *raftstore.Tx) error {
+	_, err = c.Store.Update(raftstore.WithoutCompanion(ctx), func(tx *raftstore.Tx) error {
 		rows, err := endpoints.List(tx, "")
 		if err != nil {
 			return err
 		}
 		for _, row := range rows {
-			if row.Key == id || m.config.isMember(row.Key) {
+			if row.Key == id || c.isMember(row.Key) {
 				continue
 			}
 			if err := endpoints.Delete(tx, row.Key); err != nil {
@@ -88,7 +88,7 @@ func (t *Transport) ownEndpoint() (own *statev1.MemberEndpoint, doubt string, er
 
 // webRoots returns the web roots that this cluster offers, and what another cluster may not be able to verify.
 func (m *Agreements) webRoots(ctx context.Context) (roots []byte, doubts []string, err error) {
-	if doubts, err = m.storeEndpoint(ctx); err != nil {
+	if doubts, err = m.config.storeEndpoint(ctx); err != nil {
 		return nil, nil, err
 	}
 	return m.config.announcedRoots(m.config.memberEndpoints()), doubts, nil

@@ -65,7 +65,7 @@ func newAnnouncers(t *testing.T, stores, listed int) *announcers {
 func (a *announcers) stored() {
 	a.t.Helper()
 	for i, m := range a.members {
-		_, err := m.storeEndpoint(a.t.Context())
+		_, err := m.config.storeEndpoint(a.t.Context())
 		require.ErrorIs(a.t, err, a.unread[i])
 		require.Equal(a.t, a.unread[i] != nil, errors.Is(err, errUnreadable))
 	}

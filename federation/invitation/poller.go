@@ -212,7 +212,7 @@ func (p *poller) poll(ctx context.Context) {
 func (p *poller) storeEndpoint(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeEach)
 	defer cancel()
-	doubts, err := p.agreements.storeEndpoint(ctx)
+	doubts, err := p.agreements.config.storeEndpoint(ctx)
 	switch {
 	case err != nil && !errors.Is(err, errUnreadable): // as without a leader
 		p.agreements.config.Log.Debug("the endpoint of this member could not be stored; retrying", "error", err)

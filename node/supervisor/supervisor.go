@@ -130,7 +130,8 @@ func (s *Supervisor) watch(ctx context.Context, interval time.Duration) error {
 		case err == nil:
 			s.notify(daemon.SdNotifyWatchdog)
 		case ctx.Err() == nil:
-			s.config.Log.Error("the member does not answer: systemd starts it again unless it does soon", "error", err)
+			s.config.Log.Error("the member does not respond; systemd restarts it when the watchdog expires",
+				"error", err)
 		}
 	})
 }

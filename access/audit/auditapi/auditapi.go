@@ -1,8 +1,8 @@
 // Package auditapi serves the audit log of a member, and gathers those of all members for a caller.
 //
-// A member asks the others under the protocol of members. [Service.TailAudit] merges what they send: the latest events
-// in the order of their times, and new ones as they come. What a member cannot send is in the answer as an event of its
-// own, so that an incomplete answer is visible as such.
+// A member requests the events of the others under the protocol of members. [Service.TailAudit] merges what they send:
+// the latest events in the order of their times, and new ones as they come. What a member cannot send is in the answer
+// as an event of its own, so that an incomplete answer is visible as such.
 package auditapi
 
 import (
@@ -90,7 +90,7 @@ func check(r *ententev1.TailAuditRequest) error {
 	return nil
 }
 
-// selects reports whether an event is among those that a request asks for.
+// selects reports whether a request selects an event.
 func selects(r *ententev1.TailAuditRequest, e audit.Recorded) bool {
 	return strings.Contains(e.Caller, r.GetCaller()) && strings.Contains(e.Action, r.GetAction()) &&
 		strings.Contains(e.Object, r.GetObject()) &&
@@ -160,9 +160,9 @@ func (s *Service) receive(
 		limited, cancel = context.WithTimeout(ctx, answerLimit)
 	}
 	defer cancel()
-	asked := proto.CloneOf(request)
-	asked.AllMembers = false
-	stream, err := ententev1.NewAuditServiceClient(conn).TailAudit(limited, asked)
+	forwarded := proto.CloneOf(request)
+	forwarded.AllMembers = false
+	stream, err := ententev1.NewAuditServiceClient(conn).TailAudit(limited, forwarded)
 	if err != nil {
 		return err
 	}
