@@ -18,7 +18,7 @@ const (
 	maxTokens, maxTokensEach = 4096, 512
 	// missRate and missBurst bound the JWT-SVIDs that are requested from members: half of what a member signs for one
 	// agent by default (issue_rate), so that X509-SVIDs are always renewed. entryMissRate and entryMissBurst are the
-	// share of one entry, so that a workload that has its tokens signed anew each time leaves the others theirs.
+	// share of one entry, so that a workload that requests a new token each time leaves the others theirs.
 	missRate, missBurst           = 250, 1000
 	entryMissRate, entryMissBurst = 50, 200
 )

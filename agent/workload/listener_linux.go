@@ -15,7 +15,7 @@ import (
 
 // dialOwn connects to an address of this machine at which only root or the user of the agent listens, so that no other
 // user of the machine answers in the place of a server whose certificate is not verified. It looks before and after it
-// connects: whoever has accepted the connection listened then.
+// connects: the process that accepted the connection was listening then.
 func dialOwn(ctx context.Context, network, address string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {

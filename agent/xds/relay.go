@@ -237,7 +237,7 @@ func (r *Relay) reduced(node *core.Node) *core.Node {
 	return out
 }
 
-// refused returns the error of a stream if a member has decided, so that a program has to be told: its identity has no
+// refused returns the error of a stream if a member has decided, so that the program receives it: its identity has no
 // rights, or its node is malformed.
 func refused(err error) error {
 	switch status.Code(err) {

@@ -297,7 +297,7 @@ func TestRejectedVersion(t *testing.T) {
 	require.Equal(t, ports{"shop": {2}}, picky.accept(), "the next version, and not the rejected one again")
 }
 
-// TestMemberRefuses: the reason of a member reaches the program, and the next attempt asks again.
+// TestMemberRefuses: the reason of a member reaches the program, and the next attempt makes a new request.
 func TestMemberRefuses(t *testing.T) {
 	r := newRoutes()
 	r.denied = status.Error(codes.PermissionDenied, "spiffe://x has no role discovery")

@@ -56,7 +56,7 @@ func kind(i int) *core.Node {
 }
 
 // TestIdentityHasAShare: an identity whose programs are of ever more kinds leaves streams to all others, over one
-// connection. What nobody uses any more gives way.
+// connection. What is no longer used gives way.
 func TestIdentityHasAShare(t *testing.T) {
 	a := newAlone(t)
 	var sources []discovery.Source
@@ -108,7 +108,7 @@ func TestIdentitiesTogetherLeaveRoom(t *testing.T) {
 	require.ErrorContains(t, err, "all together have 1024 of 1024")
 }
 
-// TestRelayOfOneConnection: nobody else's streams are there to be taken.
+// TestRelayOfOneConnection: there are no streams of others to be taken.
 func TestRelayOfOneConnection(t *testing.T) {
 	a := newAlone(t)
 	for i := range maxShare + 1 {

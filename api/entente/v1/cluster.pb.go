@@ -191,7 +191,7 @@ func (x *Member) GetNonVoter() bool {
 	return false
 }
 
-// Autopilot is how the leader mends the membership by itself.
+// Autopilot has the settings by which the leader removes dead members.
 type Autopilot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether members that have been dead for long are removed once others stand in for them.

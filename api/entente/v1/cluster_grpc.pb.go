@@ -56,9 +56,9 @@ type ClusterServiceClient interface {
 	RevokeJoinToken(ctx context.Context, in *RevokeJoinTokenRequest, opts ...grpc.CallOption) (*RevokeJoinTokenResponse, error)
 	// ApproveMember makes a joiner that waits for approval a member.
 	ApproveMember(ctx context.Context, in *ApproveMemberRequest, opts ...grpc.CallOption) (*ApproveMemberResponse, error)
-	// GetAutopilot returns how the leader mends the membership by itself, and what it is about to do.
+	// GetAutopilot returns the settings of the autopilot, and the members that it is about to remove.
 	GetAutopilot(ctx context.Context, in *GetAutopilotRequest, opts ...grpc.CallOption) (*GetAutopilotResponse, error)
-	// UpdateAutopilot changes that.
+	// UpdateAutopilot changes these settings.
 	UpdateAutopilot(ctx context.Context, in *UpdateAutopilotRequest, opts ...grpc.CallOption) (*UpdateAutopilotResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
@@ -229,9 +229,9 @@ type ClusterServiceServer interface {
 	RevokeJoinToken(context.Context, *RevokeJoinTokenRequest) (*RevokeJoinTokenResponse, error)
 	// ApproveMember makes a joiner that waits for approval a member.
 	ApproveMember(context.Context, *ApproveMemberRequest) (*ApproveMemberResponse, error)
-	// GetAutopilot returns how the leader mends the membership by itself, and what it is about to do.
+	// GetAutopilot returns the settings of the autopilot, and the members that it is about to remove.
 	GetAutopilot(context.Context, *GetAutopilotRequest) (*GetAutopilotResponse, error)
-	// UpdateAutopilot changes that.
+	// UpdateAutopilot changes these settings.
 	UpdateAutopilot(context.Context, *UpdateAutopilotRequest) (*UpdateAutopilotResponse, error)
 	// SaveSnapshot streams a snapshot of the whole replicated state.
 	SaveSnapshot(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error

@@ -22,7 +22,7 @@ var table = raftstore.NewTable[*statev1.Autopilot]("autopilot")
 
 const settingsKey = "settings"
 
-// Pilot mends the membership while its member leads, and serves the settings on any member.
+// Pilot removes dead members while its member leads, and serves the settings on any member.
 type Pilot struct {
 	Store *raftstore.Store
 	// Members returns the members in a state.

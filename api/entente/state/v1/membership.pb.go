@@ -722,7 +722,8 @@ func (x *JoinToken) GetNonVoter() bool {
 	return false
 }
 
-// Autopilot is the only row of the table autopilot: how the leader mends the membership. Without it the defaults hold.
+// Autopilot is the only row of the table autopilot: by which settings the leader removes dead
+// members. Without it the defaults hold.
 type Autopilot struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	RemoveDeadMembers bool                   `protobuf:"varint,1,opt,name=remove_dead_members,json=removeDeadMembers,proto3" json:"remove_dead_members,omitempty"`
